@@ -1,0 +1,44 @@
+"""Isogon: survey the geometry and symmetry of trained PyTorch networks.
+
+Names are imported on first use, so that ``import isogon`` (and ``isogon --help``) does not
+import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> where it lives; one line each, grouped by capability
+_API = {
+    # models, data, specs
+    "load": "isogon.nets.load",
+    "batches": "isogon.data",
+    "family": "isogon.actions",
+    "group": "isogon.actions",
+    "sites": "isogon.nets.sites",
+    "fit": "isogon.training",
+    # data manifold
+    "data_matrix": "isogon.measures.fisher",
+    # arrangement
+    "orientation": "isogon.measures.orientation",
+    # readings and figures
+    "read": "isogon.readings",
+    "draw": "isogon.show",
+}
+
+__all__ = ["__version__", *_API]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _API:
+        value = getattr(importlib.import_module(_API[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'isogon' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_API])
