@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Progress(Protocol):
@@ -39,13 +39,14 @@ def use(
     progress: Progress | None = None,
 ) -> Iterator[None]:
     """Set any of the surroundings for the calls inside; None leaves one as it is."""
-    tokens = []
-    for variable, value in (
+    settings: tuple[tuple[ContextVar[Any], Any], ...] = (
         (_data_root, None if data_root is None else Path(data_root)),
         (_cache_root, None if cache_root is None else Path(cache_root)),
         (_download, download),
         (_progress, progress),
-    ):
+    )
+    tokens = []
+    for variable, value in settings:
         if value is not None:
             tokens.append((variable, variable.set(value)))
     try:
