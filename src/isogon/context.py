@@ -39,12 +39,12 @@ def use(
     progress: Progress | None = None,
 ) -> Iterator[None]:
     """Set any of the surroundings for the calls inside; None leaves one as it is."""
-    settings: tuple[tuple[ContextVar[Any], Any], ...] = (
+    settings: list[tuple[Any, Any]] = [
         (_data_root, None if data_root is None else Path(data_root)),
         (_cache_root, None if cache_root is None else Path(cache_root)),
         (_download, download),
         (_progress, progress),
-    )
+    ]
     tokens = []
     for variable, value in settings:
         if value is not None:
