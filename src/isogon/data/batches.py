@@ -1,0 +1,394 @@
+"""Batches: a re-iterable of ``(x [n, ...], y [n])`` that answers the same on every pass."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon import context, registry
+from isogon.data.samples import Samples, as_samples
+from isogon.errors import DataError, OptionError, SpecError
+from isogon.specs import Spec, parse
+
+Points = Tensor  # a noun: inputs [n, *shape], given on the command line as a data spec
+
+
+class Batches:
+    """The samples of a data set in order, batch by batch, as often as asked.
+
+    Args:
+        samples: The data set.
+        batch_size: Samples per batch; the last batch may be smaller.
+        workers: Processes that read ahead (0: none).
+
+    Attributes:
+        samples: The data set.
+        count: Number of samples.
+        name: What the data set is called in reports.
+        classes: Names of its classes, or None.
+    """
+
+    def __init__(self, samples: Samples, batch_size: int = 256, *, workers: int = 0) -> None:
+        if batch_size < 1:
+            raise OptionError("batch size too small", got=batch_size, expected="at least 1")
+        if workers < 0:
+            raise OptionError("negative number of workers", got=workers, expected="0 or more")
+        self.samples, self.batch_size, self.workers = samples, batch_size, workers
+        self.count, self.name, self.classes = len(samples), samples.name, samples.classes
+        # Samples made of arrays can't change; those that run a user's code are watched.
+        self._watch = None if type(samples) is Samples else Watch(self.name)
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __repr__(self) -> str:
+        return f"Batches({self.name}, {self.count} in batches of {self.batch_size})"
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        found = self._read()
+        return found if self._watch is None else self._watch(found)
+
+    def _read(self) -> Iterator[tuple[Tensor, Tensor]]:
+        starts = range(0, self.count, self.batch_size)
+        if self.workers == 0:
+            for start in starts:
+                yield self.samples.take(slice(start, start + self.batch_size))
+            return
+        parts = [list(range(s, min(s + self.batch_size, self.count))) for s in starts]
+        yield from torch.utils.data.DataLoader(
+            _Parts(self.samples), batch_size=None, sampler=parts, num_workers=self.workers
+        )
+
+    def first(self, n: int) -> tuple[Tensor, Tensor]:
+        """The first ``n`` samples (all, where there are fewer) as one ``(x, y)``."""
+        return self.samples.take(slice(0, n))
+
+
+class SourceBatches(Batches):
+    """Batches over a user's own re-iterable of ``(x, y)``, e.g. a DataLoader.
+
+    Every pass is compared with the first by checksum. Number of samples and ``samples`` are
+    found by a pass when first asked for; ``samples`` holds the whole source in memory.
+    """
+
+    def __init__(self, source: Iterable, *, name: str = "user data") -> None:
+        iterator = iter(source)
+        if iterator is source:
+            raise DataError(
+                "batches can be read only once",
+                got=type(source).__name__,
+                expected="something that can be iterated again",
+                fix="Pass list(...) of it, or a DataLoader.",
+            )
+        self._source, self._count, self._samples = source, None, None
+        dataset = getattr(source, "dataset", None)
+        self.name, self.workers = name, 0
+        self.classes = getattr(dataset, "classes", None)
+        self._watch = Watch(name)
+        first = next(self._watch(self._pairs(iterator)), None)
+        if first is None:
+            raise DataError(
+                f"{name}: no samples",
+                got="0 batches",
+                expected="at least one",
+                fix="Check the data.",
+            )
+        self.batch_size = len(first[0])
+        # A source that shuffles or augments shows it here, before anything was computed.
+        next(iter(self), None)
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self.count  # noqa: B018 - counts by a pass
+        return self._length
+
+    def _read(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self._pairs(iter(self._source))
+
+    def _pairs(self, iterator: Iterator) -> Iterator[tuple[Tensor, Tensor]]:
+        for found in iterator:
+            x, y = _batch(found, self.name)
+            if len(x):
+                yield x, y
+
+    @property
+    def count(self) -> int:
+        """Number of samples, by a pass over the source when first asked."""
+        if self._count is None:
+            sizes = [len(x) for x, _ in self]
+            self._count, self._length = sum(sizes), len(sizes)
+        return self._count
+
+    @property
+    def samples(self) -> Samples:
+        """The whole source as `Samples`, held in memory from the first call on."""
+        if self._samples is None:
+            xs, ys = zip(*((x.clone(), y.clone()) for x, y in self))
+            self._samples = Samples(torch.cat(xs), torch.cat(ys), name=self.name)
+            self._samples.classes = self.classes
+        return self._samples
+
+    def first(self, n: int) -> tuple[Tensor, Tensor]:
+        """The first ``n`` samples (all, where there are fewer) as one ``(x, y)``."""
+        xs, ys, missing = [], [], n
+        for x, y in self:
+            xs.append(x[:missing].clone())
+            ys.append(y[:missing].clone())
+            missing -= len(xs[-1])
+            if missing <= 0:
+                break
+        return torch.cat(xs), torch.cat(ys)
+
+
+class Watch:
+    """Compares every pass over a source with its first, by one checksum per batch."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.seen, self.total = name, [], None
+
+    def __call__(self, found: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same pairs, each compared with what that place held before."""
+        i = -1
+        for i, (x, y) in enumerate(found):
+            mark = (tuple(x.shape), str(x.dtype), tuple(y.shape), _checksum(x), _checksum(y))
+            if i == len(self.seen) and self.total is None:
+                self.seen.append(mark)
+                if x.is_floating_point() and not torch.isfinite(x).all():
+                    raise DataError(
+                        f"{self.name}: NaN or infinite inputs",
+                        got=f"in batch {i}",
+                        expected="finite numbers",
+                        fix="Clean or drop these samples.",
+                    )
+            elif i >= len(self.seen) or self.seen[i] != mark:
+                self._refuse(f"another batch {i}")
+            yield x, y
+        if self.total is None:
+            self.total = i + 1
+            if self.total < len(self.seen):
+                self._refuse(f"{self.total} batches, at least {len(self.seen)} before")
+        elif i + 1 != self.total:
+            self._refuse(f"{i + 1} batches, {self.total} before")
+
+    def _refuse(self, got: str) -> None:
+        raise DataError(
+            f"{self.name} changes between passes",
+            got=got,
+            expected="the same samples in the same order every time",
+            fix="Turn shuffling and random augmentation off.",
+        )
+
+
+class _Parts:
+    """Samples asked for by lists of indices: one item is one batch."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        return self.samples.take(indices)
+
+
+def samples(
+    spec: str | Spec | Samples, *, split: str | None = None, root: str | os.PathLike | None = None
+) -> Samples:
+    """The data set that a spec names.
+
+    Args:
+        spec: ``digits``, ``mnist(test, 512)``, ``imagefolder('photos.zip')``,
+            ``my.module:data(3)`` (runs that module), ``arrays.npz``, or a folder of images.
+        split: The split to take where the spec does not say which.
+        root: Folder of the data sets; None: that of `isogon.context.data_root`.
+
+    Raises:
+        SpecError: The spec names no data set, or wrong arguments.
+        DataError: Nothing in it.
+        FileError: Its files are missing or damaged.
+    """
+    if isinstance(spec, Samples):
+        return spec
+    spec = _parse(spec)
+    with context.use(data_root=root):
+        if spec.module is not None:
+            builder = registry.import_object(spec)
+            found = registry.call(builder, spec, what=f"{spec.module}:{spec.name}")
+            found = getattr(found, "samples", found)
+            return as_samples(found, name=str(spec))
+        extra = {} if split is None or _gives_split(spec) else {"split": split}
+        found = registry.build("dataset", spec, **extra)
+    return as_samples(found, name=str(spec))
+
+
+def batches(
+    spec: str | Spec | Samples,
+    *,
+    batch_size: int = 256,
+    root: str | os.PathLike | None = None,
+    workers: int = 0,
+) -> Batches:
+    """Batches of the data set that a spec names.
+
+    Args:
+        spec: ``digits(test)``, ``mnist(test, 512)`` (the first 512), ``mnist(test, 512,
+            seed=0)`` (a seeded subset), ``mnist(test)[3]`` (one sample),
+            ``my.module:data(3)`` (runs that module), ``arrays.npz``, a folder of images.
+        batch_size: Samples per batch; the last may be smaller.
+        root: Folder of the data sets; None: that of `isogon.context.data_root`.
+        workers: Processes that read ahead.
+
+    Returns:
+        Re-iterable of ``(x [n, *shape], y [n])``; images ``[n, C, H, W]`` in [0, 1].
+
+    Raises:
+        SpecError: The spec names no data set, or wrong arguments.
+        DataError: Nothing in it.
+        FileError: Its files are missing or damaged.
+    """
+    found = samples(spec, root=root)
+    index = None if isinstance(spec, Samples) else _parse(spec).index
+    if index is not None:
+        if not -len(found) <= index < len(found):
+            raise SpecError(
+                "no such sample",
+                got=str(spec),
+                expected=f"an index below {len(found)}",
+                fix="Choose another index or split.",
+            )
+        found = found.subset([index % len(found)])
+    return Batches(found, batch_size, workers=workers)
+
+
+def as_batches(source: Any) -> Batches:
+    """Batches from whatever a caller has: a spec, `Samples`, or a re-iterable of ``(x, y)``.
+
+    Args:
+        source: `Batches` (returned as they are), a spec, `Samples`, a map-style data set, one
+            pair of tensors ``(x [N, ...], y [N])``, or any re-iterable of such pairs.
+
+    Raises:
+        DataError: Empty, readable only once, different on a second pass, or not pairs.
+    """
+    if isinstance(source, Batches):
+        return source
+    if isinstance(source, str | Spec | Samples):
+        return batches(source)
+    pair = isinstance(source, tuple) and len(source) == 2
+    arrays = pair and all(isinstance(a, Tensor | np.ndarray) for a in source)
+    mapped = isinstance(source, torch.utils.data.Dataset) and hasattr(source, "__len__")
+    if arrays or mapped:
+        found = Batches(as_samples(source, name="user data"))
+        if mapped:
+            for _ in range(2):  # a data set that augments at random shows it here
+                next(iter(found), None)
+        return found
+    if not hasattr(source, "__iter__"):
+        raise DataError(
+            "batches can't be read",
+            got=type(source).__name__,
+            expected="a re-iterable of (x, y) tensors",
+            fix="Pass a DataLoader, a list of (x, y), or a spec such as 'digits(test)'.",
+        )
+    return SourceBatches(source)
+
+
+def sample(spec: str | Spec | Tensor) -> Tensor:
+    """One input, without a sample axis: ``mnist(test)[3]`` gives ``[1, 28, 28]``.
+
+    Raises:
+        SpecError: The spec names no sample, or several.
+    """
+    found = points(spec) if not isinstance(spec, Tensor) else spec[None]
+    if len(found) != 1:
+        raise SpecError(
+            "one sample wanted",
+            got=f"{spec} with {len(found)} samples",
+            expected="SPEC[i], e.g. mnist(test)[3]",
+        )
+    return found[0]
+
+
+def points(spec: str | Spec | Tensor) -> Tensor:
+    """Inputs ``[n, *shape]`` of the samples that a data spec names, labels dropped."""
+    if isinstance(spec, Tensor):
+        return spec
+    found = batches(spec)
+    return found.first(found.count)[0]
+
+
+registry.register("noun", "Batches")(batches)
+registry.register("noun", "Points")(points)
+
+
+def _parse(spec: str | Spec) -> Spec:
+    """A spec; a file or folder of data becomes the data set that reads it."""
+    if isinstance(spec, str) and os.sep in spec and Path(spec).is_dir():
+        return Spec("imagefolder", (spec,))
+    spec = parse(spec)
+    if spec.name is not None:
+        return spec
+    readers = {".npz": "npz", ".zip": "imagefolder"}
+    suffix = Path(str(spec.path)).suffix.lower()
+    if suffix not in readers:
+        raise SpecError(
+            "not a data set",
+            got=str(spec),
+            expected="a data set's name, an .npz, or a .zip or folder of images",
+        )
+    return Spec(readers[suffix], (spec.path,), index=spec.index)
+
+
+def _gives_split(spec: Spec) -> bool:
+    """Whether a spec says which split it wants (or its data set has none)."""
+    signature = inspect.signature(registry.get("dataset", str(spec.name)).build)
+    if "split" not in signature.parameters:
+        return True
+    try:
+        return "split" in signature.bind_partial(*spec.args, **spec.kwargs).arguments
+    except TypeError:
+        return True  # wrong arguments: the registry says which
+
+
+def _batch(found: Any, name: str) -> tuple[Tensor, Tensor]:
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        kind = f"{type(found).__name__} of {len(found)}" if hasattr(found, "__len__") else found
+        raise DataError(
+            f"{name}: a batch is not a pair",
+            got=kind,
+            expected="(x, y)",
+            fix="Yield inputs and labels.",
+        )
+    x, y = found
+    kinds = Tensor | np.ndarray
+    if not isinstance(x, kinds) or not isinstance(y, kinds | list | tuple):
+        raise DataError(
+            f"{name}: a batch does not hold tensors",
+            got=f"({type(x).__name__}, {type(y).__name__})",
+            expected="(x [n, ...], y [n]) tensors",
+            fix="Put a DataLoader around the data set.",
+        )
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+        raise DataError(
+            f"{name}: inputs and labels differ in number",
+            got=f"{list(x.shape)} and {list(y.shape)}",
+            expected="the sample axis first in both",
+            fix="Put a DataLoader around the data set.",
+        )
+    return x, y
+
+
+def _checksum(t: Tensor) -> int:
+    array = (
+        np.ascontiguousarray(t.detach().cpu().contiguous().view(torch.uint8).numpy())
+        if (t.numel() and t.ndim)
+        else np.empty(0, np.uint8)
+    )
+    return zlib.crc32(array)
