@@ -106,9 +106,9 @@ class SourceBatches(Batches):
         next(iter(self), None)
 
     def __len__(self) -> int:
-        if self._count is None:
-            self.count  # noqa: B018 - counts by a pass
-        return self._length
+        if self._count is None and isinstance(self._source, torch.utils.data.DataLoader):
+            return len(self._source)  # `list(batches)` asks: don't read everything for it
+        return self.count and self._length
 
     def _read(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self._pairs(iter(self._source))
