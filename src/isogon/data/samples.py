@@ -97,6 +97,11 @@ class Samples:
         return f"Samples({self.name}, {len(self)} of shape {list(self.shape)})"
 
     @property
+    def loaded(self) -> int:
+        """Number of samples in the data set as it was loaded, of which this may be a part."""
+        return len(self._labels)
+
+    @property
     def labels(self) -> Tensor:
         """All labels ``[N, ...]``, without reading an input."""
         return self._labels[self._index]
@@ -213,6 +218,11 @@ class MapSamples(Samples):
         for transform in self._transforms:
             x = transform(x, index)
         return x, y if self._targets is None else self._targets[index]
+
+    @property
+    def loaded(self) -> int:
+        """Number of samples in the data set as it was loaded, of which this may be a part."""
+        return len(self._dataset)
 
     @property
     def labels(self) -> Tensor:
