@@ -42,7 +42,8 @@ def to_arrow(frame: pd.DataFrame) -> Any:
 
     columns: dict[str, Any] = {}
     for position, label in enumerate(frame.columns):
-        name, series = str(label), frame.iloc[:, position]
+        name = str(label)
+        series: Any = frame.iloc[:, position]
         if name in columns:
             raise OptionError("two columns of one name", got=repr(name), expected="unique names")
         try:
@@ -177,7 +178,9 @@ def _width(kind: Any) -> int:
 def _unpacked(column: Any) -> int:
     """Bytes of a column with its dictionary written out."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+    from pyarrow import compute
+
+    pc: Any = compute  # its functions are made at run time
 
     if not pa.types.is_dictionary(column.type):
         return column.nbytes

@@ -178,8 +178,10 @@ def _header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int, int]
 def _entry(name: str, entry: Any, room: int) -> tuple[str, tuple[int, ...], int, int]:
     if not isinstance(entry, dict):
         raise ValueError(f"tensor {name!r} is not described")
-    kind, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if kind not in _DTYPES:
+    kind: Any = entry.get("dtype")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
+    if not isinstance(kind, str) or kind not in _DTYPES:
         raise ValueError(f"tensor {name!r} has unknown dtype {str(kind)[:20]!r}")
     for numbers in (shape, offsets):
         good = isinstance(numbers, list) and len(numbers) <= 32
@@ -235,7 +237,10 @@ def _tensor(raw: Any, kind: str, shape: tuple[int, ...], framework: str) -> Any:
     if framework == "pt":
         import torch
 
-        return torch.from_numpy(raw).view(getattr(torch, torch_name)).reshape(shape)
+        dtype = getattr(torch, torch_name)
+        if not raw.size:  # nothing to reinterpret, and no strides to do it by
+            return torch.empty(shape, dtype=dtype)
+        return torch.from_numpy(raw).view(dtype).reshape(shape)
     if kind == "BF16":
         return (raw.view("<u2").astype("<u4") << 16).view(np.float32).reshape(shape)
     if numpy_name is None:
