@@ -135,6 +135,16 @@ def measure(
 # --------------------------------------------------------------------------- look-up
 
 
+def known(kind: str) -> dict[str, Entry]:
+    """The entries of a kind that are registered so far; imports nothing."""
+    return dict(_entries[kind])
+
+
+def points(kind: str) -> dict[str, EntryPoint]:
+    """The entry points of other packages for a kind; imports none of them."""
+    return dict(_entry_points(kind))
+
+
 def names(kind: str) -> list[str]:
     """All names of a kind, sorted; entry points are listed without being imported."""
     _discover(kind)
@@ -253,6 +263,11 @@ def import_object(spec: Spec) -> Callable[..., Any]:
             or "a function that returns the object",
         )
     return found
+
+
+def signature(entry: Entry) -> str:
+    """How an entry is written as a spec: its name and arguments with their defaults."""
+    return entry.name + _shown(inspect.signature(entry.build))
 
 
 def clear_discovery() -> None:

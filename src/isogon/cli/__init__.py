@@ -1,0 +1,100 @@
+"""The command line: ``isogon COMMAND`` and ``python -m isogon COMMAND``.
+
+Subcommands of measures are derived from their signatures. Nothing here imports torch before
+the command that needs it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from isogon.errors import IsogonError
+
+__all__ = ["main"]
+
+# Options that may stand before the command; those with a value take the next word.
+VALUED = ("--data-root", "--device", "--out", "--config", "--seed", "--batch-size")
+FLAGS = ("--traceback", "--quiet", "-q", "--download", "--again")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words behind the program's name; those of this process by default.
+
+    Returns:
+        0: done. 1: failed. 2: the command was used wrongly. 130: interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warning if "--quiet" not in words else lambda *_, **__: None
+            return _dispatch(words)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished is kept, run the same command to go on", 130)
+    except BrokenPipeError:  # `isogon list archs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:  # --help, --print_config
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except IsogonError as error:
+        if "--traceback" in words:
+            raise
+        return _fail(str(error), error.exit_code)
+    except Exception as error:
+        if "--traceback" in words:
+            raise
+        text = " ".join(str(error).split())[:400]
+        return _fail(
+            f"{type(error).__name__}: {text or 'no message'}. "
+            "This was not foreseen: run again with --traceback to see where.",
+            1,
+        )
+
+
+def _dispatch(words: list[str]) -> int:
+    from isogon.cli import commands, help
+
+    front, rest = _front(words)
+    if not rest or rest[0] in ("-h", "--help", "help"):
+        if rest[1:] and rest[0] == "help":
+            return _dispatch([*rest[1:], "--help"])
+        wanted = bool(rest)
+        (sys.stdout if wanted else sys.stderr).write(help.overview())
+        return 0 if wanted else 2
+    if rest[0] in ("-V", "--version"):
+        from isogon import __version__
+
+        sys.stdout.write(f"isogon {__version__}\n")
+        return 0
+    name, *arguments = rest
+    return commands.find(name)(front + arguments)
+
+
+def _front(words: list[str]) -> tuple[list[str], list[str]]:
+    """Split off the global options that stand before the command."""
+    i = 0
+    while i < len(words):
+        head = words[i].split("=")[0]
+        if head in VALUED:
+            i += 1 if "=" in words[i] else 2
+        elif head in FLAGS:
+            i += 1
+        else:
+            break
+    return words[:i], words[i:]
+
+
+def _fail(text: str, code: int) -> int:
+    sys.stderr.write(f"isogon: {text}\n")
+    return code
+
+
+def _warning(message, category, filename, lineno, file=None, line=None) -> None:
+    text = " ".join(str(message).split())
+    if issubclass(category, UserWarning | RuntimeWarning) and "isogon" in filename:
+        sys.stderr.write(f"isogon: note: {text}\n")

@@ -1,0 +1,152 @@
+"""The commands: which there are, and what each does with its parsed options."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isogon import context
+from isogon.errors import FileError, OptionError, SpecError, unknown
+from isogon.survey import catalogue
+
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand that is not derived from a measure."""
+
+    summary: str
+    run: Callable[[list[str]], int]
+
+
+def find(name: str) -> Callable[[list[str]], int]:
+    """What runs a subcommand.
+
+    Raises:
+        OptionError: There is no such command.
+    """
+    if name in COMMANDS:
+        return COMMANDS[name].run
+    measures = {n.replace("_", "-") for n in catalogue.names("measure")}
+    if name.replace("_", "-") not in measures:
+        known = sorted({*COMMANDS, *measures})
+        if difflib.get_close_matches(name, known, n=1, cutoff=0.5) or name.startswith("-"):
+            raise unknown("command", name, known, error=OptionError)
+        try:  # a measure that is newer than the manifest
+            catalogue.declaration(name)
+        except SpecError:
+            raise unknown("command", name, known, error=OptionError) from None
+    return lambda words: measure(name, words)
+
+
+def measure(name: str, words: list[str]) -> int:
+    """Run one measure: table, reading, figure."""
+    from isogon.cli import console
+    from isogon.cli.parser import derived
+    from isogon.survey.check import check
+    from isogon.survey.record import Job
+
+    declaration = catalogue.declaration(name)
+    options = derived(declaration, out=RUNS).parse(words)
+    inputs = {i.name: getattr(options, i.name) for i in declaration.inputs}
+    values = {o.name: getattr(options, o.name) for o in declaration.options}
+    job = Job(
+        declaration.name,
+        {k: v for k, v in inputs.items() if v is not None},
+        values,
+        getattr(options, "seed", 0) or 0,
+    )
+    job, _ = check(job, declaration)  # mistakes are told before torch is imported
+    with surroundings(options):
+        from isogon.survey.run import Session, run, writable
+
+        writable(Path(options.out))
+        session = Session(device=options.device, batch_size=options.batch_size)
+        record = run(job, out=options.out, session=session, again=options.again)
+        assert record.directory is not None
+        figure = drawn(record)
+    console.table(record.reading.summary(), f"{declaration.command}: {declaration.summary}")
+    seconds = record.provenance["seconds"]
+    when = f"found, computed {record.provenance['started']}" if record.reused else "computed"
+    console.say("")
+    console.say(f"{when} in {seconds:.2f} s" + ("" if record.reading.complete else ", INCOMPLETE"))
+    console.say(f"reading  {record.directory / 'reading'}")
+    if figure is not None:
+        console.say(f"figure   {figure}")
+    return 0
+
+
+def drawn(record: Any) -> Path | None:
+    """The figure of a record, drawn where it is not there yet; None where it can't be."""
+    from isogon import storage
+    from isogon.show import draw
+
+    path = record.directory / f"{record.job.measure}.png"
+    if path.is_file() and record.reused:
+        return path
+    try:
+        figure = draw(record.reading)
+        with storage.atomic(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=160)
+    except Exception as error:  # a figure must not cost the run
+        sys.stderr.write(f"isogon: note: no figure ({type(error).__name__}: {error})\n")
+        return None
+    return path
+
+
+@contextmanager
+def surroundings(options: Any):
+    """The global options, in force for what runs inside."""
+    from isogon.cli import console
+
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # so that my.module:build() is found, behind everything else
+    root = getattr(options, "data_root", None)
+    if root is not None and not Path(root).is_dir():
+        raise FileError(
+            "no such folder of data",
+            got=root,
+            expected="an existing folder",
+            fix="Check --data-root.",
+        )
+    download = True if options.download else None
+    with context.use(data_root=root, download=download), console.progress(options.quiet):
+        yield
+
+
+def names(words: list[str]) -> int:
+    """`isogon list [KIND]`."""
+    from isogon.cli import console
+    from isogon.cli.parser import Parser
+
+    parser = Parser("list", "What has a name in isogon: kinds, or the names of one kind.")
+    parser.positional("kind", "measures, archs, datasets, families, ...", optional=True)
+    parser.commons(out=None, batches=False)
+    options = parser.parse(words)
+    if options.kind is None:
+        rows = [(f"{plural(k)}", f"{len(catalogue.names(k))} of them") for k in catalogue.LISTED]
+        console.listing(rows, "kinds (isogon list KIND shows one)")
+        return 0
+    kind = catalogue.kind(options.kind)
+    rows = []
+    for name, (call, summary) in catalogue.summaries(kind).items():
+        rows.append((name.replace("_", "-") if kind == "measure" else call, summary))
+    console.listing(rows)
+    return 0
+
+
+def plural(kind: str) -> str:
+    """The kind as `isogon list` calls it."""
+    return {"family": "families", "stitch": "stitches"}.get(kind, f"{kind}s")
+
+
+COMMANDS: dict[str, Command] = {
+    "list": Command("What has a name: measures, archs, datasets, families, ...", names),
+}

@@ -1,0 +1,104 @@
+"""What the command line draws: progress, tables, paths."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from isogon import context
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS, COLUMNS = 12, 9
+
+
+def out() -> Console:
+    """The console on standard output; wide where it goes to a file or a pipe."""
+    return Console(
+        file=sys.stdout,
+        highlight=False,
+        width=None if sys.stdout.isatty() else 120,
+        soft_wrap=not sys.stdout.isatty(),
+    )
+
+
+def err() -> Console:
+    """The console on standard error."""
+    return Console(file=sys.stderr, highlight=False)
+
+
+def say(text: str, style: str = "") -> None:
+    """One line on standard output, never wrapped, never read as markup."""
+    out().print(escape(text), style=style or None, soft_wrap=True)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[None]:
+    """Draw isogon's progress as bars on standard error, where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        console=err(),
+        transient=True,
+        refresh_per_second=8,
+    )
+    tasks: dict[str, Any] = {}
+
+    def draw(done: int, total: int | None, what: str) -> None:
+        if what not in tasks:
+            if len(tasks) >= 4:  # the work of long ago makes room
+                bars.remove_task(tasks.pop(next(iter(tasks))))
+            tasks[what] = bars.add_task(escape(what), total=total)
+        bars.update(tasks[what], completed=done, total=total)
+        if total is not None and done >= total:
+            bars.remove_task(tasks.pop(what))
+
+    with bars, context.use(progress=draw):
+        yield
+
+
+def table(frame: pd.DataFrame, title: str = "") -> None:
+    """A compact table: a dozen rows, as many columns as stay readable."""
+    columns = list(frame.columns[:COLUMNS])
+    drawn = Table(title=escape(title) or None, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        right = frame[name].dtype.kind in "iuf"
+        drawn.add_column(escape(str(name)), justify="right" if right else "left", style=None)
+    for row in frame[columns].head(ROWS).itertuples(index=False):
+        drawn.add_row(*(escape(cell(v)) for v in row))
+    out().print(drawn)
+    left = [f"{len(frame) - ROWS} more rows"] if len(frame) > ROWS else []
+    left += [f"{len(frame.columns) - COLUMNS} more columns"] if len(frame.columns) > COLUMNS else []
+    if left:
+        say(f"  ... {', '.join(left)}", "dim")
+
+
+def cell(value: Any) -> str:
+    """A value as text: four significant digits for floats."""
+    if isinstance(value, float) or getattr(getattr(value, "dtype", None), "kind", "") == "f":
+        return f"{value:.4g}"
+    return str(value)
+
+
+def listing(rows: list[tuple[str, str]], title: str = "") -> None:
+    """Names and what they are."""
+    drawn = Table(title=escape(title) or None, title_justify="left", box=None, pad_edge=False)
+    drawn.show_header = False
+    drawn.add_column(style="bold", overflow="fold", max_width=60)
+    drawn.add_column(overflow="fold")
+    for name, text in rows:
+        drawn.add_row(escape(name), escape(text))
+    out().print(drawn)

@@ -1,0 +1,239 @@
+"""Parsers of subcommands, derived from declarations; mistakes become one line with the fix."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import jsonargparse
+
+from isogon.errors import OptionError, nearest
+from isogon.survey import types
+from isogon.survey.declare import Declaration, Input, Option, sections
+
+NOUNS = {
+    "Module": 'a model, e.g. "trained(cnn, digits)", "resnet18(num_classes=10)@w.pt", net.onnx',
+    "Batches": 'data with labels, e.g. "digits(test)", "mnist(test, 512)"',
+    "Family": 'a family of transformations, e.g. "rotations(16)"',
+    "Group": "a group that acts on channels, see `isogon list groups`",
+    "Slice": 'a plane, e.g. "through(digits(test)[0], digits(test)[1], digits(test)[2])"',
+    "Points": 'samples without labels, e.g. "digits(test)[3]" or "digits(test, 16)"',
+    "Snapshots": "a training run's folder of snapshots",
+}
+
+
+class Parser:
+    """A subcommand's options: a thin layer over jsonargparse that speaks in one line.
+
+    Args:
+        name: The subcommand.
+        description: Shown above the options in its help.
+        epilog: Shown below them.
+    """
+
+    def __init__(self, name: str, description: str = "", epilog: str = "") -> None:
+        self.name = name
+        self.inner = jsonargparse.ArgumentParser(
+            prog=f"isogon {name}",
+            description=description,
+            epilog=epilog,
+            exit_on_error=False,
+            formatter_class=_Formatter,
+            add_help=False,
+        )
+        self._codes: dict[str, Any] = {}
+        self._groups: dict[str, Any] = {}
+
+    def group(self, title: str) -> Any:
+        """The group of options under a title, made on first use."""
+        if title not in self._groups:
+            self._groups[title] = self.inner.add_argument_group(title)
+        return self._groups[title]
+
+    def positional(self, name: str, help: str, *, optional: bool = False) -> None:
+        """A word without a dash."""
+        extra = {"nargs": "?", "default": None} if optional else {}
+        self.group("inputs").add_argument(name, type=str, help=help, **extra)
+
+    def input(self, wanted: Input) -> None:
+        """An input: a spec behind an option."""
+        hint = NOUNS.get(wanted.noun, f"spec of a {wanted.noun}")
+        text = f"{wanted.help.rstrip('.')}: {hint}" if wanted.help else hint
+        self._add("inputs", wanted.name, "str", None, wanted.required, text)
+
+    def option(self, wanted: Option, title: str = "options") -> None:
+        """A typed option."""
+        self._add(title, wanted.name, wanted.type, wanted.default, wanted.required, wanted.help)
+
+    def commons(self, *, out: str | None, seeded: bool = False, batches: bool = True) -> None:
+        """The options that every command has."""
+        group = self.group("output and surroundings")
+        group.add_argument("--config", action="config", help="options from a YAML file")
+        group.add_argument("--out", type=str, metavar="DIR", default=out, help="folder of results")
+        if seeded:
+            self._add("options", "seed", "int", 0, False, "seed of what is drawn at random")
+        if batches:
+            self._codes["batch_size"] = ["union", "int", "none"]
+            group.add_argument(
+                "--batch-size", type=int | None, metavar="N", default=None, help="samples at once"
+            )
+        group.add_argument(
+            "--data-root", type=str | None, metavar="DIR", default=None, help="folder of data sets"
+        )
+        group.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, mps, auto")
+        group.add_argument("--download", action="store_true", help="download missing data sets")
+        group.add_argument("--again", action="store_true", help="compute what is there already")
+        group.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes")
+        group.add_argument("--traceback", action="store_true", help="show where an error arose")
+        group.add_argument("-h", "--help", action="help", help="show this text")
+
+    def flag(self, name: str, help: str, title: str = "options") -> None:
+        """A switch that is off by default."""
+        self.group(title).add_argument(f"--{name}", action="store_true", help=help)
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse the words behind the subcommand.
+
+        Raises:
+            OptionError: One line that says what was got, what is expected and what to do.
+        """
+        try:
+            return self.inner.parse_args(self._bracketed(words))
+        except argparse.ArgumentError as error:
+            raise self._explained(str(error), words) from None
+
+    # ----------------------------------------------------------------------- internals
+
+    def _add(self, title: str, name: str, code: Any, default: Any, required: bool, help: str):
+        dest, flag = name, f"--{name.replace('_', '-')}"
+        self._codes[dest] = code
+        extra: dict[str, Any] = {"required": True} if required else {"default": default}
+        kind = str | None if code == "str" and default is None else types.decode(code)
+        metavar = None
+        if title == "inputs":
+            metavar = "SPEC"
+        elif types.is_tuple(code):
+            metavar = "A,B,..."
+        elif isinstance(code, str) and code != "bool":
+            metavar = {"int": "N", "float": "X", "str": "TEXT"}.get(code)
+        flags = dict.fromkeys([flag, f"--{name}"])
+        self.group(title).add_argument(
+            *flags, dest=dest, type=kind, help=_escaped(help), metavar=metavar, **extra
+        )
+
+    def _bracketed(self, words: Sequence[str]) -> list[str]:
+        """Let lists be typed as ``a,b`` too, not only as ``[a,b]``."""
+        done: list[str] = []
+        for word in words:
+            flag, equals, value = word.partition("=")
+            if equals and self._is_list(flag):
+                done.append(f"{flag}={_listed(value)}")
+            elif done and self._is_list(done[-1]):
+                done.append(_listed(word))
+            else:
+                done.append(word)
+        return done
+
+    def _is_list(self, flag: str) -> bool:
+        code = self._codes.get(flag[2:].replace("-", "_")) if flag.startswith("--") else None
+        return code is not None and types.is_tuple(code)
+
+    def _explained(self, text: str, words: Sequence[str]) -> OptionError:
+        fix = f"See isogon {self.name} --help."
+        if "unrecognized arguments:" in text.lower() or "is not a valid option" in text:
+            options = [s for a in self.inner._actions for s in a.option_strings if s[:2] == "--"]
+            options = [o for o in options if "_" not in o or o == "--print_config"]
+            rest = text.split(":", 1)[1].split()
+            got = next((w for w in rest if w.startswith("-")), rest[0]).split("=")[0]
+            close = nearest(got, options, 1)
+            what = "option" if got.startswith("-") else "argument"
+            return OptionError(
+                f"{self.name} has no such {what}",
+                got=got,
+                expected=", ".join(o for o in options if o not in ("--help", "--traceback")),
+                fix=f"Did you mean {close[0]}?" if close else fix,
+            )
+        if "are required:" in text:
+            missing = [m.strip() for m in text.rsplit(":", 1)[1].split(",")]
+            flags = [
+                m.upper() if self._positional(m) else f"--{m.replace('_', '-')}" for m in missing
+            ]
+            return OptionError(f"{self.name} needs {' and '.join(flags)}", fix=fix)
+        if text.startswith("Parser key"):
+            key = text.split('"')[1]
+            code = self._codes.get(key)
+            expected = types.shown(code) if code is not None else None
+            return OptionError(
+                f"wrong value for --{key.replace('_', '-')}",
+                got=_value_in(text) if expected else text.split(":", 1)[1],
+                expected=expected,
+                fix=fix,
+            )
+        return OptionError(f"{self.name}: {text}", fix=fix)
+
+    def _positional(self, name: str) -> bool:
+        return any(a.dest == name and not a.option_strings for a in self.inner._actions)
+
+
+def derived(declaration: Declaration, *, out: str | None) -> Parser:
+    """The parser of a measure or experiment."""
+    body = sections(declaration.doc).get("", declaration.summary)
+    parser = Parser(declaration.command, body, epilog(declaration))
+    for wanted in declaration.inputs:
+        parser.input(wanted)
+    for wanted in declaration.options:
+        parser.option(wanted)
+    parser.commons(out=out, seeded=declaration.seeded and declaration.option("seed") is None)
+    return parser
+
+
+def epilog(declaration: Declaration) -> str:
+    """Source and examples, for the end of a help text."""
+    from isogon.survey import bibliography
+
+    example = ["isogon", declaration.command]
+    for wanted in declaration.inputs:
+        if wanted.required:
+            example += [
+                f"--{wanted.name.replace('_', '-')}",
+                f'"{EXAMPLES.get(wanted.noun, "SPEC")}"',
+            ]
+    lines = ["example:", "  " + " ".join(example)]
+    sources = [bibliography.line(key) for key in declaration.cite]
+    if sources:
+        lines += ["", "source:" if len(sources) == 1 else "sources:", *(f"  {s}" for s in sources)]
+    return "\n".join(lines)
+
+
+EXAMPLES = {
+    "Module": "trained(cnn, digits, epochs=5)",
+    "Batches": "digits(test)",
+    "Family": "rotations(16)",
+    "Slice": "through(digits(test)[0], digits(test)[1], digits(test)[2])",
+    "Points": "digits(test, 16)",
+}
+
+
+class _Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Descriptions as they were written; a column wide enough for the options."""
+
+    def __init__(self, prog: str, **extra: Any) -> None:
+        super().__init__(prog, max_help_position=28, **extra)
+
+
+def _listed(value: str) -> str:
+    plain = value in ("null", "none", "None") or value.lstrip().startswith(("[", "("))
+    value = value.replace("(", "[").replace(")", "]") if value.lstrip().startswith("(") else value
+    return value if plain else f"[{value}]"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _value_in(text: str) -> str:
+    for mark in ("Given value:", "Got value:"):
+        if mark in text:
+            return repr(text.split(mark)[-1].strip().splitlines()[0])
+    return " ".join(text.split())

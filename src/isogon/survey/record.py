@@ -1,0 +1,194 @@
+"""Jobs and records: what to compute, in strings; what came out, with where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shlex
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isogon.errors import FileError, IsogonError
+
+if TYPE_CHECKING:
+    from isogon.readings import Reading
+
+FORMAT = 1
+FILE = "record.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement in words: nothing in it is an object.
+
+    Attributes:
+        measure: Registered name.
+        inputs: Parameter -> spec string.
+        options: Parameter -> plain value.
+        seed: Seeds the generator of measures that draw random numbers.
+    """
+
+    measure: str
+    inputs: Mapping[str, str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def command(self, *, globals_: Mapping[str, Any] | None = None) -> str:
+        """The command line that runs this job."""
+        words = ["isogon", self.measure.replace("_", "-")]
+        for name, spec in self.inputs.items():
+            words += [f"--{name.replace('_', '-')}", spec]
+        for name, value in self.options.items():
+            words += [f"--{name.replace('_', '-')}", spelled(value)]
+        if self.seed:
+            words += ["--seed", str(self.seed)]
+        for name, value in (globals_ or {}).items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        return shlex.join(words)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data (tuples become lists)."""
+        return json.loads(json.dumps(asdict(self), sort_keys=True))
+
+    @classmethod
+    def from_json(cls, data: Any) -> Job:
+        """From plain data.
+
+        Raises:
+            FileError: The data is not a job.
+        """
+        try:
+            options = {str(k): _tupled(v) for k, v in data["options"].items()}
+            inputs = {str(k): str(v) for k, v in data["inputs"].items()}
+            return cls(str(data["measure"]), inputs, options, int(data["seed"]))
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise FileError(
+                "not a job", got=json.dumps(data)[:80], expected="measure, inputs, options, seed"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A reading with its provenance.
+
+    Attributes:
+        job: What was asked for.
+        reading: What came out.
+        provenance: Versions, hashes of weights and data, seed, start, seconds, device.
+        key: Address of the content: digest of job, versions and inputs.
+        directory: Where it is kept, or None.
+        reused: Whether it was found and not computed.
+    """
+
+    job: Job
+    reading: Reading
+    provenance: Mapping[str, Any]
+    key: str
+    directory: Path | None = None
+    reused: bool = False
+
+    def save(self, directory: Path) -> Record:
+        """Write the record as a whole: a reader sees the old folder, the new one, or none."""
+        from isogon import storage
+
+        temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.part")
+        try:
+            temporary.mkdir(parents=True)
+            self.reading.save(temporary / "reading")
+            data = {
+                "format": FORMAT,
+                "key": self.key,
+                "job": self.job.to_json(),
+                "provenance": dict(self.provenance),
+                "files": _digests(temporary),
+            }
+            storage.write_json(temporary / FILE, data)
+            if directory.exists():  # half a record, or one that does not match its digests
+                aside = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.old")
+                with suppress(FileNotFoundError):
+                    directory.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+            with suppress(FileExistsError, OSError):
+                os.rename(temporary, directory)
+            if load(directory, self.key) is None:
+                raise FileError(
+                    "a record could not be written",
+                    got=str(directory),
+                    expected="a folder that keeps what is written to it",
+                    fix="Choose another folder with --out.",
+                )
+        except OSError as error:
+            if isinstance(error, IsogonError):
+                raise
+            raise FileError(
+                f"a record could not be written ({error.strerror or error})",
+                got=str(directory),
+                expected="a folder that can be written and a disk with space",
+                fix="Choose another folder with --out.",
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return Record(self.job, self.reading, self.provenance, self.key, directory, self.reused)
+
+
+def load(directory: Path, key: str | None = None) -> Record | None:
+    """The record kept in a folder, or None where there is none that is whole.
+
+    Every file is compared with the digest it was written with: a record that was cut short or
+    altered is no record.
+    """
+    from isogon import storage
+    from isogon.readings import read
+
+    try:
+        data = storage.read_json(directory / FILE)
+        if data["format"] != FORMAT or (key is not None and data["key"] != key):
+            return None
+        if data["files"] != _digests(directory):
+            return None
+        reading = read(directory / "reading")
+        job = Job.from_json(data["job"])
+        return Record(job, reading, dict(data["provenance"]), data["key"], directory, reused=True)
+    except (IsogonError, OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def scan(root: Path) -> list[Record]:
+    """All whole records below a folder, in the order of their measures."""
+    found = [load(path.parent) for path in sorted(root.glob(f"*/{FILE}"))]
+    return [r for r in found if r is not None]
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """Digest of plain data."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def spelled(value: Any) -> str:
+    """An option's value as it is typed on the command line."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(spelled(v) for v in value) + "]"
+    return str(value)
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_file() and name != FILE and name.startswith("reading/"):
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value

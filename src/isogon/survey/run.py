@@ -1,0 +1,281 @@
+"""Run a job: the only place where specs become objects."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import platform
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from isogon import __version__, storage
+from isogon.errors import DataError, FileError, OptionError
+from isogon.specs import Spec, parse
+from isogon.survey import catalogue
+from isogon.survey.check import check
+from isogon.survey.record import Job, Record, key_of, load
+
+KEEP = 8  # objects of one session that stay in memory
+
+
+class Session:
+    """Builds what specs name, once each, and places it on the device.
+
+    Args:
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``: the best that is there.
+        batch_size: Samples per batch; the data's own default where it is None.
+    """
+
+    def __init__(self, *, device: str = "cpu", batch_size: int | None = None) -> None:
+        self.device = resolve_device(device)
+        self.batch_size = batch_size
+        self._held: OrderedDict[tuple[str, str], tuple[Any, str]] = OrderedDict()
+
+    def get(self, noun: str, spec: str) -> Any:
+        """The object of a noun that a spec names."""
+        return self._get(noun, spec)[0]
+
+    def fingerprint(self, noun: str, spec: str) -> str:
+        """Digest of what the spec stands for now: weights, data, files."""
+        return self._get(noun, spec)[1]
+
+    def _get(self, noun: str, spec: str) -> tuple[Any, str]:
+        if (noun, spec) not in self._held:
+            builder = catalogue.entry("noun", noun).build
+            wanted = inspect.signature(builder).parameters
+            extra = {"batch_size": self.batch_size} if self.batch_size is not None else {}
+            found = builder(spec, **{k: v for k, v in extra.items() if k in wanted})
+            found = place(found, self.device)
+            self._held[noun, spec] = found, fingerprint(found, spec)
+            while len(self._held) > KEEP:
+                self._held.popitem(last=False)
+        self._held.move_to_end((noun, spec))
+        return self._held[noun, spec]
+
+
+def run(
+    job: Job,
+    *,
+    out: str | Path | None = None,
+    session: Session | None = None,
+    again: bool = False,
+) -> Record:
+    """Compute the reading that a job asks for, or find it where it was computed before.
+
+    Args:
+        job: Measure, specs and options.
+        out: Folder of records; nothing is kept where it is None.
+        session: Objects shared with other jobs; a new one on the CPU where it is None.
+        again: Compute even what is there already.
+
+    Returns:
+        The record; ``reused`` says that it was found. A half-written or altered record counts
+        as none and is replaced.
+
+    Raises:
+        IsogonError: The job is wrong, or can't be done; nothing was changed.
+    """
+    job, declaration = check(job)
+    session = session or Session()
+    measure = catalogue.entry("measure", job.measure).build
+    nouns = {i.name: i.noun for i in declaration.inputs}
+    objects = {name: session.get(nouns[name], spec) for name, spec in job.inputs.items()}
+    prints = {name: session.fingerprint(nouns[name], s) for name, s in job.inputs.items()}
+    identity = job.to_json() | {"fingerprints": prints, "isogon": __version__}
+    if not declaration.seeded:
+        identity.pop("seed")
+    key = key_of(identity)
+    directory = None if out is None else Path(out) / f"{job.measure}-{key[:12]}"
+    if directory is not None and not again and (found := load(directory, key)) is not None:
+        return found
+    extra = {}
+    if "generator" in inspect.signature(measure).parameters:
+        extra["generator"] = torch.Generator().manual_seed(job.seed)
+    if directory is not None:
+        writable(directory.parent)
+    started, clock = datetime.now(UTC), time.perf_counter()
+    positional, keywords = _bind(measure, {**objects, **job.options, **extra})
+    reading = measure(*positional, **keywords)
+    provenance = {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": time.perf_counter() - clock,
+        "device": str(session.device),
+        "threads": torch.get_num_threads(),
+        "seed": job.seed,
+        "fingerprints": prints,
+        "versions": versions(),
+    }
+    record = Record(job, reading, provenance, key)
+    return record if directory is None else record.save(directory)
+
+
+def resolve_device(text: str) -> torch.device:
+    """The device of that name, if it is there.
+
+    Raises:
+        OptionError: It is not.
+    """
+    available = ["cpu"]
+    if torch.cuda.is_available():
+        available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    if text == "auto":
+        return torch.device(available[1] if len(available) > 1 else "cpu")
+    if text not in available:
+        raise OptionError(
+            "no such device here",
+            got=repr(text),
+            expected=f"one of: {', '.join(available)}, auto",
+            fix="Use --device cpu, or a machine that has it.",
+        )
+    return torch.device(text)
+
+
+class Placed:
+    """Batches on a device: a view that moves each batch as it is asked for."""
+
+    def __init__(self, batches: Any, device: torch.device) -> None:
+        self._batches, self._device = batches, device
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._batches, name)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator:
+        for batch in self._batches:
+            yield tuple(t.to(self._device) if torch.is_tensor(t) else t for t in batch)
+
+    def first(self, n: int) -> tuple:
+        """The first samples, on the device."""
+        return tuple(t.to(self._device) for t in self._batches.first(n))
+
+
+def place(found: Any, device: torch.device) -> Any:
+    """Put what was built from a spec on the device; what has no place stays as it is."""
+    if device.type == "cpu":
+        return found
+    if isinstance(found, nn.Module | torch.Tensor):
+        return found.to(device)
+    if isinstance(found, list | tuple) and found and isinstance(found[0], nn.Module):
+        return type(found)(m.to(device) for m in found)
+    return Placed(found, device) if hasattr(found, "first") and hasattr(found, "samples") else found
+
+
+def fingerprint(found: Any, spec: str) -> str:
+    """Digest of an input's content, so that a changed file is not taken for the old one."""
+    digest = hashlib.sha256()
+    for path in _files(parse(spec)):
+        digest.update(_file_digest(str(path), path.stat().st_mtime_ns, path.stat().st_size))
+    if isinstance(found, nn.Module):
+        _absorb_module(digest, found)
+    elif torch.is_tensor(found):
+        _absorb(digest, found)
+    elif isinstance(found, list | tuple) and found and isinstance(found[0], nn.Module):
+        for module in found:
+            _absorb_module(digest, module)
+    elif hasattr(found, "first") and hasattr(found, "samples"):
+        try:
+            for tensor in next(iter(found)):
+                _absorb(digest, torch.as_tensor(tensor))
+        except StopIteration:
+            raise DataError(
+                "empty data set", got=spec, expected="at least one sample", fix="Check the spec."
+            ) from None
+    return digest.hexdigest()[:24]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    found = {"isogon": __version__, "python": platform.python_version()}
+    for package in ("torch", "torchvision", "numpy", "scipy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def writable(directory: Path) -> None:
+    """Make a folder and check that files can be put into it, before work starts.
+
+    Raises:
+        FileError: They can't.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with storage.atomic(directory / ".isogon-probe") as path:
+            path.write_bytes(b"")
+        (directory / ".isogon-probe").unlink()
+    except OSError as error:
+        reason = getattr(error, "problem", None) or error.strerror or str(error)
+        raise FileError(
+            f"the output folder can't be written ({reason})",
+            got=str(directory),
+            expected="a folder that you may write to",
+            fix="Choose another one with --out.",
+        ) from error
+
+
+# --------------------------------------------------------------------------- internals
+
+
+def _bind(measure: Any, values: dict[str, Any]) -> tuple[list, dict]:
+    positional, keywords = [], {}
+    for p in inspect.signature(measure).parameters.values():
+        if p.name in values:
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and not keywords:
+                positional.append(values[p.name])
+            else:
+                keywords[p.name] = values[p.name]
+    return positional, keywords
+
+
+def _absorb(digest: Any, tensor: torch.Tensor) -> None:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    digest.update(flat.view(torch.uint8).numpy().tobytes())
+
+
+def _absorb_module(digest: Any, module: nn.Module) -> None:
+    digest.update(type(module).__qualname__.encode())
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        if torch.is_tensor(value):
+            _absorb(digest, value)
+
+
+def _files(spec: Spec) -> Iterator[Path]:
+    """Files that a spec names: weights, data, the module of a user's function."""
+    if spec.path is not None and Path(spec.path).is_file():
+        yield Path(spec.path)
+    if spec.module is not None:
+        found = importlib.util.find_spec(spec.module)
+        if found is not None and found.origin and Path(found.origin).is_file():
+            yield Path(found.origin)
+    for value in (*spec.args, *spec.kwargs.values()):
+        if isinstance(value, Spec):
+            yield from _files(value)
+
+
+_digests: dict[tuple, bytes] = {}
+
+
+def _file_digest(path: str, *stamp: int) -> bytes:
+    if (path, *stamp) not in _digests:
+        with open(path, "rb") as file:
+            _digests[path, *stamp] = hashlib.file_digest(file, "sha256").digest()
+    return _digests[path, *stamp]
