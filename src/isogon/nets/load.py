@@ -1,0 +1,253 @@
+"""Models from specs and files.
+
+Forms: an architecture (``cnn(width=32)``), an architecture with weights
+(``resnet18(num_classes=10)@w.safetensors``, ``.pt``), a trained model (``trained(cnn, digits)``),
+a checkpoint of isogon's (``last.safetensors``), an exported program (``.pt2``, ``.onnx``), and
+``my.pkg:build(3)@w.pt``, the one form that **runs the user's code**.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from isogon import registry
+from isogon.errors import DependencyError, FileError, IsogonError, ModelError, SpecError, unknown
+from isogon.nets.calculus import check_finite, device_dtype
+from isogon.nets.normalize import normalized
+from isogon.nets.weights import existing, put, read_weights
+from isogon.specs import PROGRAM_SUFFIXES, SUFFIXES, Spec, parse
+
+log = logging.getLogger("isogon")
+
+
+def load(spec: str | os.PathLike | Spec | nn.Module, *, like: Any = None) -> nn.Module:
+    """A model in evaluation mode, from a spec or a file.
+
+    Nothing is executed from files; ``module:name(...)`` imports and runs that module (the
+    working directory counts as importable).
+
+    Args:
+        spec: See the forms above; a module is returned as it is.
+        like: Data (with ``shape`` and ``classes``) that fills the architecture's arguments which
+            the spec leaves open.
+
+    Returns:
+        A module from raw inputs ``[N, ...]`` to logits ``[N, C]``.
+
+    Raises:
+        SpecError: The spec names nothing, or its arguments are wrong.
+        FileError: A file is missing, truncated, or would execute code.
+        ModelError: Weights don't fit the architecture.
+    """
+    if isinstance(spec, nn.Module):
+        return spec
+    if isinstance(spec, os.PathLike):
+        spec = Spec(None, path=os.fspath(spec))
+    parsed = parse(spec)
+    if parsed.index is not None:
+        raise SpecError("a model has no index", got=str(parsed), expected="a model's spec")
+    if parsed.name is None:
+        return _from_file(Path(str(parsed.path))).eval()
+    if parsed.path is None:
+        return _make(parsed, like).eval()
+    if parsed.module is None and not registry.has("arch", parsed.name):
+        _make(parsed, like)  # a name that does not exist is the better message
+        raise SpecError(
+            "a trained model takes no weights", got=str(parsed), expected="ARCHITECTURE@FILE"
+        )
+    path = existing(parsed.path)
+    state, meta = read_weights(path)
+    bare = _completed(Spec(parsed.name, parsed.args, parsed.kwargs, module=parsed.module), meta)
+    model = put(_make(bare, like), state, source=path, what=str(bare))
+    return _normalised(model, meta, path).eval()
+
+
+def build(spec: str | Spec, *, like: Any = None, **fixed: Any) -> nn.Module:
+    """A fresh, randomly initialised model of an architecture, in training mode.
+
+    Args:
+        spec: ``cnn(width=32)``, or ``my.pkg:build(3)``, which runs the user's code.
+        like: Data (with ``shape`` without sample axis, and ``classes``): its channels, size,
+            number of features and number of classes are passed where the architecture takes
+            them and the spec does not say otherwise.
+        **fixed: Further arguments to pass in the same way, e.g. ``classes=7``.
+
+    Raises:
+        SpecError: Unknown architecture or wrong arguments.
+        ModelError: User code did not return a module.
+    """
+    spec = parse(spec)
+    if spec.name is None or spec.path is not None or spec.index is not None:
+        raise SpecError("not an architecture", got=str(spec), expected="NAME or NAME(arguments)")
+    given = {**_facts(like), **fixed}
+    if spec.module is not None:
+        return _user_model(spec, given)
+    entry = registry.get("arch", spec.name)
+    for mine, other in (("classes", "num_classes"), ("num_classes", "classes")):
+        takes = inspect.signature(entry.build).parameters
+        if other in spec.kwargs and other not in takes and mine in takes:
+            kwargs = {(mine if k == other else k): v for k, v in spec.kwargs.items()}
+            spec = Spec(spec.name, spec.args, kwargs)
+        if other in spec.kwargs:
+            given.pop(mine, None)
+        elif mine in given and mine not in takes and other in takes:
+            given[other] = given.pop(mine)
+    try:
+        return registry.build("arch", spec, **given)
+    except IsogonError:
+        raise
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, KeyError) as error:
+        raise SpecError(
+            f"{spec.name} can't be built ({error})", got=str(spec), expected="other arguments"
+        ) from error
+
+
+@registry.register("noun", "Module")
+def parse_module(spec: str | Spec | nn.Module, *, like: Any = None) -> nn.Module:
+    """A model for a measure: loaded, in evaluation mode, with finite weights."""
+    model = load(spec, like=like)
+    check_finite(model)
+    return model
+
+
+# --------------------------------------------------------------------------- internals
+
+
+def _make(spec: Spec, like: Any) -> nn.Module:
+    assert spec.name is not None
+    if spec.module is not None or registry.has("arch", spec.name):
+        return build(spec, like=like)
+    if registry.has("model", spec.name):
+        return registry.build("model", spec)
+    names = [*registry.names("arch"), *registry.names("model")]
+    raise unknown("architecture or model", spec.name, names)
+
+
+def _completed(spec: Spec, meta: dict[str, Any]) -> Spec:
+    """What the spec leaves open, as a checkpoint of the same architecture says it."""
+    recorded = parse(meta["spec"]) if isinstance(meta.get("spec"), str) else None
+    if (
+        recorded is None
+        or spec.args
+        or (spec.module, spec.name) != (recorded.module, recorded.name)
+    ):
+        return spec
+    if "num_classes" in spec.kwargs:
+        recorded.kwargs.pop("classes", None)
+    return Spec(spec.name, recorded.args, {**recorded.kwargs, **spec.kwargs}, module=spec.module)
+
+
+def _from_file(path: Path) -> nn.Module:
+    path = existing(path)
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        try:
+            from isogon.nets.onnx import load_onnx
+        except ImportError as error:
+            raise DependencyError(
+                "reading ONNX needs optional packages",
+                got=str(error),
+                fix="pip install 'isogon[onnx]'",
+            ) from error
+        return load_onnx(path)
+    if suffix == ".pt2":
+        from isogon.nets.pt2 import load_pt2
+
+        return load_pt2(path)
+    if suffix == ".safetensors":
+        state, meta = read_weights(path)
+        if isinstance(meta.get("spec"), str) and parse(meta["spec"]).module is None:
+            model = build(meta["spec"])
+            model = put(model, state, source=path, what=meta["spec"])
+            return _normalised(model, meta, path)
+    elif suffix not in SUFFIXES:
+        raise FileError(
+            "not a model file",
+            got=path,
+            expected=f"a file ending in .safetensors, .pt, .pth, {', '.join(PROGRAM_SUFFIXES)}",
+        )
+    raise SpecError(
+        "a file of weights does not say what architecture they are for",
+        got=path,
+        expected=f"ARCHITECTURE@{path.name}",
+        fix="Put the architecture in front, e.g. "
+        f"'resnet18(num_classes=10)@{path.name}' or 'my.module:build()@{path.name}'.",
+    )
+
+
+def _normalised(model: nn.Module, meta: dict[str, Any], path: Path) -> nn.Module:
+    """The model behind the normalisation that its checkpoint records."""
+    constants = meta.get("normalize")
+    if constants is None:
+        return model
+    try:
+        layer = normalized(model, constants["mean"], constants["std"])
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        raise FileError(
+            f"the checkpoint's normalisation can't be used ({error})",
+            got=path,
+            expected="mean and std per channel",
+            fix="It was damaged or made by hand: train again.",
+        ) from error
+    layer.normalize.to(*device_dtype(model))
+    return layer
+
+
+def _user_model(spec: Spec, given: dict[str, Any]) -> nn.Module:
+    with _importable_cwd():
+        log.info("running user code: %s", spec)
+        builder = registry.import_object(spec)
+        model = registry.call(builder, spec, what=f"{spec.module}:{spec.name}", **given)
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{spec.module}:{spec.name} did not return a model",
+            got=type(model).__name__,
+            expected="a torch.nn.Module",
+        )
+    return model
+
+
+@contextmanager
+def _importable_cwd() -> Iterator[None]:
+    """The working directory on the import path, last: it can't hide an installed package."""
+    cwd = os.getcwd()
+    added = cwd not in sys.path and "" not in sys.path
+    if added:
+        sys.path.append(cwd)
+    try:
+        yield
+    finally:
+        if added and cwd in sys.path:
+            sys.path.remove(cwd)
+
+
+def _facts(like: Any) -> dict[str, Any]:
+    """Arguments of an architecture that a data set fixes."""
+    if like is None:
+        return {}
+    samples = getattr(like, "samples", like)
+    shape = getattr(samples, "shape", None)
+    classes = getattr(samples, "classes", None)
+    facts: dict[str, Any] = {}
+    if shape is not None:
+        shape = tuple(int(n) for n in shape)
+        facts["inputs"] = math.prod(shape)
+        if len(shape) >= 2:
+            facts["channels"] = shape[0]
+        if len(shape) == 3:
+            facts["size"] = shape[1] if shape[1] == shape[2] else shape[1:]
+        if len(shape) == 2:
+            facts["length"] = shape[1]
+    if classes:
+        facts["classes"] = classes if isinstance(classes, int) else len(classes)
+    return facts

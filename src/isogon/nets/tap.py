@@ -1,0 +1,137 @@
+"""Taps: activations at sites, batch by batch; hooks are always removed.
+
+A captured tensor that a later in-place operation overwrote (``ReLU(inplace=True)``) is noticed by
+its version counter; the pass is then repeated with a copy at that site, and from there on the
+copy is made at once. Nothing is copied where nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isogon.errors import ModelError
+from isogon.nets.calculus import cast, output_tensor, preserved
+from isogon.nets.sites import Site, first_tensor
+from isogon.nets.sites import sites as select_sites
+from isogon.nets.trace import unwrap
+
+Tap = Callable[[Tensor], tuple[Tensor, dict[Site, Tensor]]]
+
+
+@contextmanager
+def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Iterator[Tap]:
+    """Read activations at sites.
+
+    The model is in evaluation mode inside and as it came afterwards, also after an exception; the
+    user's own hooks run as always, before the tap's.
+
+    Args:
+        model: Any module.
+        sites: Where to read; of `isogon.nets.sites.sites`.
+        grad: Keep the autograd graph of activations and output.
+
+    Yields:
+        A function from inputs ``[N, ...]`` to the output and a dict from site to activation
+        ``[N, *site.shape]``, in the order of ``sites``.
+
+    Raises:
+        ModelError: A site is not reached by a forward pass.
+    """
+    wanted = list(dict.fromkeys(sites))
+    model = unwrap(model)
+    modules = dict(model.named_modules())
+    by_module: dict[nn.Module, dict[int, Site]] = defaultdict(dict)
+    for site in wanted:
+        if site.path not in modules:
+            raise _unreached(site)
+        by_module[modules[site.path]][site.call] = site
+
+    counts: Counter[nn.Module] = Counter()
+    caught: dict[Site, tuple[Tensor, int | None]] = {}
+    overwritten: set[Site] = set()
+
+    def hook(module: nn.Module, _: Any, output: Any) -> None:
+        site = by_module[module].get(counts[module])
+        counts[module] += 1
+        value = first_tensor(output)
+        if site is None or value is None:
+            return
+        value = value if grad else value.detach()
+        if value.is_inference() or site in overwritten:
+            caught[site] = value.clone(), None
+        else:
+            caught[site] = value, value._version
+
+    def forward(x: Tensor) -> tuple[Tensor, dict[Site, Tensor]]:
+        while True:
+            counts.clear()
+            caught.clear()
+            with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+                output = output_tensor(model(x))
+            stale = {
+                s
+                for s, (t, version) in caught.items()
+                if version is not None and t._version != version
+            }
+            if not stale:
+                break
+            overwritten.update(stale)
+        for site in wanted:
+            if site not in caught:
+                raise _unreached(site)
+        values = {site: caught[site][0] for site in wanted}
+        caught.clear()
+        return output, values
+
+    handles = []
+    try:
+        with preserved(model):
+            handles += [module.register_forward_hook(hook) for module in by_module]
+            yield forward
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def stream(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    sites: str | Sequence[Site] = "activations",
+) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[Site, Tensor]]]:
+    """Activations batch by batch; only one batch of them is held at a time.
+
+    Args:
+        model: Any module.
+        batches: Re-iterable pairs of inputs ``[n, ...]`` and labels ``[n]``.
+        sites: Sites, or a selector (see `isogon.nets.sites.sites`) resolved on the first batch.
+
+    Yields:
+        Inputs ``[n, ...]`` (on the model's device, in its dtype), labels, output ``[n, C]``, and a
+        dict from site to activation ``[n, *site.shape]``.
+
+    Raises:
+        OptionError: A selector matches nothing.
+        ModelError: A site is not reached by a forward pass.
+    """
+    if isinstance(sites, str):
+        sites = select_sites(model, sites, example=batches)
+    with tap(model, sites) as read:
+        for x, y in batches:
+            x = cast(x, model)
+            output, values = read(x)
+            yield x, y, output, values
+
+
+def _unreached(site: Site) -> ModelError:
+    return ModelError(
+        "the forward pass does not reach a site",
+        got=str(site),
+        expected="a site of this model",
+        fix="List its sites with isogon.sites(model, 'all', example=x).",
+    )
