@@ -1,0 +1,3 @@
+"""Measures: each a registered function of a model and data that returns a `Reading`."""
+
+from __future__ import annotations

@@ -1,0 +1,184 @@
+"""The local data matrix: in which directions of input space a classifier changes its mind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from isogon import context
+from isogon.data import Batches, as_batches
+from isogon.errors import DataError, ModelError, OptionError
+from isogon.nets import calculus
+from isogon.nets.tangent import tangents
+from isogon.readings import SampleTable
+from isogon.registry import measure
+
+
+@measure(cite="grementieri2022", cost=1.0)
+def data_matrix(
+    model: Module,
+    batches: Batches,
+    *,
+    tolerances: tuple[float, ...] = (1e-3, 1e-6),
+    eigenvectors: int = 0,
+) -> SampleTable:
+    r"""Size, spectrum and effective rank of the local data matrix at each sample.
+
+    G(x) = E_{k ~ p(x)}[g_k g_k^T] with g_k = grad_x log p_k(x), the Fisher information of the
+    class about the *input*: KL(p(x) || p(x + dx)) = dx^T G dx / 2 + O(\|dx\|^3). Its range is
+    the tangent space of the data leaf through x, its kernel holds the directions in which the
+    prediction does not move; rank G <= C - 1.
+
+    G = J^T (diag p - p p^T) J with J [C, d] the Jacobian of the logits. With
+    S = diag(sqrt p) - p sqrt(p)^T the eigenvalues l_1 >= l_2 >= ... that can differ from zero
+    are those of the C x C matrix S^T (J J^T) S, which is formed in float64; C - 1 backward
+    passes (differences to the predicted class) suffice. G, d x d, is never formed.
+
+    - ``trace`` = sum_i l_i.
+    - ``rank@t`` = number of l_i > t l_1, one column per tolerance.
+    - ``stable_rank`` = trace / l_1 (that of the factor S^T J: squared Frobenius norm over
+      squared spectral norm).
+    - ``participation_ratio`` = (sum_i l_i)^2 / sum_i l_i^2.
+    - ``entropy_rank`` = exp(-sum_i q_i log q_i) with q_i = l_i / trace.
+
+    All four are 0 where G = 0, else between 1 and C - 1. Eigenvalues are in nats per squared
+    unit of input (pixels in [0, 1]).
+
+    Args:
+        model: Any module from [N, ...] to logits [N, C]; a trailing (log-)softmax is taken
+            off. One output is the logit of class 1 against class 0; with other labels than
+            these it is a regression and refused.
+        batches: Samples (x [n, ...], y [n]); labels are reported, not used.
+        tolerances: Relative to l_1, above which an eigenvalue counts towards a rank.
+        eigenvectors: How many leading eigenvectors of G to keep per sample, as arrays
+            ``eigenvectors`` [N, k, ...] of unit length in input space.
+
+    Returns:
+        One row per sample: sample, label, prediction, probability (of the prediction), trace,
+        rank@t ..., stable_rank, participation_ratio, entropy_rank, eigenvalue_1 ..
+        eigenvalue_{C-1}.
+
+    Raises:
+        ModelError: Weights that are not finite, or an output that is not one row of logits
+            per sample of real-valued inputs.
+        DataError: No samples, or inputs that make the logits not finite.
+        OptionError: A tolerance outside [0, 1).
+    """
+    if not tolerances or not all(0 <= t < 1 for t in tolerances):
+        raise OptionError("tolerances must be relative", got=tolerances, expected="0 <= t < 1")
+    if eigenvectors < 0:
+        raise OptionError("can't keep that many eigenvectors", got=eigenvectors, expected=">= 0")
+    calculus.check_finite(model)
+    batches, report = as_batches(batches), context.progress()
+    columns: list[dict[str, np.ndarray]] = []
+    pictures: list[Tensor] = []
+    inputs: list[Tensor] = []
+    done = 0
+    for x, y in batches:
+        x = calculus.cast(x, model)
+        for part, t in tangents(model, x):
+            labels = _labels(y[part], t.outputs)
+            values, trace = t.spectrum()
+            columns.append(_row_block(t.probabilities, labels, values, trace, tolerances))
+            if eigenvectors:
+                count = min(eigenvectors, values.shape[1])
+                pictures.append(t.directions(count).reshape(-1, count, *x.shape[1:]).cpu())
+                inputs.append(x[part].double().cpu())
+        done += len(x)
+        report(done, getattr(batches, "count", None), "data matrix")
+    if not done:
+        raise DataError("no samples", got="an empty data set", expected="at least one batch")
+    table = _joined(columns, tolerances)
+    arrays, axes = {}, {}
+    if eigenvectors:
+        rest = tuple(f"dim_{i}" for i in range(pictures[0].dim() - 2))
+        arrays["eigenvectors"] = torch.cat(pictures).numpy()
+        arrays["inputs"] = torch.cat(inputs).numpy()
+        axes = {"eigenvectors": ("sample", "rank", *rest), "inputs": ("sample", *rest)}
+    per = "nats per squared unit of input"
+    return SampleTable(
+        measure="data_matrix",
+        table=table,
+        arrays=arrays,
+        axes=axes,
+        units={c: per for c in table if c == "trace" or c.startswith("eigenvalue_")},
+        meta=_meta(model, batches, tolerances),
+    )
+
+
+def rank_column(tolerance: float) -> str:
+    """Name of the column of a rank: 0.001 -> ``rank@1e-3``."""
+    mantissa, exponent = f"{tolerance:.12e}".split("e")
+    return f"rank@{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}" if tolerance else "rank@0"
+
+
+def effective_ranks(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Stable rank, participation ratio and entropy rank of spectra [N, K], descending."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = values.sum(1)
+        q = values / total[:, None]
+        entropy = -np.where(q > 0, q * np.log(np.where(q > 0, q, 1.0)), 0.0).sum(1)
+        ranks = {
+            "stable_rank": total / values[:, 0],
+            "participation_ratio": 1 / (q**2).sum(1),
+            "entropy_rank": np.exp(entropy),
+        }
+    return {name: np.where(total > 0, rank, 0.0) for name, rank in ranks.items()}
+
+
+def _row_block(
+    p: Tensor, labels: np.ndarray, values: Tensor, trace: Tensor, tolerances: tuple[float, ...]
+) -> dict[str, Any]:
+    probability, prediction = p.max(1)
+    spectrum = values.cpu().numpy()
+    block = {
+        "label": labels,
+        "prediction": prediction.cpu().numpy(),
+        "probability": probability.cpu().numpy(),
+        "trace": trace.clamp_min(0).cpu().numpy(),
+    }
+    for t in tolerances:
+        block[rank_column(t)] = (spectrum > t * spectrum[:, :1]).sum(1)
+    return {**block, **effective_ranks(spectrum), "spectrum": spectrum}
+
+
+def _joined(columns: list[dict[str, Any]], tolerances: tuple[float, ...]) -> pd.DataFrame:
+    joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
+    spectrum = joined.pop("spectrum")
+    joined.update({f"eigenvalue_{i + 1}": spectrum[:, i] for i in range(spectrum.shape[1])})
+    return pd.DataFrame({"sample": np.arange(len(spectrum)), **joined})
+
+
+def _labels(y: Any, outputs: int) -> np.ndarray:
+    """Labels as they came; a single output must be a logit, not a regression."""
+    y = torch.as_tensor(y).detach().cpu()
+    if y.dim() != 1:
+        raise DataError(
+            "the labels are not one number per sample",
+            got=f"labels {list(y.shape)}",
+            expected="[n]",
+            fix="Give (x, y) batches with one class per sample.",
+        )
+    if outputs == 1 and not ((y == 0) | (y == 1)).all():
+        raise ModelError(
+            "one output and labels other than 0 and 1: a regression, which has no probabilities",
+            got=f"labels {y[:5].tolist()}",
+            expected="a classifier with logits [N, C], or one logit with labels 0 and 1",
+            fix="Use a classifier.",
+        )
+    return y.numpy()
+
+
+def _meta(model: Module, batches: Any, tolerances: tuple[float, ...]) -> dict[str, Any]:
+    _, dtype = calculus.device_dtype(model)
+    return {
+        "data": getattr(batches, "name", None),
+        "classes": list(getattr(batches, "classes", None) or []),
+        "tolerances": list(tolerances),
+        "dtype": str(dtype).removeprefix("torch."),
+    }

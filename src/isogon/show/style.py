@@ -1,0 +1,180 @@
+"""The one visual style of all figures: palette, type, sizes, and the pieces they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
+from matplotlib.figure import Figure
+
+INK = "#22303c"  # text, outlines
+MUTED = "#7b8794"  # secondary text, reference lines
+FAINT = "#e4e8ec"  # grids, spines of empty axes
+BLUE, ORANGE, GREEN, RED, PURPLE, GOLD = (
+    "#2b6c9f", "#d1782c", "#3d8b6d", "#b5443f", "#76619f", "#c2a02d",
+)  # fmt: skip
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, GOLD, "#5f9ea8", "#8a6d5a", "#a0527a", "#6b7280")
+
+SEQUENTIAL = LinearSegmentedColormap.from_list(
+    "isogon", ["#f7f9fb", "#cfe0ec", "#93bcd6", "#4f8fb8", "#24648f", "#123a5a"]
+)
+DIVERGING = LinearSegmentedColormap.from_list(
+    "isogon_diverging",
+    ["#8c3a24", "#d98d5f", "#f2dccb", "#f8f8f6", "#cfdfea", "#5b97be", "#1d5079"],
+)
+MISSING = "#f0eeea"  # cells without a value
+
+WIDTH = 7.2  # inches: the width of a page's text block
+
+RC: dict[str, Any] = {
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["Inter", "Source Sans 3", "Helvetica Neue", "Arial", "DejaVu Sans"],
+    "font.size": 8.5,
+    "mathtext.fontset": "dejavusans",
+    "text.color": INK,
+    "axes.titlesize": 9.0,
+    "axes.titleweight": "normal",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 7.0,
+    "axes.titlecolor": INK,
+    "axes.labelsize": 8.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#9aa5b1",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": mpl.cycler(color=list(CYCLE)),
+    "axes.grid": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "xtick.color": "#9aa5b1",
+    "ytick.color": "#9aa5b1",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 3.0,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.size": 0.0,
+    "ytick.minor.size": 0.0,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.0,
+    "patch.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "legend.handlelength": 1.4,
+    "legend.borderaxespad": 0.2,
+    "figure.facecolor": "white",
+    "figure.dpi": 110.0,
+    "savefig.dpi": 200.0,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.08,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "image.interpolation": "nearest",
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in isogon's style; matplotlib's own settings are as before afterwards."""
+    have = {f.name for f in mpl.font_manager.fontManager.ttflist}  # type: ignore[attr-defined]
+    fonts = [f for f in RC["font.sans-serif"] if f in have] or ["DejaVu Sans"]
+    with mpl.rc_context({**RC, "font.sans-serif": fonts}):
+        yield
+
+
+def figure(width: float = WIDTH, height: float = 2.6) -> Figure:
+    """An empty figure of the given size in inches, apart from pyplot's global state."""
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    fig.get_layout_engine().set(w_pad=0.06, h_pad=0.05, wspace=0.04, hspace=0.04)  # type: ignore
+    return fig
+
+
+def panels(
+    columns: int, rows: int = 1, *, width: float = WIDTH, height: float = 2.6, **kwargs: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid of axes [rows, columns]; ``height`` is that of one row."""
+    fig = figure(width, height * rows)
+    return fig, fig.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def letter(axes: Sequence[Axes]) -> None:
+    """Mark panels a, b, c, ... in front of their titles, where there are several."""
+    if len(axes) < 2:
+        return
+    for place, ax in enumerate(axes):
+        title = ax.get_title(loc="left")
+        ax.set_title(rf"$\bf{{{chr(97 + place)}}}$  {title}", loc="left")
+
+
+def note(fig: Figure, text: str) -> None:
+    """A quiet line under the figure."""
+    fig.supxlabel(text, fontsize=7.5, color=MUTED, x=0.01, ha="left")
+
+
+def legend_below(fig: Figure, handles: Sequence[Any], **kwargs: Any) -> None:
+    """One legend for all panels, under them."""
+    fig.legend(handles=list(handles), loc="outside lower left", ncols=len(handles), **kwargs)
+
+
+def classes(count: int) -> ListedColormap:
+    """Distinct colours for so many classes."""
+    if count <= len(CYCLE):
+        return ListedColormap(CYCLE[: max(count, 1)])
+    hues = (np.arange(count) * 0.61803398875 + 0.58) % 1.0
+    light = np.where(np.arange(count) % 2, 0.62, 0.78)
+    return ListedColormap(mpl.colors.hsv_to_rgb(np.stack([hues, np.full(count, 0.5), light], 1)))
+
+
+def shorten(text: object, limit: int = 22) -> str:
+    """A label that fits: long module paths keep their end."""
+    text = str(text)
+    return text if len(text) <= limit else "…" + text[-(limit - 1) :]
+
+
+def thin(labels: Sequence[object], most: int = 28) -> tuple[list[int], list[str]]:
+    """Places and texts of at most ``most`` tick labels, evenly spread."""
+    step = max(1, -(-len(labels) // most))
+    places = list(range(0, len(labels), step))
+    return places, [shorten(labels[i]) for i in places]
+
+
+def picture(ax: Axes, image: np.ndarray, *, diverging: bool = False) -> None:
+    """Show a sample [C, H, W], [H, W] or [D] as a picture without axes.
+
+    One channel is grey, three are colours (both on the scale [0, 1] where they lie in it, else
+    on their own range); ``diverging`` centres the scale at 0. A vector is drawn as bars.
+    """
+    image = np.asarray(image, dtype=float)
+    if image.ndim == 3:
+        image = image.transpose(1, 2, 0) if image.shape[0] == 3 else image[0]
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(image.ndim == 1)
+    if image.ndim != 2 and not (image.ndim == 3 and image.shape[-1] == 3):
+        flat = image.reshape(-1)
+        ax.bar(np.arange(len(flat)), flat, width=1.0, color=BLUE)
+        ax.axhline(0, color=MUTED, lw=0.6)
+        return
+    if diverging:
+        top = np.abs(image).max() or 1.0
+        if image.ndim == 3:
+            ax.imshow(0.5 + 0.5 * image / top)
+        else:
+            ax.imshow(image, cmap=DIVERGING, vmin=-top, vmax=top)
+        return
+    low, high = min(0.0, image.min()), max(1.0, image.max())
+    image = (image - low) / (high - low)
+    ax.imshow(image, **({} if image.ndim == 3 else {"cmap": "gray", "vmin": 0, "vmax": 1}))
