@@ -22,9 +22,8 @@ import slow_fisher
 
 def net(seed: int, inputs: int, classes: int, hidden: int = 7, act=nn.Tanh, dtype=torch.float64):
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Linear(inputs, hidden), act(), nn.Linear(hidden, hidden), act(), nn.Linear(hidden, classes)
-    ).to(dtype)  # fmt: skip
+    layers = [nn.Linear(inputs, hidden), act(), nn.Linear(hidden, hidden), act()]
+    return nn.Sequential(*layers, nn.Linear(hidden, classes)).to(dtype)
 
 
 @pytest.fixture
@@ -62,13 +61,13 @@ def test_columns_and_ranks(points):
         "stable_rank", "participation_ratio", "entropy_rank",
         "eigenvalue_1", "eigenvalue_2", "eigenvalue_3",
     ]  # fmt: skip
-    l = table[["eigenvalue_1", "eigenvalue_2", "eigenvalue_3"]].to_numpy()
-    assert np.allclose(l.sum(1), table["trace"], rtol=1e-12)
-    assert np.allclose(table["stable_rank"], l.sum(1) / l[:, 0])
-    assert np.allclose(table["participation_ratio"], l.sum(1) ** 2 / (l**2).sum(1))
-    q = l / l.sum(1, keepdims=True)
+    ls = table[["eigenvalue_1", "eigenvalue_2", "eigenvalue_3"]].to_numpy()
+    assert np.allclose(ls.sum(1), table["trace"], rtol=1e-12)
+    assert np.allclose(table["stable_rank"], ls.sum(1) / ls[:, 0])
+    assert np.allclose(table["participation_ratio"], ls.sum(1) ** 2 / (ls**2).sum(1))
+    q = ls / ls.sum(1, keepdims=True)
     assert np.allclose(table["entropy_rank"], np.exp(-(q * np.log(q)).sum(1)))
-    assert (table["rank@1e-3"] == (l > 1e-3 * l[:, :1]).sum(1)).all()
+    assert (table["rank@1e-3"] == (ls > 1e-3 * ls[:, :1]).sum(1)).all()
     p = torch.softmax(net(0, 9, 4)(points), 1).max(1)
     assert np.allclose(table["probability"], p.values.detach())
 

@@ -4,10 +4,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from isogon.readings import Curve, Grid, Path, Reading, SampleTable, SiteTable
 
 import isogon as ig
 from isogon.errors import OptionError
+from isogon.readings import Curve, Grid, Path, Reading, SampleTable, SiteTable
 from isogon.show import style
 
 RNG = np.random.default_rng(0)
@@ -20,7 +20,7 @@ READINGS = [
     SiteTable("unheard_of", pd.DataFrame({"site": SITES, "accuracy": RNG.uniform(size=12)})),
     Grid.of("unheard_of", RNG.uniform(size=(12, 3)), {"a": SITES, "b": ["x", "y", "z"]}),
     Grid.of("unheard_of", np.full((30, 30), np.nan), {"a": [*range(30)], "b": [*range(30)]}),
-    Curve("unheard_of", pd.DataFrame({"x": [0.0, 1, 2], "y": [1.0, np.inf, 2], "who": ["a", "a", "b"]})),
+    Curve("unheard_of", pd.DataFrame({"x": [0.0, 1, 2], "y": [1.0, np.inf, 2], "who": [*"aab"]})),
     Path("unheard_of", pd.DataFrame({"walk": [0, 0], "step": [0, 1], "distance": [2.0, 1.0]})),
     Reading("unheard_of", pd.DataFrame({"value": [1.5]}), complete=False),
 ]  # fmt: skip

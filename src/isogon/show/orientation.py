@@ -51,8 +51,9 @@ def draw_orientation(reading: Reading) -> Figure:
     if distances:
         ax = axes[2]
         for name, color, label in (
-            ("l2_distance", style.GREEN, "Euclidean"), ("linf_distance", style.PURPLE, "largest entry"),
-        ):  # fmt: skip
+            ("l2_distance", style.GREEN, "Euclidean"),
+            ("linf_distance", style.PURPLE, "largest entry"),
+        ):
             values = per_site[name].replace(np.inf, np.nan)
             ax.plot(range(len(sites)), values, "-o", ms=3, color=color, label=label)
         ax.set_ylim(bottom=0)
