@@ -17,6 +17,7 @@ nested calls. The text is parsed with `ast` and never evaluated.
 from __future__ import annotations
 
 import ast
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ SUFFIXES = PROGRAM_SUFFIXES + WEIGHT_SUFFIXES + DATA_SUFFIXES
 MAX_LENGTH = 8192  # `ast` recurses: a hostile spec must not exhaust the stack
 MAX_DEPTH = 32
 
+# bare words that are values and not names
+_WORDS = {"true": True, "false": False, "none": None, "inf": math.inf, "nan": math.nan}
 _NAME = r"[A-Za-z_]\w*"
 _HEAD = re.compile(rf"(?:(?P<module>{_NAME}(?:\.{_NAME})*):)?(?P<name>{_NAME})")
 
@@ -201,8 +204,10 @@ def _value(node: ast.expr, text: str, depth: int) -> Any:
             return value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return -value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id="inf")):
+            return -math.inf
         case ast.Name(id=name):
-            return {"true": True, "false": False, "none": None}.get(name, name)
+            return _WORDS.get(name, name)
         case ast.Tuple(elts=items) | ast.List(elts=items):
             return tuple(_value(item, text, depth + 1) for item in items)
         case ast.Call(func=ast.Name(id=name)):
@@ -231,7 +236,7 @@ def _render(value: Any) -> str:
         return text.replace(value.name or "", f"{value.name}()", 1) if bare else text
     if isinstance(value, str):
         bare = re.fullmatch(_NAME, value) and value not in ("True", "False", "None")
-        keyword = value in ("true", "false", "none") or _is_keyword(value)
+        keyword = value in _WORDS or _is_keyword(value)
         return value if bare and not keyword else repr(value)
     if isinstance(value, tuple):
         return "(" + ", ".join(map(_render, value)) + ("," if len(value) == 1 else "") + ")"
