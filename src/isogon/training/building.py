@@ -1,0 +1,110 @@
+"""From what a caller names to the module that is trained."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from typing import Any
+
+from torch import nn
+
+from isogon import nets, registry
+from isogon.data import Samples
+from isogon.errors import ModelError, OptionError
+from isogon.specs import Spec, parse
+
+
+def build(arch: Any, train: Samples, outputs: int) -> tuple[nn.Module, str | None]:
+    """A module to train and the spec that builds it again.
+
+    Args:
+        arch: A spec (its channels, classes and size are filled in from the data), or a module
+            (a copy of it is trained).
+        train: The training samples.
+        outputs: Number of outputs that the loss needs.
+
+    Raises:
+        OptionError: Neither a spec nor a module.
+    """
+    if isinstance(arch, nn.Module):
+        return copy.deepcopy(arch), None
+    if not isinstance(arch, str | Spec):
+        raise OptionError(
+            "can't train this",
+            got=type(arch).__name__,
+            expected="an architecture's spec or a torch.nn.Module",
+        )
+    spec = complete(parse(arch), train, outputs)
+    return nets.build(spec), str(Spec(spec.name, spec.args, spec.kwargs, module=spec.module))
+
+
+def complete(spec: Spec, train: Samples, outputs: int) -> Spec:
+    """The spec with the arguments that follow from the data and were not given."""
+    if spec.name is None:
+        raise OptionError(
+            "a file can't be trained without its architecture",
+            got=str(spec),
+            expected=f"ARCH(...)@{spec.path}",
+            fix="Name the architecture before the @.",
+        )
+    builder = registry.import_object(spec) if spec.module else registry.get("arch", spec.name).build
+    signature = inspect.signature(builder)
+    try:
+        given = signature.bind_partial(*spec.args, **spec.kwargs).arguments
+    except TypeError:
+        return spec  # building it says which argument is wrong
+    shape = train.shape
+    found: dict[str, Any] = {"inputs": math.prod(shape)}
+    if "classes" not in given and "num_classes" not in spec.kwargs:
+        found |= {"classes": outputs}
+        if "classes" not in signature.parameters:
+            found |= {"num_classes": outputs}
+    if len(shape) >= 2:
+        found["channels"] = shape[0]
+    if len(shape) == 3:
+        found["size"] = shape[1] if shape[1] == shape[2] else tuple(shape[1:])
+    if len(shape) == 2:
+        found["length"] = shape[1]
+    extra = {k: v for k, v in found.items() if k in signature.parameters and k not in given}
+    return Spec(spec.name, spec.args, {**spec.kwargs, **extra}, module=spec.module, path=spec.path)
+
+
+def outputs_of(train: Samples, loss: str) -> int:
+    """Number of outputs that the loss needs: classes, or numbers of a target."""
+    labels = train.labels
+    if loss == "mse":
+        return max(1, labels[0].numel())
+    if train.classes:
+        return len(train.classes)
+    return int(labels.max()) + 1
+
+
+def check_outputs(model: nn.Module, train: Samples, outputs: int, loss: str) -> None:
+    """One forward pass before the first step, so that a misfit is said in one line.
+
+    Raises:
+        ModelError: The model does not take the inputs, or gives the wrong number of outputs.
+    """
+    import torch
+
+    x, _ = train.take(range(min(2, len(train))))
+    model.eval()
+    try:
+        with torch.no_grad():
+            shape = list(model(x).shape)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ModelError(
+            f"the model does not take these inputs ({str(error).splitlines()[0]})",
+            got=f"inputs {list(x.shape)}",
+            fix="Choose another architecture, or set its channels and size.",
+        ) from error
+    finally:
+        model.train()
+    if loss == "cross_entropy" and (len(shape) != 2 or shape[1] < outputs):
+        raise ModelError(
+            "the model has the wrong outputs",
+            got=f"{shape} for inputs {list(x.shape)}",
+            expected=f"[{len(x)}, {outputs}]: one logit per class",
+            fix=f"Build it with classes={outputs}.",
+        )

@@ -1,0 +1,241 @@
+"""Checkpoints: one safetensors file that holds a model and all that resuming needs.
+
+Format (``format`` 1):
+
+- tensors ``model.<name>``: the state of the architecture, under its own names;
+- tensors ``optimizer.<parameter number>.<name>``: state of the optimiser;
+- tensors ``random.<generator>``: states of the random generators that the model may draw from
+  (``torch``, ``cuda``, ``numpy``, ``python``);
+- metadata ``isogon``: one JSON object with ``format``; ``spec`` (the architecture, with every
+  argument that the data decided; null for a module that was passed in); ``normalize`` (null, or
+  ``mean`` and ``std`` per channel: a `Normalize` layer goes before the architecture);
+  ``data`` (spec), ``shape`` (of one sample), ``classes``; ``config`` (options of training);
+  ``seed``; ``epoch`` (complete ones), ``step`` (updates made), ``batch`` (batches done of the
+  epoch that has begun); ``metrics`` (latest), ``history`` (one row per epoch); ``state`` (numbers
+  of optimiser and loop); ``versions``.
+
+A reader needs ``spec``, ``normalize`` and the tensors under ``model.`` to have the model back.
+A spec that imports code (``module:name``) is never built because a file says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from isogon import storage
+from isogon.errors import FileError, ModelError
+from isogon.specs import Spec, parse
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORMAT = 1
+KEY = "isogon"
+MODEL, OPTIMIZER, RANDOM = "model.", "optimizer.", "random."
+_TYPES: dict[str, Any] = {
+    "spec": (str, type(None)),
+    "normalize": (dict, type(None)),
+    "shape": list,
+    "classes": list,
+    "config": dict,
+    "epoch": int,
+    "step": int,
+    "batch": int,
+    "metrics": dict,
+    "history": list,
+    "state": dict,
+}
+
+
+@dataclass
+class Checkpoint:
+    """A trained (or half-trained) model with the state of its training.
+
+    Attributes:
+        weights: State of the architecture by name.
+        meta: The JSON metadata that the module's docstring lists.
+        optimizer: Tensors of the optimiser's state by ``<parameter number>.<name>``.
+        random: States of random generators, uint8 or int64 tensors.
+        path: The file it was read from or last written to.
+    """
+
+    weights: dict[str, Tensor]
+    meta: dict[str, Any]
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    random: dict[str, Tensor] = field(default_factory=dict)
+    path: Path | None = None
+    template: nn.Module | None = field(default=None, repr=False)
+
+    @property
+    def spec(self) -> str | None:
+        """Spec of the architecture; None where a module was passed in."""
+        return self.meta["spec"]
+
+    @property
+    def epoch(self) -> int:
+        """Complete epochs."""
+        return self.meta["epoch"]
+
+    @property
+    def step(self) -> int:
+        """Optimisation steps made."""
+        return self.meta["step"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The latest metrics by name."""
+        return self.meta["metrics"]
+
+    @property
+    def history(self) -> Any:
+        """Metrics of every epoch: a data frame with one row per epoch."""
+        import pandas as pd
+
+        return pd.DataFrame(self.meta["history"])
+
+    def model(self) -> nn.Module:
+        """A fresh model with these weights, in eval mode, from raw inputs to logits.
+
+        Raises:
+            ModelError: No spec to build from, or the weights belong to another architecture.
+        """
+        net = copy.deepcopy(self.template) if self.template is not None else self._build()
+        load_state(net, self.weights, what=self.spec or type(net).__name__)
+        return normalized(net, self.meta["normalize"]).eval()
+
+    def _build(self) -> nn.Module:
+        from isogon import nets
+
+        if self.spec is None or parse(self.spec).module is not None:
+            where = self.path or "FILE.safetensors"
+            raise ModelError(
+                "this checkpoint's model comes from code outside isogon",
+                got=self.spec or "a module that was passed to fit",
+                expected="a registered architecture",
+                fix=f"Name the code yourself: 'my.module:build()@{where}'.",
+            )
+        # Shapes first, on no device: a small file must not make us allocate a huge model.
+        with torch.device("meta"):
+            check_state(nets.build(self.spec), self.weights, what=self.spec)
+        return nets.build(self.spec)
+
+    def save(self, path: str | os.PathLike) -> Checkpoint:
+        """Write one safetensors file, atomically.
+
+        Raises:
+            FileError: The file can't be written; an existing one is as it was.
+        """
+        tensors: dict[str, Tensor] = {}
+        for prefix, group in (
+            (MODEL, self.weights),
+            (OPTIMIZER, self.optimizer),
+            (RANDOM, self.random),
+        ):
+            tensors |= {prefix + k: v.detach().cpu().contiguous() for k, v in group.items()}
+        text = json.dumps({"format": FORMAT, **storage.plain(self.meta)})
+        storage.write_tensors(path, tensors, {KEY: text})
+        self.path = Path(path)
+        return self
+
+    @staticmethod
+    def load(path: str | os.PathLike) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises:
+            FileError: Not there, damaged, or not one of isogon's checkpoints.
+        """
+        tensors, metadata = storage.read_tensors(path, framework="pt")
+        groups: dict[str, dict[str, Tensor]] = {MODEL: {}, OPTIMIZER: {}, RANDOM: {}}
+        for name, value in tensors.items():
+            prefix = name.split(".", 1)[0] + "."
+            if prefix in groups:
+                groups[prefix][name[len(prefix) :]] = value
+        return Checkpoint(
+            groups[MODEL],
+            _metadata(path, metadata),
+            groups[OPTIMIZER],
+            groups[RANDOM],
+            path=Path(path),
+        )
+
+
+def _metadata(path: str | os.PathLike, metadata: dict[str, str]) -> dict[str, Any]:
+    """The checked metadata of a checkpoint file."""
+    try:
+        meta = json.loads(metadata[KEY])
+        version = meta.pop("format")
+    except (KeyError, ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise FileError(
+            f"{str(path)!r} is not a checkpoint of isogon",
+            got=f"metadata {', '.join(metadata) or 'none'}",
+            expected=f"a safetensors file with the metadata key {KEY!r}",
+            fix=f"Load bare weights into an architecture: 'ARCH(...)@{path}'.",
+        ) from error
+    if version != FORMAT:
+        raise FileError(
+            f"{str(path)!r} was written by another version of isogon",
+            got=f"format {version}",
+            expected=f"format {FORMAT}",
+            fix="Update isogon.",
+        )
+    for key, kind in _TYPES.items():
+        if key not in meta or not isinstance(meta[key], kind) or isinstance(meta[key], bool):
+            raise FileError(
+                f"{str(path)!r} is not a valid checkpoint",
+                got=f"{key} = {meta.get(key)!r}",
+                expected=f"metadata {key} of type {kind}",
+                fix="It was damaged or made by hand: train again.",
+            )
+    return meta
+
+
+def normalized(net: nn.Module, constants: dict[str, list[float]] | None) -> nn.Module:
+    """``net`` behind a `Normalize` layer of these constants (None: ``net`` itself)."""
+    from isogon.nets.normalize import normalized as behind
+
+    return net if constants is None else behind(net, constants["mean"], constants["std"])
+
+
+def check_state(net: nn.Module, weights: dict[str, Tensor], *, what: str) -> None:
+    """Refuse weights whose names or shapes are not those of ``net``.
+
+    Raises:
+        ModelError: Naming the first tensors that differ.
+    """
+    mine = {k: tuple(v.shape) for k, v in net.state_dict().items()}
+    theirs = {k: tuple(v.shape) for k, v in weights.items()}
+    if mine == theirs:
+        return
+    raise ModelError(
+        f"the weights belong to another architecture than {what}",
+        got=_some(f"{k} {list(theirs[k])}" for k in theirs if mine.get(k) != theirs[k])
+        or "fewer tensors",
+        expected=_some(f"{k} {list(mine[k])}" for k in mine if theirs.get(k) != mine[k])
+        or "fewer tensors",
+        fix="Name the architecture, with the arguments, that the weights were trained with.",
+    )
+
+
+def load_state(net: nn.Module, weights: dict[str, Tensor], *, what: str) -> None:
+    """Copy ``weights`` into ``net`` after `check_state`."""
+    check_state(net, weights, what=what)
+    net.load_state_dict(weights)
+
+
+def bare(spec: Spec | str) -> Spec:
+    """The spec without the file of its initial weights (a checkpoint has its own)."""
+    spec = parse(spec)
+    return Spec(spec.name, spec.args, spec.kwargs, module=spec.module)
+
+
+def _some(items: Iterable[str], count: int = 3) -> str:
+    items = list(items)
+    return ", ".join(items[:count]) + (f" and {len(items) - count} more" if items[count:] else "")

@@ -1,0 +1,104 @@
+"""Loss and accuracy of a model on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isogon.data import Samples
+from isogon.errors import DataError, ModelError
+from isogon.training.config import FitConfig
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def loss_of(config: FitConfig, labels: Tensor) -> tuple[str, Loss]:
+    """Name of the loss and the function from outputs and labels to one loss per sample.
+
+    ``cross_entropy``: ``-log softmax(z)_y`` (with label smoothing by option); ``mse``: squared
+    error, averaged over the outputs of a sample.
+
+    Raises:
+        DataError: Class labels wanted and the labels are not integers.
+    """
+    kind = config.loss
+    if kind == "auto":
+        kind = "mse" if labels.is_floating_point() else "cross_entropy"
+    if kind == "cross_entropy" and labels.is_floating_point():
+        raise DataError(
+            "cross-entropy needs class labels",
+            got=str(labels.dtype),
+            expected="integers",
+            fix="Use loss=mse.",
+        )
+    if kind == "mse":
+
+        def squared(output: Tensor, y: Tensor) -> Tensor:
+            if output.numel() != y.numel():
+                raise ModelError(
+                    "outputs and targets differ in shape",
+                    got=list(output.shape),
+                    expected=list(y.shape),
+                    fix="Build the model with as many outputs as a target has numbers.",
+                )
+            error = output.reshape(len(y), -1) - y.reshape(len(y), -1).to(output.dtype)
+            return error.square().mean(1)
+
+        return kind, squared
+
+    def entropy(output: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(
+            output, y, reduction="none", label_smoothing=config.label_smoothing
+        )
+
+    return kind, entropy
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    samples: Samples,
+    *,
+    config: FitConfig | None = None,
+    fabric: Any = None,
+    batch_size: int = 500,
+) -> dict[str, float]:
+    """Mean loss, and accuracy for class labels, of a model in eval mode.
+
+    Args:
+        model: From raw inputs to logits ``[N, C]`` (or targets); left in the mode it came in.
+        samples: The data set.
+        config: For its loss; the default config where None.
+        fabric: A launched fabric: each of its processes takes a share of the samples.
+        batch_size: Samples per forward pass.
+
+    Returns:
+        ``loss`` and, for classes, ``accuracy`` in [0, 1].
+    """
+    kind, loss = loss_of(config or FitConfig(), samples.labels[:1])
+    reference = next((t for t in (*model.parameters(), *model.buffers())), torch.zeros(()))
+    rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
+    share = range(rank * len(samples) // world, (rank + 1) * len(samples) // world)
+    sums = torch.zeros(2, dtype=torch.float64)
+    modes = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        for start in range(share.start, share.stop, batch_size):
+            x, y = samples.take(slice(start, min(start + batch_size, share.stop)))
+            x, y = x.to(reference.device), y.to(reference.device)
+            output = model(x.to(reference.dtype) if x.is_floating_point() else x)
+            sums[0] += loss(output.float(), y).double().sum().cpu()
+            if kind == "cross_entropy":
+                sums[1] += (output.argmax(1) == y).sum().cpu()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if fabric and world > 1:
+        sums = fabric.all_reduce(sums.to(reference.device), reduce_op="sum").cpu()
+    found = {"loss": float(sums[0] / len(samples))}
+    if kind == "cross_entropy":
+        found["accuracy"] = float(sums[1] / len(samples))
+    return found

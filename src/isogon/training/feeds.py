@@ -1,0 +1,162 @@
+"""What a run is fed: its data sets, the constants of its first layer, the order of its batches."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon import registry
+from isogon.data import Samples, as_batches, samples
+from isogon.errors import OptionError
+from isogon.specs import Spec, parse
+from isogon.training import draws
+from isogon.training.config import FitConfig
+
+# Published per-channel mean and standard deviation of the training images, pixels in [0, 1].
+KNOWN: dict[str, tuple[list[float], list[float]]] = {
+    "mnist": ([0.1307], [0.3081]),
+    "fashion_mnist": ([0.2860], [0.3530]),
+    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
+    "cifar100": ([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]),
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "imagefolder": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "tiny_imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+}
+
+
+@dataclass
+class Sets:
+    """The data sets of a run; ``spec`` is the canonical spec of the training set, if it has one."""
+
+    train: Samples
+    validation: Samples | None = None
+    test: Samples | None = None
+    spec: str | None = None
+
+
+def resolve(data: Any, config: FitConfig, *, validation: Any = None, test: Any = None) -> Sets:
+    """The data sets of a run.
+
+    A spec without a split means its training split to learn from; the test split of the same
+    data set, where there is one, is measured after each epoch. `Samples`, batches and tensors
+    are learned from as they are.
+    """
+    spec = None
+    if isinstance(data, str | Spec):
+        spec = parse(data)
+        train = samples(data, split="train")
+        if test is None and (other := _test_spec(spec)) is not None:
+            test = other
+    else:
+        train = _samples(data)
+    return Sets(
+        train,
+        None if validation is None else _samples(validation),
+        None if test is None else _samples(test),
+        None if spec is None else str(spec),
+    )
+
+
+def constants(train: Samples, config: FitConfig, spec: str | None) -> dict[str, Any] | None:
+    """Mean and standard deviation per channel for the first layer; None where there is none.
+
+    Raises:
+        OptionError: Known constants wanted for a data set without any.
+    """
+    x, _ = train.take(range(1))
+    if config.normalize == "none" or not x.is_floating_point():
+        return None
+    if config.normalize == "known":
+        name = parse(spec).name if spec else None
+        if name not in KNOWN or len(KNOWN[name][0]) != x.shape[1]:
+            raise OptionError(
+                "no published normalisation for this data set",
+                got=f"{spec or train.name} with {x.shape[1]} channels",
+                expected=f"one of: {', '.join(sorted(KNOWN))}",
+                fix="Use normalize=data.",
+            )
+        mean, std = KNOWN[name]
+        return {"mean": list(mean), "std": list(std)}
+    return _measure(train)
+
+
+def _measure(train: Samples) -> dict[str, Any]:
+    total = square = 0.0
+    count = 0
+    for start in range(0, len(train), 1000):
+        x = train.take(slice(start, start + 1000))[0].double()
+        x = x.transpose(0, 1).flatten(1)  # [C, n * space]
+        total, square = total + x.sum(1), square + x.square().sum(1)
+        count += x.shape[1]
+    mean = total / count
+    std = (square / count - mean.square()).clamp_min(0).sqrt()
+    # a channel that never varies carries nothing: shifting it is enough
+    std = torch.where(std > 1e-6, std, torch.ones_like(std))
+    # through float32, so that the constants in a file are those of the layer
+    return {"mean": mean.float().tolist(), "std": std.float().tolist()}
+
+
+class Feed:
+    """Batches of one epoch, from any batch on; every draw is keyed, so no state is kept.
+
+    Args:
+        train: The training samples.
+        config: Batch size, shuffling, seed, workers.
+        rank: Number of this process.
+        world: Number of processes; each takes every ``world``-th sample of a batch.
+    """
+
+    def __init__(self, train: Samples, config: FitConfig, *, rank: int = 0, world: int = 1) -> None:
+        self.train, self.config, self.rank, self.world = train, config, rank, world
+        self.batches = -(-len(train) // config.batch_size)
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Inputs, labels and the number of samples over all processes, batch by batch.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            first: Number of the first batch wanted.
+        """
+        n, size = len(self.train), self.config.batch_size
+        order = (
+            draws.permutation(n, seed=self.config.seed, epoch=epoch)
+            if self.config.shuffle
+            else np.arange(n)
+        )
+        for batch in range(first, self.batches):
+            whole = order[batch * size : (batch + 1) * size]
+            x, y = self.train.take(whole[self.rank :: self.world])
+            yield x, y, len(whole)
+
+
+def _samples(data: Any) -> Samples:
+    if isinstance(data, Samples):
+        return data
+    if isinstance(data, str | Spec):
+        return samples(data)
+    return as_batches(data).samples
+
+
+def _test_spec(spec: Spec) -> Spec | None:
+    """The test split of the data set whose training split ``spec`` names."""
+    if spec.name is None or spec.module is not None or spec.index is not None:
+        return None
+    builder = registry.get("dataset", spec.name).build
+    signature = inspect.signature(builder)
+    if "split" not in signature.parameters:
+        return None
+    try:
+        bound = signature.bind_partial(*spec.args, **spec.kwargs).arguments
+    except TypeError:
+        return None  # wrong arguments: building the training set says which
+    if bound.pop("split", "train") != "train":
+        return None
+    # a subset of the training samples is still measured on the whole test split
+    kept = {k: v for k, v in bound.items() if k not in ("limit", "seed")}
+    return Spec(spec.name, (), {**kept, "split": "test"})

@@ -1,0 +1,95 @@
+"""``trained(arch, data, seed=..., epochs=...)``: a trained model as a spec, made once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from isogon import context, training
+from isogon.errors import FileError, OptionError
+from isogon.registry import register
+from isogon.specs import Spec, parse
+from isogon.training.checkpoint import Checkpoint
+from isogon.training.config import CIRCUMSTANCES, FitConfig, from_options
+from isogon.training.loop import LAST, fit
+
+_SNAPSHOTS = ("snapshot_every", "snapshot_until", "snapshot_at")
+
+
+@register("model", "trained")
+def trained(
+    arch: Spec, data: Spec, *, seed: int = 0, epochs: int = FitConfig.epochs, **config: Any
+) -> nn.Module:
+    """A network trained by isogon, from the cache if it was trained before.
+
+    The first call trains and keeps the result under ``context.cache_root()``; equal specs then
+    give the same weights without training. Several processes may ask at once (one trains, the
+    others wait), and a killed training goes on where it was.
+
+    Args:
+        arch: Spec of the architecture: ``cnn``, ``mlp(width=32)``.
+        data: Spec of the data set: ``digits``, ``mnist(train, 1000)``.
+        seed: Seed of initial weights, order of samples and augmentation.
+        epochs: Passes over the training samples.
+        **config: Any other option of `FitConfig`.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        OptionError: An unknown option.
+    """
+    options = from_options({"seed": seed, "epochs": epochs, **config})
+    return checkpoint(parse(arch), parse(data), options).model()
+
+
+def checkpoint(arch: Spec, data: Spec, config: FitConfig) -> Checkpoint:
+    """The checkpoint behind ``trained(...)``: read from the cache, or trained into it."""
+    from filelock import FileLock
+
+    folder = home(arch, data, config)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if (done := _finished(folder, config)) is not None:
+            return done
+        try:
+            return fit(arch, data, config=config, out=folder)
+        except FileError:
+            # A damaged file in our own cache is not worth more than the time to make it again;
+            # any other reason (a full disk, missing data) shows again.
+            (folder / LAST).unlink(missing_ok=True)
+            return fit(arch, data, config=config, out=folder)
+
+
+def _finished(folder: Path, config: FitConfig) -> Checkpoint | None:
+    """The checkpoint in ``folder`` if training is over; reads no data and builds no model."""
+    try:
+        found = Checkpoint.load(folder / LAST)
+    except FileError:
+        return None
+    over = found.epoch >= config.epochs or found.meta["state"].get("stopped") is not None
+    return found if over else None
+
+
+def home(arch: Spec, data: Spec, config: FitConfig) -> Path:
+    """Folder in the cache of the run that these specs and options describe."""
+    kept = {k: v for k, v in config.as_dict().items() if k in _SNAPSHOTS}
+    for name in CIRCUMSTANCES & {"resume_from", "override"} & set(config.as_dict()):
+        if getattr(config, name) != getattr(FitConfig, name):
+            raise OptionError(
+                f"trained(...) takes no {name}", expected="options of a run from its beginning"
+            )
+    key = {
+        "arch": str(arch),
+        "data": str(data),
+        "config": config.trajectory() | kept,
+        "version": training.VERSION,
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    label = re.sub(r"\W+", "-", f"{arch.name}-{data.name}")[:60]
+    return context.cache_root() / "trained" / f"{label}-{digest[:24]}"
