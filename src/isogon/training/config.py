@@ -61,15 +61,15 @@ class FitConfig:
     """
 
     epochs: int = 10
-    batch_size: int = 64
+    batch_size: int = 32
     seed: int = 0
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
-    lr: float = 1e-3
+    lr: float = 3e-3
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
     clip: float = 0.0
-    schedule: Literal["constant", "step", "exponential", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "step", "exponential", "linear", "cosine"] = "linear"
     lr_step: int = 30
     lr_decay: float = 0.1
     warmup: float = 0.0
