@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-import isogon
-from isogon import context
+from isogon import __version__, context
 from isogon.errors import ModelError, OptionError
 from isogon.training import building, feeds
 from isogon.training.callbacks import Callback
@@ -308,7 +307,7 @@ class Run:
                 "callbacks": {type(c).__name__: c.state() for c in self.callbacks},
             },
             "versions": {
-                "isogon": isogon.__version__,
+                "isogon": __version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
