@@ -171,8 +171,10 @@ def _activations(found: Sequence[Site], modules: dict[str, nn.Module]) -> list[S
         and any(True for _ in modules[s.path].children())
         and any(True for _ in modules[s.path].parameters())
     ]
-    if blocks:
-        return blocks
+    paths = {s.path for s in blocks}
+    inner = [s for s in blocks if not any(p.startswith(s.path + ".") for p in paths)]
+    if inner:
+        return inner
     weighted = [s for s in found if s.path in modules and is_weighted(modules[s.path])]
     return weighted[:-1] or weighted
 
