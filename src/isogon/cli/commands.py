@@ -147,6 +147,20 @@ def plural(kind: str) -> str:
     return {"family": "families", "stitch": "stitches"}.get(kind, f"{kind}s")
 
 
+def _survey(words: list[str]) -> int:
+    from isogon.cli.survey import survey
+
+    return survey(words)
+
+
+def _report(words: list[str]) -> int:
+    from isogon.cli.survey import report
+
+    return report(words)
+
+
 COMMANDS: dict[str, Command] = {
+    "survey": Command("Every measure that applies to a model, and one HTML report", _survey),
+    "report": Command("Write the page of a survey again", _report),
     "list": Command("What has a name: measures, archs, datasets, families, ...", names),
 }

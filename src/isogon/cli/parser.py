@@ -72,7 +72,8 @@ class Parser:
         group.add_argument("--config", action="config", help="options from a YAML file")
         group.add_argument("--out", type=str, metavar="DIR", default=out, help="folder of results")
         if seeded:
-            self._add("options", "seed", "int", 0, False, "seed of what is drawn at random")
+            text = "seed of what is drawn at random: fresh weights, directions, ..."
+            self._add("options", "seed", "int", 0, False, text)
         if batches:
             self._codes["batch_size"] = ["union", "int", "none"]
             group.add_argument(
@@ -184,7 +185,7 @@ def derived(declaration: Declaration, *, out: str | None) -> Parser:
         parser.input(wanted)
     for wanted in declaration.options:
         parser.option(wanted)
-    parser.commons(out=out, seeded=declaration.seeded and declaration.option("seed") is None)
+    parser.commons(out=out, seeded=declaration.option("seed") is None)
     return parser
 
 

@@ -22,6 +22,7 @@ from isogon.errors import DataError, FileError, OptionError
 from isogon.specs import Spec, parse
 from isogon.survey import catalogue
 from isogon.survey.check import check
+from isogon.survey.declare import Declaration
 from isogon.survey.record import Job, Record, key_of, load
 
 KEEP = 8  # objects of one session that stay in memory
@@ -38,28 +39,57 @@ class Session:
     def __init__(self, *, device: str = "cpu", batch_size: int | None = None) -> None:
         self.device = resolve_device(device)
         self.batch_size = batch_size
-        self._held: OrderedDict[tuple[str, str], tuple[Any, str]] = OrderedDict()
+        self._held: OrderedDict[tuple, tuple[Any, str]] = OrderedDict()
 
-    def get(self, noun: str, spec: str) -> Any:
-        """The object of a noun that a spec names."""
-        return self._get(noun, spec)[0]
+    def get(self, noun: str, spec: str, *, like: Any = None, seed: int = 0) -> Any:
+        """The object of a noun that a spec names.
 
-    def fingerprint(self, noun: str, spec: str) -> str:
+        Args:
+            noun: Registered name of the noun.
+            spec: What to build.
+            like: Data whose shape and classes complete an architecture's arguments.
+            seed: Of fresh weights; the global random state is as before afterwards.
+        """
+        return self._get(noun, spec, like, seed)[0]
+
+    def fingerprint(self, noun: str, spec: str, *, like: Any = None, seed: int = 0) -> str:
         """Digest of what the spec stands for now: weights, data, files."""
-        return self._get(noun, spec)[1]
+        return self._get(noun, spec, like, seed)[1]
 
-    def _get(self, noun: str, spec: str) -> tuple[Any, str]:
-        if (noun, spec) not in self._held:
+    def forget(self) -> None:
+        """Drop all objects, e.g. after a measure was stopped in its middle."""
+        self._held.clear()
+
+    def _get(self, noun: str, spec: str, like: Any, seed: int) -> tuple[Any, str]:
+        key = (noun, spec, getattr(like, "name", ""), seed)
+        if key not in self._held:
             builder = catalogue.entry("noun", noun).build
             wanted = inspect.signature(builder).parameters
-            extra = {"batch_size": self.batch_size} if self.batch_size is not None else {}
-            found = builder(spec, **{k: v for k, v in extra.items() if k in wanted})
-            found = place(found, self.device)
-            self._held[noun, spec] = found, fingerprint(found, spec)
+            given = {"like": like, "batch_size": self.batch_size}
+            extra = {k: v for k, v in given.items() if k in wanted and v is not None}
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                found = place(builder(spec, **extra), self.device)
+            self._held[key] = found, fingerprint(found, spec)
             while len(self._held) > KEEP:
                 self._held.popitem(last=False)
-        self._held.move_to_end((noun, spec))
-        return self._held[noun, spec]
+        self._held.move_to_end(key)
+        return self._held[key]
+
+    def inputs(self, job: Job, declaration: Declaration) -> tuple[dict[str, Any], dict[str, str]]:
+        """The objects of a job's inputs and their digests; data first, models like the data."""
+        nouns = {i.name: i.noun for i in declaration.inputs}
+        order = sorted(job.inputs, key=lambda name: nouns[name] != "Batches")
+        objects: dict[str, Any] = {}
+        prints: dict[str, str] = {}
+        like = None
+        for name in order:
+            where = (nouns[name], job.inputs[name])
+            objects[name] = self.get(*where, like=like, seed=job.seed)
+            prints[name] = self.fingerprint(*where, like=like, seed=job.seed)
+            if like is None and nouns[name] == "Batches":
+                like = objects[name]
+        return objects, prints
 
 
 def run(
@@ -84,19 +114,11 @@ def run(
     Raises:
         IsogonError: The job is wrong, or can't be done; nothing was changed.
     """
-    job, declaration = check(job)
     session = session or Session()
-    measure = catalogue.entry("measure", job.measure).build
-    nouns = {i.name: i.noun for i in declaration.inputs}
-    objects = {name: session.get(nouns[name], spec) for name, spec in job.inputs.items()}
-    prints = {name: session.fingerprint(nouns[name], s) for name, s in job.inputs.items()}
-    identity = job.to_json() | {"fingerprints": prints, "isogon": __version__}
-    if not declaration.seeded:
-        identity.pop("seed")
-    key = key_of(identity)
-    directory = None if out is None else Path(out) / f"{job.measure}-{key[:12]}"
+    job, key, directory, objects, prints = _addressed(job, out, session)
     if directory is not None and not again and (found := load(directory, key)) is not None:
         return found
+    measure = catalogue.entry("measure", job.measure).build
     extra = {}
     if "generator" in inspect.signature(measure).parameters:
         extra["generator"] = torch.Generator().manual_seed(job.seed)
@@ -116,6 +138,12 @@ def run(
     }
     record = Record(job, reading, provenance, key)
     return record if directory is None else record.save(directory)
+
+
+def find(job: Job, *, out: str | Path, session: Session) -> Record | None:
+    """The record of a job where it was computed before; nothing is measured."""
+    _, key, directory, _, _ = _addressed(job, out, session)
+    return None if directory is None else load(directory, key)
 
 
 def resolve_device(text: str) -> torch.device:
@@ -231,6 +259,18 @@ def writable(directory: Path) -> None:
 
 
 # --------------------------------------------------------------------------- internals
+
+
+def _addressed(job: Job, out: str | Path | None, session: Session) -> tuple:
+    """The checked job, its key, the folder of its record, its objects and their digests."""
+    job, declaration = check(job)
+    objects, prints = session.inputs(job, declaration)
+    identity = job.to_json() | {"fingerprints": prints, "isogon": __version__}
+    if not declaration.seeded:
+        identity.pop("seed")  # fresh weights are told apart by their digest
+    key = key_of(identity)
+    directory = None if out is None else Path(out) / f"{job.measure}-{key[:12]}"
+    return job, key, directory, objects, prints
 
 
 def _bind(measure: Any, values: dict[str, Any]) -> tuple[list, dict]:

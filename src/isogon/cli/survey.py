@@ -1,0 +1,121 @@
+"""`isogon survey` and `isogon report`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from isogon.cli.commands import surroundings
+from isogon.cli.parser import NOUNS, Parser
+from isogon.specs import parse
+from isogon.survey.declare import Option
+
+DEFAULT_OUT = "surveys"
+
+
+def survey(words: list[str]) -> int:
+    """`isogon survey MODEL --batches DATA`."""
+    from isogon.cli import console
+
+    parser = Parser(
+        "survey",
+        "Run every measure that a model and its data can supply, cheap ones first, within a\n"
+        "time budget; write one self-contained HTML page. Run again, it goes on where it was.",
+        'example:\n  isogon survey "trained(cnn, digits, epochs=5)" --batches "digits(test)"',
+    )
+    parser.positional("model", NOUNS["Module"])
+    parser.group("inputs").add_argument(
+        "--batches", type=str, required=True, metavar="SPEC", help=NOUNS["Batches"]
+    )
+    many = ["tuple", "str", "..."]
+    for option in (
+        Option("budget", "float", 120.0, help="seconds for the measures"),
+        Option("only", many, (), help="names of the measures to run, all of them by default"),
+        Option("skip", many, (), help="names of measures to leave out"),
+    ):
+        parser.option(option)
+    parser.commons(out=None, seeded=True)
+    options = parser.parse(words)
+    model, data = str(parse(options.model)), str(parse(options.batches))
+    out = Path(options.out) if options.out else Path(DEFAULT_OUT) / slug(model, data)
+    shown = _surroundings(options)
+    command = shlex.join(["isogon", "survey", options.model, "--batches", options.batches])
+    for name, value in {"budget": options.budget}.items() if options.budget != 120 else ():
+        command += f" --{name} {value:g}"
+    command += "".join(f" --{k.replace('_', '-')} {shlex.quote(str(v))}" for k, v in shown.items())
+
+    def notify(line: Any) -> None:
+        if options.quiet:
+            return
+        mark = {"done": "+", "reused": "=", "skipped": "-", "failed": "!"}[line.status]
+        what = f"{line.seconds:8.2f} s" if line.record else f"{line.status}: {line.reason}"
+        console.say(f"  {mark} {line.measure.replace('_', '-'):<18} {what}")
+
+    with surroundings(options):
+        from isogon.survey import everything, report
+        from isogon.survey.run import Session, writable
+
+        writable(out)
+        session = Session(device=options.device, batch_size=options.batch_size)
+        if not options.quiet:
+            console.say(f"survey of {model} on {data}")
+        done = everything.survey(
+            model,
+            data,
+            budget=options.budget,
+            out=out,
+            session=session,
+            only=options.only,
+            skip=options.skip,
+            again=options.again,
+            seed=options.seed,
+            command=command,
+            surroundings=shown,
+            notify=notify,
+        )
+        page = report.write(done)
+    console.say(str(page))
+    if done.interrupted:
+        raise KeyboardInterrupt
+    return 0 if any(line.record for line in done.lines) else 1
+
+
+def report(words: list[str]) -> int:
+    """`isogon report DIR`: write the page of a survey again."""
+    from isogon.cli import console
+
+    parser = Parser("report", "Write the page of a survey again from its records.")
+    parser.positional("directory", "the folder that `isogon survey` wrote")
+    parser.commons(out=None, batches=False)
+    options = parser.parse(words)
+    with surroundings(options):
+        from isogon.survey import everything
+        from isogon.survey import report as page
+
+        found = everything.read_survey(Path(options.directory))
+        console.say(str(page.write(found)))
+    return 0
+
+
+def slug(model: str, data: str) -> str:
+    """A folder's name that says what is in it and is the same every time."""
+    digest = hashlib.sha256(f"{model}\n{data}".encode()).hexdigest()[:6]
+    words = re.sub(r"[^A-Za-z0-9]+", "-", f"{model}-on-{data}").strip("-").lower()
+    return f"{words[:60].rstrip('-')}-{digest}"
+
+
+def _surroundings(options: Any) -> dict[str, Any]:
+    """The global options that a command needs to be run again."""
+    found: dict[str, Any] = {}
+    if options.data_root:
+        found["data_root"] = options.data_root
+    if options.device != "cpu":
+        found["device"] = options.device
+    if options.batch_size:
+        found["batch_size"] = options.batch_size
+    if options.seed:
+        found["seed"] = options.seed
+    return found
