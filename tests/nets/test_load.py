@@ -190,3 +190,13 @@ def test_normalize():
     for mean, std in ((0.0, 0.0), ((0.0, 1.0), (1.0, 1.0, 1.0)), (0.0, float("nan"))):
         with pytest.raises(ValueError, match="expected"):
             Normalize(mean, std)
+
+
+def test_a_small_checkpoint_can_not_ask_for_a_huge_model(net, tmp_path):
+    storage.write_tensors(
+        tmp_path / "w.safetensors",
+        {f"model.{k}": v for k, v in net.state_dict().items()},
+        {"isogon": json.dumps({"spec": "mlp(1000000000, 3, inputs=1000000)"})},
+    )
+    with pytest.raises(ModelError, match="don't fit"):
+        ig.load(tmp_path / "w.safetensors")

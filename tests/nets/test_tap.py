@@ -13,6 +13,7 @@ from isogon import nets
 from isogon.errors import ModelError, OptionError
 from isogon.nets.sites import Site, sites
 from isogon.nets.tap import stream, tap
+from isogon.nets.trace import place, trace
 
 
 def inplace_net():
@@ -85,6 +86,64 @@ def test_in_place_sums_and_functional_relus():
     assert torch.equal(got["b"], b)
     assert torch.equal(got["drop"], b)
     assert torch.equal(got["relu:1"], (b + h).relu())
+
+
+class Gate(nn.Module):
+    """Functional nonlinearities, a module called twice, an activation written by hand."""
+
+    class Swish(nn.Module):
+        def forward(self, x):
+            return x * torch.sigmoid(x)
+
+    class Inner(nn.Module):
+        def forward(self, x):
+            return F.relu(x) + x.relu()
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.inner, self.act = nn.Linear(4, 4), self.Inner(), self.Swish()
+
+    def forward(self, x):
+        h = self.inner(torch.tanh(self.fc(x)))
+        return torch.cat([self.inner(-h), self.act(h), F.leaky_relu_(h - 1)], 1)
+
+
+def test_operations_are_sites_too():
+    net, x = Gate(), torch.randn(3, 4)
+    found = sites(net, "activations", example=x)
+    names = ":tanh#0 inner:relu#0 inner:relu#1 inner:relu#0:1 inner:relu#1:1 act :leaky_relu#0"
+    assert [s.name for s in found] == names.split()
+    with torch.no_grad():
+        h = net.inner(torch.tanh(net.fc(x)))
+        with tap(net, found) as read:
+            _, values = read(x)
+    got = {s.name: v for s, v in values.items()}
+    assert torch.equal(got[":tanh#0"], torch.tanh(net.fc(x)))
+    assert torch.equal(got["inner:relu#1:1"], (-h).relu())
+    assert torch.equal(got[":leaky_relu#0"], F.leaky_relu(h - 1))
+    assert [s.name for s in sites(net, "relu", example=x)] == names.split()[1:5]
+    assert [s.name for s in sites(net, "inner:relu#1:1, :cat#0", example=x)] == [
+        "inner:relu#1:1",
+        ":cat#0",
+    ]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+@pytest.mark.parametrize(
+    "spec", ["resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "residual", "gate"]
+)
+def test_names_are_those_of_the_traced_graph(spec):
+    own = {"residual": Residual, "gate": Gate}
+    net = own[spec]().eval() if spec in own else nets.build(f"{spec}(classes=4)").eval()
+    x = torch.rand(3, 4) if spec in own else torch.rand(3, 3, 64, 64)
+    graph = trace(net, x)
+    traced = {(place(n).name, place(n).op) for n in graph.nodes if place(n).functional}
+    layers = {place(n).name for n in graph.nodes if not place(n).functional}
+    for site in sites(net, "all", example=x):
+        if "#" in site.path:
+            assert (site.name, site.op) in traced
+        elif not list(net.get_submodule(site.path).children()) and spec not in own:
+            assert site.name in layers or site.op == "Dropout"
 
 
 def test_what_is_not_overwritten_is_not_copied():
@@ -235,19 +294,19 @@ def test_without_an_example_modules_are_listed():
     assert [s.name for s in sites(net, "weights")] == ["conv1", "conv2", "fc1", "fc2"]
 
 
-def test_blocks_stand_in_where_no_nonlinearity_is_a_module():
+def test_blocks_stand_in_where_there_is_no_nonlinearity():
     class Block(nn.Module):
         def __init__(self):
             super().__init__()
             self.fc = nn.Linear(4, 4)
 
         def forward(self, x):
-            return x + F.gelu(self.fc(x))
+            return x + self.fc(x)
 
     net = nn.Sequential(nn.Sequential(Block(), Block()), nn.Linear(4, 2))
     names = [s.name for s in sites(net, "activations", example=torch.rand(2, 4))]
-    assert "0.0" in names
-    assert "0.1" in names
+    assert names == ["0.0", "0.1"]
+    assert [s.name for s in sites(nn.Sequential(nn.Linear(4, 4)), "activations")] == ["0"]
 
 
 def test_a_site_that_is_not_reached():

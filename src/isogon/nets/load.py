@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from isogon import registry
 from isogon.errors import DependencyError, FileError, IsogonError, ModelError, SpecError, unknown
 from isogon.nets.calculus import check_finite, device_dtype
 from isogon.nets.normalize import normalized
-from isogon.nets.weights import existing, put, read_weights
+from isogon.nets.weights import check_fits, existing, put, read_weights
 from isogon.specs import PROGRAM_SUFFIXES, SUFFIXES, Spec, parse
 
 log = logging.getLogger("isogon")
@@ -167,8 +168,9 @@ def _from_file(path: Path) -> nn.Module:
     if suffix == ".safetensors":
         state, meta = read_weights(path)
         if isinstance(meta.get("spec"), str) and parse(meta["spec"]).module is None:
-            model = build(meta["spec"])
-            model = put(model, state, source=path, what=meta["spec"])
+            with torch.device("meta"):  # a small file must not make us allocate a huge model
+                check_fits(build(meta["spec"]), state, source=path, what=meta["spec"])
+            model = put(build(meta["spec"]), state, source=path, what=meta["spec"])
             return _normalised(model, meta, path)
     elif suffix not in SUFFIXES:
         raise FileError(

@@ -1,12 +1,12 @@
 """Sites: the places in a model where activations can be read, and how to select them.
 
 A site is one call of one module: ``layer1.0.relu`` is its first call, ``layer1.0.relu:1`` the
-second (a ReLU that is used twice).
+second (a ReLU that is used twice); or one operation that a module's own ``forward`` calls:
+``layer1.0:add#0`` is the first sum in it. The traced graph uses the same names.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from isogon.errors import DataError, OptionError, nearest
 from isogon.nets.calculus import cast, preserved
 from isogon.nets.trace import unwrap
+from isogon.nets.watch import NONLINEAR_OPS, watched
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Site:
     """A place in a model: the output of one call of one operation.
 
     Attributes:
-        path: Path of the module, e.g. ``layer1.0.relu``; empty for the model itself.
+        path: Path of the module, e.g. ``layer1.0.relu``, or ``<owner>:<operation>#<k>``; empty for
+            the model itself.
         call: Which call of that module within one forward pass, from 0.
         op: Type name of the module or operation, e.g. ``ReLU``.
         shape: Shape of the output without the sample axis; empty where the model was not run.
@@ -76,10 +78,10 @@ def sites(model: nn.Module, select: str = "relu", *, example: Any = None) -> lis
 
     Args:
         model: Any module whose inputs have the sample axis first.
-        select: Comma-separated selectors: ``activations`` (outputs of nonlinearities; of the
-            repeated blocks, else of the weighted layers but the last, where no nonlinearity is
-            a module), ``weights`` (layers with a weight matrix or kernel), ``all``, a type name
-            in any case (``relu``, ``conv2d``), an exact name (``layer1.0.relu:1``), a glob
+        select: Comma-separated selectors: ``activations`` (outputs of nonlinearities; where
+            there are none, of the blocks, else of the weighted layers but the last),
+            ``weights`` (layers with a weight matrix or kernel), ``all``, a type name in any
+            case (``relu``, ``conv2d``), an exact name (``layer1.0.relu:1``), a glob
             (``layer3.*``). ``!`` before a selector removes what it names.
         example: Inputs ``[N, ...]`` (or batches, of which the first is taken) for one forward
             pass that shows calls and shapes. Without it, modules are listed as registered, one
@@ -107,32 +109,22 @@ def registered(model: nn.Module) -> list[Site]:
 
 
 def called(model: nn.Module, example: Any) -> list[Site]:
-    """Every module call of one forward pass that returns a tensor, in order of completion.
+    """Every call of one forward pass whose output keeps the sample axis, in order of completion.
 
     Raises:
         DataError: The example holds no inputs.
     """
     model = unwrap(model)
-    paths = {m: path for path, m in model.named_modules()}
-    counts: Counter[str] = Counter()
+    x = cast(inputs(example), model)
+    alone = not any(True for _ in model.children())
     found: list[Site] = []
 
-    def hook(module: nn.Module, _: Any, output: Any) -> None:
-        path = paths[module]
-        tensor = first_tensor(output)
-        if tensor is not None and (path or len(paths) == 1):
-            shape = tuple(tensor.shape[1:])
-            found.append(Site(path, counts[path], type(module).__name__, shape))
-        counts[path] += 1
+    def report(path: str, call: int, op: str, value: Tensor) -> None:
+        if (path or alone) and value.dim() and len(value) == len(x):
+            found.append(Site(path, call, op, tuple(value.shape[1:])))
 
-    handles = []
-    try:
-        with preserved(model), torch.no_grad():
-            handles += [m.register_forward_hook(hook) for m in paths]
-            model(cast(inputs(example), model))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with preserved(model), torch.no_grad(), watched(model, report) as run:
+        run(x)
     return found
 
 
@@ -168,23 +160,31 @@ def _match(part: str, found: Sequence[Site], modules: dict[str, nn.Module]) -> s
 
 
 def _activations(found: Sequence[Site], modules: dict[str, nn.Module]) -> list[Site]:
-    nonlinear = [s for s in found if s.path not in modules or is_nonlinear(modules[s.path])]
+    nonlinear = [s for s in found if _is_nonlinear_site(s, modules)]
     if nonlinear:
         return nonlinear
-    by_path: dict[str, list[Site]] = {}
-    for s in found:
-        by_path.setdefault(s.path, []).append(s)
     blocks = [
         s
         for s in found
-        if isinstance(modules.get(s.path.rpartition(".")[0]), nn.Sequential | nn.ModuleList)
+        if s.path in modules
+        and isinstance(modules.get(s.path.rpartition(".")[0]), nn.Sequential | nn.ModuleList)
         and any(True for _ in modules[s.path].children())
         and any(True for _ in modules[s.path].parameters())
     ]
-    if blocks:
-        return blocks
-    weighted = [s for s in found if is_weighted(modules[s.path])]
+    paths = {s.path for s in blocks}
+    inner = [s for s in blocks if not any(p.startswith(s.path + ".") for p in paths)]
+    if inner:
+        return inner
+    weighted = [s for s in found if s.path in modules and is_weighted(modules[s.path])]
     return weighted[:-1] or weighted
+
+
+def _is_nonlinear_site(site: Site, modules: dict[str, nn.Module]) -> bool:
+    if site.path in modules:
+        return is_nonlinear(modules[site.path])
+    owner = modules.get(site.path.rpartition(":")[0])
+    # the parts of an activation that is a module are not activations of their own
+    return site.op in NONLINEAR_OPS and not (owner is not None and is_nonlinear(owner))
 
 
 def _nothing(part: str, found: Sequence[Site], modules: dict[str, nn.Module]) -> OptionError:
@@ -198,15 +198,6 @@ def _nothing(part: str, found: Sequence[Site], modules: dict[str, nn.Module]) ->
         expected=f"activations, weights, all, a type ({types}), a name or glob of: {listed}",
         fix=f"Did you mean {close[0]!r}?" if close else None,
     )
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The tensor in a module's output: itself or the first of a tuple; None if there is none."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, list | tuple):
-        return next((o for o in output if isinstance(o, Tensor)), None)
-    return None
 
 
 def inputs(example: Any) -> Any:

@@ -7,19 +7,18 @@ copy is made at once. Nothing is copied where nothing is overwritten.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isogon.errors import ModelError
 from isogon.nets.calculus import cast, output_tensor, preserved
-from isogon.nets.sites import Site, first_tensor
+from isogon.nets.sites import Site
 from isogon.nets.sites import sites as select_sites
 from isogon.nets.trace import unwrap
+from isogon.nets.watch import watched
 
 Tap = Callable[[Tensor], tuple[Tensor, dict[Site, Tensor]]]
 
@@ -43,24 +42,20 @@ def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Itera
     Raises:
         ModelError: A site is not reached by a forward pass.
     """
-    wanted = list(dict.fromkeys(sites))
+    wanted = {(site.path, site.call): site for site in sites}
     model = unwrap(model)
-    modules = dict(model.named_modules())
-    by_module: dict[nn.Module, dict[int, Site]] = defaultdict(dict)
-    for site in wanted:
-        if site.path not in modules:
+    paths = dict(model.named_modules())
+    for (path, _), site in wanted.items():
+        if path not in paths and "#" not in path:
             raise _unreached(site)
-        by_module[modules[site.path]][site.call] = site
-
-    counts: Counter[nn.Module] = Counter()
+    modules = [paths[path] for path, _ in wanted if path in paths]
+    operations = any(path not in paths for path, _ in wanted)
     caught: dict[Site, tuple[Tensor, int | None]] = {}
     overwritten: set[Site] = set()
 
-    def hook(module: nn.Module, _: Any, output: Any) -> None:
-        site = by_module[module].get(counts[module])
-        counts[module] += 1
-        value = first_tensor(output)
-        if site is None or value is None:
+    def report(path: str, call: int, op: str, value: Tensor) -> None:
+        site = wanted.get((path, call))
+        if site is None:
             return
         value = value if grad else value.detach()
         if value.is_inference() or site in overwritten:
@@ -70,10 +65,9 @@ def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Itera
 
     def forward(x: Tensor) -> tuple[Tensor, dict[Site, Tensor]]:
         while True:
-            counts.clear()
             caught.clear()
             with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-                output = output_tensor(model(x))
+                output = output_tensor(run(x))
             stale = {
                 s
                 for s, (t, version) in caught.items()
@@ -82,21 +76,18 @@ def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Itera
             if not stale:
                 break
             overwritten.update(stale)
-        for site in wanted:
+        for site in wanted.values():
             if site not in caught:
                 raise _unreached(site)
-        values = {site: caught[site][0] for site in wanted}
+        values = {site: caught[site][0] for site in wanted.values()}
         caught.clear()
         return output, values
 
-    handles = []
-    try:
-        with preserved(model):
-            handles += [module.register_forward_hook(hook) for module in by_module]
-            yield forward
-    finally:
-        for handle in handles:
-            handle.remove()
+    with (
+        preserved(model),
+        watched(model, report, modules=modules, operations=operations) as run,
+    ):
+        yield forward
 
 
 def stream(

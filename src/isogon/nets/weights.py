@@ -123,7 +123,21 @@ def put(model: nn.Module, state: dict[str, Tensor], *, source: object, what: str
     inner = getattr(model, "model", None)
     if isinstance(inner, nn.Module) and set(state) == set(inner.state_dict()):
         target = inner
-    own = target.state_dict()
+    check_fits(target, state, source=source, what=what)
+    floating = [v.dtype for v in state.values() if v.is_floating_point()]
+    if floating and all(d == torch.float64 for d in floating):
+        model.double()
+    target.load_state_dict(state, strict=False)
+    return model
+
+
+def check_fits(model: nn.Module, state: dict[str, Tensor], *, source: object, what: str) -> None:
+    """Refuse weights whose names or shapes are not the model's.
+
+    Raises:
+        ModelError: All that is missing, unexpected or of another shape, on one line.
+    """
+    own = model.state_dict()
     # counters of batch-norm are absent from old files and play no part in evaluation
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
@@ -148,8 +162,3 @@ def put(model: nn.Module, state: dict[str, Tensor], *, source: object, what: str
             expected="the same names and shapes",
             fix="Give the architecture with the arguments it was trained with.",
         )
-    floating = [v.dtype for v in state.values() if v.is_floating_point()]
-    if floating and all(d == torch.float64 for d in floating):
-        model.double()
-    target.load_state_dict(state, strict=False)
-    return model

@@ -1,0 +1,196 @@
+"""Exported programs (``.pt2``), read without executing what they may contain.
+
+`torch.export.load` trusts its file: weights may be pickles, symbolic sizes are evaluated as Python
+(`sympy.sympify`), guards are compiled, names end up in generated source, and an operator may be
+any attribute of ``torch``. So the archive is read here first: everything in it must be of a known
+kind and harmless, and only a fresh archive of the parts that were checked is handed to torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from isogon.errors import FileError
+from isogon.nets.weights import existing
+from isogon.storage import memory_limit
+
+_NAME = re.compile(r"[\w.+\-]*", re.ASCII)
+_TARGET = re.compile(
+    r"torch\.ops\.(aten|torchvision)\.\w+\.\w+|_operator\.\w+|math\.\w+"
+    r"|torch\.(sym_\w+|_sym_sqrt|ops\.aten\.sym_\w+(\.\w+)?)",
+    re.ASCII,
+)
+_FILE_OPS = ("from_file", "print", "save", "load")  # of the ATen operators, those with a side
+_WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_EXPRESSION = re.compile(r"(?:[\w\s()+\-*/%,<>=!&|~]|'[a-z]+\d+')*", re.ASCII)
+_FUNCTIONS = {
+    "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Abs", "Eq", "Ne",
+    "Equality", "Unequality", "Lt", "Le", "Gt", "Ge", "LessThan", "GreaterThan", "StrictLessThan",
+    "StrictGreaterThan", "And", "Or", "Not", "FloorDiv", "ModularIndexing", "Where", "PythonMod",
+    "Mod", "CleanDiv", "CeilToInt", "FloorToInt", "CeilDiv", "LShift", "RShift", "PowByNatural",
+    "FloatPow", "FloatTrueDiv", "IntTrueDiv", "ToFloat", "TruncToInt", "RoundToInt", "Identity",
+    "positive", "integer", "nonnegative", "true", "false", "True", "False", "oo", "int_oo",
+}  # fmt: skip
+_SYMBOL = re.compile(r"(s|u|zuf|zf|n)\d+", re.ASCII)
+_CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
+
+
+def load_pt2(path: str | Path) -> nn.Module:
+    """The module in a file of `torch.export.save`, as a graph of ATen operations.
+
+    Args:
+        path: A ``.pt2`` file.
+
+    Returns:
+        A module with the program's parameters and buffers; its run-time guards are left out.
+
+    Raises:
+        FileError: Damaged, or it holds anything but tensors and known operations.
+    """
+    path = existing(path)
+    archive = _checked(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = torch.export.load(archive).module()
+    except Exception as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}".split("\n")[0][:160]) from error
+    graph = fx.Graph()
+    copied = graph.graph_copy(module.graph, val_map := {})
+    graph.output(copied)
+    graph._codegen = module.graph._codegen
+    for node in val_map.values():
+        if node.op == "call_module" and node.target == "_guards_fn":
+            graph.erase_node(node)
+    return fx.GraphModule(module, graph, type(module).__name__)
+
+
+def _checked(path: Path) -> io.BytesIO:
+    """A copy of the archive that holds only what was checked."""
+    if path.stat().st_size > memory_limit():
+        raise _damaged(path, "a file larger than memory", "one that fits")
+    fresh = io.BytesIO()
+    try:
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(fresh, "w") as out:
+            entries = archive.infolist()
+            names = [e.filename for e in entries]
+            if len(set(names)) != len(names) or len({n.partition("/")[0] for n in names}) != 1:
+                raise _refused(path, "an archive with two entries of one name")
+            for entry in entries:
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise _refused(path, f"compressed entry {entry.filename}")
+                name = entry.filename.partition("/")[2]
+                out.writestr(entry.filename, _entry(path, name, archive.read(entry)))
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise _damaged(path, str(error).split("\n")[0][:120]) from error
+    fresh.seek(0)
+    return fresh
+
+
+def _entry(path: Path, name: str, data: bytes) -> bytes:
+    """The bytes of one entry, if they can't run anything."""
+    if re.fullmatch(r"data/weights/weight_\d+|data/constants/tensor_\d+", name):
+        return data  # raw numbers: that their index does not call them pickles is checked there
+    if name in ("archive_format", "archive_version", "version", "byteorder") or (
+        name.startswith(".data/") and len(data) < 1000
+    ):
+        return data
+    if name.endswith(".pt") and (name.startswith("data/") or name.startswith("serialized_")):
+        return _tensors_only(path, name, data)
+    if name.endswith(".json") and (
+        name.startswith(("data/weights/", "data/constants/", "models/", "serialized_"))
+    ):
+        try:
+            found = json.loads(data)
+            return json.dumps(_walk(path, found)).encode()
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, FileError):
+                raise
+            raise _damaged(path, f"{name}: {error}"[:120]) from error
+    raise _refused(path, f"entry {name!r}")
+
+
+def _tensors_only(path: Path, name: str, data: bytes) -> bytes:
+    if not data:
+        return data
+    try:
+        torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _refused(path, f"a pickle that does more than hold tensors ({name})") from error
+    return data
+
+
+def _walk(path: Path, value: Any, key: str = "") -> Any:
+    """A JSON value with every text in it checked; guards and remarks are dropped."""
+    if isinstance(value, dict):
+        if value.get("use_pickle"):
+            raise _refused(path, "pickled weights")
+        kept = {}
+        for k, v in value.items():
+            if not _NAME.fullmatch(k):
+                raise _refused(path, f"name {k!r}")
+            kept[k] = {} if k == "metadata" else [] if k == "guards_code" else _walk(path, v, k)
+        return kept
+    if isinstance(value, list):
+        return [_walk(path, v, key) for v in value]
+    if isinstance(value, str) and not _harmless(key, value):
+        raise _refused(path, f"{key} {value[:80]!r}")
+    return value
+
+
+def _harmless(key: str, text: str) -> bool:
+    if key in ("target", "as_operator"):
+        side = text.startswith("torch.ops.") and text.split(".")[3].strip("_") in _FILE_OPS
+        return bool(_TARGET.fullmatch(text)) and not side
+    if key == "expr_str":
+        words = set(_WORD.findall(text)) - _FUNCTIONS
+        return bool(_EXPRESSION.fullmatch(text)) and all(map(_SYMBOL.fullmatch, words))
+    if key in ("in_spec", "out_spec"):
+        return not text or _harmless_spec(json.loads(text))
+    if key == "path_name":
+        return bool(re.fullmatch(r"(weight|tensor)_\d+", text))
+    return bool(_NAME.fullmatch(text))
+
+
+def _harmless_spec(spec: Any) -> bool:
+    """Whether the layout of inputs or outputs is of plain containers with plain keys."""
+    if isinstance(spec, list):
+        return all(map(_harmless_spec, spec))
+    if not isinstance(spec, dict):
+        return isinstance(spec, int)
+    context = spec.get("context")
+    keys = json.loads(context) if isinstance(context, str) else context
+    plain = keys is None or (
+        isinstance(keys, list) and all(isinstance(k, str) and _NAME.fullmatch(k) for k in keys)
+    )
+    children = spec.get("children_spec", [])
+    return plain and spec.get("type") in _CONTAINERS and _harmless_spec(children)
+
+
+def _refused(path: Path, got: str) -> FileError:
+    return FileError(
+        "the exported program holds something that could execute code",
+        got=f"{got} in {path}",
+        expected="tensors and ATen operations",
+        fix="Export it again with torch.export.export and torch.export.save.",
+    )
+
+
+def _damaged(path: Path, got: str, expected: str = "a file of torch.export.save") -> FileError:
+    return FileError(
+        "the exported program can't be read",
+        got=f"{got} in {path}",
+        expected=expected,
+        fix="Export it again with torch.export.save.",
+    )

@@ -1,0 +1,237 @@
+"""Samples times treatments: the two-way layout of variance and analysis of variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+
+from isogon.errors import DataError
+from isogon.stats.base import check_shape, merged_moments
+
+_ROW = ("mean", "sd", "variance")
+
+
+@dataclass(frozen=True)
+class TwoWay:
+    """What `TwoWayMoments` knows of ``a[i, t, u]``: N samples, T treatments, units u.
+
+    Attributes:
+        samples: N.
+        treatments: T.
+        shift: What the means below are counted from, ``[*shape]``.
+        column_mean: ``m_t - shift`` with ``m_t = mean_i a``, ``[T, *shape]``.
+        column_m2: ``sum_i (a - m_t)^2``, ``[T, *shape]``.
+        row: Means over samples of the row's mean (less the shift), sd_t and variance_t
+            (unbiased), ``[*shape]``.
+        row_m2: Sums of squared deviations of the same over samples, ``[*shape]``.
+    """
+
+    samples: int
+    treatments: int
+    shift: torch.Tensor
+    column_mean: torch.Tensor
+    column_m2: torch.Tensor
+    row: dict[str, torch.Tensor]
+    row_m2: dict[str, torch.Tensor]
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """Grand mean, ``[*shape]``."""
+        return self.shift + self.column_mean.mean(0)
+
+    def within_rows(self, squared: bool = False) -> torch.Tensor:
+        """Mean over samples of the sd (or variance) over treatments, ``[*shape]``."""
+        return self.row["variance" if squared else "sd"]
+
+    def within_columns(self, squared: bool = False) -> torch.Tensor:
+        """Mean over treatments of the sd (or variance) over samples, ``[*shape]``."""
+        variance = (
+            self.column_m2 / (self.samples - 1) if self.samples > 1 else self.column_m2 * torch.nan
+        )
+        return (variance if squared else variance.sqrt()).mean(0)
+
+    def ss_treatments(self) -> torch.Tensor:
+        """``N sum_t (m_t - m)^2``, ``[*shape]``."""
+        center = self.column_mean.mean(0)
+        return self.samples * (self.column_mean - center).square().sum(0)
+
+    def ss_within(self) -> torch.Tensor:
+        """``sum_t sum_i (a - m_t)^2``, ``[*shape]``."""
+        return self.column_m2.sum(0)
+
+    def ss_samples(self) -> torch.Tensor:
+        """``T sum_i (m_i - m)^2`` with ``m_i`` the row's mean, ``[*shape]``."""
+        return self.treatments * self.row_m2["mean"]
+
+    def f(self) -> tuple[torch.Tensor, int, int]:
+        """One-way F over treatments, and its degrees of freedom.
+
+        ``F = MSB / MSW`` with ``MSB = ss_treatments / (T - 1)`` and
+        ``MSW = ss_within / (T (N - 1))``.
+        """
+        between, within = self.treatments - 1, self.treatments * (self.samples - 1)
+        return self._ratio(self.ss_treatments(), between, self.ss_within(), within)
+
+    def f_repeated(self) -> tuple[torch.Tensor, int, int]:
+        """F of the repeated-measures design (samples are paired across treatments).
+
+        ``F = MS_treatments / MS_error`` with
+        ``SS_error = ss_within - ss_samples`` on ``(T - 1)(N - 1)`` degrees of freedom.
+        """
+        between, error = self.treatments - 1, (self.treatments - 1) * (self.samples - 1)
+        rest = self.ss_within() - self.ss_samples()
+        # what rounding leaves of a difference of equals is no variance
+        rest = rest.where(rest > 1e-13 * self.ss_within(), torch.zeros_like(rest))
+        return self._ratio(self.ss_treatments(), between, rest, error)
+
+    @staticmethod
+    def _ratio(top: torch.Tensor, i: int, bottom: torch.Tensor, j: int) -> tuple:
+        nothing = torch.full_like(top, torch.nan)
+        return ((top / i) / (bottom / j) if i > 0 and j > 0 else nothing), i, j
+
+
+class TwoWayMoments:
+    """Moments of ``a[i, t, u]`` along both axes in one pass, with memory flat in samples.
+
+    Each row (a sample under all treatments) has to come as a whole, or in parts by
+    ``update(x, start=...)`` before the next rows; rows may come in any order and grouping.
+
+    Args:
+        treatments: T.
+    """
+
+    def __init__(self, treatments: int) -> None:
+        if treatments < 1:
+            raise DataError("no treatments", got=treatments, expected="at least one")
+        self.treatments = treatments
+        self.count = 0
+        self.shift = torch.zeros(())
+        self.column: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.row: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._open: list[torch.Tensor] = []
+
+    def update(self, x: torch.Tensor, *, start: int = 0) -> Self:
+        """Take in values ``[n, k, *shape]`` of treatments ``start .. start + k - 1``.
+
+        Raises:
+            DataError: Parts of a row that come out of order or don't fit together.
+        """
+        width = sum(part.shape[1] for part in self._open)
+        if start != width or x.shape[1] + start > self.treatments:
+            raise DataError(
+                "treatments of a row out of order",
+                got=f"{x.shape[1]} from number {start}",
+                expected=f"at most {self.treatments - width} from number {width}",
+                fix="Give the treatments of the same samples one after another.",
+            )
+        if x.shape[1] < self.treatments:
+            if self._open:
+                check_shape(
+                    x.shape[:1] + x.shape[2:],
+                    self._open[0].shape[:1] + self._open[0].shape[2:],
+                    "x",
+                )
+            self._open.append(x)
+            if start + x.shape[1] < self.treatments:
+                return self
+            x, self._open = torch.cat(self._open, 1), []
+        if not len(x):
+            return self
+        if self.column is not None:
+            check_shape(x.shape[2:], self.column[0].shape[1:], "x")
+        else:
+            self.shift = x[0, 0].double()
+        n, t = x.shape[:2]
+        x = x.double() - self.shift
+        mean = x.mean(0)
+        column = (mean, (x - mean).square_().sum(0))
+        middle = x.mean(1)
+        squares = (x - middle.unsqueeze(1)).square_().sum(1)
+        variance = squares / (t - 1) if t > 1 else torch.zeros_like(middle)
+        rows = {}
+        for name, values in zip(_ROW, (middle, variance.sqrt(), variance)):
+            center = values.mean(0)
+            rows[name] = (center, (values - center).square_().sum(0))
+        return self._add(n, column, rows)
+
+    def merge(self, other: Self) -> Self:
+        """Take in what another one has seen.
+
+        Raises:
+            DataError: Another number of treatments, or a row that is not complete.
+        """
+        if other.treatments != self.treatments:
+            raise DataError("different treatments", got=other.treatments, expected=self.treatments)
+        self._closed()
+        other._closed()
+        if other.column is None:
+            return self
+        if self.column is None:
+            self.shift = other.shift
+        else:
+            check_shape(other.shift.shape, self.shift.shape, "x")
+        move = other.shift - self.shift
+        column = (other.column[0] + move, other.column[1])
+        middle = other.row["mean"]
+        return self._add(other.count, column, {**other.row, "mean": (middle[0] + move, middle[1])})
+
+    def _closed(self) -> None:
+        if self._open:
+            raise DataError(
+                "a row is not complete",
+                got=f"{sum(p.shape[1] for p in self._open)} treatments",
+                expected=self.treatments,
+                fix="Give the remaining treatments first.",
+            )
+
+    def _add(self, n: int, column: tuple, row: dict[str, tuple]) -> Self:
+        if self.column is None:
+            self.count, self.column, self.row = n, column, dict(row)
+            return self
+        mine = self.count
+        for name in _ROW:
+            _, *both = merged_moments(mine, *self.row[name], n, *row[name])
+            self.row[name] = (both[0], both[1])
+        self.count, *both = merged_moments(mine, *self.column, n, *column)
+        self.column = (both[0], both[1])
+        return self
+
+    def compute(self) -> TwoWay:
+        """The layout's moments.
+
+        Raises:
+            DataError: Nothing has been seen, or a row is not complete.
+        """
+        self._closed()
+        if self.column is None:
+            raise DataError("no samples were seen", expected="at least one batch")
+        return TwoWay(
+            self.count,
+            self.treatments,
+            self.shift,
+            *self.column,
+            {name: pair[0] for name, pair in self.row.items()},
+            {name: pair[1] for name, pair in self.row.items()},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers that `load_state_dict` takes back."""
+        self._closed()
+        return {
+            "treatments": self.treatments,
+            "count": self.count,
+            "shift": self.shift,
+            "column": self.column,
+            "row": self.row,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> Self:
+        """Become the statistic that gave the state."""
+        self.treatments, self.count = int(state["treatments"]), int(state["count"])
+        self.shift = state["shift"]
+        self.column = None if state["column"] is None else tuple(state["column"])
+        self.row = {name: tuple(pair) for name, pair in state["row"].items()}
+        self._open = []
+        return self
