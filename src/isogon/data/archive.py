@@ -1,0 +1,198 @@
+"""Files to read data from: those of a folder or of a zip, under one interface.
+
+A zip is only ever read in memory, never unpacked to disk. Names that leave it, links,
+encrypted members, and members that would unpack to more than `MAX_MEMBER` bytes are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import threading
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from isogon.errors import FileError
+from isogon.storage.files import damaged, regular
+
+MAX_MEMBER = 256 * 2**20  # bytes of one member once unpacked
+MAX_RATIO = 200  # of unpacked to stored bytes, over a whole archive
+MAX_MEMBERS = 5_000_000
+
+
+class Folder:
+    """The files below a folder; names are relative, with forward slashes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        """All files, sorted; links that lead out of the folder are refused when read."""
+        found = []
+        for base, folders, files in os.walk(self.path):
+            folders.sort()
+            relative = os.path.relpath(base, self.path)
+            head = "" if relative == "." else relative.replace(os.sep, "/") + "/"
+            found += [head + name for name in files]
+        return sorted(found)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            FileError: Gone, unreadable, too large, or no ordinary file.
+        """
+        path = regular(self.path / name)
+        try:
+            if path.stat().st_size > MAX_MEMBER:
+                raise _too_large(name, self.path, path.stat().st_size)
+            return path.read_bytes()
+        except OSError as error:
+            if isinstance(error, FileError):
+                raise
+            raise FileError(f"can't read {str(path)!r}", got=error.strerror) from error
+
+    def key(self, names: list[str]) -> str:
+        """A digest that changes when one of the files does (path, size, time)."""
+        mark = hashlib.sha256(str(self.path.resolve()).encode())
+        for name in names:
+            facts = (self.path / name).stat()
+            mark.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+        return mark.hexdigest()
+
+
+class Archive:
+    """The members of a zip file, checked before any is read.
+
+    The open file is this process's own: it is not pickled, and a forked child opens its own
+    (two processes that share a file position read each other's bytes).
+
+    Raises:
+        FileError: Not a zip, damaged, or made to do harm.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = regular(path, "zip file")
+        self._handle: zipfile.ZipFile | None = None
+        self._owner = -1
+        self._lock = threading.Lock()
+        self._members = {info.filename: info for info in self._open().infolist()}
+        self._check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.update(_handle=None, _owner=-1)
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def _open(self) -> zipfile.ZipFile:
+        if self._handle is None or self._owner != os.getpid():
+            try:
+                self._handle = zipfile.ZipFile(self.path)
+            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+                raise damaged(self.path, "zip file", error) from error
+            self._owner, self._lock = os.getpid(), threading.Lock()
+        return self._handle
+
+    def _check(self) -> None:
+        total = 0
+        if len(self._members) > MAX_MEMBERS:
+            raise damaged(self.path, "zip file", f"{len(self._members)} members", MAX_MEMBERS)
+        for name, info in self._members.items():
+            odd = name[:1] == "/" or name[1:2] == ":" or "\\" in name or "\0" in name
+            if odd or (".." in name and ".." in name.split("/")):
+                raise FileError(
+                    f"zip {str(self.path)!r} holds a path that escapes",
+                    got=repr(name),
+                    expected="relative names without '..'",
+                    fix="Don't use this file: it was damaged or made to do harm.",
+                )
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise FileError(
+                    f"zip {str(self.path)!r} holds a symbolic link",
+                    got=repr(name),
+                    expected="files and folders",
+                    fix="Make it again without links.",
+                )
+            if info.flag_bits & 1:
+                raise FileError(
+                    f"zip {str(self.path)!r} is encrypted",
+                    got=repr(name),
+                    expected="plain members",
+                    fix="Make it again without a password.",
+                )
+            total += info.file_size
+        stored = self.path.stat().st_size
+        if total > MAX_RATIO * stored + 2**20:
+            raise FileError(
+                f"zip {str(self.path)!r} would unpack to far more than it holds",
+                got=f"{total} bytes out of {stored}",
+                expected=f"at most {MAX_RATIO} times its size",
+                fix="Don't use this file: it was made to exhaust memory.",
+            )
+
+    def names(self) -> list[str]:
+        """All members that are files, sorted."""
+        return sorted(name for name in self._members if not name.endswith("/"))
+
+    def size(self, name: str) -> int:
+        """Bytes of a member once unpacked, as its header says."""
+        return self._members[name].file_size
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one member, its checksum verified.
+
+        Raises:
+            FileError: Damaged, too large, or in a compression that is not read.
+        """
+        handle, info = self._open(), self._members[name]
+        if info.file_size > MAX_MEMBER:
+            raise _too_large(name, self.path, info.file_size)
+        try:
+            with self._lock:
+                return handle.read(info)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+            raise damaged(self.path, "zip file", f"{name}: {error}") from error
+        except (NotImplementedError, RuntimeError, MemoryError) as error:
+            raise damaged(self.path, "zip file", f"{name}: {error}") from error
+
+    def key(self, names: list[str]) -> str:
+        """A digest of the members' names, sizes and checksums."""
+        mark = hashlib.sha256(b"zip")
+        for name in names:
+            info = self._members[name]
+            mark.update(f"{name}\0{info.file_size}\0{info.CRC}\0{info.compress_size}\0".encode())
+        return mark.hexdigest()
+
+
+Source = Folder | Archive
+
+
+def open_source(path: str | os.PathLike) -> Source:
+    """A folder or a zip file.
+
+    Raises:
+        FileError: Neither is there.
+    """
+    path = Path(path)
+    return Folder(path) if path.is_dir() else Archive(path)
+
+
+def suffix(name: str) -> str:
+    """The lower-case suffix of a member's name."""
+    return name[name.rfind(".") :].lower()  # pathlib takes a second for 60,000 names
+
+
+def _too_large(name: str, path: Path, size: int) -> FileError:
+    return FileError(
+        f"{name!r} in {str(path)!r} is too large",
+        got=f"{size} bytes",
+        expected=f"at most {MAX_MEMBER}",
+        fix="Remove that file, or shrink it.",
+    )

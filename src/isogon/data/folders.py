@@ -1,0 +1,248 @@
+"""Data sets of image files: any ImageFolder or zip of one, Tiny ImageNet, ImageNet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+
+from isogon import context
+from isogon.data.archive import Source, open_source, suffix
+from isogon.data.images import SUFFIXES, ImageStore, decoded
+from isogon.data.samples import Samples
+from isogon.data.transforms import every_fifth
+from isogon.errors import DataError, FileError, SpecError
+from isogon.registry import dataset
+
+Split = Literal["train", "val", "test", "all"]
+# The folder of a split, by the names that are in use; the first that exists is taken.
+_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing", "val", "valid", "validation"),
+}
+_SPLITS = {name for names in _FOLDERS.values() for name in names}
+
+
+@dataset()
+def imagefolder(
+    path: str,
+    split: Split | None = None,
+    limit: int | None = None,
+    *,
+    seed: int | None = None,
+    size: int | None = None,
+    channels: int = 3,
+) -> Samples:
+    """Images sorted into one folder per class, or a zip of such folders.
+
+    Images ``[channels, H, W]`` in [0, 1], in the order of class and file name; the classes
+    are the folders' names, sorted. Where the top holds folders called ``train``, ``test`` or
+    ``val``, the split picks one of them (``test`` falls back to ``val``); where it does not,
+    every fifth image of each class is test and the others are train. Images are decoded once
+    into a cache file; the zip is never unpacked.
+
+    Args:
+        path: Folder or .zip; a relative one is looked up here, then under the data root.
+        split: ``train``, ``val``, ``test`` or ``all``; by default ``test`` where there is
+            such a folder, else everything.
+        limit: The first so many, or a random subset where ``seed`` is given.
+        seed: Seed of the random subset.
+        size: Scale the shorter side to so many pixels and take the central square; needed
+            where the images differ in size.
+        channels: 3 (RGB) or 1 (grey).
+
+    Raises:
+        FileError: Nothing there, damaged, or a zip made to do harm.
+        DataError: No images, or images of different size.
+        SpecError: No folder of that split.
+    """
+    source = open_source(find(path))
+    files, labels, classes, label = listed(source, split)
+    shown = f"{PurePosixPath(path.replace(os.sep, '/')).name}({label})"
+    order = chosen(labels, limit, seed, shown)
+    store = ImageStore(source, [files[i] for i in order], channels=channels, size=size)
+    return Samples(decoded(store), labels[order], name=shown, classes=classes, divisor=255)
+
+
+@dataset()
+def tiny_imagenet(
+    split: Literal["train", "val", "test"] = "test",
+    limit: int | None = None,
+    *,
+    seed: int | None = None,
+) -> Samples:
+    """Tiny ImageNet: 64 x 64 colour images of 200 classes.
+
+    Images ``[3, 64, 64]`` in [0, 1]; 100,000 train and 10,000 validation, read from the
+    folder ``tiny-imagenet-200`` (or ``tiny-imagenet-200.zip``) under the data root. The
+    validation images lie in one folder with their labels in ``val_annotations.txt``; ``test``
+    means these, as the labels of the test images were never published.
+
+    Args:
+        split: ``train``, or ``val`` (also called ``test``).
+        limit: The first so many, or a random subset where ``seed`` is given.
+        seed: Seed of the random subset.
+    """
+    source = open_source(_under_root("tiny-imagenet-200", "Tiny ImageNet"))
+    names = source.names()
+    prefix = "tiny-imagenet-200/" if any(n.startswith("tiny-imagenet-200/") for n in names) else ""
+    images = [n for n in names if suffix(n) in SUFFIXES]
+    wnids = sorted({n[len(prefix) :].split("/")[1] for n in images
+                    if n.startswith(f"{prefix}train/")})  # fmt: skip
+    number = {wnid: i for i, wnid in enumerate(wnids)}
+    try:
+        if split == "train":
+            files = [n for n in images if n.startswith(f"{prefix}train/")]
+            labels = [number[n[len(prefix) :].split("/")[1]] for n in files]
+        else:
+            text = source.read(f"{prefix}val/val_annotations.txt").decode("utf-8", "replace")
+            rows = [line.split("\t")[:2] for line in text.splitlines() if line.strip()]
+            files = [f"{prefix}val/images/{file}" for file, _ in rows]
+            labels = [number[wnid] for _, wnid in rows]
+            absent = set(files) - set(images)
+            if absent:
+                raise KeyError(min(absent))
+    except (KeyError, ValueError) as error:
+        raise FileError(
+            "Tiny ImageNet is not laid out as published",
+            got=f"{source.path}: {error}",
+            expected="train/<class>/images/*.JPEG, val/images, val/val_annotations.txt",
+            fix="Unpack tiny-imagenet-200.zip again.",
+        ) from error
+    order = chosen(np.array(labels, np.int64), limit, seed, f"tiny_imagenet({split})")
+    store = ImageStore(source, [files[i] for i in order], size=64)
+    labels = np.array(labels, np.int64)[order]
+    return Samples(
+        decoded(store), labels, name=f"tiny_imagenet({split})", classes=wnids, divisor=255
+    )
+
+
+@dataset()
+def imagenet(
+    split: Literal["train", "val", "test"] = "test",
+    limit: int | None = None,
+    *,
+    seed: int | None = None,
+    size: int = 224,
+) -> Samples:
+    """ImageNet (ILSVRC 2012): colour photographs of 1,000 classes.
+
+    Images ``[3, size, size]`` in [0, 1]: the shorter side is scaled to 8/7 of ``size`` (256
+    for 224, bilinear) and the central square kept. Read from ``imagenet/train/<class>`` and
+    ``imagenet/val/<class>`` under the data root; it can't be downloaded without an account.
+
+    Args:
+        split: ``train``, or ``val`` (also called ``test``).
+        limit: The first so many, or a random subset where ``seed`` is given.
+        seed: Seed of the random subset.
+        size: Height and width, in pixels.
+    """
+    source = open_source(_under_root("imagenet", "ImageNet"))
+    files, labels, classes, _ = listed(source, split)
+    order = chosen(labels, limit, seed, f"imagenet({split})")
+    store = ImageStore(source, [files[i] for i in order], size=size, enlarge=8 / 7)
+    name = f"imagenet({split})"
+    return Samples(decoded(store), labels[order], name=name, classes=classes, divisor=255)
+
+
+# --------------------------------------------------------------------------- shared
+
+
+def find(path: str) -> Path:
+    """A user's path: as given, else under the data root.
+
+    Raises:
+        FileError: Neither exists.
+    """
+    for candidate in (Path(path).expanduser(), context.data_root() / path):
+        if candidate.exists():
+            return candidate
+    raise FileError(
+        f"no file or folder {path!r}",
+        got=f"nothing at {Path(path).absolute()} nor under {context.data_root()}",
+        expected="an existing path",
+        fix="Check the path, or name the folder that holds it with --data-root.",
+    )
+
+
+def listed(
+    source: Source, split: str | None, suffixes: tuple[str, ...] = SUFFIXES
+) -> tuple[list[str], np.ndarray, list[str], str]:
+    """Files of a split in the order of class and name, labels, class names, and its name."""
+    parts = [
+        (tuple(name.split("/")), name)
+        for name in source.names()
+        if suffix(name) in suffixes and not _hidden(name)
+    ]
+    parts = _unwrapped(parts)
+    tops = {p[0].lower(): p[0] for p, _ in parts if len(p) > 2 and p[0].lower() in _SPLITS}
+    if tops:
+        if split == "all":
+            parts = [(p[1:], name) for p, name in parts if p[0].lower() in tops]
+        else:
+            wanted = next((tops[f] for f in _FOLDERS[split or "test"] if f in tops), None)
+            if wanted is None and split is None:
+                wanted = tops[min(tops)]
+            if wanted is None:
+                raise SpecError(
+                    f"no folder for split {split!r} in {str(source.path)!r}",
+                    got=f"folders {', '.join(sorted(tops.values()))}",
+                    expected=f"one of {', '.join(_FOLDERS[str(split)])}",
+                    fix="Choose a split that is there.",
+                )
+            split = split or wanted
+            parts = [(p[1:], name) for p, name in parts if p[0] == wanted]
+    parts = [(p, name) for p, name in parts if len(p) > 1]
+    classes = sorted({p[0] for p, _ in parts})
+    if not classes:
+        raise DataError(
+            f"no images in class folders in {str(source.path)!r}",
+            got="0 samples",
+            expected=f"CLASS/NAME with a suffix among {', '.join(suffixes)}",
+            fix="Check the path and the layout.",
+        )
+    number = {c: i for i, c in enumerate(classes)}
+    parts.sort(key=lambda part: part[0])
+    files = [name for _, name in parts]
+    labels = np.array([number[p[0]] for p, _ in parts], np.int64)
+    if not tops and split in ("train", "test", "val"):
+        held = every_fifth(labels)
+        keep = np.flatnonzero(~held if split == "train" else held)
+        files, labels = [files[i] for i in keep], labels[keep]
+    return files, labels, classes, split or "all"
+
+
+def chosen(labels: np.ndarray, limit: int | None, seed: int | None, name: str) -> np.ndarray:
+    """Positions that a limit and a seed leave, so that only these files are read."""
+    positions = Samples(np.arange(len(labels)), labels, name=name).limited(limit, seed)
+    return positions.take(slice(None))[0].numpy()
+
+
+def _under_root(name: str, title: str) -> Path:
+    for path in (context.data_root() / name, context.data_root() / f"{name}.zip"):
+        if path.exists():
+            return path
+    raise FileError(
+        f"{title} is not under the data root",
+        got=f"no folder {context.data_root() / name} and no {name}.zip",
+        expected=f"{name} or {name}.zip",
+        fix="Name the folder that holds it with --data-root.",
+    )
+
+
+def _hidden(name: str) -> bool:
+    return name[:1] == "." or "/." in name or name.startswith("__MACOSX/")
+
+
+def _unwrapped(parts: list[tuple[tuple[str, ...], str]]) -> list[tuple[tuple[str, ...], str]]:
+    """Drop folders that only wrap the others (photos.zip that holds photos/class/...)."""
+    while parts:
+        tops = {p[0] for p, _ in parts}
+        inner = all(len(p) > 2 for p, _ in parts)
+        if len(tops) > 1 or not inner or min(tops).lower() in _SPLITS:
+            break
+        parts = [(p[1:], name) for p, name in parts]
+    return parts
