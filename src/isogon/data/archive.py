@@ -20,6 +20,7 @@ from isogon.storage.files import damaged, regular
 
 MAX_MEMBER = 256 * 2**20  # bytes of one member once unpacked
 MAX_RATIO = 200  # of unpacked to stored bytes, over a whole archive
+SLACK = 64 * 2**20  # bytes that any archive may unpack to
 MAX_MEMBERS = 5_000_000
 
 
@@ -129,7 +130,7 @@ class Archive:
                 )
             total += info.file_size
         stored = self.path.stat().st_size
-        if total > MAX_RATIO * stored + 2**20:
+        if total > MAX_RATIO * stored + SLACK:
             raise FileError(
                 f"zip {str(self.path)!r} would unpack to far more than it holds",
                 got=f"{total} bytes out of {stored}",

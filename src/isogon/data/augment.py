@@ -82,15 +82,23 @@ def _flip(axis: int) -> Callable[[], Augmentation]:
 def _rotate(degrees: float) -> Augmentation:
     def rotate(x: Tensor, generator: torch.Generator) -> Tensor:
         turn = (2 * torch.rand(len(x), generator=generator) - 1) * np.deg2rad(degrees)
-        turn = turn.to(x)
-        cos, sin, zero = turn.cos(), turn.sin(), torch.zeros_like(turn)
-        ratio = x.shape[2] / x.shape[3]  # normalised coordinates are not isotropic
-        rows = [cos, -sin * ratio, zero, sin / ratio, cos, zero]
-        theta = torch.stack(rows, 1).reshape(-1, 2, 3)
-        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, align_corners=False)
+        return turned(x, turn)
 
     return rotate
+
+
+def turned(x: Tensor, angles: Tensor) -> Tensor:
+    """Images ``[n, C, H, W]`` turned about their centre by ``angles [n]`` (radians).
+
+    Counter-clockwise as seen for positive angles; bilinear, black outside.
+    """
+    angles = angles.to(x)
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    ratio = x.shape[2] / x.shape[3]  # normalised coordinates are not isotropic
+    rows = [cos, -sin * ratio, zero, sin / ratio, cos, zero]
+    theta = torch.stack(rows, 1).reshape(-1, 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False)
 
 
 def _erase(side: float) -> Augmentation:

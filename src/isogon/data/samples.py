@@ -54,7 +54,7 @@ class Samples:
         divisor: float | None = None,
     ) -> None:
         self._store = inputs.detach().cpu().numpy() if isinstance(inputs, Tensor) else inputs
-        self._labels = torch.as_tensor(labels)
+        self._labels = labels if isinstance(labels, Tensor) else torch.tensor(np.array(labels))
         self._index = torch.arange(len(self._labels))
         self._divisor = divisor
         self._transforms: tuple[Transform, ...] = ()
