@@ -22,6 +22,8 @@ _API = {
     "fit": "isogon.training",
     # data manifold
     "data_matrix": "isogon.measures.fisher",
+    "walk": "isogon.measures.paths",
+    "integrability": "isogon.measures.paths",
     # arrangement
     "orientation": "isogon.measures.orientation",
     # readings and figures

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,17 @@ class Tangent:
     def probabilities(self) -> Tensor:
         """Class probabilities [N, C], float64."""
         return torch.softmax(self.logits.double(), dim=1)
+
+    def select(self, mask: Tensor) -> Tangent:
+        """Those of some samples, by mask or index."""
+        return Tangent(self.logits[mask], self.reference[mask], self.rows[mask], self.outputs)
+
+    def replace(self, mask: Tensor, other: Tangent) -> Tangent:
+        """The same with other values at some samples."""
+        mine = [f.clone() for f in (self.logits, self.reference, self.rows)]
+        for field, new in zip(mine, (other.logits, other.reference, other.rows), strict=True):
+            field[mask] = new
+        return Tangent(*mine, outputs=self.outputs)
 
     def factor(self) -> Tensor:
         """S without the rows of the reference class, [N, C-1, C], float64.
@@ -96,17 +108,11 @@ class Tangent:
         """The part of each vector that lies in the range of G, [N, ...] like ``vectors``.
 
         B^T (B B^T)^+ B v with the rows B scaled to unit length. Directions whose singular
-        value is below sqrt(C) eps times the largest are taken for rounding noise, with eps of
-        the model's dtype (and not under 1e-7, what a float64 Gram matrix resolves).
+        value is below 100 eps times the largest are rounding noise of the backward passes,
+        with eps of the model's dtype (and not under 1e-7, what the Gram matrix resolves).
         """
-        rows = self.rows.double()
+        rows, basis, inverse = self._basis
         flat = vectors.reshape(len(rows), -1).double()
-        norm = rows.norm(dim=2, keepdim=True)
-        rows = torch.where(norm > 0, rows / norm.clamp_min(1e-300), 0.0)
-        values, basis = torch.linalg.eigh(rows @ rows.transpose(1, 2))
-        noise = max(torch.finfo(self.rows.dtype).eps * rows.shape[1] ** 0.5, 1e-7)
-        live = values > noise**2 * values[:, -1:].clamp_min(1e-300)
-        inverse = torch.where(live, 1 / torch.where(live, values, 1.0), 0.0)
 
         def once(v: Tensor) -> Tensor:
             inner = basis.transpose(1, 2) @ (rows @ v[:, :, None])
@@ -115,6 +121,27 @@ class Tangent:
         part = once(flat)
         part = part + once(flat - part)  # twice is enough: leaves no tangent part behind
         return part.reshape(vectors.shape).to(vectors.dtype)
+
+    def frame(self) -> Tensor:
+        """Orthonormal basis of the range of G, [N, C-1, d]; zero rows where it is smaller."""
+        rows, basis, inverse = self._basis
+        return inverse.sqrt()[:, :, None] * (basis.transpose(1, 2) @ rows)
+
+    @property
+    def rank(self) -> Tensor:
+        """Dimension of the range of G as `project` sees it, [N]."""
+        return (self._basis[2] > 0).sum(1)
+
+    @cached_property
+    def _basis(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit rows, eigenvectors of their Gram matrix, inverse eigenvalues (0: noise)."""
+        rows = self.rows.double()
+        norm = rows.norm(dim=2, keepdim=True)
+        rows = torch.where(norm > 0, rows / norm.clamp_min(1e-300), 0.0)
+        values, basis = torch.linalg.eigh(rows @ rows.transpose(1, 2))
+        noise = min(max(100 * torch.finfo(self.rows.dtype).eps, 1e-7), 0.05)
+        live = values > noise**2 * values[:, -1:].clamp_min(1e-300)
+        return rows, basis, torch.where(live, 1 / torch.where(live, values, 1.0), 0.0)
 
 
 def tangent(model: nn.Module, x: Tensor) -> Tangent:
@@ -146,12 +173,18 @@ def tangent(model: nn.Module, x: Tensor) -> Tangent:
     return Tangent(logits, reference, rows.reshape(len(logits), -1, x[0].numel()), outputs)
 
 
-def tangents(model: nn.Module, x: Tensor) -> Iterator[tuple[slice, Tangent]]:
-    """`tangent` of a batch in chunks that keep the gradients within a fixed memory."""
+def tangents(
+    model: nn.Module, x: Tensor, *, classes: int | None = None
+) -> Iterator[tuple[slice, Tangent]]:
+    """`tangent` of a batch in chunks that keep the gradients within a fixed memory.
+
+    ``classes``, where known, saves the forward pass that finds it.
+    """
     if not len(x):
         return
-    with torch.no_grad(), calculus.preserved(model) as model:
-        classes = _logits(model, x[:1])[0].shape[1]
+    if classes is None:
+        with torch.no_grad(), calculus.preserved(model):
+            classes = _logits(model, x[:1])[0].shape[1]
     size, start = max(1, BUDGET // max(1, (classes - 1) * x[0].numel())), 0
     while start < len(x):
         part = slice(start, min(start + size, len(x)))

@@ -125,8 +125,8 @@ def heatmap(
 ) -> None:
     """A matrix of numbers with labelled rows and columns; cells without a value are grey."""
     finite = values[np.isfinite(values)]
-    cmap = (style.DIVERGING if diverging else style.SEQUENTIAL).copy()
-    cmap.set_bad(style.MISSING)
+    cmap = style.DIVERGING if diverging else style.SEQUENTIAL
+    cmap = cmap.with_extremes(bad=style.MISSING)
     if limits is None and len(finite):
         top = max(abs(finite.min()), abs(finite.max())) or 1.0
         limits = (-top, top) if diverging else (float(finite.min()), float(finite.max()))
