@@ -94,8 +94,10 @@ class State:
         start = self.log_start[ids]
         divergence = (start.exp() * (start - log_p)).sum(1).clamp_min(0)
         best = log_p.max(1)
-        columns = (ids, self.count[ids], self.distance(ids), self.travelled[ids],
-                   best.values.exp(), best.indices, drift, departure, from_start, divergence)  # fmt: skip
+        columns = (
+            ids, self.count[ids], self.distance(ids), self.travelled[ids], best.values.exp(),
+            best.indices, drift, departure, from_start, divergence,
+        )  # fmt: skip
         self.rows.append(torch.stack([c.double().cpu() for c in columns], 1).numpy())
         for i in ids.tolist():
             step = int(self.count[i])
