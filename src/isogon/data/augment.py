@@ -36,7 +36,7 @@ def augmentation(specs: str | Sequence[str]) -> Augmentation:
     """
     parts: list[Augmentation] = []
     for spec in map(parse, [specs] if isinstance(specs, str) else specs):
-        if spec.name not in _PARTS:
+        if spec.name is None or spec.name not in _PARTS:
             raise unknown("augmentation", str(spec), _PARTS, error=OptionError)
         make, arity = _PARTS[spec.name]
         number = all(isinstance(a, int | float) and a >= 0 for a in spec.args)
@@ -123,7 +123,7 @@ def _noise(sd: float) -> Augmentation:
     return noise
 
 
-_PARTS: dict[str | None, tuple[Callable[..., Augmentation], int]] = {
+_PARTS: dict[str, tuple[Callable[..., Augmentation], int]] = {
     "crop": (_crop, 1),
     "flip": (_flip(3), 0),
     "vertical_flip": (_flip(2), 0),

@@ -187,7 +187,7 @@ class Watch:
         )
 
 
-class _Parts:
+class _Parts(torch.utils.data.Dataset):
     """Samples asked for by lists of indices: one item is one batch."""
 
     def __init__(self, samples: Samples) -> None:
@@ -289,7 +289,7 @@ def as_batches(source: Any) -> Batches:
             for _ in range(2):  # a data set that augments at random shows it here
                 next(iter(found), None)
         return found
-    if not hasattr(source, "__iter__"):
+    if not isinstance(source, Iterable):
         raise DataError(
             "batches can't be read",
             got=type(source).__name__,
@@ -386,9 +386,7 @@ def _batch(found: Any, name: str) -> tuple[Tensor, Tensor]:
 
 
 def _checksum(t: Tensor) -> int:
-    array = (
-        np.ascontiguousarray(t.detach().cpu().contiguous().view(torch.uint8).numpy())
-        if (t.numel() and t.ndim)
-        else np.empty(0, np.uint8)
-    )
-    return zlib.crc32(array)
+    if t.numel() == 0:
+        return 0
+    flat = t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(memoryview(flat.numpy()))

@@ -93,14 +93,8 @@ def _part(path: Path, key: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
     found: Any = read_pickle(path)
     x = found.get("data") if isinstance(found, dict) else None
     y = found.get(key) if isinstance(found, dict) else None
-    good = (
-        isinstance(x, np.ndarray)
-        and x.dtype == np.uint8
-        and x.shape[1:] == (3072,)
-        and isinstance(y, list)
-        and len(y) == len(x)
-        and all(type(c) is int and 0 <= c < classes for c in y)
-    )
-    if not good:
-        raise damaged(path, "CIFAR file", "other contents", f"data [N, 3072] uint8 and {key} [N]")
-    return x, np.array(y, np.int64)
+    if isinstance(x, np.ndarray) and isinstance(y, list):
+        images = x.dtype == np.uint8 and x.shape[1:] == (3072,) and len(x) == len(y)
+        if images and all(type(c) is int and 0 <= c < classes for c in y):
+            return x, np.array(y, np.int64)
+    raise damaged(path, "CIFAR file", "other contents", f"data [N, 3072] uint8 and {key} [N]")

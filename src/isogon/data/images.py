@@ -132,6 +132,7 @@ class MappedArray:
             if array.shape != self.shape or array.dtype != np.uint8:
                 raise ValueError("another shape")
             self._array = array
+            return array
         return self._array
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def digits(split: Split = "test", limit: int | None = None, *, seed: int | None 
     """
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    found: Any = load_digits()
     labels = found.target.astype(np.int64)
     held = every_fifth(labels)
     keep = {"all": held | ~held, "test": held, "train": ~held}[split]

@@ -108,11 +108,12 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined]
 
     def load_build(self) -> None:
         """Give a stand-in its state; nothing else has any."""
-        if not isinstance(self.stack[-2], _Array | _Kind):
+        stack: list[Any] = self.stack  # type: ignore[attr-defined]
+        if not isinstance(stack[-2], _Array | _Kind):
             raise pickle.UnpicklingError("state for an object that has none")
-        self.stack[-2].__setstate__(self.stack.pop())
+        stack[-2].__setstate__(stack.pop())
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
 
 
 def read_pickle(path: Path) -> Any:
