@@ -1,0 +1,195 @@
+"""The exact decision boundary: where two outputs share the maximum."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isogon.measures.partition.jit import inline, kernel
+
+
+@inline
+def contenders(values, n, tol, list_):
+    """Columns of `values[:n]` (corner by column) that can be the largest somewhere inside.
+
+    The winners at the corners, and those that none of these beats at every corner. One entry
+    means that it wins everywhere; returns the number of entries.
+    """
+    classes = values.shape[1]
+    count = 0
+    for k in range(n):
+        best = 0
+        for c in range(1, classes):
+            if values[k, c] > values[k, best]:
+                best = c
+        seen = False
+        for m in range(count):
+            seen = seen or list_[m] == best
+        if not seen:
+            list_[count] = best
+            count += 1
+    for m in range(count):  # one that is within rounding of the best at every corner
+        holds = True
+        for k in range(n):
+            for r in range(count):
+                holds = holds and values[k, list_[m]] >= values[k, list_[r]] - tol
+        if holds:
+            list_[0] = list_[m]
+            return 1
+    winners = count
+    for c in range(classes):
+        alive = True
+        for m in range(winners):
+            beaten = True
+            for k in range(n):
+                if values[k, list_[m]] < values[k, c] - tol:
+                    beaten = False
+                    break
+            if beaten:
+                alive = False
+                break
+        if alive:
+            list_[count] = c
+            count += 1
+    return count
+
+
+@inline
+def chord(values, n, i, j, tol, at, ratio):
+    """Where columns i and j are equal on the loop: two half-edges and ratios along them.
+
+    Returns whether the difference has both signs (beyond tol) and vanishes in two places.
+    """
+    count = 0
+    up = down = False
+    for k in range(n):
+        d = values[k, i] - values[k, j]
+        up = up or d > tol
+        down = down or d < -tol
+    if not (up and down):
+        return False
+    for k in range(n):
+        m = k + 1 if k + 1 < n else 0
+        p, q = values[k, i] - values[k, j], values[m, i] - values[m, j]
+        if (p > 0) != (q > 0) and count < 2:
+            at[count] = k
+            ratio[count] = p / (p - q)
+            count += 1
+    return count == 2
+
+
+@inline
+def clip(values, n, i, j, list_, count, at, ratio, interval):
+    """The part of the chord (0..1) where i and j also beat the other contenders."""
+    interval[0], interval[1] = 0.0, 1.0
+    k, m = at[0], at[1]
+    k2, m2 = (k + 1) % n, (m + 1) % n
+    for r in range(count):
+        c = list_[r]
+        if c == i or c == j:
+            continue
+        p = (1 - ratio[0]) * (values[k, i] - values[k, c]) + ratio[0] * (
+            values[k2, i] - values[k2, c]
+        )
+        q = (1 - ratio[1]) * (values[m, i] - values[m, c]) + ratio[1] * (
+            values[m2, i] - values[m2, c]
+        )
+        if p < 0 and q < 0:
+            return False
+        if p < 0:
+            interval[0] = max(interval[0], p / (p - q))
+        elif q < 0:
+            interval[1] = min(interval[1], p / (p - q))
+    return interval[0] < interval[1]
+
+
+@kernel
+def face_boundary(offsets, loops, xy, outputs, tol, segments, classes, faces):
+    """Segments inside the faces where two outputs share the maximum.
+
+    Fills as many as fit and returns how many there are: call with empty arrays to count.
+    """
+    made = 0
+    n_classes = outputs.shape[1]
+    values = np.empty((64, n_classes))
+    list_ = np.empty(2 * n_classes + 64, np.int64)
+    at, ratio, interval = np.empty(2, np.int64), np.empty(2), np.empty(2)
+    for f in range(len(offsets) - 1):
+        low, n = offsets[f], offsets[f + 1] - offsets[f]
+        if n > len(values):
+            values = np.empty((2 * n, n_classes))
+            list_ = np.empty(2 * n_classes + 2 * n, np.int64)
+        for k in range(n):
+            for c in range(n_classes):
+                values[k, c] = outputs[loops[low + k], c]
+        count = contenders(values, n, tol, list_)
+        for r in range(count):
+            for s in range(r):
+                i, j = min(list_[r], list_[s]), max(list_[r], list_[s])
+                if not chord(values, n, i, j, tol, at, ratio):
+                    continue
+                if not clip(values, n, i, j, list_, count, at, ratio, interval):
+                    continue
+                if made < len(segments):
+                    a, b = loops[low + at[0]], loops[low + (at[0] + 1) % n]
+                    c, d = loops[low + at[1]], loops[low + (at[1] + 1) % n]
+                    for x in range(2):
+                        p = xy[a, x] + ratio[0] * (xy[b, x] - xy[a, x])
+                        q = xy[c, x] + ratio[1] * (xy[d, x] - xy[c, x])
+                        segments[made, 0, x] = p + interval[0] * (q - p)
+                        segments[made, 1, x] = p + interval[1] * (q - p)
+                    classes[made, 0], classes[made, 1] = i, j
+                    faces[made] = f
+                made += 1
+    return made
+
+
+@kernel
+def side_winner(offsets, loops, outputs, ends, sides, edges, tol, winner):
+    """For edges on which several outputs share the maximum: which of them wins on either side.
+
+    `winner[n]` is -1, -1 unless both sides exist. On the edge the tied outputs are equal, so
+    the one with the larger mean over a face's vertices wins in that face next to the edge.
+    """
+    for n in range(len(edges)):
+        e = edges[n]
+        a, b = ends[e, 0], ends[e, 1]
+        winner[n, 0] = winner[n, 1] = -1
+        if sides[e, 0] < 0 or sides[e, 1] < 0:
+            continue
+        top_a, top_b = outputs[a].max(), outputs[b].max()
+        for s in range(2):
+            f = sides[e, s]
+            best, most = -1, 0.0
+            for c in range(outputs.shape[1]):
+                if outputs[a, c] < top_a - tol or outputs[b, c] < top_b - tol:
+                    continue
+                mean = 0.0
+                for h in range(offsets[f], offsets[f + 1]):
+                    mean += outputs[loops[h], c]
+                if best < 0 or mean > most:
+                    best, most = c, mean
+            winner[n, s] = best
+
+
+def argmax_boundary(offsets, loops, xy, outputs, ends, sides):
+    """All segments `[B, 2, 2]`, their classes `[B, 2]` (ascending) and region (-1: on an edge).
+
+    With one output it is the zero set, of classes 0 (negative) and 1.
+    """
+    if outputs.shape[1] == 1:
+        outputs = np.concatenate([np.zeros_like(outputs), outputs], 1)
+    tol = 32 * np.finfo(np.float64).eps * max(float(np.abs(outputs).max(initial=0)), 1e-290)
+    nothing = np.empty((0, 2, 2)), np.empty((0, 2), np.int64), np.empty(0, np.int64)
+    count = face_boundary(offsets, loops, xy, outputs, tol, *nothing)
+    segments, classes = np.empty((count, 2, 2)), np.empty((count, 2), np.int64)
+    faces = np.empty(count, np.int64)
+    face_boundary(offsets, loops, xy, outputs, tol, segments, classes, faces)
+    # edges of regions that lie on the boundary: two outputs tie at both of their ends
+    tied = (outputs >= outputs.max(1, keepdims=True) - tol).sum(1) > 1
+    edges = np.nonzero(tied[ends[:, 0]] & tied[ends[:, 1]])[0]
+    winner = np.empty((len(edges), 2), np.int64)
+    side_winner(offsets, loops, outputs, ends, sides, edges, tol, winner)
+    real = (winner[:, 0] >= 0) & (winner[:, 0] != winner[:, 1])
+    segments = np.concatenate([segments, xy[ends[edges[real]]]])
+    classes = np.concatenate([classes, np.sort(winner[real], 1)])
+    return segments, classes, np.concatenate([faces, np.full(real.sum(), -1)])

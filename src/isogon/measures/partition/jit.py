@@ -1,0 +1,92 @@
+"""Compiled kernels with a disk cache that can't do harm.
+
+numba caches compiled functions as pickles. Isogon keeps them in a private folder of its own
+(`context.cache_root()/numba`), and uses no cache where that folder can't be written or belongs
+to someone else; a damaged or unwritable cache file only means that a kernel compiles again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+from isogon.context import cache_root
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+kernels: list[Any] = []  # every compiled kernel, for `compiled` and the tests
+
+
+def kernel(function: F) -> F:
+    """Compile a function of flat arrays on first use; cached on disk where that is safe."""
+    folder = _folder()
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    if folder is not None:
+        held = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(folder)
+        try:
+            dispatcher.enable_caching()
+            dispatcher._cache = _Cautious(dispatcher._cache)
+        except Exception:  # numba found the folder unusable after all: stay uncached
+            dispatcher._cache = numba.core.caching.NullCache()
+        finally:
+            numba.config.CACHE_DIR = held
+    kernels.append(dispatcher)
+    return dispatcher
+
+
+def inline(function: F) -> F:
+    """A small helper that is compiled into the kernels that call it."""
+    return numba.njit(nogil=True, error_model="numpy", inline="never")(function)
+
+
+def compiled() -> bool:
+    """Whether every kernel has been compiled or read from the cache in this process."""
+    return all(k.signatures for k in kernels)
+
+
+@cache
+def _folder() -> Path | None:
+    """The private folder of the cache; None where there is none to be had."""
+    try:
+        folder = cache_root() / "numba"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = folder.stat()
+        mine = not hasattr(os, "getuid") or facts.st_uid == os.getuid()
+        if not mine or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return None  # others could plant a pickle there
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0" * 4096)
+            probe.flush()
+        return folder
+    except OSError:
+        return None
+
+
+class _Cautious:
+    """A numba cache whose failures are misses."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def load_overload(self, *arguments: Any) -> Any:
+        try:
+            return self._inner.load_overload(*arguments)
+        except Exception:  # truncated, stale, written by another version
+            return None
+
+    def save_overload(self, *arguments: Any) -> None:
+        try:
+            self._inner.save_overload(*arguments)
+        except Exception:  # full disk, read-only: the kernel in memory is as good
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)

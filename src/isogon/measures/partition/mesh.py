@@ -1,0 +1,247 @@
+"""The planar subdivision: shared vertices and edges, counter-clockwise faces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.measures.partition import edges as ek
+from isogon.measures.partition.chords import count_meetings, find_chords, keep_chords
+from isogon.measures.partition.faces import Chords, Cut, Made, Stack, Work, split_faces
+
+INDEX = np.int32
+
+
+@dataclass(eq=False)
+class Functions:
+    """Cut functions of a site: which columns they read and what they stand for.
+
+    Function f is `z[:, column[f]] - z[:, other[f]] - offset[f]`; `unit[f]` is its unit.
+    """
+
+    column: np.ndarray
+    other: np.ndarray
+    offset: np.ndarray
+    unit: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+
+@dataclass(eq=False)
+class Mesh:
+    """Vertices `xy [V, 2]`, edges `ends [E, 2]`, faces as loops of half-edges (CSR).
+
+    `loops[h]` is a vertex, `borders[h]` the edge from it to the next vertex of the face.
+    `site[e]`, `unit[e]` say which cut made an edge (-1: the domain's border). `live` are the
+    network's tensors at the vertices, `[V, ...]`: on each face and edge they are affine, so a
+    new vertex gets the interpolation of the two vertices between which it was made.
+    """
+
+    xy: np.ndarray
+    ends: np.ndarray
+    site: np.ndarray
+    unit: np.ndarray
+    offsets: np.ndarray
+    loops: np.ndarray
+    borders: np.ndarray
+    live: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of_polygon(cls, corners: np.ndarray) -> Mesh:
+        """One face."""
+        k = len(corners)
+        ring = np.arange(k, dtype=INDEX)
+        return cls(
+            xy=corners.copy(),
+            ends=np.stack([ring, np.roll(ring, -1)], 1),
+            site=np.full(k, -1, INDEX),
+            unit=np.full(k, -1, INDEX),
+            offsets=np.array([0, k]),
+            loops=ring.copy(),
+            borders=ring.copy(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def add_vertices(self, source: np.ndarray, ratio: np.ndarray) -> None:
+        """Append vertices at `(1 - ratio) source[:, 0] + ratio source[:, 1]`."""
+        if len(ratio) == 0:
+            return
+        a, b = self.xy[source[:, 0]], self.xy[source[:, 1]]
+        self.xy = np.concatenate([self.xy, a + ratio[:, None] * (b - a)])
+        p, q = torch.from_numpy(source[:, 0].copy()), torch.from_numpy(source[:, 1].copy())
+        t = torch.from_numpy(ratio)
+        for name, held in self.live.items():
+            self.live[name] = extend(held, p, q, t)
+
+    def sides(self) -> np.ndarray:
+        """Left and right face of every edge, `[E, 2]`; -1 outside."""
+        sides = np.empty((len(self.ends), 2), INDEX)
+        ek.edge_sides(self.offsets, self.loops, self.borders, self.ends, sides)
+        return sides
+
+
+def extend(held: Tensor, p: Tensor, q: Tensor, t: Tensor) -> Tensor:
+    """Append the interpolated rows `(1 - t) held[p] + t held[q]`."""
+    n, m = len(held), len(t)
+    grown = torch.empty((n + m, *held.shape[1:]), dtype=held.dtype)
+    grown[:n] = held
+    row = max(held[0].numel(), 1)
+    step = max(1, (16 << 20) // (8 * row))
+    for low in range(0, m, step):
+        part = slice(low, low + step)
+        weight = t[part].reshape(-1, *[1] * (held.ndim - 1))
+        torch.lerp(held[p[part]], held[q[part]], weight, out=grown[n + low : n + low + len(weight)])
+    return grown
+
+
+def cut_edges(
+    mesh: Mesh, z: np.ndarray, functions: Functions, tol: float, first: np.ndarray, which: np.ndarray
+) -> np.ndarray:
+    """Put the vertices of all crossings on the mesh's edges and loops; returns z extended."""
+    count, vertex = len(mesh.ends), len(mesh.xy)
+    chain = np.empty(count + 1, np.int64)
+    source, ratio = np.empty((len(which), 2), np.int64), np.empty(len(which))
+    f = functions
+    made = ek.cut_edges(
+        mesh.ends, z, f.column, f.other, f.offset, tol, first, which, source, ratio, chain
+    )
+    if made == 0:
+        return z
+    source, ratio = source[:made], ratio[:made]
+    per_face = np.diff(chain)[mesh.borders]
+    size = len(mesh.loops) + int(per_face.sum())
+    offsets = np.empty_like(mesh.offsets)
+    loops, borders = np.empty(size, INDEX), np.empty(size, INDEX)
+    ek.divide_loops(
+        mesh.offsets, mesh.loops, mesh.borders, mesh.ends, chain, vertex, count,
+        offsets, loops, borders,
+    )  # fmt: skip
+    mesh.ends = np.concatenate([mesh.ends, np.empty((made, 2), INDEX)])
+    mesh.site = np.concatenate([mesh.site, np.empty(made, INDEX)])
+    mesh.unit = np.concatenate([mesh.unit, np.empty(made, INDEX)])
+    ek.divide_edges(mesh.ends, mesh.site, mesh.unit, chain, vertex, count)
+    mesh.offsets, mesh.loops, mesh.borders = offsets, loops, borders
+    mesh.add_vertices(source, ratio)
+    return extend_rows(z, source, ratio)
+
+
+def extend_rows(z: np.ndarray, source: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """`extend` for the table of cut values."""
+    p, q = torch.from_numpy(source[:, 0].copy()), torch.from_numpy(source[:, 1].copy())
+    return extend(torch.from_numpy(z), p, q, torch.from_numpy(ratio)).numpy()
+
+
+def cut_faces(
+    mesh: Mesh,
+    z: np.ndarray,
+    functions: Functions,
+    tol: float,
+    site: int,
+    first: np.ndarray,
+    which: np.ndarray,
+    limit: int,
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Split every face along its functions' chords, up to about `limit` faces.
+
+    Args:
+        mesh: With all crossings on its edges (`cut_edges`).
+        z: Values `[V, columns]` at its vertices.
+        functions: The cut functions.
+        tol: Values up to this size are zero.
+        site: Number of the site, for the new edges.
+        first: `[F + 1]` CSR offsets: the functions of each face ...
+        which: ... and their numbers.
+        limit: Faces to stop at.
+
+    Returns:
+        z extended to the new vertices, the parent of every face, whether all cuts were made.
+    """
+    start, end = np.empty(len(which), np.int64), np.empty(len(which), np.int64)
+    f = functions
+    find_chords(
+        mesh.offsets, mesh.loops, first, which, z, f.column, f.other, f.offset, tol, start, end
+    )
+    kept = np.empty(len(first), np.int64)
+    total = keep_chords(first, start, end, which, kept)
+    meetings = np.empty(len(mesh), np.int64)
+    allowed = count_meetings(kept, start, end, limit, meetings)
+    complete = allowed == total
+    if not complete:
+        kept = np.minimum(kept, allowed)
+        count_meetings(kept, start, end, np.iinfo(np.int64).max, meetings)
+    k = np.diff(kept)
+    function = which[:allowed]
+    slack = 1.0
+    while True:
+        made, stack, work = _room(mesh, k, meetings, slack)
+        chords = Chords(
+            kept, start, end, function, np.empty(allowed, np.int64), np.empty(allowed, np.int64)
+        )
+        cut = Cut(z, f.column, f.other, f.offset, tol)
+        failed = split_faces(
+            mesh.offsets, mesh.loops, mesh.borders, chords, cut, made, stack, work, len(mesh.ends)
+        )
+        if failed < 0:
+            break
+        slack *= 2
+    n_vertex, n_edge, n_face, n_half = (int(c) for c in made.count)
+    unit = f.unit[made.function[:n_edge]]
+    mesh.ends = np.concatenate([mesh.ends, made.ends[:n_edge]])
+    mesh.site = np.concatenate([mesh.site, np.full(n_edge, site, INDEX)])
+    mesh.unit = np.concatenate([mesh.unit, unit.astype(INDEX)])
+    mesh.offsets = made.offsets[: n_face + 1].copy()
+    mesh.loops, mesh.borders = made.loops[:n_half], made.borders[:n_half]
+    source, ratio = made.source[:n_vertex], made.ratio[:n_vertex]
+    mesh.add_vertices(source, ratio)
+    return extend_rows(z, source, ratio), made.parent[:n_face], complete
+
+
+def _room(
+    mesh: Mesh, k: np.ndarray, meetings: np.ndarray, slack: float
+) -> tuple[Made, Stack, Work]:
+    """Arrays as large as the counts of chords and of their crossings say."""
+
+    def grown(n: float) -> int:
+        return int(slack * n) + int(64 * (slack - 1))
+
+    cut = int(k.sum()), int(meetings.sum())
+    sizes = np.diff(mesh.offsets)
+    pieces = k + 2 * meetings
+    vertices, edges = grown(cut[1]), grown(cut[0] + 2 * cut[1])
+    faces = grown(len(mesh) + cut[0] + cut[1]) + 3
+    # the splitting of one face needs some elbow room beyond what stays of it
+    widest = int((2 * sizes + 4 * pieces).max(initial=0)) + 16
+    halves = grown(len(mesh.loops) + 2 * (cut[0] + 2 * cut[1])) + widest
+    most = int(pieces.max(initial=0)) + 8
+    i64 = np.int64
+    made = Made(
+        np.empty((vertices + int(k.max(initial=0)), 2), i64),
+        np.empty(vertices + int(k.max(initial=0))),
+        np.empty((edges + int(k.max(initial=0)) + 1, 2), INDEX),
+        np.empty(edges + int(k.max(initial=0)) + 1, i64),
+        np.zeros(faces + 1, i64),
+        np.empty(halves, INDEX),
+        np.empty(halves, INDEX),
+        np.empty(faces, INDEX),
+        np.zeros(4, i64),
+    )
+    room = int(slack * 2 * widest)
+    chords = int(slack * (2 * most + 8))
+    deep = int(slack * (most + 8))
+    stack = Stack(
+        np.empty(room, INDEX), np.empty(room, INDEX), np.empty(chords, i64), np.empty(chords, i64),
+        np.empty(chords, i64), np.empty(chords), np.empty(chords), np.empty((deep, 4), i64),
+    )  # fmt: skip
+    work = Work(
+        np.empty(room, INDEX), np.empty(room, INDEX), np.empty(most, i64), np.empty(most, i64),
+        np.empty(most, i64), np.empty(most), np.empty(most), np.empty(most, i64),
+        np.empty(most, i64), np.empty(most), np.empty(most, i64), np.empty(most + 2, i64),
+        np.empty(most, i64), np.empty(most, i64),
+    )  # fmt: skip
+    return made, stack, work
