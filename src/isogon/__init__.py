@@ -20,6 +20,9 @@ _API = {
     "group": "isogon.actions",
     "sites": "isogon.nets.sites",
     "fit": "isogon.training",
+    # partition
+    "Slice": "isogon.measures.partition",
+    "partition": "isogon.measures.partition",
     # data manifold
     "data_matrix": "isogon.measures.fisher",
     "walk": "isogon.measures.paths",

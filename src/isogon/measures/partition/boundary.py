@@ -85,7 +85,7 @@ def clip(values, n, i, j, list_, count, at, ratio, interval):
     k2, m2 = (k + 1) % n, (m + 1) % n
     for r in range(count):
         c = list_[r]
-        if c == i or c == j:
+        if c == i or c == j:  # noqa: SIM109 (a tuple is slow in a kernel)
             continue
         p = (1 - ratio[0]) * (values[k, i] - values[k, c]) + ratio[0] * (
             values[k2, i] - values[k2, c]

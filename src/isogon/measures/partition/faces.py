@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-import numpy as np
-
 from isogon.measures.partition.edges import sort_by, value
 from isogon.measures.partition.jit import inline, kernel
 

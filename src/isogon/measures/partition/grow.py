@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,35 +10,10 @@ from isogon.context import Progress
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.measures.partition import edges as ek
 from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
+from isogon.measures.partition.patterns import SitePattern
 
 EPS = np.finfo(np.float64).eps
 ROUNDING = 32.0  # zero means: within this many eps of the largest value at the site
-
-
-@dataclass(eq=False)
-class SiteCut:
-    """What a site did to the mesh.
-
-    Attributes:
-        site: Its name.
-        functions: The cut functions that have both signs somewhere.
-        rank: Which knot of its unit a function is, `[f]` (kinks).
-        base: Piece of each unit, `[units]`, where it is the same everywhere; for the others,
-            the number of knots passed everywhere.
-        bits: `[F, words]` pattern bits of the faces as they were after this site.
-        parent: Face before this site that each face after it came from.
-        tol: Values up to this size counted as zero.
-        conflicts: Faces whose vertices showed both signs of a function within rounding.
-    """
-
-    site: str
-    functions: Functions
-    rank: np.ndarray
-    base: np.ndarray
-    bits: np.ndarray
-    parent: np.ndarray
-    tol: float
-    conflicts: int = 0
 
 
 def tolerance(low: Tensor, high: Tensor) -> float:
@@ -54,25 +27,24 @@ def tolerance(low: Tensor, high: Tensor) -> float:
 
 def kink_functions(
     stage: Kink, flat: Tensor, sample: torch.Size
-) -> tuple[Functions, np.ndarray, np.ndarray, float]:
+) -> tuple[Functions, np.ndarray, float]:
     """The (unit, knot) pairs with both signs at the vertices, and the pieces of the others."""
     low, high = torch.aminmax(flat, dim=0)
     tol = tolerance(low, high)
     units = flat.shape[1]
     base = torch.zeros(units, dtype=torch.int16)
-    unit, offset, rank = [], [], []
-    for k, knot in enumerate(stage.knots):
+    unit, offset = [], []
+    for knot in stage.knots:
         level = knot.expand(sample).reshape(-1)
         base += (low - level >= -tol) & (high - level > tol)
         varying = torch.nonzero((low - level < -tol) & (high - level > tol))[:, 0]
         unit.append(varying)
         offset.append(level[varying])
-        rank.append(torch.full_like(varying, k))
     units_cut = torch.cat(unit).numpy()
     functions = Functions(
         units_cut, np.full(len(units_cut), -1), torch.cat(offset).numpy(), units_cut
     )
-    return functions, torch.cat(rank).numpy(), base.numpy(), tol
+    return functions, base.numpy(), tol
 
 
 def table(flat: Tensor, functions: Functions) -> np.ndarray:
@@ -81,9 +53,7 @@ def table(flat: Tensor, functions: Functions) -> np.ndarray:
     if len(used) > 0.75 * flat.shape[1]:
         return flat.numpy()
     functions.column = np.searchsorted(used, functions.column)
-    functions.other = np.where(
-        functions.other >= 0, np.searchsorted(used, functions.other), -1
-    )
+    functions.other = np.where(functions.other >= 0, np.searchsorted(used, functions.other), -1)
     return flat[:, torch.from_numpy(used)].numpy()
 
 
@@ -105,16 +75,15 @@ def listed(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.n
     return first, entries
 
 
-def cut_kink(mesh: Mesh, stage: Kink, site: int, limit: int) -> tuple[SiteCut, bool]:
+def cut_kink(mesh: Mesh, stage: Kink, site: int, limit: int) -> tuple[SitePattern, bool]:
     """Cut the mesh along the knots of every unit of a kink."""
     held = mesh.live[stage.inputs[0]]
     flat = held.reshape(len(held), -1)
-    functions, rank, base, tol = kink_functions(stage, flat, held.shape[1:])
-    complete = True
+    functions, base, tol = kink_functions(stage, flat, held.shape[1:])
     parent = np.arange(len(mesh), dtype=INDEX)
     if len(functions) == 0:
         empty = np.zeros((len(mesh), 0), np.uint64)
-        return SiteCut(stage.site, functions, rank, base, empty, parent, tol), True
+        return SitePattern(stage.site, "kink", base, functions.unit, empty, parent, tol), True
     z = table(flat, functions)
     signs = masks(z, functions, tol)
     by_face = listed(ek.face_functions, len(mesh), mesh.offsets, mesh.loops, *signs)
@@ -127,7 +96,7 @@ def cut_kink(mesh: Mesh, stage: Kink, site: int, limit: int) -> tuple[SiteCut, b
     conflicts = ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits)
     if conflicts and complete:
         settle(mesh, z, functions, mixed, bits)
-    return SiteCut(stage.site, functions, rank, base, bits, parent, tol, conflicts), complete
+    return SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol), complete
 
 
 def settle(
@@ -151,7 +120,7 @@ def settle(
 @torch.no_grad()
 def grow(
     program: Program, start: Tensor, corners: np.ndarray, limit: int, progress: Progress
-) -> tuple[Mesh, list[SiteCut], bool]:
+) -> tuple[Mesh, list[SitePattern], bool]:
     """Partition a polygon: `start` are the network's inputs at its corners.
 
     Returns the mesh, with the network's output at its vertices as the only live tensor, the
@@ -159,7 +128,7 @@ def grow(
     """
     mesh = Mesh.of_polygon(corners)
     mesh.live[program.input] = start
-    cuts: list[SiteCut] = []
+    cuts: list[SitePattern] = []
     complete = True
     chunk = program.chunk()
     total = len(program.cuts)

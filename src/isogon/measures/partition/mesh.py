@@ -101,7 +101,12 @@ def extend(held: Tensor, p: Tensor, q: Tensor, t: Tensor) -> Tensor:
 
 
 def cut_edges(
-    mesh: Mesh, z: np.ndarray, functions: Functions, tol: float, first: np.ndarray, which: np.ndarray
+    mesh: Mesh,
+    z: np.ndarray,
+    functions: Functions,
+    tol: float,
+    first: np.ndarray,
+    which: np.ndarray,
 ) -> np.ndarray:
     """Put the vertices of all crossings on the mesh's edges and loops; returns z extended."""
     count, vertex = len(mesh.ends), len(mesh.xy)

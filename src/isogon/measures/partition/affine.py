@@ -1,0 +1,79 @@
+"""A program restricted to given linear pieces: values and slice gradients, region by region."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.cpwl.program import Kink, Max, Program
+from isogon.measures.partition.patterns import Patterns
+from isogon.measures.partition.slices import Slice
+
+
+def pieces_of(patterns: Patterns, faces: np.ndarray) -> dict[str, Tensor]:
+    """Site -> `[n, units]` linear pieces (kink) or winners (max) of regions."""
+    rows = patterns.ancestors(faces)
+    return {
+        s.site: torch.from_numpy(s.rows(at).astype(np.int16))
+        for s, at in zip(patterns.sites, rows, strict=True)
+    }
+
+
+@torch.no_grad()
+def linearized(
+    program: Program, x: Tensor, directions: Tensor, pieces: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Value and derivatives of the affine map that the network is on given linear pieces.
+
+    Args:
+        program: The network.
+        x: `[n, *shape]`: where each map is evaluated (anywhere, also outside its region).
+        directions: `[2, *shape]` directions of input space.
+        pieces: Site -> `[n, units]`.
+
+    Returns:
+        Values `[n, C]` and derivatives `[2, n, C]` along the directions.
+    """
+    n = len(x)
+    first = directions[0].expand(x.shape)
+    values: dict[str, tuple[Tensor, Tensor]] = {
+        program.input: (x, torch.cat([first, directions[1].expand(x.shape)]))
+    }
+    for i, stage in enumerate(program.stages):
+        v = [values[name][0] for name in stage.inputs]
+        d = [values[name][1] for name in stage.inputs]
+        if isinstance(stage, Kink):
+            piece = pieces[stage.site].reshape(v[0].shape)
+            both = torch.cat([piece, piece]).reshape(d[0].shape)
+            values[stage.output] = stage.on_piece(v[0], piece), d[0] * stage.slope(both)
+        elif isinstance(stage, Max):
+            winner = pieces[stage.site]
+            values[stage.output] = (
+                stage.choose(winner, *v),
+                stage.choose(torch.cat([winner, winner]), *d),
+            )
+        else:
+            values[stage.output] = stage(*v), stage.linear(*d)
+        for name in program.dead_after(i):
+            del values[name]
+    value, slope = values[program.output]
+    return value.reshape(n, -1), slope.reshape(2, n, -1)
+
+
+def affine_maps(
+    program: Program, plane: Slice, patterns: Patterns, faces: np.ndarray, at: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Output values at slice coordinates `at [n, 2]` and gradients `[n, C, 2]` of regions."""
+    directions = torch.from_numpy(plane.basis.T.copy()).reshape(2, *program.shape)
+    step = max(1, program.chunk() // 4)
+    values, slopes = [], []
+    for low in range(0, len(faces), step):
+        part = slice(low, low + step)
+        x = plane.embed(at[part]).reshape(-1, *program.shape)
+        v, d = linearized(program, x, directions, pieces_of(patterns, faces[part]))
+        values.append(v.numpy())
+        slopes.append(d.permute(1, 2, 0).numpy())
+    if not values:
+        return np.zeros((0, 1)), np.zeros((0, 1, 2))
+    return np.concatenate(values), np.concatenate(slopes)

@@ -1,0 +1,96 @@
+"""The measure: `partition(model, plane)`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import Module
+
+from isogon import context
+from isogon.cpwl.program import Program
+from isogon.errors import DataError, ModelError, OptionError
+from isogon.measures.partition.grow import grow
+from isogon.measures.partition.jit import compiled
+from isogon.measures.partition.reading import Partition
+from isogon.measures.partition.slices import Slice
+from isogon.registry import measure
+
+UNLIMITED = 1 << 40
+
+
+@measure(cite=("humayun2023", "berzins2023"), cost=4.0)
+def partition(
+    model: Module,
+    plane: Slice,
+    *,
+    max_regions: int | None = None,
+    progress: context.Progress | None = None,
+) -> Partition:
+    """The exact linear regions and decision boundary of a network on a slice.
+
+    A continuous piecewise-linear network is affine on each region of a polygonal partition of
+    the slice: the maximal sets with one activation pattern. They are found in float64 by
+    cutting one planar mesh, with shared vertices and edges, along the zero lines of every
+    unit, site after site; no point is sampled. `Partition.certify` checks the result against
+    the network.
+
+    Args:
+        model: Any network of piecewise-linear operations (also with skips, max-pooling,
+            several kinds of activation); evaluated in float64, left as it was.
+        plane: A `Slice`.
+        max_regions: Stop at about this many regions; the result is then marked incomplete.
+        progress: Called with (sites done, sites, what); default: the context's.
+
+    Returns:
+        A `Partition`.
+
+    Raises:
+        UnsupportedOp: The network is not continuous piecewise linear.
+        DataError: The slice does not fit the network's input.
+        OptionError: `max_regions` is not positive.
+    """
+    if max_regions is not None and max_regions < 1:
+        raise OptionError("no room for a region", got=max_regions, expected="max_regions >= 1")
+    report = progress or context.progress()
+    program, plane = lowered(model, plane)
+    if not compiled():
+        report(0, None, "compiling the kernels (once; cached on disk)")
+    start = plane.embed(plane.corners).reshape(-1, *program.shape)
+    mesh, sites, complete = grow(program, start, plane.corners, max_regions or UNLIMITED, report)
+    return Partition.of(mesh, sites, program, plane, complete=complete)
+
+
+def lowered(model: Any, plane: Slice) -> tuple[Program, Slice]:
+    """The program of a model (or a program itself) and the slice in its input's shape."""
+    if isinstance(model, Program):
+        size = int(torch.Size(model.shape).numel())
+        if size != len(plane.origin):
+            raise DataError(
+                "the slice does not fit the network's input",
+                got=f"inputs of {len(plane.origin)} numbers, shape {list(plane.shape)}",
+                expected=f"shape {list(model.shape)}",
+            )
+        return model, plane.with_shape(model.shape)
+    from isogon.cpwl.lower import lower
+    from isogon.nets import calculus
+
+    calculus.check_finite(model)
+    shapes = [plane.shape]
+    while len(shapes[-1]) > 1 and shapes[-1][0] == 1:  # given with a sample axis
+        shapes.append(shapes[-1][1:])
+    failure: Exception | None = None
+    for shape in shapes:
+        example = calculus.cast(plane.embed(plane.corners[:2]).reshape(2, *shape), model)
+        try:
+            with torch.no_grad(), calculus.preserved(model):
+                model(example)
+        except (RuntimeError, ValueError, TypeError) as error:
+            failure = failure or error
+            continue
+        return lower(model, example), plane.with_shape(shape)
+    raise ModelError(
+        f"the network does not take the slice's points ({failure})",
+        got=f"inputs of shape {list(plane.shape)}",
+        expected="a slice through inputs of the network, without the sample axis",
+    ) from failure

@@ -1,0 +1,351 @@
+"""`Partition`: the linear regions of a network on a slice."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from isogon.errors import ModelError, OptionError
+from isogon.measures.partition import boundary as edge_of_classes
+from isogon.measures.partition import geometry
+from isogon.measures.partition.affine import affine_maps
+from isogon.measures.partition.certify import Certificate, certify
+from isogon.measures.partition.mesh import INDEX
+from isogon.measures.partition.patterns import Patterns, SitePattern
+from isogon.measures.partition.slices import Slice
+from isogon.readings import Reading
+
+ROWS = 200_000  # regions that a printed summary computes a table for
+
+
+class Partition(Reading):
+    """The linear regions of a continuous piecewise-linear network on a slice.
+
+    A region is a maximal set with one activation pattern (linear piece of every kink, set of
+    the largest entries of every maximum) and with an inside. Coordinates are those of the slice.
+
+    Attributes:
+        vertices: `[V, 2]` float64.
+        edges: `[E, 2]` vertices of each edge.
+        edge_faces: `[E, 2]` regions on its left and right, -1 outside the slice.
+        edge_site: `[E]` index into `sites` of the site that cuts there, -1: the slice's border.
+        edge_unit: `[E]` the unit of that site (row-major), -1 on the border.
+        face_offsets: `[R + 1]`: region i's edges are `face_edges[face_offsets[i]:...[i + 1]]`,
+            counter-clockwise, and `face_vertices` likewise.
+        area: `[R]`.
+        label: `[R]` largest output at the centroid (one output: whether it is positive).
+        boundary: `[B, 2, 2]` exact segments of the decision boundary (one output: zero set).
+        boundary_classes: `[B, 2]` the two classes on its sides, ascending.
+    """
+
+    row = "region"
+
+    @classmethod
+    def of(cls, mesh, sites: list[SitePattern], program, plane: Slice, **facts: Any) -> Partition:
+        """From a finished mesh, whose live tensor is the network's output at the vertices."""
+        (outputs,) = mesh.live.values()
+        arrays = {
+            "vertices": mesh.xy,
+            "edges": mesh.ends,
+            "edge_site": mesh.site,
+            "edge_unit": mesh.unit,
+            "face_offsets": mesh.offsets,
+            "face_edges": mesh.borders,
+            "face_vertices": mesh.loops,
+            "outputs": outputs.reshape(len(outputs), -1).numpy(),
+            "slice_origin": plane.origin,
+            "slice_basis": plane.basis,
+            "slice_corners": plane.corners,
+            "slice_marks": plane.marks,
+        }
+        for i, site in enumerate(sites):
+            for name in ("base", "unit", "bits", "parent"):
+                arrays[f"site{i}_{name}"] = getattr(site, name)
+        meta = {
+            "sites": [s.site for s in sites],
+            "kinds": [s.kind for s in sites],
+            "tolerances": [s.tol for s in sites],
+            "shape": list(plane.shape),
+            **facts,
+        }
+        complete = bool(facts.pop("complete", True))
+        meta.pop("complete", None)
+        found = cls("partition", arrays=arrays, meta=meta, complete=complete)
+        found.program = program
+        return found
+
+    program: Any = None
+
+    # -- what was measured -------------------------------------------------------------------
+
+    vertices = property(lambda self: self.arrays["vertices"])
+    edges = property(lambda self: self.arrays["edges"])
+    edge_site = property(lambda self: self.arrays["edge_site"])
+    edge_unit = property(lambda self: self.arrays["edge_unit"])
+    face_offsets = property(lambda self: self.arrays["face_offsets"])
+    face_edges = property(lambda self: self.arrays["face_edges"])
+    face_vertices = property(lambda self: self.arrays["face_vertices"])
+    outputs = property(lambda self: self.arrays["outputs"], doc="`[V, C]` at the vertices.")
+    sites = property(lambda self: self.meta["sites"], doc="Names of the sites, in order.")
+
+    def __len__(self) -> int:
+        return len(self.arrays["face_offsets"]) - 1
+
+    @cached_property
+    def plane(self) -> Slice:
+        """The slice."""
+        a = self.arrays
+        return Slice(
+            a["slice_origin"], a["slice_basis"], a["slice_corners"], tuple(self.meta["shape"]),
+            a["slice_marks"],
+        )  # fmt: skip
+
+    @cached_property
+    def patterns(self) -> Patterns:
+        """The activation patterns of all regions."""
+        facts = zip(self.meta["sites"], self.meta["kinds"], self.meta["tolerances"], strict=True)
+        a = self.arrays
+        return Patterns(
+            [
+                SitePattern(name, kind, a[f"site{i}_base"], a[f"site{i}_unit"],
+                            a[f"site{i}_bits"], a[f"site{i}_parent"], tol)
+                for i, (name, kind, tol) in enumerate(facts)
+            ]
+        )  # fmt: skip
+
+    @cached_property
+    def edge_faces(self) -> np.ndarray:
+        """`[E, 2]` regions left and right of every edge, -1 outside."""
+        sides = np.empty((len(self.edges), 2), INDEX)
+        from isogon.measures.partition.edges import edge_sides
+
+        edge_sides(self.face_offsets, self.face_vertices, self.face_edges, self.edges, sides)
+        return sides
+
+    @cached_property
+    def _means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        n = len(self)
+        area, centroid = np.empty(n), np.empty((n, 2))
+        center = np.empty((n, self.outputs.shape[1]))
+        geometry.face_means(
+            self.face_offsets, self.face_vertices, self.vertices, self.outputs,
+            area, centroid, center,
+        )  # fmt: skip
+        return area, centroid, center
+
+    @property
+    def area(self) -> np.ndarray:
+        """`[R]` areas, in squared units of the slice's coordinates."""
+        return self._means[0]
+
+    @property
+    def centroid(self) -> np.ndarray:
+        """`[R, 2]` centroids."""
+        return self._means[1]
+
+    @cached_property
+    def label(self) -> np.ndarray:
+        """`[R]` class of the largest output at the centroid; one output: 1 where positive."""
+        center = self._means[2]
+        return (center[:, 0] > 0).astype(np.int64) if center.shape[1] == 1 else center.argmax(1)
+
+    @cached_property
+    def _boundary(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return edge_of_classes.argmax_boundary(
+            self.face_offsets, self.face_vertices, self.vertices, self.outputs,
+            self.edges, self.edge_faces,
+        )  # fmt: skip
+
+    @property
+    def boundary(self) -> np.ndarray:
+        """`[B, 2, 2]` segments where the two largest outputs are equal (one output: zero)."""
+        return self._boundary[0]
+
+    @property
+    def boundary_classes(self) -> np.ndarray:
+        """`[B, 2]` the two classes that meet on each segment."""
+        return self._boundary[1]
+
+    @property
+    def boundary_region(self) -> np.ndarray:
+        """`[B]` the region that a segment crosses, -1 where it runs along an edge."""
+        return self._boundary[2]
+
+    def polygon(self, i: int) -> np.ndarray:
+        """`[k, 2]` corners of region i, counter-clockwise."""
+        i = self._index(i)
+        return self.vertices[self.face_vertices[self.face_offsets[i] : self.face_offsets[i + 1]]]
+
+    def pattern(self, i: int) -> dict[str, np.ndarray]:
+        """Activation pattern of region i: site -> `[units]`.
+
+        For a kink the index of the linear piece (ReLU: 0 off, 1 on), for a maximum the position
+        of the (first) largest entry.
+        """
+        return self.patterns.of(self._index(i))
+
+    def affine(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The map of region i in slice coordinates: output = A c + b, `A [C, 2]`, `b [C]`.
+
+        Computed from the region's pattern (so it is right for the smallest regions too).
+        """
+        i = self._index(i)
+        at = self.centroid[[i]]
+        if self.program is None:
+            return self._fitted(i)
+        value, slope = affine_maps(self.program, self.plane, self.patterns, np.array([i]), at)
+        return slope[0], value[0] - slope[0] @ at[0]
+
+    def _fitted(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        corners = self.face_vertices[self.face_offsets[i] : self.face_offsets[i + 1]]
+        xy, center = self.vertices[corners], self.centroid[i]
+        a = np.linalg.lstsq(xy - center, self.outputs[corners] - self._means[2][i], rcond=None)[0].T
+        return a, self._means[2][i] - a @ center
+
+    def gradients(self, regions: Any = None) -> np.ndarray:
+        """`[n, C, 2]` slopes of many regions (default: all)."""
+        faces = np.arange(len(self)) if regions is None else np.asarray(regions)
+        if self.program is None:
+            return np.stack([self._fitted(i)[0] for i in faces])
+        return affine_maps(self.program, self.plane, self.patterns, faces, self.centroid[faces])[1]
+
+    def edge_units(self, edges: Any) -> list[np.ndarray]:
+        """All that changes across edges: per site `[m, 2]` pairs (position in `edges`, unit).
+
+        `edge_site`, `edge_unit` name one of them; several units share an edge where their lines
+        coincide, or where one's change switches others.
+        """
+        edges = np.asarray(edges)
+        left, right = self.edge_faces[edges].T
+        inner = np.nonzero((left >= 0) & (right >= 0))[0]
+        found = self.patterns.differences(left[inner], right[inner])
+        for pairs in found:
+            pairs[:, 0] = inner[pairs[:, 0]]
+        return found
+
+    # -- queries -----------------------------------------------------------------------------
+
+    def locate(self, points: Any) -> np.ndarray:
+        """Index of the region that holds each point `[N, 2]` of the slice; -1 outside."""
+        points = np.atleast_2d(np.asarray(points, np.float64))
+        starts = self._grid(points)
+        found = np.empty(len(points), np.int64)
+        geometry.walk_to(
+            self.face_offsets, self.face_vertices, self.face_edges, self.edges, self.edge_faces,
+            self.vertices, points, starts, found,
+        )  # fmt: skip
+        return found
+
+    def _grid(self, points: np.ndarray) -> np.ndarray:
+        """A region near each point: the one whose centroid fell into the same or a near cell."""
+        low, high = self.vertices.min(0), self.vertices.max(0)
+        side = int(np.clip(np.sqrt(len(self)), 1, 1024))
+        scale = side / np.maximum(high - low, 1e-300)
+
+        def cell(xy: np.ndarray) -> np.ndarray:
+            ij = np.clip(((xy - low) * scale).astype(np.int64), 0, side - 1)
+            return ij[:, 0] * side + ij[:, 1]
+
+        grid = np.full(side * side, -1, np.int64)
+        order = np.argsort(self.area, kind="stable")
+        grid[cell(self.centroid[order])] = order  # the largest region of a cell wins
+        filled = np.maximum.accumulate(np.where(grid >= 0, np.arange(len(grid)), 0))
+        grid = grid[filled]
+        grid[grid < 0] = grid.max()
+        return grid[cell(points)]
+
+    def sample_boundary(
+        self, n: int, generator: torch.Generator | None = None, near: Any = None
+    ) -> np.ndarray:
+        """Points on the decision boundary, uniform by length, as slice coordinates `[n, 2]`.
+
+        Args:
+            n: How many.
+            generator: Source of randomness.
+            near: Inputs `[m, *shape]`: only the segments nearest to each of them are drawn from
+                (points on the boundary next to the data). Default: all of the boundary.
+
+        Raises:
+            OptionError: The slice holds no boundary.
+        """
+        segments = self.boundary
+        length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
+        if not length.sum() > 0:
+            raise OptionError(
+                "no decision boundary on this slice", got=f"labels {np.unique(self.label)}",
+                fix="Choose a slice through inputs of different classes.",
+            )  # fmt: skip
+        if near is not None:
+            marks = self.plane.project(near)
+            chosen = {int(np.argmin(distance_to(segments, p))) for p in marks}
+            mask = np.zeros(len(length))
+            mask[list(chosen)] = 1
+            length = length * mask
+        total = torch.rand(n, generator=generator, dtype=torch.float64).numpy() * length.sum()
+        at = np.minimum(np.searchsorted(np.cumsum(length), total, side="right"), len(length) - 1)
+        t = torch.rand(n, 1, generator=generator, dtype=torch.float64).numpy()
+        return segments[at, 0] + t * (segments[at, 1] - segments[at, 0])
+
+    def certify(self, points: int = 100_000, *, generator: Any = None) -> Certificate:
+        """Check the partition against the network itself (see `Certificate`).
+
+        Args:
+            points: Random points at which pattern and output are compared.
+            generator: Source of the points; default: seed 0.
+
+        Raises:
+            ModelError: The partition was read from disk and knows no network: `attach` it.
+        """
+        if self.program is None:
+            raise ModelError(
+                "a partition read from disk has no network to be checked against",
+                fix="Call partition.attach(model) first.",
+            )
+        return certify(self, points, generator)
+
+    def attach(self, model: Any) -> Partition:
+        """Give a partition that was read from disk its network again."""
+        from isogon.measures.partition.measure import lowered
+
+        self.program, _ = lowered(model, self.plane)
+        return self
+
+    def _index(self, i: int) -> int:
+        if not -len(self) <= i < len(self):
+            raise OptionError("no such region", got=i, expected=f"0..{len(self) - 1}")
+        return int(i) % len(self)
+
+    # -- tables ------------------------------------------------------------------------------
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per region: area, centroid, vertices, label, mean of each output."""
+        center = self._means[2]
+        columns = {
+            "region": np.arange(len(self)),
+            "area": self.area,
+            "x": self.centroid[:, 0],
+            "y": self.centroid[:, 1],
+            "vertices": np.diff(self.face_offsets),
+            "label": self.label,
+        }
+        if center.shape[1] <= 32:
+            columns |= {f"output_{c}": center[:, c] for c in range(center.shape[1])}
+        return pd.DataFrame(columns)
+
+    def __repr__(self) -> str:
+        state = "" if self.complete else " (incomplete)"
+        return (
+            f"Partition: {len(self)} regions{state}, {len(self.vertices)} vertices, "
+            f"{len(self.edges)} edges, {len(self.sites)} sites"
+        )
+
+
+def distance_to(segments: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Distance of a point to each segment `[B, 2, 2]`."""
+    a, d = segments[:, 0], segments[:, 1] - segments[:, 0]
+    t = np.clip(((point - a) * d).sum(1) / np.maximum((d * d).sum(1), 1e-300), 0, 1)
+    return np.linalg.norm(a + t[:, None] * d - point, axis=1)
