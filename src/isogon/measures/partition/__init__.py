@@ -6,5 +6,6 @@ from isogon.measures.partition.certify import Certificate
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.reading import Partition
 from isogon.measures.partition.slices import Slice
+from isogon.measures.partition.specs import nearest, parse_slice
 
-__all__ = ["Certificate", "Partition", "Slice", "partition"]
+__all__ = ["Certificate", "Partition", "Slice", "nearest", "parse_slice", "partition"]

@@ -1,0 +1,94 @@
+"""Slices by name: `through(mnist(test)[3], mnist(test)[7], mnist(test)[12])`, `box2d(...)`."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from isogon import registry
+from isogon.data import Batches, batches, points
+from isogon.errors import DataError
+from isogon.measures.partition.slices import Slice
+from isogon.registry import register
+from isogon.specs import Spec
+
+Where = Spec | str
+
+
+@register("noun", "Slice")
+def parse_slice(spec: str | Spec | Slice, *, like: Batches | None = None) -> Slice:
+    """A slice from its spec (a slice is returned as it is)."""
+    return spec if isinstance(spec, Slice) else registry.build("slice", spec)
+
+
+@register("slice", "through")
+def through(a: Where, b: Where, c: Where, *, margin: float = 0.3) -> Slice:
+    """The square around three inputs in the plane through them."""
+    return Slice.through(*(_one(p) for p in (a, b, c)), margin=margin)
+
+
+@register("slice", "anchors")
+def anchors(
+    x1: Where,
+    x2: Where | None = None,
+    x3: Where | None = None,
+    *,
+    radius: float,
+    seed: int = 0,
+) -> Slice:
+    """A square around one to three inputs; missing directions are random."""
+    generator = torch.Generator().manual_seed(seed)
+    given = [None if p is None else _one(p) for p in (x1, x2, x3)]
+    return Slice.anchors(*given, radius=radius, generator=generator)  # type: ignore[arg-type]
+
+
+@register("slice", "box2d")
+def box2d(low: tuple[float, float] = (-1.0, -1.0), high: tuple[float, float] = (1.0, 1.0)) -> Slice:
+    """A rectangle, for networks of two inputs."""
+    return Slice.box2d(low, high)
+
+
+@register("slice", "neighbours")
+def neighbours(data: Where, first: int, second: int, *, margin: float = 0.5) -> Slice:
+    """The plane through the two nearest inputs of two classes and the next one of the first."""
+    return nearest(batches(str(data)), first, second, margin=margin)
+
+
+def nearest(data: Batches, first: int, second: int, *, margin: float = 0.5) -> Slice:
+    """The plane through the nearest pair of two classes and one more input of the first class.
+
+    Args:
+        data: Labelled inputs.
+        first: Label of one class.
+        second: Label of the other.
+        margin: See `Slice.through`.
+
+    Raises:
+        DataError: Fewer than two inputs of the first class, or none of the second.
+    """
+    one, two = [], []
+    for x, y in data:
+        one.append(x[y == first])
+        two.append(x[y == second])
+    a, b = torch.cat(one), torch.cat(two)
+    if len(a) < 2 or len(b) < 1:
+        raise DataError(
+            "not enough inputs of the two classes",
+            got=f"{len(a)} of class {first}, {len(b)} of class {second}",
+            expected="two of the first, one of the second",
+        )
+    flat, other = a.flatten(1).double(), b.flatten(1).double()
+    rows = [torch.cdist(part, other) for part in flat.split(1024)]
+    distance = torch.cat(rows)
+    i, j = divmod(int(distance.argmin()), len(b))
+    order = (flat - other[j]).norm(dim=1).argsort().tolist()
+    third = next(k for k in itertools.chain(order) if k != i)
+    return Slice.through(a[i], b[j], a[third], margin=margin)
+
+
+def _one(spec: Where | Tensor) -> Tensor:
+    """One input without its sample axis."""
+    found = points(spec) if not isinstance(spec, Tensor) else spec
+    return found[0]
