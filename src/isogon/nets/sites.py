@@ -55,7 +55,17 @@ _NONLINEAR = tuple(
     for name in nn.modules.activation.__all__
     if name not in _NOT_NONLINEAR
 )
-_NONLINEAR_NAMES = ("relu", "gelu", "silu", "swish", "mish", "tanh", "sigmoid", "activation")
+_NONLINEAR_NAMES = (
+    "relu",
+    "gelu",
+    "silu",
+    "swish",
+    "mish",
+    "tanh",
+    "sigmoid",
+    "sine",
+    "activation",
+)
 
 
 def is_nonlinear(module: nn.Module) -> bool:

@@ -46,7 +46,7 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-@arch()
+@arch(cite="ahn2019")
 def mlp_bn(
     width: int = 256,
     bottleneck: int = 64,
@@ -59,7 +59,7 @@ def mlp_bn(
 ) -> nn.Sequential:
     """MLP of bottleneck blocks with batch-norm: ``width -> bottleneck -> width``, no kink between.
 
-    The published one is ``mlp_bn(4096, 1024)`` on CIFAR-10 [ahn2019]_.
+    The published one is ``mlp_bn(4096, 1024)`` on CIFAR-10 (Ahn et al. 2019).
 
     Args:
         width: Units of each hidden layer.
@@ -94,7 +94,7 @@ def mlp_bn(
     return net
 
 
-@arch()
+@arch(cite="gamba2022")
 def lenet(
     *, channels: int = 1, classes: int = 10, size: int | tuple[int, ...] = 28
 ) -> nn.Sequential:
@@ -176,7 +176,7 @@ def cnn(
     return nn.Sequential(layers)
 
 
-@arch()
+@arch(cite="grementieri2022")
 def small_cnn(
     *,
     channels: int = 1,
@@ -186,7 +186,7 @@ def small_cnn(
 ) -> nn.Sequential:
     """The small CNN of the data-manifold study: convolutions 4-4, linear 32, log-softmax.
 
-    Parameter names are those of the published checkpoints [grementieri2022]_.
+    Parameter names are those of the published checkpoints.
 
     Args:
         channels: Input channels.
@@ -197,7 +197,7 @@ def small_cnn(
     return _manifold_cnn((4, 4), 32, channels, classes, size, log_softmax, "small_cnn")
 
 
-@arch()
+@arch(cite="grementieri2022")
 def medium_cnn(
     *,
     channels: int = 1,
@@ -207,7 +207,7 @@ def medium_cnn(
 ) -> nn.Sequential:
     """The medium CNN of the data-manifold study: convolutions 32-64, linear 128, log-softmax.
 
-    Parameter names are those of the published checkpoints [grementieri2022]_.
+    Parameter names are those of the published checkpoints.
 
     Args:
         channels: Input channels.
