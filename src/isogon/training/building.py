@@ -12,6 +12,8 @@ from torch import nn
 from isogon import nets, registry
 from isogon.data import Samples
 from isogon.errors import ModelError, OptionError
+from isogon.nets.calculus import cast
+from isogon.nets.weights import put, read_weights
 from isogon.specs import Spec, parse
 
 
@@ -20,7 +22,7 @@ def build(arch: Any, train: Samples, outputs: int) -> tuple[nn.Module, str | Non
 
     Args:
         arch: A spec (its channels, classes and size are filled in from the data), or a module
-            (a copy of it is trained).
+            (a copy of it is trained). ``ARCH@FILE`` begins with the weights of a file.
         train: The training samples.
         outputs: Number of outputs that the loss needs.
 
@@ -36,7 +38,11 @@ def build(arch: Any, train: Samples, outputs: int) -> tuple[nn.Module, str | Non
             expected="an architecture's spec or a torch.nn.Module",
         )
     spec = complete(parse(arch), train, outputs)
-    return nets.build(spec), str(Spec(spec.name, spec.args, spec.kwargs, module=spec.module))
+    bare = Spec(spec.name, spec.args, spec.kwargs, module=spec.module)
+    net = nets.build(bare)
+    if spec.path is not None:
+        put(net, read_weights(spec.path)[0], source=spec.path, what=str(bare))
+    return net, str(bare)
 
 
 def complete(spec: Spec, train: Samples, outputs: int) -> Spec:
@@ -92,7 +98,7 @@ def check_outputs(model: nn.Module, train: Samples, outputs: int, loss: str) -> 
     model.eval()
     try:
         with torch.no_grad():
-            shape = list(model(x).shape)
+            shape = list(model(cast(x, model)).shape)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ModelError(
             f"the model does not take these inputs ({str(error).splitlines()[0]})",

@@ -8,14 +8,21 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
 from isogon.errors import OptionError, unknown
+from isogon.specs import Spec
 
 # Options that say how and where a run is carried out, not which weights come out of it:
 # they may differ between a run and its continuation.
 CIRCUMSTANCES = frozenset(
     (
         *("snapshot_every", "snapshot_until", "snapshot_at", "train_accuracy"),
-        *("checkpoint_every", "checkpoint_seconds", "resume", "device"),
+        *("checkpoint_every", "checkpoint_seconds", "resume", "resume_from", "override"),
+        *("device", "strategy", "workers", "tensorboard", "log_file", "evaluate_only"),
     )
+)
+# What `override` takes from the options instead of from the checkpoint.
+OVERRIDES = (
+    *("optimizer", "lr", "momentum", "nesterov", "weight_decay", "clip"),
+    *("schedule", "lr_step", "lr_decay", "warmup", "stop_patience", "stop_delta", "stop_at"),
 )
 
 
@@ -33,6 +40,7 @@ class FitConfig:
         nesterov: Nesterov's momentum (``sgd`` only).
         weight_decay: Weight of the L2 penalty (decoupled for ``adamw``).
         clip: Largest gradient norm; 0 leaves gradients as they are.
+        objective: ``full``; ``penalty`` minimises the L2 penalty alone (the loss counts nothing).
         schedule: Learning rate over training: ``constant``; ``step`` (times ``lr_decay``
             every ``lr_step`` epochs); ``exponential`` (times ``lr_decay`` every epoch,
             continuously); ``linear`` and ``cosine`` (to 0 at the end).
@@ -45,9 +53,31 @@ class FitConfig:
             deviation per channel on the training samples, ``known`` uses the published
             constants of the data set, ``none`` feeds raw inputs. A module that is passed in is
             trained as it is.
+        classes: Learn only so many of the classes (a seeded choice, relabelled 0, 1, ..., the
+            same in every split).
+        classes_seed: Seed of the choice of classes.
+        label_noise: Share of the training labels that is replaced by another class; validation
+            and test labels stay true.
+        pixel_shuffle: ``one`` permutation of the pixels for all images of all splits, or a
+            permutation of its own for ``each`` image.
+        noise_seed: Seed of label noise and pixel permutations.
+        size: Height and width that images are brought to, in pixels; as they are where not set.
+        resize: How to reach ``size``: interpolate, or ``pad`` with black.
+        validation: Share of the training samples that is held out and measured after each epoch.
+        stratified: Hold out the same share of every class.
+        split_seed: Seed of the held-out samples.
+        augment: Random transformations of each batch, in this order: ``crop(4)``, ``flip``,
+            ``vertical_flip``, ``rotate(10)``, ``erase(8)``, ``noise(0.1)``.
+        family: Spec of a family of transformations, applied to the training inputs.
+        family_mode: Each sample under a ``random`` member of the family, or each sample under
+            ``all`` members in every epoch.
         shuffle: Draw a new order of the samples each epoch.
         train_accuracy: Also measure loss and accuracy on all training samples, in eval mode,
             after each epoch.
+        stop_patience: Stop after so many epochs without a smaller loss (on the validation samples,
+            else the running training loss); 0 never stops.
+        stop_delta: What counts as smaller: by more than this.
+        stop_at: Stop once accuracy (validation, else running) reaches this; 0 never stops.
         snapshot_every: Keep a checkpoint every so many epochs; 0 keeps none.
         snapshot_until: Keep a checkpoint of each epoch up to this one.
         snapshot_at: Keep a checkpoint at these fractions of training, from 0 (before the first
@@ -57,7 +87,23 @@ class FitConfig:
         checkpoint_seconds: Write ``last.safetensors`` whenever so many seconds have passed; 0
             leaves it at epochs and steps.
         resume: Continue from ``last.safetensors`` of the output folder if the same run left one.
+        resume_from: A checkpoint to go on from, with its optimiser, position and random states.
+            Options that are left at their defaults are the checkpoint's; others must agree with
+            it. ``epochs`` counts from the beginning.
+        override: With ``resume_from``: take the options of the optimiser, the schedule and
+            stopping from here and not from the checkpoint.
+        evaluate_only: Train nothing; measure the checkpoint (or the untrained model).
         device: Where to train.
+        devices: Number of devices (processes, on a CPU) of each node.
+        nodes: Number of nodes.
+        strategy: How processes are started: ``ddp`` runs the command again (or finds the
+            processes that torchrun or Slurm started), ``ddp_spawn`` starts them from within a
+            session.
+        precision: ``32``; ``bf16`` or ``16`` compute in half precision and keep float32 weights.
+        channels_last: Keep images and filters in the layout ``[N, H, W, C]`` in memory.
+        workers: Processes that read samples ahead.
+        tensorboard: Folder for TensorBoard (needs ``isogon[tensorboard]``).
+        log_file: File that one JSON line per epoch is appended to.
     """
 
     epochs: int = 10
@@ -69,6 +115,7 @@ class FitConfig:
     nesterov: bool = False
     weight_decay: float = 0.0
     clip: float = 0.0
+    objective: Literal["full", "penalty"] = "full"
     schedule: Literal["constant", "step", "exponential", "linear", "cosine"] = "linear"
     lr_step: int = 30
     lr_decay: float = 0.1
@@ -76,7 +123,23 @@ class FitConfig:
     loss: Literal["auto", "cross_entropy", "mse"] = "auto"
     label_smoothing: float = 0.0
     normalize: Literal["data", "known", "none"] = "data"
+    classes: int | None = None
+    classes_seed: int = 42
+    label_noise: float = 0.0
+    pixel_shuffle: Literal["none", "one", "each"] = "none"
+    noise_seed: int = 12345
+    size: int | None = None
+    resize: Literal["bilinear", "nearest", "pad"] = "bilinear"
+    validation: float = 0.0
+    stratified: bool = False
+    split_seed: int = 42
+    augment: tuple[str, ...] = ()
+    family: str | None = None
+    family_mode: Literal["random", "all"] = "random"
     shuffle: bool = True
+    stop_patience: int = 0
+    stop_delta: float = 0.0
+    stop_at: float = 0.0
     train_accuracy: bool = False
     snapshot_every: int = 0
     snapshot_until: int = 0
@@ -84,7 +147,18 @@ class FitConfig:
     checkpoint_every: int = 0
     checkpoint_seconds: float = 60.0
     resume: bool = True
+    resume_from: str | None = None
+    override: bool = False
+    evaluate_only: bool = False
     device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
+    devices: int = 1
+    nodes: int = 1
+    strategy: Literal["ddp", "ddp_spawn"] = "ddp"
+    precision: Literal["32", "bf16", "16"] = "32"
+    channels_last: bool = False
+    workers: int = 0
+    tensorboard: str | None = None
+    log_file: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their domain.
@@ -92,11 +166,16 @@ class FitConfig:
         Raises:
             OptionError: Naming the option, what was got and what is expected.
         """
-        # JSON and YAML give lists where the fields are tuples
+        # JSON, YAML and specs give lists, nested specs and numbers where the fields are text
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, list):
+            if field.name == "augment":
+                value = (value,) if isinstance(value, str | Spec) else value
+                object.__setattr__(self, "augment", tuple(str(v) for v in value))
+            elif isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))
+            elif isinstance(value, Spec) or field.name == "precision":
+                object.__setattr__(self, field.name, str(value))
         hints = get_type_hints(type(self))
         for name in hints:
             _check_type(name, getattr(self, name), hints[name])
@@ -146,6 +225,20 @@ _DOMAINS = {
     "lr_decay": (lambda v: 0 < v <= 1, "more than 0, at most 1"),
     "warmup": _NOT_NEGATIVE,
     "label_smoothing": _BELOW_ONE,
+    "classes": _COUNT,
+    "label_noise": _FRACTION,
+    "size": _COUNT,
+    "validation": _BELOW_ONE,
+    **dict.fromkeys(
+        ("classes_seed", "noise_seed", "split_seed"),
+        (lambda v: 0 <= v < 2**32, "an integer from 0 to 2**32 - 1"),
+    ),
+    "stop_patience": _NOT_NEGATIVE,
+    "stop_delta": _NOT_NEGATIVE,
+    "stop_at": _FRACTION,
+    "devices": _COUNT,
+    "nodes": _COUNT,
+    "workers": _NOT_NEGATIVE,
     "snapshot_every": _NOT_NEGATIVE,
     "snapshot_until": _NOT_NEGATIVE,
     "snapshot_at": _FRACTION,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from isogon import registry
-from isogon.data import Samples, as_batches, samples
+from isogon.data import Samples, as_batches, samples, transforms
+from isogon.data.augment import augmentation
 from isogon.errors import OptionError
 from isogon.specs import Spec, parse
 from isogon.training import draws
@@ -28,6 +29,8 @@ KNOWN: dict[str, tuple[list[float], list[float]]] = {
     "imagefolder": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     "tiny_imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
 }
+
+MEASURED = 100_000  # samples that mean and standard deviation are taken from, at most
 
 
 @dataclass
@@ -55,12 +58,53 @@ def resolve(data: Any, config: FitConfig, *, validation: Any = None, test: Any =
             test = other
     else:
         train = _samples(data)
-    return Sets(
-        train,
-        None if validation is None else _samples(validation),
-        None if test is None else _samples(test),
-        None if spec is None else str(spec),
-    )
+    held = None if validation is None else _samples(validation)
+    train, held, test = _changed(train, held, None if test is None else _samples(test), config)
+    return Sets(train, held, test, None if spec is None else str(spec))
+
+
+def _changed(
+    train: Samples, held: Samples | None, test: Samples | None, config: FitConfig
+) -> tuple[Samples, Samples | None, Samples | None]:
+    """The data sets after class choice, pixel permutation, resizing, split and label noise."""
+
+    def each(change: Callable[[Samples], Samples]) -> None:
+        nonlocal train, held, test
+        train = change(train)
+        held = None if held is None else change(held)
+        test = None if test is None else change(test)
+
+    if config.classes is not None:
+        kept = transforms.class_subset(
+            transforms.class_count(train), config.classes, seed=config.classes_seed
+        )
+        each(lambda data: transforms.keep_classes(data, kept))
+    if config.pixel_shuffle != "none":
+        own = config.pixel_shuffle == "each"
+        training, seed = train, config.noise_seed
+        # with a permutation per image, the other splits draw theirs from another stream
+        each(
+            lambda data: transforms.shuffled_pixels(
+                data, seed=seed + (own and data is not training), each=own
+            )
+        )
+    if (size := config.size) is not None:
+        each(lambda data: transforms.resized(data, size, how=config.resize))
+    if config.validation:
+        if held is not None:
+            raise OptionError(
+                "validation data given twice",
+                got=f"data and validation={config.validation}",
+                expected="one of them",
+            )
+        labels = train.labels if config.stratified else None
+        kept, rest = transforms.split_indices(
+            len(train), config.validation, seed=config.split_seed, labels=labels
+        )
+        train, held = train.subset(kept), train.subset(rest)
+    if config.label_noise:
+        train = transforms.corrupted(train, config.label_noise, seed=config.noise_seed)
+    return train, held, test
 
 
 def constants(train: Samples, config: FitConfig, spec: str | None) -> dict[str, Any] | None:
@@ -89,8 +133,9 @@ def constants(train: Samples, config: FitConfig, spec: str | None) -> dict[str, 
 def _measure(train: Samples) -> dict[str, Any]:
     total = square = 0.0
     count = 0
-    for start in range(0, len(train), 1000):
-        x = train.take(slice(start, start + 1000))[0].double()
+    stride = -(-len(train) // MEASURED)
+    for start in range(0, len(train), 1000 * stride):
+        x = train.take(slice(start, start + 1000 * stride, stride))[0].double()
         x = x.transpose(0, 1).flatten(1)  # [C, n * space]
         total, square = total + x.sum(1), square + x.square().sum(1)
         count += x.shape[1]
@@ -107,32 +152,78 @@ class Feed:
 
     Args:
         train: The training samples.
-        config: Batch size, shuffling, seed, workers.
+        config: Batch size, shuffling, augmentation, seed, workers.
         rank: Number of this process.
         world: Number of processes; each takes every ``world``-th sample of a batch.
     """
 
     def __init__(self, train: Samples, config: FitConfig, *, rank: int = 0, world: int = 1) -> None:
         self.train, self.config, self.rank, self.world = train, config, rank, world
-        self.batches = -(-len(train) // config.batch_size)
+        self.augment = augmentation(config.augment) if config.augment else None
+        self.members = (
+            [] if config.family is None else list(registry.build("family", config.family))
+        )
+        self.copies = len(self.members) if config.family_mode == "all" and self.members else 1
+        self.count = len(train) * self.copies
+        self.batches = -(-self.count // config.batch_size)
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Inputs, labels and the number of samples over all processes, batch by batch.
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, int, int]]:
+        """Batches: inputs, labels, how many of them count, and how many in all processes.
+
+        Where a last batch is too small to give every process a sample, a process gets one that
+        counts nothing: it must take part in the exchange of gradients.
 
         Args:
             epoch: Number of the epoch, from 0.
             first: Number of the first batch wanted.
         """
-        n, size = len(self.train), self.config.batch_size
+        size, config = self.config.batch_size, self.config
         order = (
-            draws.permutation(n, seed=self.config.seed, epoch=epoch)
-            if self.config.shuffle
-            else np.arange(n)
+            draws.permutation(self.count, seed=config.seed, epoch=epoch)
+            if config.shuffle
+            else np.arange(self.count)
         )
-        for batch in range(first, self.batches):
-            whole = order[batch * size : (batch + 1) * size]
-            x, y = self.train.take(whole[self.rank :: self.world])
-            yield x, y, len(whole)
+        wanted = [
+            (epoch, batch, order[batch * size : (batch + 1) * size])
+            for batch in range(first, self.batches)
+        ]
+        if config.workers == 0:
+            yield from map(self.__getitem__, wanted)
+            return
+        yield from torch.utils.data.DataLoader(
+            self,  # type: ignore[arg-type] - indexed by what the sampler gives
+            batch_size=None,
+            sampler=wanted,
+            num_workers=config.workers,
+            # the default draws a seed from the global generator: a continued epoch would differ
+            generator=torch.Generator().manual_seed(config.seed),
+        )
+
+    def __getitem__(self, wanted: tuple[int, int, np.ndarray]) -> tuple[Tensor, Tensor, int, int]:
+        """One batch: number of the epoch, of the batch, and the samples in it."""
+        epoch, batch, whole = wanted
+        mine = whole[self.rank :: self.world]
+        counted = len(mine)
+        mine = mine if counted else whole[:1]
+        x, y = self.train.take(mine // self.copies)
+        key = {"seed": self.config.seed, "epoch": epoch, "purpose": draws.AUGMENT}
+        if self.members:
+            if self.copies > 1:
+                member = mine % self.copies
+            else:
+                member = (draws.uniform(mine, **key)[:, 0] * len(self.members)).astype(np.int64)
+            x = self._transformed(x, member)
+        if self.augment is not None:
+            word = draws.bits(np.array([batch * self.world + self.rank]), **key)[0, 0]
+            x = self.augment(x, torch.Generator().manual_seed(int(word >> np.uint64(1))))
+        return x, y, counted, len(whole)
+
+    def _transformed(self, x: Tensor, member: np.ndarray) -> Tensor:
+        result = x.clone()
+        for k in np.unique(member):
+            rows = torch.from_numpy(np.flatnonzero(member == k))
+            result[rows] = self.members[k](x[rows])
+        return result
 
 
 def _samples(data: Any) -> Samples:

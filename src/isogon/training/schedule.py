@@ -42,16 +42,17 @@ def make_optimizer(config: FitConfig, model: torch.nn.Module) -> torch.optim.Opt
     import torch
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    common = {"lr": config.lr, "weight_decay": config.weight_decay}
+    decay = config.weight_decay
     match config.optimizer:
         case "sgd":
             return torch.optim.SGD(
                 parameters,
+                lr=config.lr,
+                weight_decay=decay,
                 momentum=config.momentum,
                 nesterov=config.nesterov and config.momentum > 0,
-                **common,
             )
         case "adam":
-            return torch.optim.Adam(parameters, **common)
+            return torch.optim.Adam(parameters, lr=config.lr, weight_decay=decay)
         case _:
-            return torch.optim.AdamW(parameters, **common)
+            return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=decay)

@@ -44,7 +44,10 @@ def capture_random() -> dict[str, Tensor]:
         "numpy": torch.from_numpy(np.append(keys, [position, has_gauss]).astype(np.int64)),
         "numpy_gauss": torch.tensor([gauss], dtype=torch.float64),
         "python": torch.tensor([version, *words], dtype=torch.int64),
-        "python_gauss": torch.tensor([] if following is None else [following], dtype=torch.float64),
+        # the same shape with and without, so that processes can exchange it
+        "python_gauss": torch.tensor(
+            [0.0, 0.0] if following is None else [1.0, following], dtype=torch.float64
+        ),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         for i, state in enumerate(torch.cuda.get_rng_state_all()):
@@ -66,8 +69,8 @@ def restore_random(states: dict[str, Tensor]) -> None:
             ("MT19937", words[:-2].astype(np.uint32), int(words[-2]), int(words[-1]), gauss)
         )
         version, *rest = states["python"].tolist()
-        following = states["python_gauss"].tolist()
-        random.setstate((version, tuple(rest), following[0] if following else None))
+        held, following = states["python_gauss"].tolist()
+        random.setstate((version, tuple(rest), following if held else None))
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             for i in range(torch.cuda.device_count()):
                 if f"cuda{i}" in states:

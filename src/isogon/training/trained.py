@@ -16,9 +16,11 @@ from isogon.registry import register
 from isogon.specs import Spec, parse
 from isogon.training.checkpoint import Checkpoint
 from isogon.training.config import CIRCUMSTANCES, FitConfig, from_options
-from isogon.training.loop import LAST, fit
+from isogon.training.loop import fit
+from isogon.training.resuming import LAST
 
 _SNAPSHOTS = ("snapshot_every", "snapshot_until", "snapshot_at")
+_HARMLESS = {"device", "workers", "train_accuracy", "checkpoint_every", "checkpoint_seconds"}
 
 
 @register("model", "trained")
@@ -78,16 +80,20 @@ def _finished(folder: Path, config: FitConfig) -> Checkpoint | None:
 
 def home(arch: Spec, data: Spec, config: FitConfig) -> Path:
     """Folder in the cache of the run that these specs and options describe."""
-    kept = {k: v for k, v in config.as_dict().items() if k in _SNAPSHOTS}
-    for name in CIRCUMSTANCES & {"resume_from", "override"} & set(config.as_dict()):
+    default = FitConfig().as_dict()
+    chosen = config.trajectory() | {k: config.as_dict()[k] for k in _SNAPSHOTS}
+    for name in sorted(CIRCUMSTANCES - set(_SNAPSHOTS) - _HARMLESS):
         if getattr(config, name) != getattr(FitConfig, name):
             raise OptionError(
-                f"trained(...) takes no {name}", expected="options of a run from its beginning"
+                f"trained(...) takes no {name}",
+                got=getattr(config, name),
+                expected="options that decide the weights",
+                fix="Use isogon train.",
             )
     key = {
         "arch": str(arch),
         "data": str(data),
-        "config": config.trajectory() | kept,
+        "config": {k: v for k, v in chosen.items() if v != default[k]},
         "version": training.VERSION,
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
