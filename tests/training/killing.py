@@ -20,7 +20,7 @@ from isogon.training import Checkpoint, FitConfig, fit
 
 ARCH = "mlp_bn(width=32, bottleneck=8, depth=1)"  # dropout and batch-norm
 CONFIG = FitConfig(
-    epochs=4,
+    epochs=3,
     batch_size=32,
     checkpoint_every=2,
     augment=("crop(1)", "flip", "noise(0.05)"),
@@ -28,7 +28,7 @@ CONFIG = FitConfig(
     validation=0.2,
     stratified=True,
     weight_decay=1e-3,
-    snapshot_every=2,
+    snapshot_every=1,
 )
 
 
@@ -55,7 +55,7 @@ def main(folder: str, kills: int, seed: int) -> None:
     steps, done = [], 0
     while done < kills:
         pid = attempt(root / "killed")
-        time.sleep(rng.uniform(0.02, 0.35 * whole))
+        time.sleep(rng.uniform(0.02, 0.3 * whole))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         last = root / "killed" / "last.safetensors"

@@ -65,7 +65,7 @@ def test_ten_kills_in_a_row_change_nothing(tmp_path):
     tables = [pd.read_parquet(tmp_path / n / "metrics.parquet") for n in ("calm", "killed")]
     pd.testing.assert_frame_equal(*(t.drop(columns="seconds") for t in tables))
     left = [p.name for p in (tmp_path / "killed").rglob("*") if p.name.endswith(".safetensors")]
-    assert sorted(left) == ["epoch-0002.safetensors", "epoch-0004.safetensors", "last.safetensors"]
+    assert sorted(left) == [*(f"epoch-000{i}.safetensors" for i in (1, 2, 3)), "last.safetensors"]
 
 
 @pytest.mark.parametrize(

@@ -41,19 +41,19 @@ def bits(
     indices: np.ndarray, count: int = 1, *, seed: int, epoch: int = 0, purpose: int = 0
 ) -> np.ndarray:
     """Random 64-bit words for samples: uint64 `[N, count]`, keyed as in `uniform`."""
-    with np.errstate(over="ignore"):
-        key = np.uint64(0)
-        for part in (seed, purpose, epoch):
-            key = _mix(key + _GAMMA + _mix(np.uint64(part) + _GAMMA))
-        rows = _mix(key ^ _mix(np.asarray(indices, dtype=np.uint64) + _GAMMA))
-        columns = np.arange(1, count + 1, dtype=np.uint64) * _GAMMA
-        return _mix(rows[:, None] + columns[None, :])
+    # arrays throughout: unlike scalars they wrap around without a warning
+    key = np.zeros(1, np.uint64)
+    for part in (seed, purpose, epoch):
+        key = _mix(key + _GAMMA + _mix(np.full(1, part, np.uint64) + _GAMMA))
+    rows = _mix(key ^ _mix(np.asarray(indices).astype(np.uint64) + _GAMMA))
+    columns = (np.arange(count) + 1).astype(np.uint64) * _GAMMA
+    return _mix(rows[:, None] + columns[None, :])
 
 
 def permutation(n: int, *, seed: int, epoch: int = 0, purpose: int = ORDER) -> np.ndarray:
     """A random order of ``0 .. n-1``: int64 `[n]`."""
     words = bits(np.arange(n), seed=seed, epoch=epoch, purpose=purpose)[:, 0]
-    return np.argsort(words, kind="stable")
+    return words.argsort(kind="stable")
 
 
 def _mix(z: np.ndarray) -> np.ndarray:

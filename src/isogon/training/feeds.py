@@ -98,10 +98,10 @@ def _changed(
                 expected="one of them",
             )
         labels = train.labels if config.stratified else None
-        kept, rest = transforms.split_indices(
+        part, rest = transforms.split_indices(
             len(train), config.validation, seed=config.split_seed, labels=labels
         )
-        train, held = train.subset(kept), train.subset(rest)
+        train, held = train.subset(part), train.subset(rest)
     if config.label_noise:
         train = transforms.corrupted(train, config.label_noise, seed=config.noise_seed)
     return train, held, test
@@ -131,7 +131,7 @@ def constants(train: Samples, config: FitConfig, spec: str | None) -> dict[str, 
 
 
 def _measure(train: Samples) -> dict[str, Any]:
-    total = square = 0.0
+    total = square = torch.zeros(1, dtype=torch.float64)
     count = 0
     stride = -(-len(train) // MEASURED)
     for start in range(0, len(train), 1000 * stride):
