@@ -389,4 +389,5 @@ def _checksum(t: Tensor) -> int:
     if t.numel() == 0:
         return 0
     flat = t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return zlib.crc32(memoryview(flat.numpy()))
+    array: Any = flat.numpy()
+    return zlib.crc32(array)
