@@ -1,0 +1,147 @@
+"""A separate package adds one of each through entry points; nothing in isogon is touched.
+
+The package of ``examples/extending`` is installed as pip would leave it (files and a dist-info
+folder on the path), and isogon is asked in fresh processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "examples" / "extending"
+POINTS = {
+    group.removeprefix("isogon."): sorted(points)
+    for group, points in tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"][
+        "entry-points"
+    ].items()
+}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder for PYTHONPATH in which the package is installed."""
+    site = tmp_path_factory.mktemp("site")
+    shutil.copytree(PACKAGE / "isogon_extending", site / "isogon_extending")
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+    info = site / "isogon_extending-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items()), ""]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    return site
+
+
+@pytest.fixture
+def isogon(installed, tmp_path):
+    """Run the command line (or other code) with the package installed."""
+    path = os.pathsep.join([str(installed), str(ROOT / "src")])
+    cache = os.environ.get("ISOGON_CACHE") or str(tmp_path / "cache")
+    env = {**os.environ, "PYTHONPATH": path, "ISOGON_CACHE": cache, "COLUMNS": "200"}
+
+    def run(*arguments, code=None):
+        command = ["-c", code] if code else ["-m", "isogon", *arguments]
+        done = subprocess.run(
+            [sys.executable, *command], env=env, cwd=tmp_path, capture_output=True, text=True,
+            timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_every_kind_of_the_how_tos_is_there():
+    assert {"measure", "arch", "dataset"} <= POINTS.keys()
+
+
+def test_names_are_listed_without_importing_the_package(isogon):
+    code = (
+        "import sys, json\nfrom isogon.survey import catalogue\n"
+        "kinds = [k for k in catalogue.LISTED]\n"
+        "found = {k: catalogue.names(k) for k in kinds}\n"
+        "assert 'isogon_extending' not in ' '.join(sys.modules), 'imported'\n"
+        "print(json.dumps(found))"
+    )
+    found = json.loads(isogon(code=code))
+    for kind, names in POINTS.items():
+        if kind in found:
+            assert set(names) <= set(found[kind]), kind
+
+
+def test_the_command_line_lists_and_explains_the_measure(isogon):
+    listed = isogon("list", "measures")
+    assert "margin" in listed
+    assert "the highest logit minus the second highest" in " ".join(listed.split())
+    helped = isogon("margin", "--help")
+    for word in ("--model", "--batches", "--relative"):
+        assert word in helped
+
+
+def test_measure_architecture_and_data_set_run_together(isogon, tmp_path):
+    isogon(
+        "margin", "--model", "tent_net(8, channels=2, size=1, classes=3)",
+        "--batches", "spirals(test, 9, arms=3)", "--out", "out",
+    )  # fmt: skip
+    code = (
+        "import isogon as ig, sys\nfrom pathlib import Path\n"
+        "found = [p.parent for p in Path('out').rglob('*.json')]\n"
+        "import isogon.readings\n"
+        "for folder in found:\n"
+        "    try: reading = ig.read(folder)\n"
+        "    except Exception: continue\n"
+        "    print(len(reading.to_frame()), list(reading.to_frame().columns), reading.measure)\n"
+        "    ig.draw(reading).savefig('margin.png')\n"
+        "    break\n"
+    )
+    assert isogon(code=code).startswith("9 ['sample', 'label', 'prediction', 'margin'] margin")
+    assert (tmp_path / "margin.png").stat().st_size > 1000
+
+
+def test_the_survey_runs_it(isogon, tmp_path):
+    isogon(
+        "survey", "tent_net(8, channels=1, size=8)", "--batches", "digits(test, 16)",
+        "--out", "out", "--budget", "5",
+    )  # fmt: skip
+    report = next(Path(tmp_path, "out").rglob("report.html")).read_text(encoding="utf-8")
+    assert "the highest logit minus the second highest" in report
+
+
+def test_the_contract_tests_take_it_in(isogon):
+    folder = ROOT / "tests" / "contract"
+    if not folder.is_dir():
+        pytest.skip("no contract tests in this tree")
+    code = (
+        "import sys, pytest\n"
+        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '--rootdir', {str(ROOT)!r}, "
+        f"'-c', {str(ROOT / 'pyproject.toml')!r}, {str(folder)!r}, '-k', 'margin']))"
+    )
+    output = isogon(code=code)
+    assert " passed" in output
+
+
+def test_a_broken_package_is_named_and_breaks_nothing_else(isogon, installed, tmp_path):
+    broken = tmp_path / "broken-1.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (broken / "entry_points.txt").write_text("[isogon.measure]\nbroken = no_such_module:f\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from isogon.cli import main\nsys.exit(main(['list', 'measures']))"
+    )
+    listed = " ".join(isogon(code=code).split())
+    assert "margin" in listed
+    assert "data_matrix" in listed or "data-matrix" in listed
+    assert "can't be imported" in listed
