@@ -77,7 +77,7 @@ def place(node: fx.Node) -> Place:
 
 
 def shape(node: fx.Node) -> tuple[int | None, ...]:
-    """Shape of a node's value, with None where it depends on the number of samples.
+    """Shape of a node's value: None for the number of samples, -1 where it enters otherwise.
 
     Nodes that are no tensors (a size, a tuple of tensors) have the shape ``()``.
     """
@@ -105,11 +105,12 @@ def functional(program: torch.export.ExportedProgram, model: nn.Module) -> Graph
 def _graph(program: torch.export.ExportedProgram, places: _Places) -> Graph:
     """The program with parameters as attributes and no operation in place."""
     signature = program.graph_signature
-    tensors = {
-        spec.arg.name: spec.target
+    tensors: dict[str, str] = {
+        spec.arg.name: str(spec.target)
         for spec in signature.input_specs
         if spec.kind is not torch.export.graph_signature.InputKind.USER_INPUT
     }
+    held: dict[str, Any] = {**program.constants, **program.state_dict}
     graph, root = fx.Graph(), nn.Module()
     children = dict(program.graph_module.named_children())
     copies: dict[fx.Node, fx.Node] = {}
@@ -125,7 +126,7 @@ def _graph(program: torch.export.ExportedProgram, places: _Places) -> Graph:
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in tensors:
             path = tensors[node.name]
-            _bind(root, path, program.state_dict.get(path, program.constants.get(path)))
+            _bind(root, path, held[path])
             copies[node] = graph.get_attr(path)
         elif node.op == "output":
             results = [n for n in node.args[0] if n.name in signature.user_outputs]
@@ -147,7 +148,7 @@ def _graph(program: torch.export.ExportedProgram, places: _Places) -> Graph:
             if twin is not None:
                 copies[node].target = twin
                 aliases.written(node)
-                latest[node.args[0]] = node
+                latest[_target(node)] = node
         copies[node].meta = {"place": places.of(node), "shape": _shape(node)}
     outputs = tuple(current(n) for n in results)
     graph.output(outputs[0] if len(outputs) == 1 else outputs)
@@ -171,18 +172,20 @@ class _Aliases:
 
     def written(self, node: fx.Node) -> None:
         """Check that after ``node`` its target is read under the target's own name only."""
-        target, now = node.args[0], self.order[node]
-        for other in self.groups[target] - {target, node}:
-            written = _out_of_place(other) is not None
-            readers = other.users if not written or self.order[other] > now else ()
-            if any(self.order[user] > now for user in readers) and not (
-                self.order[other] > now  # made from the new value
-            ):
+        target, now = _target(node), self.order[node]
+        known = {node, target}
+        while _out_of_place(target) is not None:  # earlier names of the very same tensor
+            target = _target(target)
+            known.add(target)
+        for other in self.groups[target] - known:
+            if self.order[other] < now and any(self.order[user] > now for user in other.users):
                 raise _Entangled
-        if _out_of_place(target) is None and _shares_memory(target):
-            base = next(a for a in target.args if isinstance(a, fx.Node))
-            if any(self.order[user] > now for user in base.users):
-                raise _Entangled
+
+
+def _target(node: fx.Node) -> fx.Node:
+    """What an in-place operation changes."""
+    (target,) = (a for a in node.args[:1] if isinstance(a, fx.Node))
+    return target
 
 
 def _schema(node: fx.Node):
@@ -230,7 +233,9 @@ def _shape(node: fx.Node) -> tuple[int | None, ...]:
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return ()
-    return tuple(d if isinstance(d, int) else None for d in value.shape)
+    return tuple(
+        d if isinstance(d, int) else None if d.node.expr.is_symbol else -1 for d in value.shape
+    )
 
 
 def _is_check(node: fx.Node) -> bool:
