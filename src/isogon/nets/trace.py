@@ -19,7 +19,7 @@ from torch.nn.modules import module as nn_module
 from isogon.errors import IsogonError, ModelError
 from isogon.nets.graph import Graph, Place, functional, place, shape
 
-__all__ = ["Graph", "Place", "place", "shape", "trace", "unwrap"]
+__all__ = ["Graph", "Place", "place", "shape", "trace", "undisturbed", "unwrap"]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -67,7 +67,7 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
             raise found.with_traceback(None)
         return found
     try:
-        with _undisturbed(model), torch.no_grad():
+        with undisturbed(model), torch.no_grad():
             graph = functional(_export(model, example), model)
     except ModelError as error:
         held[key] = (state, error)
@@ -99,8 +99,13 @@ _GLOBAL_HOOKS = (
 
 
 @contextlib.contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no user hooks inside; everything as before outside, whatever happens."""
+def undisturbed(model: nn.Module, *, mute: bool = True) -> Iterator[None]:
+    """Eval mode inside; modes, hooks, buffers and plain tensors as before outside.
+
+    Args:
+        model: Any module.
+        mute: Whether hooks are silent inside, except those by which PyTorch computes weights.
+    """
     modules = list(model.modules())
     modes = [m.training for m in modules]
     hooks = [{name: m.__dict__[name] for name in _HOOKS if name in m.__dict__} for m in modules]
@@ -111,11 +116,11 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
     try:
         for m, held in zip(modules, hooks):
             m.training = False
-            for name, found in held.items():
+            for name, found in held.items() if mute else ():
                 m.__dict__[name] = type(found)(
                     (k, h) for k, h in found.items() if _is_torch_hook(h)
                 )
-        for name, found in gates.items():
+        for name, found in gates.items() if mute else ():
             setattr(nn_module, name, type(found)())
         yield
     finally:

@@ -1,0 +1,103 @@
+"""Why an operation is refused, and the way out: the words of `UnsupportedOp`."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from isogon.errors import UnsupportedOp
+from isogon.nets.graph import Graph, place
+
+# smooth functions of one number: `ig.piecewise` replaces them by interpolants
+SMOOTH = {
+    "gelu", "silu", "mish", "tanh", "sigmoid", "logit", "softplus", "log_sigmoid", "elu", "selu",
+    "celu", "hardswish", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh",
+    "acosh", "atanh", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "erf", "erfc",
+    "sqrt", "rsqrt", "reciprocal", "pow", "square", "sinc", "special_expit", "special_erf",
+}  # fmt: skip
+
+# not functions of one number: nothing to interpolate
+WHOLE = {
+    "layer_norm": "divides by the spread of its own input",
+    "native_layer_norm": "divides by the spread of its own input",
+    "rms_norm": "divides by the size of its own input",
+    "group_norm": "divides by the spread of its own input",
+    "instance_norm": "divides by the spread of its own input",
+    "local_response_norm": "divides by the size of its own input",
+    "scaled_dot_product_attention": "multiplies its input with itself and takes a softmax",
+    "_native_multi_head_attention": "multiplies its input with itself and takes a softmax",
+    "softmax": "inside the network couples all its inputs smoothly",
+    "_softmax": "inside the network couples all its inputs smoothly",
+    "log_softmax": "inside the network couples all its inputs smoothly",
+    "_log_softmax": "inside the network couples all its inputs smoothly",
+    "logsumexp": "couples all its inputs smoothly",
+    "glu": "multiplies one half of its input by the other's sigmoid",
+    "norm": "takes a root of squares",
+    "linalg_vector_norm": "takes a root of squares",
+    "var": "squares its input",
+    "std": "takes a root of squares",
+    "bilinear": "multiplies two branches",
+    "cosine_similarity": "divides by norms of its input",
+    "prod": "multiplies entries",
+    "cumprod": "multiplies entries",
+    "lstm": "multiplies gates",
+    "gru": "multiplies gates",
+    "embedding": "looks its input up in a table",
+}
+
+JUMPING = {
+    "sign", "round", "floor", "ceil", "trunc", "frac", "heaviside", "eq", "ne", "argmax", "argmin",
+    "remainder", "fmod", "floor_divide", "bucketize", "searchsorted", "sgn", "hardshrink",
+    "one_hot", "nonzero", "isnan", "isinf", "topk", "sort", "argsort",
+}  # fmt: skip
+
+
+def op_name(node: fx.Node) -> str:
+    """The operation's name without its namespace and overload."""
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.split("::")[-1] if schema else getattr(node.target, "__name__", node.op)
+
+
+def refusal(graph: Graph, node: fx.Node) -> UnsupportedOp:
+    """The error for a node without a rule: says why, and names what else stands in the way."""
+    op = op_name(node)
+    others = [n for n in graph.nodes if op_name(n) in WHOLE and n is not node]
+    got, expected = str(node.target), "continuous piecewise-linear operations"
+    if op in SMOOTH and not others:
+        sites = [place(n).name for n in graph.nodes if op_name(n) in SMOOTH]
+        rest = f" (and {len(sites) - 1} more smooth sites)" if len(sites) > 1 else ""
+        return UnsupportedOp(
+            f"{op} at {place(node).name!r}{rest} is smooth, not piecewise linear",
+            got=got,
+            expected=expected,
+            fix="Replace it by interpolants first: "
+            "model = ig.piecewise(model, knots=64, example=x).",
+        )
+    if op in SMOOTH or op in WHOLE:
+        blocking = [node, *others] if op in WHOLE else others
+        kinds: dict[str, list[fx.Node]] = {}
+        for n in blocking:
+            kinds.setdefault(op_name(n), []).append(n)
+        named = "; ".join(
+            f"{kind} at {place(found[0]).name!r}"
+            + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
+            + f" {WHOLE[kind]}"
+            for kind, found in list(kinds.items())[:4]
+        )
+        return UnsupportedOp(
+            f"{named}: not piecewise linear, and not a scalar activation that ig.piecewise "
+            "could replace",
+            got=got,
+            expected=expected,
+            fix="Use measures that need no linear regions, or a model without these layers.",
+        )
+    if op in JUMPING:
+        return UnsupportedOp(
+            f"{op} at {place(node).name!r} is not continuous", got=got, expected=expected
+        )
+    return UnsupportedOp(
+        f"no rule lowers {op} at {place(node).name!r}",
+        got=got,
+        expected=expected,
+        fix=f'If it is continuous piecewise linear, add a rule: @isogon.registry.lowers("{got}") '
+        "on a function (lower, *arguments) as in isogon.cpwl.rules.",
+    )
