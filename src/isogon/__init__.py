@@ -23,6 +23,8 @@ _API = {
     # partition
     "Slice": "isogon.measures.partition",
     "partition": "isogon.measures.partition",
+    # networks as piecewise-linear programs
+    "verify": "isogon.cpwl.verify",
     # data manifold
     "data_matrix": "isogon.measures.fisher",
     "walk": "isogon.measures.paths",

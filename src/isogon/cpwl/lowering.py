@@ -137,9 +137,10 @@ class Lowering:
         x: Ref,
         bias: Tensor | None,
         apply: Callable[[Tensor], Tensor] | None = None,
+        shape: tuple[int, ...] | None = None,
     ) -> Ref:
-        """A stage `function(x) + bias`; `apply` does both in one call."""
-        return self._affine(function, [x], bias, apply)
+        """A stage `function(x) + bias`; `apply` does both in one call (`shape` as in `linear`)."""
+        return self._affine(function, [x], bias, apply, sizes=shape)
 
     def kink(
         self,
@@ -276,6 +277,8 @@ class Lowering:
         arguments: Any = fx.map_arg(node.args, self.values.__getitem__)
         options: Any = fx.map_arg(node.kwargs, self.values.__getitem__)
         name = getattr(node.target, "__name__", "")
+        if name == "getitem":
+            return arguments[0][arguments[1]]
         found = list(leaves((arguments, options)))
         for leaf in found:
             if isinstance(leaf, Opaque):
@@ -287,13 +290,11 @@ class Lowering:
                 (1, *arguments[0].shape) if isinstance(arguments[0], Ref) else arguments[0].shape
             )
             return sizes[arguments[1]]
-        if name == "getitem":
-            return arguments[0][arguments[1]]
         if not any(isinstance(leaf, Ref | Condition) for leaf in found):
             return self._fold(arguments, options)
         if not registry.has("lowers", str(node.target)):
             raise refusal(self.graph, node)
-        if shape(node):
+        if shape(node) and not self.op.startswith("new_"):
             self._sample_shape(shape(node))
         return registry.get("lowers", str(node.target)).build(self, *arguments, **options)
 
@@ -375,4 +376,6 @@ class Lowering:
 
 
 # operations whose rules accept a comparison as an argument
-_TAKE_CONDITIONS = {"where", "mul", "masked_fill", "to", "_to_copy", "type_as", "logical_not"}
+_TAKE_CONDITIONS = {
+    "where", "mul", "masked_fill", "to", "_to_copy", "type_as", "logical_not", "bitwise_not"
+}  # fmt: skip

@@ -51,8 +51,8 @@ def verify(
     program = lower(model, example) if program is None else program
     x = nearby(example, points, generator)
     given, exact = _in_double(model, x)
-    found = program.evaluate(x).to(given.dtype)
-    given = given.reshape(len(given), -1)
+    found = program.evaluate(x)
+    given = given.to("cpu", torch.float64).reshape(len(given), -1)
     found = found.reshape(len(found), -1)
     size = max(float(given.abs().max()), torch.finfo(torch.float64).tiny)
     error = float((found - given).abs().max()) if found.shape == given.shape else float("inf")
@@ -121,4 +121,4 @@ def _in_double(model: nn.Module, x: Tensor) -> tuple[Tensor, bool]:
         except RuntimeError:  # single-precision constants inside its forward
             parameter = next(iter(inner.parameters()), x.float())
             own = x.to(parameter.device, parameter.dtype)
-            return logits(inner, own).to("cpu", torch.float64), False
+            return logits(inner, own), False

@@ -126,6 +126,13 @@ def _graph(program: torch.export.ExportedProgram, places: _Places) -> Graph:
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in tensors:
             path = tensors[node.name]
+            if not isinstance(held.get(path), Tensor):
+                raise ModelError(
+                    "the model's forward uses an object that is no tensor",
+                    got=f"{type(held.get(path)).__name__} at {path!r}",
+                    expected="tensors only",
+                    fix="Draw random numbers or look things up outside forward.",
+                )
             _bind(root, path, held[path])
             copies[node] = graph.get_attr(path)
         elif node.op == "output":

@@ -145,7 +145,6 @@ def lerp(lower: Lowering, a, b, weight):
 @lowers("aten.upsample_nearest1d.default", "aten.upsample_nearest2d.default")
 @lowers("aten.upsample_nearest3d.default", "aten.upsample_linear1d.default")
 @lowers("aten.upsample_bilinear2d.default", "aten.upsample_trilinear3d.default")
-@lowers("aten.grid_sampler.default", "aten.grid_sampler_2d.default")
 def linear_in_first(lower: Lowering, x, *rest, **options):
     """An operation of PyTorch's that is linear in its first argument."""
     op = lower.target
@@ -154,6 +153,15 @@ def linear_in_first(lower: Lowering, x, *rest, **options):
     if isinstance(options.get("dtype"), torch.dtype):
         options = {**options, "dtype": None}
     return lower.affine(lambda v: op(v, *rest, **options), x, None)
+
+
+@lowers("aten.grid_sampler.default", "aten.grid_sampler_2d.default")
+def grid_sample(lower: Lowering, x, grid, *rest):
+    """Values interpolated at constant positions."""
+    if isinstance(grid, Ref):
+        lower.refuse("samples at positions that depend on the input")
+    op = lower.target
+    return lower.affine(lambda v: op(v, grid.expand(len(v), *grid.shape[1:]), *rest), x, None)
 
 
 @lowers("aten.mean.default", "aten.sum.default")

@@ -99,12 +99,10 @@ def convolution_nd(lower: Lowering, x, weight, bias=None, *rest):
 
 @lowers("aten.conv_transpose1d.default", "aten.conv_transpose2d.input")
 @lowers("aten.conv_transpose3d.input")
-def transposed(
-    lower: Lowering, x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, *rest
-):
-    """Transposed convolution over 1 to 3 axes."""
+def transposed(lower: Lowering, x, weight, bias=None, *rest):
+    """Transposed convolution over 1 to 3 axes (stride, padding, output padding, groups, ...)."""
+    groups = rest[3] if len(rest) > 3 else 1
     op = lower.target
-    rest = (stride, padding, output_padding, groups, *rest)
     return _weighted(
         lower,
         x,
@@ -147,7 +145,9 @@ def _normalize(lower, x, weight, bias, mean, var, eps):
         return lower.rescale.pop(x.name)(scale, shift)
     spread = (-1,) + (1,) * (len(x.shape) - 1)
     scale, shift = scale.reshape(spread), shift.reshape(spread)
-    return lower.affine(lambda v: v * scale, x, shift, lambda v: torch.addcmul(shift, v, scale))
+    return lower.affine(
+        lambda v: v * scale, x, shift, lambda v: torch.addcmul(shift, v, scale), x.shape
+    )
 
 
 @lowers("aten.batch_norm.default")

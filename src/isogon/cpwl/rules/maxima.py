@@ -162,8 +162,7 @@ def max_pool(lower: Lowering, x, size, stride=None, padding=0, dilation=1, ceil_
     return pool(lower, x, size, stride, padding, dilation, lower.shape[1:], lambda v: op(v, *rest))
 
 
-@lowers("aten.max_pool1d_with_indices.default", "aten.max_pool2d_with_indices.default")
-@lowers("aten.max_pool3d_with_indices.default")
+@lowers("aten.max_pool2d_with_indices.default", "aten.max_pool3d_with_indices.default")
 def max_pool_with_indices(
     lower: Lowering, x, size, stride=None, padding=0, dilation=1, ceil_mode=False
 ):

@@ -61,11 +61,11 @@ def native_dropout(lower: Lowering, x, p, train):
     return dropout(lower, x, p, train), None
 
 
-@lowers("aten.permute.default", "aten.transpose.int", "aten.t.default", "aten.numpy_T.default")
+@lowers("aten.permute.default", "aten.transpose.int")
 @lowers("aten.slice.Tensor", "aten.select.int", "aten.narrow.default", "aten.flip.default")
 @lowers("aten.roll.default", "aten.movedim.int", "aten.swapaxes.default", "aten.mT.default")
 @lowers("aten.pixel_shuffle.default", "aten.pixel_unshuffle.default", "aten.unfold.default")
-@lowers("aten.channel_shuffle.default", "aten.native_channel_shuffle.default")
+@lowers("aten.channel_shuffle.default")
 @lowers("aten.index_select.default", "aten.movedim.intlist", "aten.diagonal.default")
 @lowers("aten.triu.default", "aten.tril.default", "aten.repeat_interleave.self_int")
 @lowers("aten.reflection_pad1d.default", "aten.reflection_pad2d.default")
@@ -75,6 +75,15 @@ def entries(lower: Lowering, x, *rest, **options):
     """Entries of the first argument, each where it goes (or zero)."""
     op = lower.target
     return lower.affine(lambda v: op(v, *rest, **options), x, None)
+
+
+@lowers("aten.t.default", "aten.numpy_T.default")
+def over_all(lower: Lowering, x):
+    """A transposition that moves the samples."""
+    lower.refuse(
+        "moves the axis of the samples",
+        "Keep the samples on the first axis: x.mT or x.transpose(1, 2).",
+    )
 
 
 @lowers("aten.constant_pad_nd.default")
@@ -128,7 +137,7 @@ def index(lower: Lowering, x, indices):
     return lower.affine(lambda v: v[where], x, None)
 
 
-@lowers("aten.gather.default", "aten.take_along_dim.default")
+@lowers("aten.gather.default")
 def gather(lower: Lowering, x, dim, positions, **_):
     """Entries at constant positions along an axis."""
     if not isinstance(x, Ref) or isinstance(positions, Ref) or not isinstance(dim, int):
