@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from isogon.errors import FileError, OptionError, SpecError, unknown
 from isogon.survey import catalogue
 
 RUNS = "runs"
+OFFLINE = ("seed", "batch_size", "device", "again")  # of no use to commands that compute nothing
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def names(words: list[str]) -> int:
 
     parser = Parser("list", "What has a name in isogon: kinds, or the names of one kind.")
     parser.positional("kind", "measures, archs, datasets, families, ...", optional=True)
-    parser.commons(out=None, batches=False)
+    parser.commons(out=None, skip=OFFLINE)
     options = parser.parse(words)
     if options.kind is None:
         rows = [(f"{plural(k)}", f"{len(catalogue.names(k))} of them") for k in catalogue.LISTED]
@@ -147,20 +149,21 @@ def plural(kind: str) -> str:
     return {"family": "families", "stitch": "stitches"}.get(kind, f"{kind}s")
 
 
-def _survey(words: list[str]) -> int:
-    from isogon.cli.survey import survey
+def _lazy(module: str, function: str) -> Callable[[list[str]], int]:
+    def call(words: list[str]) -> int:
+        return getattr(importlib.import_module(f"isogon.cli.{module}"), function)(words)
 
-    return survey(words)
-
-
-def _report(words: list[str]) -> int:
-    from isogon.cli.survey import report
-
-    return report(words)
+    return call
 
 
 COMMANDS: dict[str, Command] = {
-    "survey": Command("Every measure that applies to a model, and one HTML report", _survey),
-    "report": Command("Write the page of a survey again", _report),
+    "survey": Command(
+        "Every measure that applies to a model, and one HTML report", _lazy("survey", "survey")
+    ),
+    "report": Command("Write the page of a survey again", _lazy("survey", "report")),
+    "train": Command("Train a network into one checkpoint file", _lazy("train", "train")),
     "list": Command("What has a name: measures, archs, datasets, families, ...", names),
+    "show": Command("What a spec names, or what a folder of results holds", _lazy("show", "show")),
+    "export": Command("A reading as JSON, CSV or Parquet", _lazy("show", "export")),
+    "experiment": Command("Studies that combine steps, by name", _lazy("experiment", "experiment")),
 }

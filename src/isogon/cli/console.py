@@ -70,17 +70,17 @@ def progress(quiet: bool) -> Iterator[None]:
         yield
 
 
-def table(frame: pd.DataFrame, title: str = "") -> None:
+def table(frame: pd.DataFrame, title: str = "", *, rows: int = ROWS) -> None:
     """A compact table: a dozen rows, as many columns as stay readable."""
-    columns = list(frame.columns[:COLUMNS])
+    columns = list(frame.columns)[:COLUMNS]
     drawn = Table(title=escape(title) or None, title_justify="left", box=None, pad_edge=False)
     for name in columns:
         right = frame[name].dtype.kind in "iuf"
         drawn.add_column(escape(str(name)), justify="right" if right else "left", style=None)
-    for row in frame[columns].head(ROWS).itertuples(index=False):
+    for row in frame[columns].head(rows).itertuples(index=False):
         drawn.add_row(*(escape(cell(v)) for v in row))
-    out().print(drawn)
-    left = [f"{len(frame) - ROWS} more rows"] if len(frame) > ROWS else []
+    _print(drawn)
+    left = [f"{len(frame) - rows} more rows"] if len(frame) > rows else []
     left += [f"{len(frame.columns) - COLUMNS} more columns"] if len(frame.columns) > COLUMNS else []
     if left:
         say(f"  ... {', '.join(left)}", "dim")
@@ -101,4 +101,13 @@ def listing(rows: list[tuple[str, str]], title: str = "") -> None:
     drawn.add_column(overflow="fold")
     for name, text in rows:
         drawn.add_row(escape(name), escape(text))
-    out().print(drawn)
+    _print(drawn)
+
+
+def _print(drawn: Table) -> None:
+    """Print without the blanks that pad the last column."""
+    console = out()
+    with console.capture() as captured:
+        console.print(drawn)
+    text = "\n".join(line.rstrip() for line in captured.get().splitlines())
+    sys.stdout.write(text + "\n")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import shutil
+from collections.abc import Container, Sequence
 from typing import Any
 
 import jsonargparse
@@ -11,6 +12,7 @@ import jsonargparse
 from isogon.errors import OptionError, nearest
 from isogon.survey import types
 from isogon.survey.declare import Declaration, Input, Option, sections
+from isogon.survey.record import spelled
 
 NOUNS = {
     "Module": 'a model, e.g. "trained(cnn, digits)", "resnet18(num_classes=10)@w.pt", net.onnx',
@@ -42,6 +44,7 @@ class Parser:
             formatter_class=_Formatter,
             add_help=False,
         )
+        self.values: dict[str, str] = {}  # flag -> what may stand behind it, for messages
         self._codes: dict[str, Any] = {}
         self._groups: dict[str, Any] = {}
 
@@ -66,15 +69,22 @@ class Parser:
         """A typed option."""
         self._add(title, wanted.name, wanted.type, wanted.default, wanted.required, wanted.help)
 
-    def commons(self, *, out: str | None, seeded: bool = False, batches: bool = True) -> None:
-        """The options that every command has."""
-        group = self.group("output and surroundings")
-        group.add_argument("--config", action="config", help="options from a YAML file")
-        group.add_argument("--out", type=str, metavar="DIR", default=out, help="folder of results")
-        if seeded:
+    def commons(self, *, out: str | None, skip: Container[str] = ()) -> None:
+        """The options that every command has; those in ``skip`` it has in a form of its own."""
+        # On the parser itself: jsonargparse adds --print_config only there.
+        group = self.inner
+        common = group._action_groups.pop(1)
+        common.title = "output and surroundings"
+        group._action_groups.append(common)
+        if "seed" not in skip:
             text = "seed of what is drawn at random: fresh weights, directions, ..."
             self._add("options", "seed", "int", 0, False, text)
-        if batches:
+        group.add_argument("--config", action="config", help="options from a YAML file")
+        group.add_argument(
+            "--out", type=str if out else str | None, metavar="DIR", default=out,
+            help="folder of results",
+        )  # fmt: skip
+        if "batch_size" not in skip:
             self._codes["batch_size"] = ["union", "int", "none"]
             group.add_argument(
                 "--batch-size", type=int | None, metavar="N", default=None, help="samples at once"
@@ -82,9 +92,12 @@ class Parser:
         group.add_argument(
             "--data-root", type=str | None, metavar="DIR", default=None, help="folder of data sets"
         )
-        group.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1, mps, auto")
+        if "device" not in skip:
+            text = "cpu, cuda, cuda:1, mps, auto"
+            group.add_argument("--device", type=str, default="cpu", help=text)
         group.add_argument("--download", action="store_true", help="download missing data sets")
-        group.add_argument("--again", action="store_true", help="compute what is there already")
+        if "again" not in skip:
+            group.add_argument("--again", action="store_true", help="compute what is there already")
         group.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes")
         group.add_argument("--traceback", action="store_true", help="show where an error arose")
         group.add_argument("-h", "--help", action="help", help="show this text")
@@ -116,8 +129,8 @@ class Parser:
             metavar = "SPEC"
         elif types.is_tuple(code):
             metavar = "A,B,..."
-        elif isinstance(code, str) and code != "bool":
-            metavar = {"int": "N", "float": "X", "str": "TEXT"}.get(code)
+        else:
+            metavar = _metavar(code)
         flags = dict.fromkeys([flag, f"--{name}"])
         self.group(title).add_argument(
             *flags, dest=dest, type=kind, help=_escaped(help), metavar=metavar, **extra
@@ -171,29 +184,34 @@ class Parser:
                 expected=expected,
                 fix=fix,
             )
+        if text.startswith("argument ") and "expected one argument" in text:
+            flag = text.split()[1].rstrip(":").split("/")[0]
+            return OptionError(f"{flag} needs a value", expected=self.values.get(flag), fix=fix)
         return OptionError(f"{self.name}: {text}", fix=fix)
 
     def _positional(self, name: str) -> bool:
         return any(a.dest == name and not a.option_strings for a in self.inner._actions)
 
 
-def derived(declaration: Declaration, *, out: str | None) -> Parser:
+def derived(declaration: Declaration, *, out: str | None, title: str = "") -> Parser:
     """The parser of a measure or experiment."""
+    title = title or declaration.command
     body = sections(declaration.doc).get("", declaration.summary)
-    parser = Parser(declaration.command, body, epilog(declaration))
+    parser = Parser(title, body, epilog(declaration, title))
     for wanted in declaration.inputs:
         parser.input(wanted)
     for wanted in declaration.options:
-        parser.option(wanted)
-    parser.commons(out=out, seeded=declaration.option("seed") is None)
+        if wanted.name != "out":
+            parser.option(wanted)
+    parser.commons(out=out, skip={o.name for o in declaration.options} - {"out"})
     return parser
 
 
-def epilog(declaration: Declaration) -> str:
+def epilog(declaration: Declaration, title: str) -> str:
     """Source and examples, for the end of a help text."""
     from isogon.survey import bibliography
 
-    example = ["isogon", declaration.command]
+    example = ["isogon", title]
     for wanted in declaration.inputs:
         if wanted.required:
             example += [
@@ -216,11 +234,38 @@ EXAMPLES = {
 }
 
 
+def _metavar(code: Any) -> str:
+    if isinstance(code, str):
+        return {"int": "N", "float": "X", "bool": "{true,false}"}.get(code, "TEXT")
+    if code[0] == "literal":
+        return "{" + ",".join(map(str, code[1:])) + "}"
+    parts = [_metavar(part) for part in code[1:] if part != "none"]
+    return "|".join(dict.fromkeys(parts))
+
+
 class _Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Descriptions as they were written; a column wide enough for the options."""
+    """Descriptions as they were written; each option once, with its default if it has one."""
 
     def __init__(self, prog: str, **extra: Any) -> None:
-        super().__init__(prog, max_help_position=28, **extra)
+        width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 100))
+        super().__init__(prog, max_help_position=28, width=width, **extra)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        flags = action.option_strings
+        action.option_strings = [f for f in flags if "_" not in f or f == "--print_config"]
+        try:
+            return super()._format_action_invocation(action)
+        finally:
+            action.option_strings = flags
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = (action.help or "").replace("%%", "%").replace("``", "")
+        if action.required and action.option_strings:
+            return f"{text} (required)"
+        default = action.default
+        if default in (None, False, "", (), argparse.SUPPRESS) or not action.option_strings:
+            return f"{text} (default: false)" if default is False and action.nargs != 0 else text
+        return f"{text} (default: {spelled(default)})"
 
 
 def _listed(value: str) -> str:

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from isogon.cli.commands import surroundings
+from isogon.cli.commands import OFFLINE, surroundings
 from isogon.cli.parser import NOUNS, Parser
 from isogon.specs import parse
 from isogon.survey.declare import Option
@@ -37,7 +37,7 @@ def survey(words: list[str]) -> int:
         Option("skip", many, (), help="names of measures to leave out"),
     ):
         parser.option(option)
-    parser.commons(out=None, seeded=True)
+    parser.commons(out=None)
     options = parser.parse(words)
     model, data = str(parse(options.model)), str(parse(options.batches))
     out = Path(options.out) if options.out else Path(DEFAULT_OUT) / slug(model, data)
@@ -89,7 +89,7 @@ def report(words: list[str]) -> int:
 
     parser = Parser("report", "Write the page of a survey again from its records.")
     parser.positional("directory", "the folder that `isogon survey` wrote")
-    parser.commons(out=None, batches=False)
+    parser.commons(out=None, skip=OFFLINE)
     options = parser.parse(words)
     with surroundings(options):
         from isogon.survey import everything

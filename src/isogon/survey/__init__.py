@@ -18,7 +18,7 @@ _API = {
     "survey": "isogon.survey.everything",
 }
 
-__all__ = list(_API)
+__all__ = ["Job", "Record", "Session", "run", "survey"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,10 +13,10 @@ import hashlib
 import inspect
 import re
 import typing
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Container
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from isogon import registry
 from isogon.survey import types
@@ -151,7 +151,7 @@ def sections(doc: str) -> dict[str, str]:
     current = ""
     for line in doc.splitlines():
         head = re.fullmatch(
-            r"(Args|Arguments|Returns|Raises|Yields|Example|Examples|Source|References|Note|Notes):",
+            r"(Args|Arguments|Attributes|Returns|Raises|Yields|Example|Examples|Source|References|Note|Notes):",
             line.rstrip(),
         )
         if head:
@@ -165,9 +165,20 @@ def sections(doc: str) -> dict[str, str]:
     return {k: inspect.cleandoc("\n".join(v)) for k, v in found.items()}
 
 
-def arguments(doc: str) -> dict[str, str]:
-    """Parameter -> its description, from the ``Args:`` section."""
-    text = sections(doc).get("Args", "")
+def dataclass_options(config: Any, skip: Container[str] = ()) -> list[Option]:
+    """The fields of a dataclass as options, with their help from its ``Attributes:``."""
+    helps, hints = arguments(inspect.getdoc(config) or "", "Attributes"), get_type_hints(config)
+    found = []
+    for f in fields(config):
+        code = types.encode(hints[f.name])
+        if f.name not in skip and code is not None:
+            found.append(Option(f.name, code, f.default, help=helps.get(f.name, "")))
+    return found
+
+
+def arguments(doc: str, section: str = "Args") -> dict[str, str]:
+    """Parameter -> its description, from a section of the docstring."""
+    text = sections(doc).get(section, "")
     found: dict[str, str] = {}
     name = ""
     for line in text.splitlines():

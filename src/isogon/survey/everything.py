@@ -81,6 +81,8 @@ def read_survey(directory: Path) -> Survey:
         FileError: There is none.
     """
     try:
+        if not (directory / FILE).is_file():
+            raise KeyError(FILE)
         data = storage.read_json(directory / FILE)
         if data.pop("format") != FORMAT:
             raise KeyError("format")

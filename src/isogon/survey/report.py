@@ -141,7 +141,8 @@ def _section(line: Line, record: Record) -> dict[str, Any]:
     declaration = catalogue.declaration(job.measure)
     picture, nofigure = figure(record)
     whole = reading.to_frame()
-    csv = whole.to_csv(index=False) if len(whole) * max(len(whole.columns), 1) < 200_000 else ""
+    small = len(whole) * max(len(whole.columns), 1) < 200_000
+    csv = str(whole.to_csv(index=False)) if small else ""
     works = [w for key in declaration.cite if (w := bibliography.find(key)) is not None]
     p = record.provenance
     facts = [
@@ -201,7 +202,9 @@ def figure(record: Record) -> tuple[str, str]:
         drawn = draw(record.reading)
         buffer = io.BytesIO()
         # Outlined text looks the same everywhere; a fixed salt keeps the file the same.
-        with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": record.key}):
+        with mpl.rc_context(  # type: ignore[attr-defined]
+            {"svg.fonttype": "path", "svg.hashsalt": record.key}
+        ):
             drawn.savefig(
                 buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
             )

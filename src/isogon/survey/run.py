@@ -140,6 +140,30 @@ def run(
     return record if directory is None else record.save(directory)
 
 
+def call(
+    declaration: Declaration,
+    specs: dict[str, str],
+    options: dict[str, Any],
+    session: Session,
+    *,
+    seed: int = 0,
+    out: Path | None = None,
+) -> Any:
+    """Call an experiment: specs become objects, ``out``, ``seed`` and a generator are passed on.
+
+    Raises:
+        OptionError: A required input is missing.
+    """
+    build = catalogue.entry("experiment", declaration.name).build
+    job, _ = check(Job(declaration.name, specs, options, seed), declaration)
+    objects, _ = session.inputs(job, declaration)
+    extra = {"out": out, "seed": seed, "generator": torch.Generator().manual_seed(seed)}
+    wanted = inspect.signature(build).parameters
+    extra = {k: v for k, v in extra.items() if k in wanted}
+    positional, keywords = _bind(build, {**objects, **job.options, **extra})
+    return build(*positional, **keywords)
+
+
 def find(job: Job, *, out: str | Path, session: Session) -> Record | None:
     """The record of a job where it was computed before; nothing is measured."""
     _, key, directory, _, _ = _addressed(job, out, session)

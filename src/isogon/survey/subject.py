@@ -106,7 +106,8 @@ def png(image: torch.Tensor) -> str:
     """A picture [C, H, W] in [0, 1] as a data URI."""
     from PIL import Image
 
-    array = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    array: Any = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    array = array.squeeze(2) if array.shape[2] == 1 else array
     buffer = io.BytesIO()
-    Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(buffer, "PNG")
+    Image.fromarray(array).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,208 @@
+"""`isogon show` and `isogon export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from isogon.cli.commands import OFFLINE, surroundings
+from isogon.cli.parser import Parser
+from isogon.errors import FileError, IsogonError
+from isogon.specs import parse
+from isogon.survey import catalogue
+
+FORMATS = ("json", "csv", "parquet")
+
+
+def show(words: list[str]) -> int:
+    """`isogon show SPEC|DIR`."""
+    parser = Parser(
+        "show",
+        "What a spec names (a model with its layers, a data set, a family), how a measure is\n"
+        "defined, or what a folder of results holds.",
+        'examples:\n  isogon show "resnet18(num_classes=10)"\n  isogon show "mnist(test)"\n'
+        "  isogon show data-matrix\n  isogon show runs/data_matrix-1a2b3c4d5e6f",
+    )
+    parser.positional("what", "a spec, a measure's name, or a folder of results")
+    parser.commons(out=None, skip=[n for n in OFFLINE if n != "seed"])
+    options = parser.parse(words)
+    path = Path(options.what)
+    with surroundings(options):
+        if path.is_dir() or path.name in ("record.json", "reading.json", "survey.json"):
+            _folder(path if path.is_dir() else path.parent)
+        else:
+            _spec(options.what, options.seed)
+    return 0
+
+
+def export(words: list[str]) -> int:
+    """`isogon export DIR --format csv`."""
+    from isogon.cli import console
+
+    parser = Parser(
+        "export",
+        "A reading as one file: csv and parquet hold its table, json everything.",
+        "example:\n  isogon export runs/data_matrix-1a2b3c4d5e6f --format csv --out traces.csv",
+    )
+    parser.positional("directory", "the folder of a record or of a reading")
+    from isogon.survey.declare import Option
+
+    parser.option(Option("format", ["literal", *FORMATS], "csv", help="of the file"))
+    parser.commons(out=None, skip=OFFLINE)
+    options = parser.parse(words)
+    with surroundings(options):
+        from isogon import readings
+
+        folder = Path(options.directory)
+        held = _reading_folder(folder)
+        reading = readings.read(held)
+        out = Path(options.out) if options.out else Path(f"{reading.measure}.{options.format}")
+        if out.is_dir():
+            out = out / f"{reading.measure}.{options.format}"
+        readings.export(reading, out, options.format)
+    console.say(str(out))
+    return 0
+
+
+def _reading_folder(folder: Path) -> Path:
+    for candidate in (folder, folder / "reading"):
+        if (candidate / "reading.json").is_file():
+            return candidate
+    raise FileError(
+        "no reading there",
+        got=str(folder),
+        expected="the folder of a record or of a reading",
+        fix="Name a folder that a measure printed as its result.",
+    )
+
+
+def _folder(folder: Path) -> None:
+    from isogon import readings
+    from isogon.cli import console
+    from isogon.survey import everything, record
+
+    if (folder / everything.FILE).is_file():
+        found = everything.read_survey(folder)
+        rows = [
+            (f"{n.measure.replace('_', '-')}", f"{n.status}  {n.record or n.reason}")
+            for n in found.lines
+        ]
+        console.listing(rows, f"survey of {found.model} on {found.batches}")
+        console.say(f"page  {folder / 'report.html'}")
+        return
+    if not (folder / record.FILE).is_file() and not (folder / "reading.json").is_file():
+        held = record.scan(folder)
+        if held:
+            rows = [(str(r.directory), _command(r.job)) for r in held]
+            console.listing(rows, f"{len(held)} records")
+            return
+    kept = record.load(folder)
+    reading = kept.reading if kept is not None else readings.read(_reading_folder(folder))
+    console.say(repr(reading))
+    console.say("")
+    console.table(reading.summary(), "summary")
+    if kept is not None:
+        console.say("")
+        console.say(f"command  {_command(kept.job)}")
+        seconds = kept.provenance["seconds"]
+        console.say(f"made     {kept.provenance['started']} in {seconds:.2f} s")
+
+
+def _command(job: Any) -> str:
+    """The command line of a job, without the options that have their defaults."""
+    from isogon.survey.check import given
+    from isogon.survey.record import Job
+
+    try:
+        declaration = catalogue.declaration(job.measure)
+    except IsogonError:  # made by a package that is not installed any more
+        return job.command()
+    inputs = {i.name: job.inputs[i.name] for i in declaration.inputs if i.name in job.inputs}
+    return Job(job.measure, inputs, given(job, declaration), job.seed).command()
+
+
+def _spec(text: str, seed: int) -> None:
+    from isogon.cli import console
+
+    name = text.strip().replace("-", "_")
+    for kind in catalogue.DECLARED:
+        if name in catalogue.names(kind):
+            console.say(catalogue.declaration(name, kind).doc)
+            return
+    spec = parse(text)
+    name = spec.name or ""
+    if spec.name is not None and spec.module is None and spec.path is None:
+        kind = next(
+            (k for k in catalogue.LISTED if k != "noun" and name in catalogue.names(k)), None
+        )
+        if kind == "dataset":
+            _data(str(spec))
+            return
+        if kind is not None and kind not in ("arch", "model"):
+            _other(kind, name, spec)
+            return
+    elif spec.path is not None and spec.path.lower().endswith((".npz", ".zip")):
+        _data(str(spec))
+        return
+    _model(str(spec), seed)
+
+
+def _model(spec: str, seed: int) -> None:
+    import pandas as pd
+
+    from isogon.cli import console
+    from isogon.nets import calculus
+    from isogon.survey.run import Session
+
+    module = Session().get("Module", spec, seed=seed)
+    rows = [
+        {
+            "layer": name,
+            "type": type(leaf).__name__,
+            "detail": leaf.extra_repr(),
+            "parameters": sum(p.numel() for p in leaf.parameters(recurse=False)),
+        }
+        for name, leaf in module.named_modules()
+        if not any(leaf.children())
+    ]
+    frame = pd.DataFrame(rows)
+    console.table(frame, spec, rows=len(frame))
+    total = sum(p.numel() for p in module.parameters())
+    device, dtype = calculus.device_dtype(module)
+    console.say("")
+    console.say(f"{total:,} parameters, {str(dtype).removeprefix('torch.')}, {device}")
+
+
+def _data(spec: str) -> None:
+    from isogon.cli import console
+    from isogon.survey.run import Session
+
+    data: Any = Session().get("Batches", spec)
+    x, y = data.first(1)
+    rows = [
+        ("samples", f"{data.count:,}"),
+        ("shape", " x ".join(map(str, x.shape[1:]))),
+        ("type", str(x.dtype).removeprefix("torch.")),
+        ("range", f"{float(x.min()):.4g} to {float(x.max()):.4g} (first sample)"),
+        ("labels", str(y.dtype).removeprefix("torch.")),
+        ("classes", ", ".join(map(str, data.classes or [])) or "none"),
+    ]
+    console.listing(rows, spec)
+
+
+def _other(kind: str, name: str, spec: Any) -> None:
+    import inspect
+
+    from isogon import registry
+    from isogon.cli import console
+
+    entry = catalogue.entry(kind, name)
+    console.say(f"{kind} {registry.signature(entry)}")
+    console.say("")
+    console.say(inspect.getdoc(entry.build) or "")
+    if kind == "family":
+        members = list(registry.build(kind, spec))
+        console.say("")
+        console.say(f"{len(members)} transformations:")
+        for member in members[:40]:
+            console.say(f"  {member}")

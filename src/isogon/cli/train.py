@@ -1,0 +1,83 @@
+"""`isogon train`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from isogon.cli.commands import RUNS, surroundings
+from isogon.cli.parser import Parser
+from isogon.specs import parse
+from isogon.survey import catalogue
+from isogon.survey.declare import dataclass_options
+
+EXAMPLE = """\
+examples:
+  isogon train --arch cnn --data digits --epochs 5
+  isogon train --arch "resnet20(width=16)" --data cifar10 --optimizer sgd --lr 0.1 \\
+      --schedule cosine --epochs 60 --out runs/r20
+  isogon survey runs/r20/last.safetensors --batches "cifar10(test, 512)"
+"""
+
+
+def train(words: list[str]) -> int:
+    """Train a network; killed and started again, it goes on where it was."""
+    from isogon.cli import console
+    from isogon.training.config import FitConfig
+
+    options_ = dataclass_options(FitConfig)
+    parser = Parser(
+        "train",
+        "Train a network. Equal options give equal weights; killed and started again, the run\n"
+        "goes on where it was. The folder holds last.safetensors, metrics.parquet, snapshots/.",
+        EXAMPLE,
+    )
+    for name, text in (
+        ("arch", "architecture, e.g. cnn(width=32), resnet18, my.module:build()"),
+        ("data", "what to learn from, e.g. digits, mnist(train, 1000)"),
+    ):
+        parser.group("inputs").add_argument(
+            f"--{name}", type=str, required=True, metavar="SPEC", help=text
+        )
+    for name, text in (
+        ("validation-data", "held-out data, measured after each epoch"),
+        ("test-data", "test data; the data set's own test split by default"),
+    ):
+        parser.group("inputs").add_argument(
+            f"--{name}", type=str | None, default=None, metavar="SPEC", help=text
+        )
+    for option in options_:
+        parser.option(option)
+    parser.commons(out=None, skip=["again", *(o.name for o in options_)])
+    if words[-1:] in (["--arch"], ["--data"]):  # the flag alone asks what there is
+        kind = {"--arch": "arch", "--data": "dataset"}[words[-1]]
+        parser.values[words[-1]] = ", ".join(catalogue.names(kind))
+    options = parser.parse(words)
+    config = {o.name: getattr(options, o.name) for o in options_}
+    arch, data = parse(options.arch), parse(options.data)
+    label = re.sub(r"[^A-Za-z0-9]+", "-", f"{arch}-{data}-seed-{config.get('seed', 0)}")
+    out = Path(options.out) if options.out else Path(RUNS) / f"train-{label.strip('-')[:80]}"
+    config = FitConfig(**config)
+    with surroundings(options):
+        from isogon.survey.run import writable
+        from isogon.training import fit
+
+        writable(out)
+        done = fit(
+            str(arch),
+            str(data),
+            config=config,
+            out=out,
+            validation=options.validation_data,
+            test=options.test_data,
+        )
+    if len(done.history):
+        console.table(done.history.tail(8), f"{arch} on {data}")
+        console.say("")
+    console.say(f"checkpoint  {done.path}")
+    console.say(f'next        isogon survey "{done.path}" --batches "{_test(data)}"')
+    return 0
+
+
+def _test(data) -> str:
+    return f"{data.name}(test)" if data.name and not data.module else str(data)

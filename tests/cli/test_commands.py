@@ -1,0 +1,194 @@
+"""The commands on real, tiny inputs: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from isogon.cli import main
+
+DATA = "digits(test, 16)"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ISOGON_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def out(capsys, *words: str) -> str:
+    code = main([*words])
+    text, error = capsys.readouterr()
+    assert code == 0, error
+    return text
+
+
+def refused(capsys, code: int, *words: str) -> str:
+    assert main([*words]) == code
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1, f"not one line: {text!r}"
+    return text
+
+
+def test_a_measure_prints_a_table_and_its_paths_and_is_found_again(here, capsys):
+    words = ("data-matrix", "--model", "cnn(width=2)", "--batches", DATA)
+    first = out(capsys, *words)
+    paths = {k: Path(v) for k, v in (x.split(None, 1) for x in first.splitlines()[-2:])}
+    assert (paths["reading"] / "reading.json").is_file()
+    assert paths["figure"].read_bytes()[:4] == b"\x89PNG"
+    assert "trace" in first
+    assert "computed in" in first
+    assert "found, computed" in out(capsys, *words)
+    assert "found" not in out(capsys, *words, "--again")
+    shown = out(capsys, "show", str(paths["reading"].parent))
+    assert "isogon data-matrix --model 'cnn(width=2)' --batches 'digits(test, 16)'\n" in shown
+    for form in ("json", "csv", "parquet"):
+        path = out(capsys, "export", str(paths["reading"].parent), "--format", form).strip()
+        assert Path(path).stat().st_size > 100
+    assert len(json.loads(Path("data_matrix.json").read_text())["table"]["trace"]) == 16
+
+
+def test_options_from_words_yaml_and_the_front(here, capsys):
+    words = ["data-matrix", "--model", "cnn(width=2)", "--batches", DATA]
+    text = out(capsys, *words, "--tolerances", "0.1,1e-2", "--print_config")
+    assert "- 0.1" in text
+    (here / "c.yaml").write_text(text)
+    table = out(capsys, "--quiet", "data-matrix", "--config", "c.yaml", "--eigenvectors", "1")
+    assert "rank@1e-1" in table
+    bracketed = out(capsys, *words, "--tolerances=[0.1]", "--out=elsewhere")
+    assert "rank@1e-1" in bracketed
+    assert (here / "elsewhere").is_dir()
+
+
+def test_a_model_of_the_user_from_another_folder(here, capsys):
+    (here / "mine").mkdir()
+    (here / "mine" / "__init__.py").touch()
+    (here / "mine" / "net.py").write_text(
+        "from torch import nn\n"
+        "def build(width=4):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(),\n"
+        "                         nn.Linear(width, 10))\n"
+    )
+    sys.path.insert(0, str(here))
+    try:
+        from mine.net import build
+
+        torch.save(build().state_dict(), "w.pt")
+    finally:
+        sys.path.remove(str(here))
+        sys.modules.pop("mine.net")
+        sys.modules.pop("mine")
+    # a fresh process, as the console script starts it: the folder is not on its path
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "from isogon.cli import main; raise SystemExit(main())",
+         "data-matrix", "--model", "mine.net:build()@w.pt", "--batches", DATA],
+        capture_output=True, text=True, env=dict(os.environ), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "trace" in done.stdout
+
+
+def test_train_then_survey_then_report(here, capsys):
+    text = out(capsys, "train", "--arch", "mlp(4)", "--data", "two_moons(train, 64)",
+               "--epochs", "1", "--out", "t")  # fmt: skip
+    assert Path("t/last.safetensors").is_file()
+    assert 'isogon survey "t/last.safetensors" --batches "two_moons(test)"' in text
+    text = out(capsys, "survey", "t/last.safetensors", "--batches", "two_moons(test, 16)",
+               "--only", "data-matrix,orientation", "--out", "s")  # fmt: skip
+    assert text.splitlines()[-1] == "s/report.html"
+    page = Path("s/report.html").read_text()
+    Path("s/report.html").unlink()
+    assert out(capsys, "report", "s").strip() == "s/report.html"
+    assert Path("s/report.html").read_text() == page
+    assert "data-matrix" in out(capsys, "show", "s")
+
+
+def test_survey_chooses_a_folder_that_is_the_same_each_time(here, capsys):
+    words = ("survey", "cnn(width=2)", "--batches", DATA, "--only", "orientation")
+    first, second = out(capsys, *words), out(capsys, *words)
+    assert first.splitlines()[-1] == second.splitlines()[-1]
+    assert "+ orientation" in first
+    assert "= orientation" in second
+
+
+def test_show_explains_what_a_word_names(here, capsys):
+    assert "Conv2d" in out(capsys, "show", "cnn(width=2)")
+    assert "parameters" in out(capsys, "show", "cnn(width=2)")
+    assert "1 x 8 x 8" in out(capsys, "show", "digits")
+    assert "G(x) =" in out(capsys, "show", "data-matrix")
+
+
+@pytest.mark.parametrize("name", ["data-matrix", "train", "survey", "show", "export", "report"])
+def test_help_teaches(name, here, capsys):
+    text = out(capsys, name, "--help")
+    assert f"isogon {name}" in text
+    assert "--traceback" in text
+    assert "--data_root" not in text
+    assert "Literal" not in text
+    if name == "data-matrix":
+        assert "Grementieri" in text
+        assert 'isogon data-matrix --model "trained(cnn, digits, epochs=5)"' in text
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "words"),
+    [
+        (2, "Did you mean 'digits'", "data-matrix --model cnn --batches digts(test)"),
+        (2, "Did you mean 'width'", "data-matrix --model cnn(widht=3) --batches digits"),
+        (2, "Did you mean --tolerances", "data-matrix --model cnn --batches digits --tolernces 1"),
+        (2, "needs --batches", "data-matrix --model cnn"),
+        (2, "needs --model and --batches", "data-matrix"),
+        (2, "expected int", "data-matrix --model cnn --batches digits --eigenvectors x"),
+        (2, "tolerances", "data-matrix --model cnn --batches digits(test,16) --tolerances 7"),
+        (2, "expected one of: cpu", "data-matrix --model cnn --batches digits --device cuda:99"),
+        (1, "--data-root", "data-matrix --model cnn --batches digits --data-root nowhere"),
+        (1, "nowhere.onnx", "data-matrix --model nowhere.onnx --batches digits"),
+        (1, "isogon survey", "report nowhere"),
+        (1, "no reading", "export nowhere"),
+        (2, "fmt", "export . --fmt csv"),
+        (2, "expected one of: json", "export . --format xls"),
+        (2, "File does not exist", "data-matrix --config nowhere.yaml"),
+        (2, "needs a value", "train --arch"),
+        (2, "cnn", "train --arch"),
+        (2, "NAME", "experiment"),
+        (2, "unknown experiment", "experiment nothing-like-it"),
+        (2, "--budget", "survey cnn --batches digits --budget -1 --out s"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_fix(here, capsys, code, said, words):
+    assert said in refused(capsys, code, *words.split())
+
+
+def test_weights_that_are_not_numbers(here, capsys):
+    from isogon import nets
+
+    state = nets.build("cnn(width=2, size=8)").state_dict()
+    state["conv1.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state, "bad.pt")
+    model = ("--model", "cnn(width=2)@bad.pt", "--batches", DATA)
+    assert "conv1.weight" in refused(capsys, 1, "data-matrix", *model)
+    assert not list((here / "runs").glob("*"))
+
+
+def test_an_empty_data_set(here, capsys):
+    text = refused(capsys, 1, "data-matrix", "--model", "cnn", "--batches", "digits(test, 0)")
+    assert "at least one" in text
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(here, capsys):
+    (here / "file").write_text("mine")
+    for words in (
+        ("survey", "trained(cnn, digits)", "--batches", DATA, "--out", "file/x"),
+        ("train", "--arch", "cnn", "--data", "digits", "--out", "file/x"),
+        ("data-matrix", "--model", "trained(cnn, digits)", "--batches", DATA, "--out", "file"),
+    ):
+        assert "--out" in refused(capsys, 1, *words)
+    assert (here / "file").read_text() == "mine"
+    assert not (here / "cache").exists()
