@@ -51,6 +51,10 @@ def brought(config: FitConfig) -> list[Callback]:
         found.append(TensorBoard(config.tensorboard))
     if config.log_file is not None:
         found.append(Log(config.log_file))
+    if config.observe is not None:
+        from isogon.training.observing import Observe
+
+        found.append(Observe(config.observe, every=config.observe_every, data=config.observe_data))
     return found
 
 

@@ -17,6 +17,7 @@ CIRCUMSTANCES = frozenset(
         *("snapshot_every", "snapshot_until", "snapshot_at", "train_accuracy"),
         *("checkpoint_every", "checkpoint_seconds", "resume", "resume_from", "override"),
         *("device", "strategy", "workers", "tensorboard", "log_file", "evaluate_only"),
+        *("observe", "observe_every", "observe_data"),
     )
 )
 # What `override` takes from the options instead of from the checkpoint.
@@ -104,6 +105,10 @@ class FitConfig:
         workers: Processes that read samples ahead.
         tensorboard: Folder for TensorBoard (needs ``isogon[tensorboard]``).
         log_file: File that one JSON line per epoch is appended to.
+        observe: A measure to run on fixed examples while training, e.g. ``data-matrix``; its
+            tables go to ``observe/`` in the output folder.
+        observe_every: Steps between two observations; 0 for a tenth of an epoch.
+        observe_data: Spec of the examples; the first 1,000 training samples where not set.
     """
 
     epochs: int = 10
@@ -159,6 +164,9 @@ class FitConfig:
     workers: int = 0
     tensorboard: str | None = None
     log_file: str | None = None
+    observe: str | None = None
+    observe_every: int = 0
+    observe_data: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their domain.
@@ -239,6 +247,7 @@ _DOMAINS = {
     "devices": _COUNT,
     "nodes": _COUNT,
     "workers": _NOT_NEGATIVE,
+    "observe_every": _NOT_NEGATIVE,
     "snapshot_every": _NOT_NEGATIVE,
     "snapshot_until": _NOT_NEGATIVE,
     "snapshot_at": _FRACTION,

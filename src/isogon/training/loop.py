@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Sequence
@@ -88,18 +89,29 @@ def fit(
     # Tensors don't travel back from other processes; files do.
     with tempfile.TemporaryDirectory() as scratch:
         place = folder or Path(scratch)
-        fabric.launch(_spawned, *task, place, context.data_root(), context.cache_root())
+        fabric.launch(_spawned, _Parcel(*task, place))  # type: ignore[arg-type]
         found = Checkpoint.load(place / LAST)
         if isinstance(arch, nn.Module):
-            found.template = building.build(arch, feeds.resolve(data, config).train, 0)[0]
+            found.template = copy.deepcopy(arch)
         return found
 
 
-def _spawned(fabric: Any, *task: Any) -> None:
-    """`_work` in a process of its own, with the surroundings of the one that started it."""
-    *rest, data_root, cache_root = task
-    with context.use(data_root=data_root, cache_root=cache_root):
-        _work(fabric, *rest)
+class _Parcel:
+    """What a spawned process works on, with the surroundings of the one that started it."""
+
+    def __init__(self, *task: Any) -> None:
+        self.task = task
+        self.around = {
+            "data_root": context.data_root(),
+            "cache_root": context.cache_root(),
+            "download": context.download_allowed(),
+        }
+
+
+def _spawned(fabric: Any, parcel: _Parcel) -> None:
+    """`_work` in a process of its own."""
+    with context.use(**parcel.around):
+        _work(fabric, *parcel.task)
 
 
 def _work(

@@ -1,0 +1,94 @@
+"""Figure of what a measure saw while a network learned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from isogon.readings import Reading
+from isogon.registry import draws
+from isogon.show import style
+
+_PLACES = ("step", "epoch", "sample", "label", "prediction", "unit", "channel", "row", "column")
+
+
+@draws("observation")
+def draw_observation(reading: Reading, curves: int = 100) -> Figure:
+    """Mean, single examples and distribution over training time.
+
+    For the local data matrix: the mean trace with its quartiles, the traces of single
+    examples, and how many examples have which rank (count as size and colour). For any other
+    measure: the mean of each of its numbers with its quartiles.
+
+    Args:
+        reading: Of a run's observer.
+        curves: How many single examples at most.
+    """
+    table = reading.table
+    if "trace" not in table or not (ranks := [c for c in table if str(c).startswith("rank@")]):
+        return _any(reading)
+    fig, axes = style.panels(2 + len(ranks[:1]), height=2.55)
+    _band(axes[0, 0], table, "trace")
+    axes[0, 0].set_ylabel(r"tr $G$  (nats / unit$^2$)")
+    axes[0, 0].set_title("Mean trace, quartiles")
+    _single(axes[0, 1], table, "trace", curves)
+    axes[0, 1].set_ylabel(r"tr $G$  (nats / unit$^2$)")
+    axes[0, 1].set_title("Single examples")
+    _distribution(axes[0, 2], table, str(ranks[0]))
+    style.letter(list(axes[0]))
+    return fig
+
+
+def _any(reading: Reading) -> Figure:
+    table = reading.table
+    numbers = [c for c in table.select_dtypes("number") if c not in _PLACES][:6]
+    columns = min(3, max(1, len(numbers)))
+    fig, axes = style.panels(columns, -(-max(1, len(numbers)) // columns), height=2.3)
+    for ax, column in zip(axes.flat, numbers):
+        _band(ax, table, str(column))
+        ax.set_title(str(column).replace("_", " "))
+    for ax in axes.flat[len(numbers) :]:
+        ax.set_visible(False)
+    return fig
+
+
+def _band(ax: Axes, table: pd.DataFrame, column: str) -> None:
+    groups = table.groupby("epoch")[column]
+    epochs = np.unique(table["epoch"].to_numpy(dtype=float))
+    low, high, mean = (np.asarray(f, dtype=float) for f in (
+        groups.quantile(0.25), groups.quantile(0.75), groups.mean(),
+    ))  # fmt: skip
+    ax.fill_between(epochs, low, high, color=style.BLUE, alpha=0.15, lw=0)
+    ax.plot(epochs, mean, color=style.BLUE)
+    ax.set_ylim(bottom=min(0.0, float(low.min())))
+    ax.set_xlabel("epoch")
+
+
+def _single(ax: Axes, table: pd.DataFrame, column: str, curves: int) -> None:
+    wide = table.pivot(index="epoch", columns="sample", values=column)
+    stride = max(1, wide.shape[1] // max(curves, 1))
+    shown = wide.iloc[:, ::stride].where(wide.iloc[:, ::stride] > 0)
+    ax.plot(shown.index, shown, color=style.BLUE, lw=0.5, alpha=0.2)
+    ax.plot(wide.index, wide.where(wide > 0).median(axis=1), color=style.INK, lw=1.2)
+    if np.isfinite(shown.to_numpy()).any():
+        ax.set_yscale("log")
+    ax.set_xlabel("epoch")
+
+
+def _distribution(ax: Axes, table: pd.DataFrame, column: str) -> None:
+    counts = table.groupby(["epoch", column]).size().to_frame("count").reset_index()
+    share = counts["count"] / counts.groupby("epoch")["count"].transform("sum")
+    epochs = counts["epoch"].nunique()
+    largest = min(60.0, (150.0 / max(epochs, 1)) ** 2 * 2)
+    dots = ax.scatter(
+        counts["epoch"], counts[column], s=largest * share + 0.5, c=share, cmap=style.SEQUENTIAL,
+        vmin=0, vmax=1, lw=0,
+    )  # fmt: skip
+    bar = ax.figure.colorbar(dots, ax=ax, pad=0.02, aspect=30)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.set_label("share of the examples", fontsize=7.5)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("rank")
+    ax.set_title(f"Rank of $G$ at {column.split('@')[1]}")

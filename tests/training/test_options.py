@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from isogon import registry
+from isogon.data import samples
+from isogon.errors import OptionError
+from isogon.training import Checkpoint, FitConfig, feeds, fit
+from isogon.training.config import CIRCUMSTANCES
+
+TINY = FitConfig(epochs=2, batch_size=128)
+ARCH = "mlp(width=16, depth=1)"
+
+
+def change(**options):
+    return dataclasses.replace(TINY, **options)
+
+
+def test_every_option_is_documented():
+    text = FitConfig.__doc__ or ""
+    for field in dataclasses.fields(FitConfig):
+        assert f"        {field.name}: " in text, field.name
+    assert {f.name for f in dataclasses.fields(FitConfig)} >= CIRCUMSTANCES
+
+
+def test_validation_is_held_out_and_stratified():
+    config = change(validation=0.2, stratified=True)
+    sets = feeds.resolve("digits", config)
+    train, held = sets.train.labels, sets.validation.labels
+    assert len(train) + len(held) == len(samples("digits(train)"))
+    share = torch.bincount(held) / (torch.bincount(train) + torch.bincount(held))
+    assert ((share - 0.2).abs() < 0.01).all()
+    row = fit(ARCH, "digits", config=dataclasses.replace(config, train_accuracy=True)).metrics
+    assert {"train_accuracy", "validation_accuracy", "test_accuracy"} <= row.keys()
+    with pytest.raises(OptionError, match="twice"):
+        fit(ARCH, "digits", config=config, validation="digits(test)")
+
+
+def test_classes_are_the_same_in_every_split_and_label_noise_only_in_training():
+    config = change(classes=3, label_noise=0.5, validation=0.2)
+    sets = feeds.resolve("digits", config)
+    clean = feeds.resolve("digits", dataclasses.replace(config, label_noise=0.0))
+    assert sets.train.classes == sets.test.classes == sets.validation.classes
+    assert len(sets.train.classes) == 3
+    wrong = (sets.train.labels != clean.train.labels).float().mean()
+    assert 0.4 < wrong < 0.6
+    assert torch.equal(sets.validation.labels, clean.validation.labels)
+    found = fit("cnn(width=4)", "digits", config=config)
+    assert "classes=3" in found.spec
+    assert len(found.meta["classes"]) == 3
+
+
+def test_size_and_pixel_shuffle():
+    sets = feeds.resolve("digits", change(size=12, resize="pad", pixel_shuffle="one"))
+    assert sets.train.shape == sets.test.shape == (1, 12, 12)
+    found = fit("cnn(width=4)", "digits", config=change(epochs=1, size=12))
+    assert "size=12" in found.spec
+
+
+def test_augmentation_is_keyed_by_epoch_and_position():
+    config = change(augment=("crop(1)", "noise(0.1)"), family=None)
+    feed = feeds.Feed(samples("digits(train)"), config)
+    first, again = list(feed.epoch(0)), list(feed.epoch(0, 3))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(first[3:], again, strict=True))
+    assert not torch.equal(first[0][0], next(iter(feed.epoch(1)))[0])
+    with pytest.raises(OptionError, match="unknown augmentation"):
+        fit(ARCH, "digits", config=change(augment=("flop",)))
+
+
+@pytest.fixture
+def quarter_turns():
+    def build():
+        return [lambda x, k=k: torch.rot90(x, k, (-2, -1)) for k in range(4)]
+
+    registry.register("family", "quarter_turns_of_a_test")(build)
+    yield "quarter_turns_of_a_test"
+    del registry._entries["family"]["quarter_turns_of_a_test"]
+
+
+def test_family_all_shows_every_sample_under_every_member(quarter_turns):
+    data = samples("digits(train, 10)")
+    feed = feeds.Feed(data, change(family=quarter_turns, family_mode="all", batch_size=7))
+    x, y = (torch.cat(parts) for parts in list(zip(*feed.epoch(0)))[:2])
+    expected = torch.cat([torch.rot90(data.take(slice(None))[0], k, (-2, -1)) for k in range(4)])
+    assert sorted(map(str, x.flatten(1).tolist())) == sorted(map(str, expected.flatten(1).tolist()))
+    assert torch.equal(torch.bincount(y), 4 * torch.bincount(data.labels))
+
+
+def test_family_random_draws_a_member_per_sample_and_epoch(quarter_turns):
+    data = samples("digits(train, 40)")
+    feed = feeds.Feed(data, change(family=quarter_turns, shuffle=False, batch_size=40))
+    clean = data.take(slice(None))[0]
+    seen = []
+    for epoch in range(3):
+        ((x, _, _, _),) = feed.epoch(epoch)
+        turns = [
+            [k for k in range(4) if torch.equal(x[i], torch.rot90(clean[i], k, (-2, -1)))]
+            for i in range(40)
+        ]
+        assert all(turns)
+        seen.append([t[0] for t in turns])
+    assert set(seen[0]) == {0, 1, 2, 3}
+    assert seen[0] != seen[1] != seen[2]
+
+
+def test_plateau_and_target_accuracy_end_training(tmp_path):
+    flat = fit(ARCH, "digits", config=change(epochs=50, lr=1e-12, stop_patience=2, stop_delta=0.1))
+    assert len(flat.history) == 3
+    assert "no smaller" in flat.meta["state"]["stopped"]
+    good = fit(ARCH, "digits", config=change(epochs=50, stop_at=0.8), out=tmp_path)
+    assert good.metrics["running_accuracy"] >= 0.8
+    assert len(good.history) < 50
+    assert len(
+        fit(ARCH, "digits", config=change(epochs=50, stop_at=0.8), out=tmp_path).history
+    ) == len(good.history)
+
+
+def test_evaluation_only_trains_nothing(tmp_path):
+    first = fit(ARCH, "digits", config=TINY, out=tmp_path)
+    path = tmp_path / "last.safetensors"
+    before = path.read_bytes()
+    config = FitConfig(resume_from=str(path), evaluate_only=True, train_accuracy=True)
+    found = fit(ARCH, "digits", config=config, out=tmp_path)
+    assert path.read_bytes() == before
+    assert found.metrics["test_accuracy"] == first.metrics["test_accuracy"]
+    assert "train_accuracy" in found.metrics
+    assert (tmp_path / "evaluation.parquet").exists()
+
+
+def test_penalty_alone_shrinks_every_weight():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    config = change(
+        epochs=1, objective="penalty", optimizer="sgd", momentum=0.0, lr=0.1, weight_decay=0.5,
+        schedule="constant",
+    )  # fmt: skip
+    found = fit(module, "digits", config=config)
+    factor = (1 - 0.1 * 0.5) ** found.step
+    for name, p in module.named_parameters():
+        assert torch.allclose(found.weights[name], factor * p.detach(), rtol=1e-4)
+
+
+def test_begins_from_the_weights_of_a_file(tmp_path):
+    first = fit(ARCH, "digits", config=TINY, out=tmp_path)
+    spec = f"{ARCH}@{tmp_path / 'last.safetensors'}"
+    found = fit(spec, "digits", config=change(epochs=0))
+    assert all(torch.equal(found.weights[k], first.weights[k]) for k in first.weights)
+    assert "@" not in found.spec
+
+
+def test_float64_modules_train_in_float64():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
+    found = fit(module, "digits", config=change(epochs=5))
+    assert found.weights["1.weight"].dtype == torch.float64
+    assert found.metrics["test_accuracy"] > 0.5
+
+
+def test_layout_in_memory_changes_the_numbers_at_most_by_rounding():
+    plain = fit("cnn(width=4)", "digits", config=change(epochs=1))
+    other = fit("cnn(width=4)", "digits", config=change(epochs=1, channels_last=True))
+    for k in plain.weights:
+        assert torch.allclose(plain.weights[k], other.weights[k], atol=1e-3)
+
+
+def test_logs(tmp_path):
+    pytest.importorskip("tensorboard")
+    config = change(log_file=str(tmp_path / "log.jsonl"), tensorboard=str(tmp_path / "tb"))
+    fit(ARCH, "digits", config=config)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert list((tmp_path / "tb").glob("events.*"))
+
+
+@pytest.mark.parametrize("workers", [2])
+def test_workers_change_nothing(workers):
+    config = change(epochs=1, augment=("crop(1)",))
+    alone = fit(ARCH, "digits", config=config)
+    helped = fit(ARCH, "digits", config=dataclasses.replace(config, workers=workers))
+    assert all(torch.equal(alone.weights[k], helped.weights[k]) for k in alone.weights)
+
+
+@pytest.mark.long
+def test_two_processes_are_one_large_batch(tmp_path):
+    """Gradients averaged over two processes are those of the whole batch, to rounding."""
+    config = FitConfig(
+        epochs=1, batch_size=101, optimizer="sgd", lr=0.05, devices=2, strategy="ddp_spawn"
+    )
+    data = "digits(train, 405)"  # last batch: one sample, for one of the processes
+    both = fit(ARCH, data, config=config, out=tmp_path)
+    alone = fit(ARCH, data, config=dataclasses.replace(config, devices=1))
+    assert both.step == alone.step == 5
+    for k in alone.weights:
+        assert torch.allclose(both.weights[k], alone.weights[k], atol=1e-5)
+    for k, v in alone.metrics.items():
+        assert k == "seconds" or both.metrics[k] == pytest.approx(v, rel=1e-4)
+    states = Checkpoint.load(tmp_path / "last.safetensors").random
+    assert not torch.equal(states["torch"], states["1/torch"])
