@@ -1,0 +1,150 @@
+"""Mean distances between all pairs, over transformations and over samples."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.errors import DataError
+from isogon.stats import Moments
+from isogon.storage import write_error
+
+KEPT = 2**28  # bytes of activations of one site held in memory; more go to a temporary file
+BLOCK = 2**24  # numbers worked on at a time
+
+
+class Spill:
+    """Rows of numbers that are read back column by column, on disk where they are many."""
+
+    def __init__(self, limit: int = KEPT) -> None:
+        self.limit, self.count = limit, 0
+        self._parts: list[np.ndarray] = []
+        self._bytes = 0
+        self._file: Any = None
+        self.shape: tuple[int, ...] = ()
+
+    def append(self, rows: Tensor) -> None:
+        """Keep rows ``[n, T, U]``.
+
+        Raises:
+            FileError: The disk is full.
+        """
+        block = np.ascontiguousarray(rows.cpu().numpy())
+        self.shape, self.dtype = block.shape[1:], block.dtype
+        self.count += len(block)
+        self._parts.append(block)
+        self._bytes += block.nbytes
+        if self._bytes <= self.limit:
+            return
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as this)
+            for part in self._parts:
+                self._file.write(part.data)
+            self._file.flush()
+        except OSError as error:
+            raise write_error(tempfile.gettempdir(), error) from error
+        self._parts, self._bytes = [], 0
+
+    def columns(self, start: int, stop: int) -> np.ndarray:
+        """Columns start..stop of all rows, ``[N, T, k]`` in float64."""
+        held = [p[:, :, start:stop] for p in self._parts]
+        if self._file is not None:
+            t, u = self.shape
+            rows = self.count - sum(len(p) for p in self._parts)
+            stored = np.memmap(self._file, self.dtype, "r", shape=(rows, t, u))
+            held.insert(0, stored[:, :, start:stop])
+        return np.concatenate(held).astype(np.float64)
+
+
+class PairDistances:
+    """Mean distance over pairs of transformations (per sample) and of samples (per transformation).
+
+    ``TD = mean_i mean_{t<t'} d(a_it, a_it')``, ``SD = mean_t mean_{i<i'} d(a_it, a_i't)``, over
+    all pairs. For units d is the absolute difference, by sorting in O(n log n); for channels
+    the Euclidean distance of the maps.
+
+    Args:
+        channels: Whether maps ``[C, h, w]`` are compared as wholes, channel by channel.
+    """
+
+    def __init__(self, channels: bool = False) -> None:
+        self.channels = channels
+        self.within = Moments()
+        self.kept = Spill()
+        self.shape: tuple[int, ...] = ()
+
+    def update(self, a: Tensor) -> None:
+        """Take in ``[T, n, *shape]``."""
+        self.shape = tuple(a.shape[2:])
+        rows = a.transpose(0, 1)  # [n, T, *shape]
+        if self.channels:
+            maps = rows.flatten(3).transpose(1, 2).double()  # [n, C, T, h * w]
+            self.within.update(pair_norms(maps))
+        else:
+            self.within.update(pair_gaps(rows.double(), 1))
+        self.kept.append(rows.flatten(2))
+
+    def columns(self) -> dict[str, Tensor]:
+        """TD, SD and their quotient, per unit or channel."""
+        if self.kept.count < 2:
+            raise DataError("too few samples", got=self.kept.count, expected="at least two")
+        across = self._channels() if self.channels else self._units()
+        within = self.within.compute().mean.cpu()
+        return {
+            "transformation_distance": within,
+            "sample_distance": across,
+            "normalized_distance": quotient(within, across),
+        }
+
+    def _units(self) -> Tensor:
+        t, units = self.kept.shape
+        step = max(1, BLOCK // max(1, self.kept.count * t))
+        found = []
+        for start in range(0, units, step):
+            block = torch.from_numpy(self.kept.columns(start, min(units, start + step)))
+            found.append(pair_gaps(block, 0).mean(0))
+        return torch.cat(found).reshape(self.shape)
+
+    def _channels(self) -> Tensor:
+        channels, size = self.shape[0], int(np.prod(self.shape[1:]))
+        found = []
+        for c in range(channels):
+            maps = torch.from_numpy(self.kept.columns(c * size, (c + 1) * size))
+            found.append(torch.stack([pair_norms(maps[:, t]) for t in range(maps.shape[1])]).mean())
+        return torch.stack(found)
+
+
+def pair_gaps(x: Tensor, dim: int) -> Tensor:
+    """Mean of ``|x_i - x_j|`` over pairs i < j along an axis, from the sorted values."""
+    n = x.shape[dim]
+    ordered = (x - x.narrow(dim, 0, 1)).sort(dim).values  # less an offset: it would cost digits
+    weight = (2 * torch.arange(n, dtype=x.dtype, device=x.device) - n + 1) / (n * (n - 1) / 2)
+    shape = [n if axis == dim else 1 for axis in range(x.dim())]
+    return (ordered * weight.reshape(shape)).sum(dim)
+
+
+def pair_norms(x: Tensor) -> Tensor:
+    """Mean Euclidean distance over pairs of the rows of ``[..., n, d]``."""
+    n = x.shape[-2]
+    x = x - x.mean(-2, keepdim=True)
+    total = x.new_zeros(x.shape[:-2])
+    step = max(1, BLOCK // max(1, n * int(np.prod(x.shape[:-2]))))
+    square = x.square().sum(-1)
+    for start in range(0, n, step):
+        part, mine = x[..., start : start + step, :], square[..., start : start + step]
+        gram = part @ x.mT
+        apart = mine.unsqueeze(-1) + square.unsqueeze(-2) - 2 * gram
+        # what is left of equal rows is rounding, not a distance
+        floor = 1e-14 * (mine.unsqueeze(-1) + square.unsqueeze(-2))
+        total += torch.where(apart > floor, apart, 0.0).sqrt().sum((-1, -2))
+    return total / (n * (n - 1))
+
+
+def quotient(top: Tensor, bottom: Tensor) -> Tensor:
+    """``top / bottom`` with 0/0 = 1 and x/0 infinite."""
+    return torch.where((top == 0) & (bottom == 0), torch.ones_like(top), top / bottom)

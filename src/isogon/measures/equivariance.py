@@ -1,0 +1,135 @@
+"""Same-equivariance: whether feature maps move with their inputs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import Module
+
+from isogon.actions import Family
+from isogon.actions import family as as_family
+from isogon.actions.distances import quotient
+from isogon.actions.measuring import Plan, measure_orbits
+from isogon.actions.orbits import Orbit
+from isogon.data import Batches, as_batches
+from isogon.nets.sites import Site
+from isogon.readings import SiteTable
+from isogon.registry import measure
+from isogon.stats import Moments, TwoWayMoments
+
+EquivarianceMeasure = Literal[
+    "variance", "squared", "anova", "distance", "goodfellow", "simple", "floor"
+]
+KNOWN = ("variance", "squared", "anova", "distance", "goodfellow", "simple", "floor")
+
+
+@measure(cite=("quiroga2023", "lenc2015"), cost=4.0)
+def equivariance(
+    model: Module,
+    batches: Batches,
+    family: Family,
+    *,
+    sites: str = "activations",
+    measures: tuple[EquivarianceMeasure, ...] = ("variance", "simple", "floor"),
+    aggregate: Literal["unit", "channel", "site"] = "unit",
+    pooling: Literal["activations", "moments", "scores"] = "moments",
+    reduce: Literal["mean", "max", "sum"] = "mean",
+    by_class: bool = False,
+    bootstrap: int = 0,
+    threshold: Literal["normal", "quantile"] = "normal",
+    seed: int = 0,
+) -> SiteTable:
+    r"""How far feature maps are from moving along with their inputs.
+
+    The statistics of `invariance` after T^-1 was applied to the map of T x: they are 0 where
+    a(T x) = T a(x). T acts on a map about its centre, in pixels of the input over the map's
+    stride; the inverse is that of the whole transformation, composed. And
+
+    - ``simple``: mean over samples and transformations of \|a(T x) - T a(x)\|; per channel the
+      root of its mean square over space.
+    - ``floor``: TV and NV of T^-1 T a(x): what interpolation alone costs on maps of this size.
+      No network can be told from an equivariant one below it.
+
+    Args:
+        model: Any module.
+        batches: Images and labels; labels are only used with ``by_class``.
+        family: Invertible transformations of images, identity first.
+        sites: Where to read. Sites without two space axes are left out and listed in
+            ``meta["not_applicable"]``.
+        measures: Which statistics.
+        aggregate: One row per unit, per channel or per site.
+        pooling: As for `invariance`; ``activations`` reduces maps after they were moved back.
+        reduce: How units are put together.
+        by_class: Statistics within each class.
+        bootstrap: Resamples for 95 % intervals of the variance columns; 0: none.
+        threshold: Where ``goodfellow`` puts it.
+        seed: Of the bootstrap.
+
+    Returns:
+        One row per unit: site, unit, channel, row, column, and one column per statistic.
+
+    Raises:
+        OptionError: A transformation without an inverse, or a selector that matches nothing.
+        DataError: Inputs that are not images, or fewer than two samples.
+        ModelError: Weights that are not finite.
+    """
+    plan = Plan(measures, aggregate, pooling, reduce, by_class, bootstrap, threshold, seed)
+    plan.check(KNOWN)
+    members = as_family(family)
+
+    def back(site: Site, values: Tensor, orbit: Orbit) -> Tensor:
+        return members.undo(values, orbit.x.shape[-2:])
+
+    def extras(site: Site) -> _Extras:
+        return _Extras(members, measures)
+
+    return measure_orbits(
+        "equivariance",
+        model,
+        as_batches(batches),
+        members,
+        sites,
+        plan,
+        change=back,
+        applies=lambda site: len(site.shape) == 3,
+        extra=extras if {"simple", "floor"} & set(measures) else None,
+    )
+
+
+class _Extras:
+    """The simple distance, and the interpolation floor."""
+
+    def __init__(self, family: Family, measures: tuple[str, ...]) -> None:
+        self.family = family
+        self.simple = "simple" in measures
+        self.floor = TwoWayMoments(len(family)) if "floor" in measures else None
+        self.units, self.channels = Moments(), Moments()
+
+    def update(self, values: Tensor, changed: Tensor, orbit: Orbit, rows: Tensor | None) -> None:
+        """Take in ``[T, n, C, h, w]``, before and after the maps were moved back."""
+        values = values if rows is None else values[:, rows]
+        moved = self.family.act(values[0], orbit.x.shape[-2:])
+        if self.simple:
+            apart = (values - moved).double().abs()
+            self.units.update(apart.mean(0))
+            self.channels.update(apart.square().mean((-1, -2)).sqrt().mean(0))
+        if self.floor is not None:
+            again = self.family.undo(moved, orbit.x.shape[-2:])
+            self.floor.update(again.transpose(0, 1))
+
+    def columns(self, aggregate: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Columns per unit, and per channel."""
+        unit: dict[str, Tensor] = {}
+        channel: dict[str, Tensor] = {}
+        if self.simple and aggregate == "channel":
+            channel["simple_distance"] = self.channels.compute().mean
+        elif self.simple:
+            unit["simple_distance"] = self.units.compute().mean
+        if self.floor is not None:
+            layout = self.floor.compute()
+            within, across = layout.within_rows(), layout.within_columns()
+            unit["transformation_floor"] = within
+            unit["sample_floor"] = across
+            unit["normalized_floor"] = quotient(within, across)
+        return unit, channel

@@ -1,0 +1,88 @@
+"""Invariance: how far each unit moves along the orbit of an input."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch.nn import Module
+
+from isogon.actions import Family
+from isogon.actions import family as as_family
+from isogon.actions.measuring import Plan, measure_orbits
+from isogon.data import Batches, as_batches
+from isogon.readings import SiteTable
+from isogon.registry import measure
+
+InvarianceMeasure = Literal["variance", "squared", "anova", "distance", "goodfellow"]
+KNOWN = ("variance", "squared", "anova", "distance", "goodfellow")
+
+
+@measure(cite=("quiroga2023", "goodfellow2009"), cost=3.0)
+def invariance(
+    model: Module,
+    batches: Batches,
+    family: Family,
+    *,
+    sites: str = "activations",
+    measures: tuple[InvarianceMeasure, ...] = ("variance",),
+    aggregate: Literal["unit", "channel", "site"] = "unit",
+    pooling: Literal["activations", "moments", "scores"] = "moments",
+    reduce: Literal["mean", "max", "sum"] = "mean",
+    by_class: bool = False,
+    bootstrap: int = 0,
+    threshold: Literal["normal", "quantile"] = "normal",
+    seed: int = 0,
+) -> SiteTable:
+    r"""How far each unit moves along the orbit of an input, against how far across inputs.
+
+    For a[i, t, u], unit u of sample i under transformation t (N samples, T transformations):
+
+    - ``variance``: TV = mean_i sd_t(a), SV = mean_t sd_i(a) (unbiased), NV = TV/SV, in which
+      0/0 is 1 and x/0 infinite. 0: the unit ignores the transformations; 1: they move it as
+      much as a change of input does. ``squared``: the same with variances.
+    - ``anova``: F = MSB/MSW over transformations, MSB = N sum_t (m_t - m)^2 / (T - 1),
+      MSW = sum_t sum_i (a - m_t)^2 / (T (N - 1)), its p-value, both corrected for the number
+      of units (Bonferroni; Benjamini-Hochberg), and ``repeated``: F and p of the
+      repeated-measures design, since the same samples are seen under each transformation.
+      NaN for units that never change.
+    - ``distance``: TD = mean_i mean_{t<t'} \|a_it - a_it'\|, SD = mean_t mean_{i<i'} of the
+      same, ND = TD/SD, over all pairs; with ``aggregate="channel"`` between whole maps
+      (Euclidean).
+    - ``goodfellow``: threshold per unit from the untransformed samples (mean + z_0.99 sd, or
+      their order statistic); G = share of them above it, Z those samples, L = mean over Z and
+      t of 1[a > threshold]; the score L/G is large for units that are selective and keep
+      firing. Takes a second pass. Also by name ``goodfellow_all`` (L over all samples) and
+      ``goodfellow_normal`` (threshold from all samples, over 1 %).
+
+    One pass and flat memory for the moments; all sums in float64; the result does not depend
+    on the batches. Distances between samples need every value: they go to a temporary file.
+
+    Args:
+        model: Any module.
+        batches: Inputs and labels; labels are only used with ``by_class``.
+        family: Transformations of inputs, identity first.
+        sites: Where to read; see `isogon.sites`.
+        measures: Which statistics.
+        aggregate: One row per unit, per channel or per site.
+        pooling: What is put together: ``activations`` (maps are reduced over space before
+            anything else), ``moments`` (TV and SV, before their quotient) or ``scores``
+            (quotients; infinite ones left out).
+        reduce: How.
+        by_class: Statistics within each class of labels, with a column ``class``.
+        bootstrap: Number of resamples of the samples for 95 % intervals of the variance
+            columns (``*_low``, ``*_high``), in blocks; 0: none.
+        threshold: Where ``goodfellow`` puts it.
+        seed: Of the bootstrap.
+
+    Returns:
+        One row per unit: site, unit (channel, row, column for maps), and one column per
+        statistic. ``summary()``: means per site.
+
+    Raises:
+        OptionError: A family of one member, or a selector that matches nothing.
+        DataError: Fewer than two samples (in a class).
+        ModelError: Weights that are not finite.
+    """
+    plan = Plan(measures, aggregate, pooling, reduce, by_class, bootstrap, threshold, seed)
+    plan.check(KNOWN)
+    return measure_orbits("invariance", model, as_batches(batches), as_family(family), sites, plan)
