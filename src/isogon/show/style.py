@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.font_manager
+import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -118,6 +120,14 @@ def letter(axes: Sequence[Axes]) -> None:
         ax.set_title(rf"$\bf{{{chr(97 + place)}}}$  {title}", loc="left")
 
 
+def log_axis(axis: Any, values: np.ndarray) -> None:
+    """A logarithmic axis where positive values span more than a decade and a half."""
+    values = values[np.isfinite(values) & (values > 0)]
+    if len(values) and values.max() > 30 * values.min():
+        axis._set_axes_scale("log")
+        axis.set_minor_formatter(mpl.ticker.NullFormatter())
+
+
 def note(fig: Figure, text: str) -> None:
     """A quiet line under the figure."""
     fig.supxlabel(text, fontsize=7.5, color=MUTED, x=0.01, ha="left")
@@ -150,31 +160,46 @@ def thin(labels: Sequence[object], most: int = 28) -> tuple[list[int], list[str]
     return places, [shorten(labels[i]) for i in places]
 
 
-def picture(ax: Axes, image: np.ndarray, *, diverging: bool = False) -> None:
-    """Show a sample [C, H, W], [H, W] or [D] as a picture without axes.
+def canvas(image: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray | None:
+    """A sample as a picture [H, W] or [H, W, 3] with values in [0, 1]; None for a vector.
 
-    One channel is grey, three are colours (both on the scale [0, 1] where they lie in it, else
-    on their own range); ``diverging`` centres the scale at 0. A vector is drawn as bars.
+    One channel is grey, three are colours, of any other number the mean is shown. Values are
+    scaled from ``limits``: by default [0, 1], widened to the image's own range.
     """
     image = np.asarray(image, dtype=float)
     if image.ndim == 3:
-        image = image.transpose(1, 2, 0) if image.shape[0] == 3 else image[0]
+        image = image.transpose(1, 2, 0) if image.shape[0] == 3 else image.mean(0)
+    if image.ndim not in (2, 3):
+        return None
+    low, high = limits or (min(0.0, image.min()), max(1.0, image.max()))
+    return np.clip((image - low) / (high - low), 0, 1)
+
+
+def picture(
+    ax: Axes,
+    image: np.ndarray,
+    *,
+    diverging: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Show a sample [C, H, W], [H, W] or [D] without ticks; a vector is drawn as bars.
+
+    ``diverging`` centres the colours at 0; ``limits`` are those of `canvas`.
+    """
+    image = np.asarray(image, dtype=float)
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
-        spine.set_visible(image.ndim == 1)
-    if image.ndim != 2 and not (image.ndim == 3 and image.shape[-1] == 3):
+        spine.set_visible(False)
+    top = np.abs(image).max() or 1.0
+    shown = canvas(image, (-top, top) if diverging else limits)
+    if shown is None:
         flat = image.reshape(-1)
         ax.bar(np.arange(len(flat)), flat, width=1.0, color=BLUE)
         ax.axhline(0, color=MUTED, lw=0.6)
-        return
-    if diverging:
-        top = np.abs(image).max() or 1.0
-        if image.ndim == 3:
-            ax.imshow(0.5 + 0.5 * image / top)
-        else:
-            ax.imshow(image, cmap=DIVERGING, vmin=-top, vmax=top)
-        return
-    low, high = min(0.0, image.min()), max(1.0, image.max())
-    image = (image - low) / (high - low)
-    ax.imshow(image, **({} if image.ndim == 3 else {"cmap": "gray", "vmin": 0, "vmax": 1}))
+        if limits:
+            ax.set_ylim(*limits)
+    elif shown.ndim == 3:
+        ax.imshow(shown)
+    else:
+        ax.imshow(shown, cmap=DIVERGING if diverging else "gray", vmin=0, vmax=1)
