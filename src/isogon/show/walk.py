@@ -150,9 +150,10 @@ def _caption(reading: Reading, row: pd.Series, between: str) -> str:
 
 def _lines(ax: Axes, reading: Reading, column: str, walk: int, color: str, label: str = "") -> None:
     for number, part in reading.table.groupby("walk"):
-        mine = number == walk
-        ax.plot(part["step"], part[column], color=color, lw=1.5 if mine else 0.6,
-                alpha=1.0 if mine else 0.3, zorder=3 if mine else 2, label=label if mine else None)  # fmt: skip
+        look = {"lw": 0.6, "alpha": 0.3, "zorder": 2}
+        if number == walk:
+            look = {"lw": 1.5, "zorder": 3, "label": label or None}
+        ax.plot(part["step"], part[column], color=color, **look)
     ax.set_xlabel("step")
 
 
