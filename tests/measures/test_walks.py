@@ -138,6 +138,11 @@ def test_rules_that_end_a_walk(points):
     assert near.meta["ended"] == ["distance"] * 5
     assert len(near) == 5
     assert walk(model, points, steps=0).meta["ended"] == ["steps"] * 5
+    swing = walk(model, points, toward=points.roll(1, 0), steps=400, step=0.1, stop=0, patience=9)
+    assert swing.meta["ended"] == ["patience"] * 5
+    for _, part in swing.table.groupby("walk"):
+        distance = part["distance"].to_numpy()
+        assert distance[-9:].min() > distance[:-9].min() - 0.001
     fall = walk(model, points, steps=200, min_probability=0.28)
     last = fall.table.groupby("walk").last()["probability"]
     assert "probability" in fall.meta["ended"]
@@ -151,7 +156,7 @@ def test_a_long_walk_can_be_continued(points, tmp_path, control):
                "control": control, "tolerance": 1e-4, "clamp": (0, 1)}  # fmt: skip
     whole = walk(net(), points, steps=40, **options)
     walk(net(), points, steps=13, **options).save(tmp_path)
-    more = walk(net(), ig.read(tmp_path), steps=40, stop=0.3)
+    more = walk(net(), ig.read(tmp_path), steps=40, stop=0.3, patience=0)
     assert more.equals(whole)
     kept = np.bincount(more.arrays["frame_walk"])
     assert kept.max() <= 2 * 4 + 2

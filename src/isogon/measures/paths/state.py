@@ -18,6 +18,9 @@ COLUMNS = ("walk", "step", "distance", "travelled", "probability", "prediction",
            "departure", "from_start", "divergence")  # fmt: skip
 
 
+NEARER = 0.01  # of a step: what counts as coming closer to a target
+
+
 @dataclass(frozen=True)
 class Rule:
     """What stays the same when walks are continued."""
@@ -28,6 +31,16 @@ class Rule:
     tolerance: float
     clamp: tuple[Tensor, Tensor] | None
     frames: int
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What ends a walk: see `walk`."""
+
+    steps: int
+    stop: float
+    min_probability: float
+    patience: int
 
 
 class State:
@@ -55,6 +68,8 @@ class State:
             (n,), -1, device=start.device
         )  # steps taken; -1: the start is not recorded yet
         self.log_start = torch.zeros(n, classes, **like)  # log p at the start
+        self.closest = torch.full((n,), float("inf"), **like)  # distance to the target so far
+        self.closest_at = torch.zeros_like(self.count)  # and the step it was reached at
         self.reason = [""] * n
         self.rows: list[np.ndarray] = []  # blocks [rows, len(COLUMNS)]
         self.spacing = 1  # steps between two frames that are kept
@@ -89,6 +104,7 @@ class State:
         self.travelled[ids] += (y - self.x[ids]).flatten(1).norm(dim=1)
         self.x[ids] = y
         self.count[ids] += 1
+        self._note_closest(ids)
         log_p = t.logits.double().log_softmax(1)
         from_start = (y - self.start[ids]).flatten(1).norm(dim=1)
         start = self.log_start[ids]
@@ -107,6 +123,12 @@ class State:
                     self.spacing *= 2
                     self.thin()
 
+    def _note_closest(self, ids: Tensor) -> None:
+        distance = self.distance(ids)
+        closer = distance < self.closest[ids] - NEARER * self.rule.step
+        self.closest[ids[closer]] = distance[closer]
+        self.closest_at[ids[closer]] = self.count[ids[closer]]
+
     def thin(self) -> None:
         """Forget frames between those that are ``spacing`` steps apart."""
         self.frames = {k: f for k, f in self.frames.items() if k[1] % self.spacing == 0}
@@ -116,12 +138,14 @@ class State:
         for i in ids.tolist():
             self.reason[i] = reason
 
-    def going(self, ids: Tensor, t: Tangent, steps: int, stop: float, floor: float) -> Tensor:
+    def going(self, ids: Tensor, t: Tangent, ends: Ends) -> Tensor:
         """Places in ``ids`` of the walks that no rule ends here."""
+        waited = self.count[ids] - self.closest_at[ids]
         rules = {
-            "steps": self.count[ids] >= steps,
-            "probability": t.probabilities.max(1).values < floor,
-            "distance": self.distance(ids) <= stop,
+            "steps": self.count[ids] >= ends.steps,
+            "patience": (waited >= (ends.patience or float("inf"))) & self.aimed,
+            "probability": t.probabilities.max(1).values < ends.min_probability,
+            "distance": self.distance(ids) <= ends.stop,
         }
         on = torch.ones_like(ids, dtype=torch.bool)
         for reason, over in rules.items():
@@ -192,6 +216,11 @@ def continued(path: Path, device: torch.device) -> State:
     last = path.table.groupby("walk").last()
     state.count = torch.tensor(last["step"].to_numpy(), device=device)
     state.travelled = torch.tensor(last["travelled"].to_numpy(), device=device)
+    if state.aimed:
+        rows = path.table[["walk", "step", "distance"]].itertuples(index=False, name=None)
+        for walk, step, distance in rows:
+            if distance < state.closest[walk] - NEARER * rule.step:
+                state.closest[walk], state.closest_at[walk] = distance, step
     state.reason, state.spacing = list(m["ended"]), int(m["spacing"])
     state.rows = [path.table[list(COLUMNS)].to_numpy(dtype=float)]
     keys = zip(a["frame_walk"].tolist(), a["frame_step"].tolist(), strict=True)

@@ -11,7 +11,7 @@ from torch.nn import Module
 from isogon import context
 from isogon.data import Points
 from isogon.errors import DataError, IsogonError, OptionError
-from isogon.measures.paths.state import Rule, State, continued
+from isogon.measures.paths.state import Ends, Rule, State, continued
 from isogon.nets import calculus
 from isogon.nets.tangent import Tangent, tangent
 from isogon.readings import Path
@@ -33,6 +33,7 @@ def walk(
     stop: float = 1.0,
     clamp: tuple[float, float] | None = None,
     min_probability: float = 0.0,
+    patience: int = 0,
     control: Literal["fixed", "adaptive"] = "fixed",
     tolerance: float = 1e-2,
     frames: int = 64,
@@ -46,14 +47,16 @@ def walk(
     found by a cut-off on eigenvalues. Walks run side by side, positions are kept in float64.
 
     A walk ends after ``steps`` steps, within ``stop`` of its target, where the probability of
-    its predicted class falls below ``min_probability``, or where nothing is left to project.
+    its predicted class falls below ``min_probability``, where it has come no closer to its
+    target (by a hundredth of a step) for ``patience`` steps (it then swings about the nearest
+    point of its leaf), or where nothing is left to project.
 
     Args:
         model: Any module from [N, ...] to logits [N, C].
         start: Where to begin, [n, ...] (or one sample without its axis); or the Path of an
             earlier call, which is continued to ``steps`` steps in all: bit for bit what one
-            longer walk gives. Of the other options ``stop`` and ``min_probability`` are then
-            taken from this call, the rest from the earlier one.
+            longer walk gives. Of the other options ``stop``, ``min_probability`` and
+            ``patience`` are then taken from this call, the rest from the earlier one.
         toward: Targets, [n, ...] or one for all.
         direction: Fixed directions, [n, ...] or one for all. With neither, one random normal
             direction per walk is drawn from ``seed``.
@@ -64,6 +67,7 @@ def walk(
         clamp: Bounds of the input domain, e.g. (0, 1) for images; numbers, or tensors that
             broadcast to a sample. None: no bounds.
         min_probability: Of the predicted class, below which a walk ends.
+        patience: Steps without coming closer to the target, after which a walk ends; 0: never.
         control: ``fixed``, or ``adaptive``: a step is halved until ``departure`` is at most
             ``tolerance`` (down to step / 256), and grows again by half.
         tolerance: Largest departure of one adaptive step (L2).
@@ -92,19 +96,18 @@ def walk(
         rule = Rule(along, step, control, tolerance, _bounds(clamp, device), max(1, frames))
         _check(rule, steps)
         state = _prepared(model, start, toward, direction, rule, seed)
+    ends = Ends(steps, stop, min_probability, patience)
     for ids in state.groups():
-        _run(model, state, ids, steps, stop, min_probability)
+        _run(model, state, ids, ends)
     return state.reading({"seed": seed, "stop": stop, "min_probability": min_probability})
 
 
-def _run(
-    model: Module, state: State, ids: Tensor, steps: int, stop: float, min_probability: float
-) -> None:
+def _run(model: Module, state: State, ids: Tensor, ends: Ends) -> None:
     """Walk a group of walks side by side to their ends."""
     report = context.progress()
     t = _at(model, state.x[ids])
     state.begin(ids, t)
-    while len(keep := state.going(ids, t, steps, stop, min_probability)):
+    while len(keep := state.going(ids, t, ends)):
         ids, t = ids[keep], t.select(keep)
         u = _part(t, state.aim(ids), state.rule.along)
         length = u.flatten(1).norm(dim=1)
@@ -115,7 +118,7 @@ def _run(
             break
         y, drift, departure, t = _advance(model, state, ids, t, u)
         state.arrive(ids, y, t, drift, departure)
-        report(int(state.count[ids].max()), steps, "walk")
+        report(int(state.count[ids].max()), ends.steps, "walk")
 
 
 def _advance(
