@@ -22,7 +22,7 @@ def batches():
 
 
 @pytest.mark.parametrize("name", ["kernel_walk", "leaf_walk", "flip_walk", "noise_leaf"])
-def test_each_writes_reading_strip_figure_and_gif(name, model, batches, tmp_path):
+def test_each_writes_reading_strip_figure_and_gif(name, model, batches, tmp_path, monkeypatch):
     more = {"noise_steps": 3} if name == "noise_leaf" else {}
     run = getattr(experiments, name)
     path = run(model=model, batches=batches, seed=1, steps=6, out=str(tmp_path), **more)
@@ -31,6 +31,7 @@ def test_each_writes_reading_strip_figure_and_gif(name, model, batches, tmp_path
     assert path.complete
     assert readings.read(tmp_path / "reading").equals(path)
     assert path.meta["experiment"]["name"] == name
+    monkeypatch.setattr(experiments._Stage, "_draw", lambda *_: None)
     again = run(model=model, batches=batches, seed=1, steps=6, out=str(tmp_path / "b"), **more)
     assert again.equals(path)  # the same seed makes the same choices
     if name == "flip_walk":
@@ -39,6 +40,7 @@ def test_each_writes_reading_strip_figure_and_gif(name, model, batches, tmp_path
 
 
 def test_an_interrupted_experiment_goes_on(model, batches, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments._Stage, "_draw", lambda *_: None)
     options = {"model": model, "batches": batches, "start": 3, "end": 7, "step": 0.01}
     whole = experiments.leaf_walk(**options, steps=9, out=str(tmp_path / "whole"))
     monkeypatch.setattr(experiments, "CHUNK", 4)
