@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -121,7 +122,7 @@ def watched(
     def run(x: Any) -> Any:
         calls.clear()
         running.clear()
-        with _Operations(running, report) if operations else ExitStack():
+        with _step_by_step(), _Operations(running, report) if operations else nullcontext():
             return model(x)
 
     handles: list[Any] = []
@@ -133,6 +134,18 @@ def watched(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _step_by_step() -> Iterator[None]:
+    """No fused attention inside: it skips modules, and rounds otherwise than the traced graph."""
+    mha = torch.backends.mha
+    enabled = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        mha.set_fastpath_enabled(enabled)
 
 
 def _is_layer(module: nn.Module) -> bool:

@@ -49,7 +49,7 @@ def simple_conv(
     if batch_norm:
         head.insert(1, nn.BatchNorm1d(hidden))
     head.insert(len(head) - 1, make_activation(activation))
-    parts = OrderedDict(conv=conv, flatten=nn.Flatten(), fc=nn.Sequential(*head))
+    parts = OrderedDict[str, nn.Module](conv=conv, flatten=nn.Flatten(), fc=nn.Sequential(*head))
     return nn.Sequential(parts)
 
 
@@ -85,7 +85,7 @@ def all_conv(
         if dropout and stride == 2:
             layers.append(nn.Dropout(0.5))
         fan_in = factor * width
-    parts = OrderedDict(
+    parts = OrderedDict[str, nn.Module](
         conv=nn.Sequential(*layers),
         readout=nn.Conv2d(fan_in, classes, 1),
         pool=nn.AdaptiveAvgPool2d(1),

@@ -1,0 +1,189 @@
+"""The anatomy of a model: its traced graph, where its sites are in it, where it can be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from isogon.errors import NotACut, OptionError
+from isogon.nets.calculus import cast
+from isogon.nets.sites import Site, inputs
+from isogon.nets.sites import sites as select_sites
+from isogon.nets.tap import tap
+from isogon.nets.trace import Graph, place, trace, unwrap
+
+
+class Anatomy:
+    """Where a model can be cut: its graph, the values of its nodes, and its sites."""
+
+    def __init__(self, model: nn.Module, example: Any) -> None:
+        self.model = unwrap(model)
+        x = cast(inputs(example), self.model)
+        self.example = x[:1].repeat(2, *[1] * (x.dim() - 1)) if len(x) == 1 else x[:3]
+        self.graph: Graph = trace(self.model, self.example)
+        with torch.no_grad():
+            recorder = _Recorder(self.graph.module)
+            recorder.run(self.example)
+        self.values = recorder.values
+        self.order = {node: i for i, node in enumerate(self.graph.module.graph.nodes)}
+        self.data = self._data()
+        self.cuts = self._cuts()
+
+    def _data(self) -> set[fx.Node]:
+        """Nodes that depend on the input's values (not only on the number of samples)."""
+        data = {self.graph.input}
+        for node in self.graph.nodes:
+            if not _is_size(node) and any(a in data for a in node.all_input_nodes):
+                data.add(node)
+        return data
+
+    def _cuts(self) -> set[fx.Node]:
+        """Tensors through which all data flow: alone alive right after they are made."""
+        last = {
+            node: max((self.order[u] for u in node.users if not _is_size(u)), default=-1)
+            for node in self.data
+        }
+        found: set[fx.Node] = set()
+        alive: set[fx.Node] = {self.graph.input}
+        for node in self.graph.nodes:
+            if node not in self.data:
+                continue
+            now = self.order[node]
+            alive = {n for n in alive if last[n] > now} | {node}
+            value = self.values.get(node)
+            whole = isinstance(value, Tensor) and value.dim() > 0
+            if alive == {node} and whole and len(value) == len(self.example):
+                found.add(node)
+        return found
+
+    def site(self, site: Site | str) -> Site:
+        """The site that was asked for."""
+        if isinstance(site, Site):
+            return site
+        found = select_sites(self.model, site, example=self.example)
+        if len(found) != 1:
+            raise OptionError(
+                "a model is cut at one site",
+                got=", ".join(map(str, found[:6])),
+                expected="a selector that names one site",
+            )
+        return found[0]
+
+    def places(self, select: str) -> dict[Site, fx.Node | None]:
+        """The node of each selected site."""
+        found = select_sites(self.model, select, example=self.example)
+        with torch.no_grad(), tap(self.model, found) as read:
+            _, values = read(self.example)
+        return {s: self._holder(s, v) for s, v in values.items()}
+
+    def node(self, site: Site) -> fx.Node | None:
+        """The node whose value is the site's activation, bit by bit."""
+        with torch.no_grad(), tap(self.model, [site]) as read:
+            _, values = read(self.example)
+        return self._holder(site, values[site])
+
+    def _holder(self, site: Site, value: Tensor) -> fx.Node | None:
+        """The node of that name that holds the value; else (containers, Identity) any that does."""
+        named = [n for n in self.graph.nodes if place(n).name == site.name]
+        prefix = site.path + "."
+        inside = [
+            n for n in self.graph.nodes if place(n).path.startswith((prefix, site.path + ":"))
+        ]
+        for candidates in (named, inside, self.graph.nodes):
+            for node in reversed(candidates):
+                held = self.values.get(node)
+                if isinstance(held, Tensor) and node in self.data and _same(held, value):
+                    return node
+        return None
+
+    def head(self, node: fx.Node) -> fx.GraphModule:
+        """From the input to the node."""
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        for n in _ancestors([node]):
+            copies[n] = graph.node_copy(n, copies.__getitem__)
+        graph.output(copies[node])
+        return fx.GraphModule(self.graph.module, graph, "Head")
+
+    def tail(self, node: fx.Node) -> fx.GraphModule:
+        """From the node to the outputs; sizes of the batch are read off the node's value."""
+        graph = fx.Graph()
+        copies = {node: graph.placeholder("activation")}
+        behind = {node}
+        for n in self.graph.nodes:
+            if any(a in behind for a in n.all_input_nodes) and n is not node:
+                behind.add(n)
+
+        def bring(n: fx.Node) -> fx.Node:
+            if n in copies:
+                return copies[n]
+            source = n.args[0] if _is_size(n) else None
+            if isinstance(source, fx.Node) and source in self.data and source not in behind:
+                copies[n] = graph.call_function(n.target, (copies[node], 0))  # type: ignore[arg-type]
+            else:
+                copies[n] = graph.node_copy(n, bring)
+            return copies[n]
+
+        for n in _ancestors(self.graph.outputs, stop=node, through_sizes=False):
+            if n in behind or n not in self.data:
+                bring(n)
+        results = tuple(bring(n) for n in self.graph.outputs)
+        graph.output(results[0] if len(results) == 1 else results)
+        return fx.GraphModule(self.graph.module, graph, "Tail")
+
+    def not_a_cut(self, site: Site, node: fx.Node | None) -> NotACut:
+        """The error that names the nearest cuts before and behind."""
+        where = self.order[node] if node is not None else 0
+        found = {s: self.order[n] for s, n in self.places("all").items() if n in self.cuts}
+        before = [s for s, i in found.items() if i < where][-1:]
+        behind = [s for s, i in found.items() if i > where][:1]
+        names = " and ".join(repr(str(s)) for s in before + behind) or "none"
+        return NotACut(
+            f"the model can't be cut at {str(site)!r}: data also flow around it",
+            got=str(site),
+            expected="a site that separates the input from the output",
+            fix=f"The nearest cuts are {names}.",
+        )
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps every value."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.values: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.values[n] = super().run_node(n)
+        return self.values[n]
+
+
+def _is_size(node: fx.Node) -> bool:
+    return getattr(node.target, "__name__", "").startswith("sym_size") or (
+        node.target is getattr(torch.ops.aten.sym_size, "int", None)
+    )
+
+
+def _ancestors(
+    outputs: Iterable[fx.Node], *, stop: fx.Node | None = None, through_sizes: bool = True
+) -> list[fx.Node]:
+    """All nodes that the outputs need, in order of computation."""
+    found: set[fx.Node] = set()
+    stack = list(outputs)
+    while stack:
+        node = stack.pop()
+        if node in found or node is stop:
+            continue
+        found.add(node)
+        if through_sizes or not _is_size(node):
+            stack.extend(node.all_input_nodes)
+    if not found:
+        return []
+    return [n for n in next(iter(found)).graph.nodes if n in found]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
