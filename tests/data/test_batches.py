@@ -85,7 +85,9 @@ def test_limit_seed_and_index():
     assert len(samples("digits(test, 100000)")) == 355  # a limit is an upper bound
 
 
-@pytest.mark.parametrize("bad", ["digits(test)[355]", "digits(tset)", "digitz", "net.onnx"])
+@pytest.mark.parametrize(
+    "bad", ["digits(test)[355]", "digits(tset)", "digitz", "net.onnx", "digits@w.pt"]
+)
 def test_wrong_specs_are_usage_errors(bad):
     with pytest.raises(SpecError) as error:
         batches(bad)
@@ -226,11 +228,27 @@ def test_user_functions(tmp_path, monkeypatch):
         "def dataset(): return TensorDataset(torch.ones(5, 2), torch.zeros(5))\n"
         "def mapped(): return [(torch.ones(2), 0)] * 6\n"
         "def wrong(): return 3\n"
+        "def loader(**kw):\n"
+        "    from torch.utils.data import DataLoader\n"
+        "    return DataLoader(dataset(), batch_size=2, **kw)\n"
+        "class Changing:\n"
+        "    def __iter__(self): yield torch.rand(3, 2), torch.zeros(3)\n"
+        "class Augmented:\n"
+        "    def __len__(self): return 3\n"
+        "    def __getitem__(self, i): return torch.rand(2), 0\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    counts = {"pair(7)": 7, "arrays()": 3, "dataset": 5, "mapped": 6}
+    counts = {"loader": 5, "pair(7)": 7, "arrays()": 3, "dataset": 5, "mapped": 6}
     for call, count in counts.items():
         assert batches(f"mydata_of_user:{call}").count == count
+    assert torch.equal(sample("mydata_of_user:pair(7)[2]"), torch.ones(2))
+    assert torch.equal(sample("mydata_of_user:loader[2]"), torch.ones(2))
+    assert len(samples("mydata_of_user:loader")) == 5
+    for name in ("Changing", "Augmented"):
+        with pytest.raises(DataError, match="changes between passes"):
+            batches(f"mydata_of_user:{name}")
+    with pytest.raises(SpecError, match="no such sample"):
+        batches("mydata_of_user:pair(7)[7]")
     with pytest.raises(DataError, match="not a data set"):
         batches("mydata_of_user:wrong")
     with pytest.raises(SpecError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from isogon.data.batches import Batches, Points, as_batches, batches, points, sample, samples
+from isogon.data.batches import Batches
+from isogon.data.load import Points, as_batches, batches, points, sample, samples
 from isogon.data.samples import Samples
 
 __all__ = ["Batches", "Points", "Samples", "as_batches", "batches", "points", "sample", "samples"]

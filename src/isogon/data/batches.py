@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-import os
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isogon import context, registry
-from isogon.data.samples import Samples, as_samples
-from isogon.errors import DataError, OptionError, SpecError
-from isogon.specs import Spec, parse
-
-Points = Tensor  # a noun: inputs [n, *shape], given on the command line as a data spec
+from isogon.data.samples import Samples
+from isogon.errors import DataError, OptionError
 
 
 class Batches:
@@ -45,6 +38,9 @@ class Batches:
         self.count, self.name, self.classes = len(samples), samples.name, samples.classes
         # Samples made of arrays can't change; those that run a user's code are watched.
         self._watch = None if type(samples) is Samples else Watch(self.name)
+        if self._watch is not None:
+            for _ in range(2):  # one that augments at random shows it before anything is computed
+                next(iter(self), None)
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
@@ -195,165 +191,6 @@ class _Parts(torch.utils.data.Dataset):
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         return self.samples.take(indices)
-
-
-def samples(
-    spec: str | Spec | Samples, *, split: str | None = None, root: str | os.PathLike | None = None
-) -> Samples:
-    """The data set that a spec names.
-
-    Args:
-        spec: ``digits``, ``mnist(test, 512)``, ``imagefolder('photos.zip')``,
-            ``my.module:data(3)`` (runs that module), ``arrays.npz``, or a folder of images.
-        split: The split to take where the spec does not say which.
-        root: Folder of the data sets; None: that of `isogon.context.data_root`.
-
-    Raises:
-        SpecError: The spec names no data set, or wrong arguments.
-        DataError: Nothing in it.
-        FileError: Its files are missing or damaged.
-    """
-    if isinstance(spec, Samples):
-        return spec
-    spec = _parse(spec)
-    with context.use(data_root=root):
-        if spec.module is not None:
-            builder = registry.import_object(spec)
-            found = registry.call(builder, spec, what=f"{spec.module}:{spec.name}")
-            found = getattr(found, "samples", found)
-            return as_samples(found, name=str(spec))
-        extra = {} if split is None or _gives_split(spec) else {"split": split}
-        found = registry.build("dataset", spec, **extra)
-    return as_samples(found, name=str(spec))
-
-
-def batches(
-    spec: str | Spec | Samples,
-    *,
-    batch_size: int = 256,
-    root: str | os.PathLike | None = None,
-    workers: int = 0,
-) -> Batches:
-    """Batches of the data set that a spec names.
-
-    Args:
-        spec: ``digits(test)``, ``mnist(test, 512)`` (the first 512), ``mnist(test, 512,
-            seed=0)`` (a seeded subset), ``mnist(test)[3]`` (one sample),
-            ``my.module:data(3)`` (runs that module), ``arrays.npz``, a folder of images.
-        batch_size: Samples per batch; the last may be smaller.
-        root: Folder of the data sets; None: that of `isogon.context.data_root`.
-        workers: Processes that read ahead.
-
-    Returns:
-        Re-iterable of ``(x [n, *shape], y [n])``; images ``[n, C, H, W]`` in [0, 1].
-
-    Raises:
-        SpecError: The spec names no data set, or wrong arguments.
-        DataError: Nothing in it.
-        FileError: Its files are missing or damaged.
-    """
-    found = samples(spec, root=root)
-    index = None if isinstance(spec, Samples) else _parse(spec).index
-    if index is not None:
-        if not -len(found) <= index < len(found):
-            raise SpecError(
-                "no such sample",
-                got=str(spec),
-                expected=f"an index below {len(found)}",
-                fix="Choose another index or split.",
-            )
-        found = found.subset([index % len(found)])
-    return Batches(found, batch_size, workers=workers)
-
-
-def as_batches(source: Any) -> Batches:
-    """Batches from whatever a caller has: a spec, `Samples`, or a re-iterable of ``(x, y)``.
-
-    Args:
-        source: `Batches` (returned as they are), a spec, `Samples`, a map-style data set, one
-            pair of tensors ``(x [N, ...], y [N])``, or any re-iterable of such pairs.
-
-    Raises:
-        DataError: Empty, readable only once, different on a second pass, or not pairs.
-    """
-    if isinstance(source, Batches):
-        return source
-    if isinstance(source, str | Spec | Samples):
-        return batches(source)
-    pair = isinstance(source, tuple) and len(source) == 2
-    arrays = pair and all(isinstance(a, Tensor | np.ndarray) for a in source)
-    mapped = isinstance(source, torch.utils.data.Dataset) and hasattr(source, "__len__")
-    if arrays or mapped:
-        found = Batches(as_samples(source, name="user data"))
-        if mapped:
-            for _ in range(2):  # a data set that augments at random shows it here
-                next(iter(found), None)
-        return found
-    if not isinstance(source, Iterable):
-        raise DataError(
-            "batches can't be read",
-            got=type(source).__name__,
-            expected="a re-iterable of (x, y) tensors",
-            fix="Pass a DataLoader, a list of (x, y), or a spec such as 'digits(test)'.",
-        )
-    return SourceBatches(source)
-
-
-def sample(spec: str | Spec | Tensor) -> Tensor:
-    """One input, without a sample axis: ``mnist(test)[3]`` gives ``[1, 28, 28]``.
-
-    Raises:
-        SpecError: The spec names no sample, or several.
-    """
-    found = points(spec) if not isinstance(spec, Tensor) else spec[None]
-    if len(found) != 1:
-        raise SpecError(
-            "one sample wanted",
-            got=f"{spec} with {len(found)} samples",
-            expected="SPEC[i], e.g. mnist(test)[3]",
-        )
-    return found[0]
-
-
-def points(spec: str | Spec | Tensor) -> Tensor:
-    """Inputs ``[n, *shape]`` of the samples that a data spec names, labels dropped."""
-    if isinstance(spec, Tensor):
-        return spec
-    found = batches(spec)
-    return found.first(found.count)[0]
-
-
-registry.register("noun", "Batches")(batches)
-registry.register("noun", "Points")(points)
-
-
-def _parse(spec: str | Spec) -> Spec:
-    """A spec; a file or folder of data becomes the data set that reads it."""
-    if isinstance(spec, str) and os.sep in spec and Path(spec).is_dir():
-        return Spec("imagefolder", (spec,))
-    spec = parse(spec)
-    if spec.name is not None:
-        return spec
-    readers = {".npz": "npz", ".zip": "imagefolder"}
-    suffix = Path(str(spec.path)).suffix.lower()
-    if suffix not in readers:
-        raise SpecError(
-            "not a data set",
-            got=str(spec),
-            expected="a data set's name, an .npz, or a .zip or folder of images",
-        )
-    return Spec(readers[suffix], (spec.path,), index=spec.index)
-
-
-def _gives_split(spec: Spec) -> bool:
-    """Whether a spec says which split it wants (or its data set has none)."""
-    signature = inspect.signature(registry.get("dataset", str(spec.name)).build)
-    if "split" not in signature.parameters:
-        return True
-    try:
-        return "split" in signature.bind_partial(*spec.args, **spec.kwargs).arguments
-    except TypeError:
-        return True  # wrong arguments: the registry says which
 
 
 def _batch(found: Any, name: str) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isogon.data.batches import samples as load_samples
+from isogon.data.load import samples as load_samples
 from isogon.data.samples import Samples
 from isogon.errors import DataError, OptionError
 from isogon.specs import Spec
