@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -242,3 +243,59 @@ def test_built_models_are_as_the_architecture_makes_them():
     found = fit("cnn(width=4)", "digits", config=dataclasses.replace(TINY, epochs=0))
     assert found.spec == "cnn(channels=1, classes=10, size=8, width=4)"
     assert found.weights.keys() == nets.build(found.spec).state_dict().keys()
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_trained_goes_on_after_a_kill_and_leaves_random_states_alone(tmp_path):
+    spec = "trained(mlp(width=16, depth=1), digits, epochs=2, checkpoint_every=5)"
+
+    def kill(done, total, what):
+        if done == 50:
+            raise Killed
+
+    with context.use(cache_root=tmp_path / "calm"):
+        before = torch.get_rng_state()
+        calm = load(spec)
+        calm = load(spec)
+        assert torch.equal(before, torch.get_rng_state())
+    with context.use(cache_root=tmp_path / "killed"):
+        with pytest.raises(Killed), context.use(progress=kill):
+            load(spec)
+        (file,) = (tmp_path / "killed").rglob("last.safetensors")
+        assert Checkpoint.load(file).step == 46  # the end of an epoch
+        assert same(load(spec).state_dict(), calm.state_dict())
+
+
+def test_trained_trains_once_when_several_ask(tmp_path):
+    starts, found = [], []
+
+    def ask():
+        def note(done, total, what):
+            if done == 0:
+                starts.append(what)
+
+        with context.use(cache_root=tmp_path, progress=note):
+            found.append(load("trained(mlp(width=8, depth=1), digits, epochs=1)").state_dict())
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(starts) == 1
+    assert len(found) == 3
+    assert same(found[0], found[1])
+    assert same(found[0], found[2])
+
+
+def test_other_data_or_initial_weights_are_another_run(tmp_path):
+    x, y = torch.rand(32, 4), torch.arange(32) % 3
+    module = nn.Linear(4, 3)
+    fit(module, (x, y), config=TINY, out=tmp_path)
+    with pytest.raises(OptionError, match="another data_digest"):
+        fit(module, (x + 1, y), config=TINY, out=tmp_path)
+    with pytest.raises(OptionError, match="another initial"):
+        fit(nn.Linear(4, 3), (x, y), config=TINY, out=tmp_path)

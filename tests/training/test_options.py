@@ -199,3 +199,20 @@ def test_two_processes_are_one_large_batch(tmp_path):
         assert k == "seconds" or both.metrics[k] == pytest.approx(v, rel=1e-4)
     states = Checkpoint.load(tmp_path / "last.safetensors").random
     assert not torch.equal(states["torch"], states["1/torch"])
+
+
+def test_restarts_try_the_next_seed_until_the_target_is_reached(tmp_path):
+    config = change(epochs=1, stop_at=0.62, restarts=3, validation=0.2)
+    reached = [
+        fit(ARCH, "digits", config=change(epochs=1, validation=0.2, seed=s)).metrics
+        for s in range(4)
+    ]
+    values = [row["validation_accuracy"] for row in reached]
+    config = dataclasses.replace(config, stop_at=sorted(values)[2])  # two of the four suffice
+    wanted = next(i for i, v in enumerate(values) if v >= config.stop_at)
+    found = fit(ARCH, "digits", config=config, out=tmp_path)
+    assert found.meta["seed"] == wanted
+    assert Checkpoint.load(tmp_path / "last.safetensors").meta["seed"] == wanted
+    assert len(list(tmp_path.glob("restart-*"))) == wanted + 1
+    with pytest.raises(OptionError, match="without a target"):
+        change(restarts=1)

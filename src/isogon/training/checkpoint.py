@@ -9,10 +9,11 @@ Format (``format`` 1):
 - metadata ``isogon``: one JSON object with ``format``; ``spec`` (the architecture, with every
   argument that the data decided; null for a module that was passed in); ``normalize`` (null, or
   ``mean`` and ``std`` per channel: a `Normalize` layer goes before the architecture);
-  ``data`` (spec), ``shape`` (of one sample), ``classes``; ``config`` (options of training);
-  ``seed``; ``epoch`` (complete ones), ``step`` (updates made), ``batch`` (batches done of the
-  epoch that has begun); ``metrics`` (latest), ``history`` (one row per epoch); ``state`` (numbers
-  of optimiser and loop); ``versions``.
+  ``data`` (spec), ``data_digest``, ``shape`` (of one sample), ``classes``, ``samples`` (their
+  number); ``initial`` (digest of initial weights that did not come from the seed); ``config``
+  (options of training); ``seed``; ``epoch`` (complete ones), ``step`` (updates made), ``batch``
+  (batches done of the epoch that has begun); ``metrics`` (latest), ``history`` (one row per
+  epoch); ``state`` (numbers of optimiser and loop); ``versions``.
 
 A reader needs ``spec``, ``normalize`` and the tensors under ``model.`` to have the model back.
 A spec that imports code (``module:name``) is never built because a file says so.
@@ -32,7 +33,8 @@ import torch
 
 from isogon import storage
 from isogon.errors import FileError, ModelError
-from isogon.specs import Spec, parse
+from isogon.specs import parse
+from isogon.training.state import isolated
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -107,7 +109,8 @@ class Checkpoint:
         Raises:
             ModelError: No spec to build from, or the weights belong to another architecture.
         """
-        net = copy.deepcopy(self.template) if self.template is not None else self._build()
+        with isolated():  # building draws initial weights
+            net = copy.deepcopy(self.template) if self.template is not None else self._build()
         load_state(net, self.weights, what=self.spec or type(net).__name__)
         return normalized(net, self.meta["normalize"]).eval()
 
@@ -228,12 +231,6 @@ def load_state(net: nn.Module, weights: dict[str, Tensor], *, what: str) -> None
     """Copy ``weights`` into ``net`` after `check_state`."""
     check_state(net, weights, what=what)
     net.load_state_dict(weights)
-
-
-def bare(spec: Spec | str) -> Spec:
-    """The spec without the file of its initial weights (a checkpoint has its own)."""
-    spec = parse(spec)
-    return Spec(spec.name, spec.args, spec.kwargs, module=spec.module)
 
 
 def _some(items: Iterable[str], count: int = 3) -> str:

@@ -79,6 +79,8 @@ class FitConfig:
             else the running training loss); 0 never stops.
         stop_delta: What counts as smaller: by more than this.
         stop_at: Stop once accuracy (validation, else running) reaches this; 0 never stops.
+        restarts: Where ``stop_at`` was not reached by the last epoch, begin again from the next
+            seed, at most so many times; the runs are kept in ``restart-0``, ``restart-1``, ...
         snapshot_every: Keep a checkpoint every so many epochs; 0 keeps none.
         snapshot_until: Keep a checkpoint of each epoch up to this one.
         snapshot_at: Keep a checkpoint at these fractions of training, from 0 (before the first
@@ -145,6 +147,7 @@ class FitConfig:
     stop_patience: int = 0
     stop_delta: float = 0.0
     stop_at: float = 0.0
+    restarts: int = 0
     train_accuracy: bool = False
     snapshot_every: int = 0
     snapshot_until: int = 0
@@ -191,6 +194,13 @@ class FitConfig:
             value = getattr(self, name)
             if not all(math.isfinite(v) and test(v) for v in _numbers(value)):
                 raise OptionError(f"option {name} is out of range", got=value, expected=expected)
+
+        if self.restarts and not self.stop_at:
+            raise OptionError(
+                "restarts without a target",
+                got=f"restarts={self.restarts}",
+                expected="stop_at, the accuracy that ends them",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The options as JSON-able values."""
@@ -244,6 +254,7 @@ _DOMAINS = {
     "stop_patience": _NOT_NEGATIVE,
     "stop_delta": _NOT_NEGATIVE,
     "stop_at": _FRACTION,
+    "restarts": _NOT_NEGATIVE,
     "devices": _COUNT,
     "nodes": _COUNT,
     "workers": _NOT_NEGATIVE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,7 +65,7 @@ def evaluate(
     *,
     config: FitConfig | None = None,
     fabric: Any = None,
-    batch_size: int = 500,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """Mean loss, and accuracy for class labels, of a model in eval mode.
 
@@ -73,7 +74,7 @@ def evaluate(
         samples: The data set.
         config: For its loss; the default config where None.
         fabric: A launched fabric: each of its processes takes a share of the samples.
-        batch_size: Samples per forward pass.
+        batch_size: Samples per forward pass; by default at most 500, fewer of large inputs.
 
     Returns:
         ``loss`` and, for classes, ``accuracy`` in [0, 1].
@@ -82,15 +83,16 @@ def evaluate(
     reference = next((t for t in (*model.parameters(), *model.buffers())), torch.zeros(()))
     rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     share = range(rank * len(samples) // world, (rank + 1) * len(samples) // world)
+    size = batch_size or max(1, min(500, 2**22 // max(1, math.prod(samples.shape))))
     sums = torch.zeros(2, dtype=torch.float64)
     modes = {m: m.training for m in model.modules()}
     model.eval()
     try:
-        for start in range(share.start, share.stop, batch_size):
-            x, y = samples.take(slice(start, min(start + batch_size, share.stop)))
+        for start in range(share.start, share.stop, size):
+            x, y = samples.take(slice(start, min(start + size, share.stop)))
             x, y = x.to(reference.device), y.to(reference.device)
             output = model(x.to(reference.dtype) if x.is_floating_point() else x)
-            sums[0] += loss(output.float(), y).double().sum().cpu()
+            sums[0] += loss(output, y).double().sum().cpu()
             if kind == "cross_entropy":
                 sums[1] += (output.argmax(1) == y).sum().cpu()
     finally:

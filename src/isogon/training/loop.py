@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ from torch import nn
 
 from isogon import context
 from isogon.errors import OptionError
-from isogon.specs import Spec
+from isogon.specs import Spec, parse
 from isogon.training import building, draws, feeds
 from isogon.training.callbacks import Callback, brought
 from isogon.training.checkpoint import Checkpoint, normalized
 from isogon.training.config import FitConfig
 from isogon.training.evaluation import loss_of
-from isogon.training.resuming import LAST, find_start, pointed
+from isogon.training.resuming import LAST, data_digest, digest, find_start, pointed
 from isogon.training.run import Run
 from isogon.training.state import isolated
 
@@ -127,6 +128,34 @@ def _work(
     """One process's part of a run."""
     config, found = pointed(config)
     sets = feeds.resolve(data, config, validation=validation, test=test)
+    tries = config.restarts + 1
+    for attempt in range(tries):
+        seeded = dataclasses.replace(config, seed=config.seed + attempt, restarts=0)
+        place = folder / f"restart-{attempt}" if folder and tries > 1 else folder
+        done = _attempt(fabric, arch, sets, seeded, callbacks, place, found)
+        if tries > 1 and _converged(done, config):
+            break
+    if tries > 1 and folder is not None and fabric.is_global_zero:
+        done.save(folder / LAST)
+    return done
+
+
+def _converged(done: Checkpoint, config: FitConfig) -> bool:
+    row = done.metrics
+    reached = row.get("validation_accuracy", row.get("running_accuracy", 0.0))
+    return reached >= config.stop_at
+
+
+def _attempt(
+    fabric: Any,
+    arch: Any,
+    sets: feeds.Sets,
+    config: FitConfig,
+    callbacks: Sequence[Callback],
+    folder: Path | None,
+    found: Checkpoint | None,
+) -> Checkpoint:
+    """One run from its seed."""
     feed = feeds.Feed(sets.train, config, rank=fabric.global_rank, world=fabric.world_size)
     loss = loss_of(config, sets.train.labels[:1])[0]
     with isolated(config.seed):
@@ -134,10 +163,13 @@ def _work(
         net, spec = building.build(arch, sets.train, outputs)
     constants = feeds.constants(sets.train, config, sets.spec) if spec else None
     building.check_outputs(normalized(net, constants), sets.train, outputs, loss)
+    given = spec is None or parse(arch).path is not None
     facts = {
         "spec": spec,
+        "initial": digest(net.state_dict().values()) if given else None,
         "normalize": constants,
         "data": sets.spec,
+        "data_digest": data_digest(sets.train),
         "shape": list(sets.train.shape),
         "classes": list(sets.train.classes or []),
         "samples": len(sets.train),

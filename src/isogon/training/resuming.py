@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from isogon.data import Samples
 from isogon.errors import OptionError
 from isogon.training.checkpoint import Checkpoint
 from isogon.training.config import OVERRIDES, FitConfig
 
 LAST = "last.safetensors"
-_FACTS = ("spec", "normalize", "data", "shape", "classes", "samples")
+_FACTS = ("spec", "normalize", "data", "shape", "classes", "samples", "data_digest")
 
 
 def pointed(config: FitConfig) -> tuple[FitConfig, Checkpoint | None]:
@@ -79,7 +85,7 @@ def find_start(
     options = config.trajectory()
     if _prefix(config):
         options.pop("epochs")
-    pairs = [(k, facts[k], last.meta.get(k)) for k in _FACTS]
+    pairs = [(k, facts[k], last.meta.get(k)) for k in (*_FACTS, "initial")]
     # an option that is younger than the file was at its default
     held = FitConfig().as_dict() | last.meta["config"]
     pairs += [(k, v, held[k]) for k, v in options.items()]
@@ -92,6 +98,21 @@ def find_start(
                 fix="Choose another out, or set resume=false to start over.",
             )
     return last
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Checksum of tensors, to tell runs apart (not to prove anything)."""
+    total = 0
+    for t in tensors:
+        array = t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        total = zlib.crc32(array.data, total)
+    return f"{total:08x}"
+
+
+def data_digest(train: Samples) -> str:
+    """Checksum of all labels and of sixteen inputs, evenly spread."""
+    places = torch.linspace(0, len(train) - 1, min(16, len(train))).long()
+    return digest([train.labels, train.take(places)[0]])
 
 
 def _prefix(config: FitConfig) -> bool:

@@ -64,7 +64,8 @@ def checkpoint(arch: Spec, data: Spec, config: FitConfig) -> Checkpoint:
         except FileError:
             # A damaged file in our own cache is not worth more than the time to make it again;
             # any other reason (a full disk, missing data) shows again.
-            (folder / LAST).unlink(missing_ok=True)
+            for file in folder.rglob(LAST):
+                file.unlink(missing_ok=True)
             return fit(arch, data, config=config, out=folder)
 
 
