@@ -54,8 +54,8 @@ class TwoWay:
 
     def ss_treatments(self) -> torch.Tensor:
         """``N sum_t (m_t - m)^2``, ``[*shape]``."""
-        center = self.column_mean.mean(0)
-        return self.samples * (self.column_mean - center).square().sum(0)
+        apart = self.column_mean - self.column_mean[0]  # exactly 0 where all are the same
+        return self.samples * (apart - apart.mean(0)).square().sum(0)
 
     def ss_within(self) -> torch.Tensor:
         """``sum_t sum_i (a - m_t)^2``, ``[*shape]``."""
@@ -148,7 +148,8 @@ class TwoWayMoments:
         mean = x.mean(0)
         column = (mean, (x - mean).square_().sum(0))
         middle = x.mean(1)
-        squares = (x - middle.unsqueeze(1)).square_().sum(1)
+        apart = x - x[:, :1]  # exactly 0 where the row is constant; a mean has rounding
+        squares = (apart - apart.mean(1, keepdim=True)).square_().sum(1)
         variance = squares / (t - 1) if t > 1 else torch.zeros_like(middle)
         rows = {}
         for name, values in zip(_ROW, (middle, variance.sqrt(), variance)):
