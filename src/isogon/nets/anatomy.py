@@ -54,8 +54,8 @@ class Anatomy:
             now = self.order[node]
             alive = {n for n in alive if last[n] > now} | {node}
             value = self.values.get(node)
-            whole = isinstance(value, Tensor) and value.dim() > 0
-            if alive == {node} and whole and len(value) == len(self.example):
+            whole = isinstance(value, Tensor) and value.shape[:1] == self.example.shape[:1]
+            if alive == {node} and whole:
                 found.add(node)
         return found
 

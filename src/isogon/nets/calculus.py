@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from isogon.errors import DataError, ModelError, OptionError
 from isogon.nets.trace import unwrap
+from isogon.nets.watch import uncompiled
 
 # --------------------------------------------------------------------------- the model itself
 
@@ -176,7 +177,7 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
         True
     """
     model = unwrap(model)
-    with _BelowSoftmax() as mode:
+    with uncompiled(model), _BelowSoftmax() as mode:
         z = output_tensor(model(x))
     below = mode.below(z)
     z = z if below is None else below

@@ -29,6 +29,8 @@ class GraphNorm(nn.Module):
 
     running_mean: Tensor
     running_var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
 
     def __init__(
         self, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float

@@ -8,6 +8,8 @@ buffers, and every node knows which call of which module made it (`place`).
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -51,6 +53,13 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
             the samples, fixes their number as a Python integer, branches on values, or fails.
     """
     model = unwrap(model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            "a TorchScript module can't be traced",
+            got=type(model).__name__,
+            expected="the torch.nn.Module that it was made from",
+            fix="Pass the original module, or export it with torch.export.",
+        )
     if not isinstance(example, Tensor) or example.ndim < 1 or not len(example):
         raise ModelError(
             "an example is needed to trace a model",
@@ -151,7 +160,7 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     stand_in = example[:1].detach().expand(count, *example.shape[1:]).contiguous()
     batch = torch.export.Dim("batch")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet():
             warnings.filterwarnings("ignore", ".*assigned during export")  # put back afterwards
             program = torch.export.export(
                 model, (stand_in,), dynamic_shapes=({0: batch},), strict=False
@@ -166,6 +175,19 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
     if isinstance(placeholder.meta["val"].shape[0], int):  # never silently a fixed batch
         raise _refusal(model, example, ValueError("the number of samples was specialized"))
     return program
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the graph that `torch.export` prints to standard error before it raises."""
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _refusal(model: nn.Module, example: Tensor, error: Exception) -> ModelError:

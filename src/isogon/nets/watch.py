@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from isogon.errors import ModelError
 from isogon.nets.graph import _layer
 
 # Every tap of one forward pass: path, index of the call, operation, output.
@@ -103,8 +104,17 @@ def watched(
     Yields:
         A function that runs the model once.
     """
-    paths = {m: path for path, m in model.named_modules()}
-    wanted = set(paths) if modules is None else set(modules)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            "a TorchScript module can't be watched",
+            got=type(model).__name__,
+            expected="the torch.nn.Module that it was made from",
+            fix="Pass the original module.",
+        )
+    paths = {
+        m: path for path, m in model.named_modules() if not isinstance(m, torch.jit.ScriptModule)
+    }
+    wanted = set(paths) if modules is None else set(modules) & set(paths)
     calls: Counter[str] = Counter()
     running: list[tuple[str, int, bool]] = []
 
@@ -122,7 +132,8 @@ def watched(
     def run(x: Any) -> Any:
         calls.clear()
         running.clear()
-        with _step_by_step(), _Operations(running, report) if operations else nullcontext():
+        operating = _Operations(running, report) if operations else nullcontext()
+        with _step_by_step(), operating:
             return model(x)
 
     handles: list[Any] = []
@@ -130,10 +141,18 @@ def watched(
         for module in paths if operations else wanted:
             handles.append(module.register_forward_pre_hook(enter))
             handles.append(module.register_forward_hook(leave))
-        yield run
+        with uncompiled(model):  # dynamo can't compile around these hooks
+            yield run
     finally:
         for handle in handles:
             handle.remove()
+
+
+def uncompiled(model: nn.Module) -> AbstractContextManager:
+    """Compiled parts run as they are written: a compiled region can't be looked into."""
+    if any("_orig_mod" in m._modules for m in model.modules()):
+        return torch.compiler.set_stance("force_eager")
+    return nullcontext()
 
 
 @contextmanager
