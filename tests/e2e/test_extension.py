@@ -64,7 +64,7 @@ def isogon(installed, tmp_path):
 
 
 def test_every_kind_of_the_how_tos_is_there():
-    assert {"measure", "arch", "dataset"} <= POINTS.keys()
+    assert {"measure", "arch", "dataset", "family", "lowers"} <= POINTS.keys()
 
 
 def test_names_are_listed_without_importing_the_package(isogon):
@@ -108,6 +108,24 @@ def test_measure_architecture_and_data_set_run_together(isogon, tmp_path):
     )
     assert isogon(code=code).startswith("9 ['sample', 'label', 'prediction', 'margin'] margin")
     assert (tmp_path / "margin.png").stat().st_size > 1000
+
+
+def test_the_family_and_the_operation_work(isogon):
+    code = (
+        "import isogon as ig, torch\n"
+        "f = ig.family('shears(5, low=-0.2, high=0.2)')\n"
+        "assert len(f) == 5 and f.labels[0] == 'shear 0', f.labels\n"
+        "model = ig.load('tent_net(4, channels=1, size=8)')\n"
+        "frame = ig.invariance(model, ig.batches('digits(test, 16)'), f).to_frame()\n"
+        "assert len(frame)\n"
+        "model = ig.load('isogon_extending.fold:fold_net(6)')\n"
+        "plane = ig.Slice.box2d((-3.0, -3.0), (3.0, 3.0))\n"
+        "p = ig.partition(model, plane)\n"
+        "print(len(p), p.certify(2000).passed)\n"
+    )
+    count, certified = isogon(code=code).split()
+    assert int(count) > 6
+    assert certified == "True"
 
 
 def test_the_survey_runs_it(isogon, tmp_path):
