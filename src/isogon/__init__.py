@@ -29,6 +29,9 @@ _API = {
     "data_matrix": "isogon.measures.fisher",
     "walk": "isogon.measures.paths",
     "integrability": "isogon.measures.paths",
+    # invariance
+    "invariance": "isogon.measures.invariance",
+    "equivariance": "isogon.measures.equivariance",
     # arrangement
     "orientation": "isogon.measures.orientation",
     # readings and figures
