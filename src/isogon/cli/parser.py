@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections.abc import Container, Sequence
 from typing import Any
@@ -72,7 +73,7 @@ class Parser:
     def commons(self, *, out: str | None, skip: Container[str] = ()) -> None:
         """The options that every command has; those in ``skip`` it has in a form of its own."""
         # On the parser itself: jsonargparse adds --print_config only there.
-        group = self.inner
+        group: Any = self.inner
         common = group._action_groups.pop(1)
         common.title = "output and surroundings"
         group._action_groups.append(common)
@@ -269,9 +270,26 @@ class _Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpF
 
 
 def _listed(value: str) -> str:
-    plain = value in ("null", "none", "None") or value.lstrip().startswith(("[", "("))
-    value = value.replace("(", "[").replace(")", "]") if value.lstrip().startswith("(") else value
-    return value if plain else f"[{value}]"
+    """A list as YAML: ``a,f(1,2)`` becomes ``["a","f(1,2)"]``, numbers stay numbers."""
+    if value in ("null", "none", "None") or value.lstrip().startswith("["):
+        return value
+    parts, depth = [""], 0
+    for c in value:
+        depth += (c in "([") - (c in ")]")
+        if c == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += c
+    parts = [p.strip() for p in parts if p.strip()]
+    return "[" + ",".join(p if _is_number(p) else json.dumps(p) for p in parts) + "]"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text in ("true", "false", "null")
+    return True
 
 
 def _escaped(text: str) -> str:

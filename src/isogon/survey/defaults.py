@@ -1,7 +1,9 @@
 """Sensible specs for the inputs that a survey was not given.
 
-A noun of another package brings its own with ``register("noun", name, default=...)``: a spec,
-or a function of the `Subject` that returns one (or None, where there is none).
+A measure overrides them with ``@measure(survey={"start": "@class:0", "steps": 300})``, where
+``@class:0`` is the first sample of the first class that appears. A noun of another package
+brings its own with ``register("noun", name, default=...)``: a spec, or a function of the
+`Subject` that returns one (or None, where there is none).
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from isogon import registry
-from isogon.errors import IsogonError
 from isogon.specs import Spec, parse
 from isogon.survey.declare import Declaration, Input
 
@@ -68,7 +69,7 @@ def supply(declaration: Declaration, subject: Subject) -> dict[str, str]:
     overrides = overrides if isinstance(overrides, dict) else {}
     for wanted in declaration.inputs:
         if wanted.name in overrides:
-            found[wanted.name] = overrides[wanted.name]
+            found[wanted.name] = _named(overrides[wanted.name], subject)
             continue
         if not wanted.required:
             continue
@@ -85,6 +86,29 @@ def options(declaration: Declaration) -> dict[str, Any]:
     if not isinstance(overrides, dict):
         return {}
     return {k: v for k, v in overrides.items() if declaration.option(k)}
+
+
+def _named(text: str, subject: Subject) -> str:
+    """A spec, or ``@class:K``: the first sample of the K-th class that appears in the data."""
+    if not text.startswith("@class:"):
+        return text
+    index, chosen = int(text.removeprefix("@class:")), _classes(subject)
+    if index >= len(chosen):
+        raise NotSupplied(f"needs samples of {index + 1} different classes")
+    return subject.sample(chosen[index])
+
+
+def _classes(subject: Subject, enough: int = 3) -> list[int]:
+    """The index of the first sample of each class, in the order in which they appear."""
+    seen: dict[Any, int] = {}
+    index = 0
+    for _, labels in subject.data:
+        for label in labels.tolist():
+            seen.setdefault(label, index)
+            index += 1
+            if len(seen) == enough:
+                return list(seen.values())
+    return list(seen.values())
 
 
 def _spec(wanted: Input, subject: Subject) -> str | None:
@@ -115,18 +139,10 @@ def _family(subject: Subject) -> str:
 
 def _slice(subject: Subject) -> str:
     """The plane through the first samples of three different classes."""
-    seen: dict[Any, int] = {}
-    index = 0
-    for _, labels in subject.data:
-        for label in labels.tolist():
-            seen.setdefault(label, index)
-            index += 1
-            if len(seen) == 3:
-                return f"through({', '.join(subject.sample(i) for i in seen.values())})"
-    if index < 3:
+    chosen = _classes(subject)
+    if subject.data.count < 3:
         raise NotSupplied("needs three samples for a plane through them")
-    chosen = list(seen.values())
-    chosen += [i for i in range(index) if i not in chosen][: 3 - len(chosen)]
+    chosen += [i for i in range(6) if i not in chosen][: 3 - len(chosen)]
     return f"through({', '.join(subject.sample(i) for i in chosen)})"
 
 
@@ -137,8 +153,3 @@ DEFAULTS: dict[str, Callable[[Subject], str | None]] = {
     "Family": _family,
     "Slice": _slice,
 }
-
-
-def reason(error: IsogonError) -> str:
-    """Why a measure does not apply, for a table."""
-    return str(error)

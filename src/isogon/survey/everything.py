@@ -210,7 +210,10 @@ def _one(
     line = Line(name, "skipped")
     clock = time.monotonic()
     try:
-        job = Job(name, supply(declaration, subject), options(declaration), seed)
+        chosen = options(declaration)
+        if declaration.option("seed"):
+            chosen.setdefault("seed", seed)
+        job = Job(name, supply(declaration, subject), chosen, seed)
         job, _ = check(job, declaration)
         short = Job(name, job.inputs, given(job, declaration), seed)
         line.command = short.command(globals_=surroundings)

@@ -86,7 +86,8 @@ def _lede(survey: Survey) -> str:
     shape = " × ".join(map(str, f["shape"]))
     what = f"{f['samples']:,} samples of {survey.batches}"
     kinds = f" in {len(f['classes'])} classes" if f["classes"] else ""
-    return f"A {f['class']} seen through {what}{kinds}, each of shape {shape}."
+    layers = f"{len(f['layers'])} layers"
+    return f"A {f['class']} of {layers}, seen through {what}{kinds}, each of shape {shape}."
 
 
 def _figures(survey: Survey, count: int) -> list[tuple[str, str, str]]:
@@ -94,7 +95,7 @@ def _figures(survey: Survey, count: int) -> list[tuple[str, str, str]]:
     value, unit = compact(f["parameters"])
     found = [("parameters", value, unit)]
     if f.get("accuracy") is not None:
-        found.append(("accuracy on the data", f"{100 * f['accuracy']:.1f}", "%"))
+        found.append(("accuracy", f"{100 * f['accuracy']:.1f}", "%"))
     found.append(("samples", f"{f['samples']:,}", ""))
     if f["classes"]:
         found.append(("classes", str(len(f["classes"])), ""))
@@ -219,6 +220,7 @@ def figure(record: Record) -> tuple[str, str]:
 
 def table(frame: pd.DataFrame, label: str, units: dict[str, str]) -> dict[str, Any]:
     """A frame as cells with their text and the value they sort by."""
+    frame = frame.loc[:, ~frame.isna().all()] if len(frame) else frame
     numeric = [frame[c].dtype.kind in "iuf" for c in frame.columns]
     columns = [
         {"name": str(c).replace("_", " "), "number": n, "unit": units.get(str(c), "")}

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from isogon import __version__, storage
+from isogon import __version__, registry, storage
 from isogon.errors import DataError, FileError, OptionError
-from isogon.specs import Spec, parse
+from isogon.specs import DATA_SUFFIXES, Spec, parse
 from isogon.survey import catalogue
 from isogon.survey.check import check
 from isogon.survey.declare import Declaration
@@ -80,15 +80,14 @@ class Session:
         """The objects of a job's inputs and their digests; data first, models like the data."""
         nouns = {i.name: i.noun for i in declaration.inputs}
         order = sorted(job.inputs, key=lambda name: nouns[name] != "Batches")
+        data = next((d for name in order for d in _data_sets(parse(job.inputs[name]))), None)
+        like = None if data is None else self.get("Batches", str(data), seed=job.seed)
         objects: dict[str, Any] = {}
         prints: dict[str, str] = {}
-        like = None
         for name in order:
             where = (nouns[name], job.inputs[name])
             objects[name] = self.get(*where, like=like, seed=job.seed)
             prints[name] = self.fingerprint(*where, like=like, seed=job.seed)
-            if like is None and nouns[name] == "Batches":
-                like = objects[name]
         return objects, prints
 
 
@@ -118,15 +117,10 @@ def run(
     job, key, directory, objects, prints = _addressed(job, out, session)
     if directory is not None and not again and (found := load(directory, key)) is not None:
         return found
-    measure = catalogue.entry("measure", job.measure).build
-    extra = {}
-    if "generator" in inspect.signature(measure).parameters:
-        extra["generator"] = torch.Generator().manual_seed(job.seed)
     if directory is not None:
         writable(directory.parent)
     started, clock = datetime.now(UTC), time.perf_counter()
-    positional, keywords = _bind(measure, {**objects, **job.options, **extra})
-    reading = measure(*positional, **keywords)
+    reading = call_measure(job, objects)
     provenance = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - clock,
@@ -138,6 +132,16 @@ def run(
     }
     record = Record(job, reading, provenance, key)
     return record if directory is None else record.save(directory)
+
+
+def call_measure(job: Job, objects: dict[str, Any]) -> Any:
+    """Call the measure of a checked job on objects; a seeded generator is supplied."""
+    measure = catalogue.entry("measure", job.measure).build
+    generator = torch.Generator().manual_seed(job.seed)
+    wanted = inspect.signature(measure).parameters
+    extra = {"generator": generator} if "generator" in wanted else {}
+    positional, keywords = _bind(measure, {**objects, **job.options, **extra})
+    return measure(*positional, **keywords)
 
 
 def call(
@@ -157,7 +161,7 @@ def call(
     build = catalogue.entry("experiment", declaration.name).build
     job, _ = check(Job(declaration.name, specs, options, seed), declaration)
     objects, _ = session.inputs(job, declaration)
-    extra = {"out": out, "seed": seed, "generator": torch.Generator().manual_seed(seed)}
+    extra = {"out": str(out), "seed": seed, "generator": torch.Generator().manual_seed(seed)}
     wanted = inspect.signature(build).parameters
     extra = {k: v for k, v in extra.items() if k in wanted}
     positional, keywords = _bind(build, {**objects, **job.options, **extra})
@@ -320,6 +324,18 @@ def _absorb_module(digest: Any, module: nn.Module) -> None:
         digest.update(name.encode())
         if torch.is_tensor(value):
             _absorb(digest, value)
+
+
+def _data_sets(spec: Spec) -> Iterator[Spec]:
+    """The data sets that a spec names, itself or within: through(digits(test)[0], ...)."""
+    if spec.name is not None and spec.module is None and registry.has("dataset", spec.name):
+        yield Spec(spec.name, spec.args, spec.kwargs)
+    elif spec.name is None and str(spec.path).lower().endswith(DATA_SUFFIXES):
+        yield spec
+    elif spec.name is None or not registry.has("model", spec.name):
+        for value in (*spec.args, *spec.kwargs.values()):
+            if isinstance(value, Spec):
+                yield from _data_sets(value)
 
 
 def _files(spec: Spec) -> Iterator[Path]:

@@ -20,7 +20,12 @@ from isogon.registry import measure
 SMALLEST = 1 / 256  # an adaptive step is not halved below this share of `step`
 
 
-@measure(cite="grementieri2022", cost=5.0)
+@measure(
+    cite="grementieri2022",
+    cost=5.0,
+    survey={"start": "@class:0", "toward": "@class:1", "steps": 400},
+    example={"steps": 5},
+)
 def walk(
     model: Module,
     start: Points,
