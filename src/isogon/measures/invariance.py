@@ -8,6 +8,7 @@ from torch.nn import Module
 
 from isogon.actions import Family
 from isogon.actions import family as as_family
+from isogon.actions.maps import keep_maps
 from isogon.actions.measuring import Plan, measure_orbits
 from isogon.data import Batches, as_batches
 from isogon.readings import SiteTable
@@ -31,6 +32,7 @@ def invariance(
     by_class: bool = False,
     bootstrap: int = 0,
     threshold: Literal["normal", "quantile"] = "normal",
+    maps: int = 0,
     seed: int = 0,
 ) -> SiteTable:
     r"""How far each unit moves along the orbit of an input, against how far across inputs.
@@ -72,6 +74,8 @@ def invariance(
         bootstrap: Number of resamples of the samples for 95 % intervals of the variance
             columns (``*_low``, ``*_high``), in blocks; 0: none.
         threshold: Where ``goodfellow`` puts it.
+        maps: Number of most and of least invariant channels of each site with maps whose
+            feature maps, on the first sample, are kept for the figure.
         seed: Of the bootstrap.
 
     Returns:
@@ -85,4 +89,9 @@ def invariance(
     """
     plan = Plan(measures, aggregate, pooling, reduce, by_class, bootstrap, threshold, seed)
     plan.check(KNOWN)
-    return measure_orbits("invariance", model, as_batches(batches), as_family(family), sites, plan)
+    members = as_family(family)
+    data = as_batches(batches)
+    reading = measure_orbits("invariance", model, data, members, sites, plan)
+    if maps > 0 and "normalized_variance" in reading.table:
+        keep_maps(reading, model, data, members, sites, maps)
+    return reading
