@@ -34,6 +34,7 @@ _API = {
     "equivariance": "isogon.measures.equivariance",
     # arrangement
     "orientation": "isogon.measures.orientation",
+    "reset": "isogon.measures.reset",
     # readings and figures
     "read": "isogon.readings",
     "draw": "isogon.show",

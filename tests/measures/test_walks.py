@@ -62,7 +62,8 @@ def test_is_the_slow_twin(points, along):
 
 
 def test_columns_and_start_row(points):
-    table = walk(net(), points, steps=3).to_frame()
+    assert walk(net(), points, steps=3).to_frame()["distance"].notna().all()
+    table = walk(net(), points, along="kernel", steps=3).to_frame()
     assert list(table)[:7] == [
         "walk", "step", "distance", "travelled", "probability", "prediction", "drift",
     ]  # fmt: skip
@@ -96,7 +97,7 @@ def test_rank_deficient_models_have_smaller_leaves(points):
         assert tangent(model.to(dtype), points.to(dtype)).rank.tolist() == [2] * 5
     dead = nn.Sequential(nn.Linear(D, 4), nn.ReLU(), nn.Linear(4, 3)).double()
     nn.init.constant_(dead[0].bias, -100.0)
-    path = walk(dead, points, along="leaf", steps=4)
+    path = walk(dead, points, along="leaf", steps=4, stop=0.0)
     assert path.meta["ended"] == ["stuck"] * 5
     assert walk(dead, points, along="kernel", steps=4).meta["ended"] == ["steps"] * 5
 

@@ -12,6 +12,7 @@ import torchvision
 from torch import nn
 
 from isogon.measures.orientation import orientation
+from isogon.measures.reset import reset
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,16 @@ def test_edge_cases(oracle):
     assert twice.summary()[["l2_distance", "linf_distance"]].iloc[0].tolist() == want
     from_zero = orientation(conv(w), initial=conv(torch.zeros_like(w))).summary()
     assert np.isinf(from_zero[["l2_distance", "linf_distance"]].to_numpy()).all()
+
+
+@pytest.mark.long
+def test_layer_resets_of_vgg11(oracle, fill):
+    model, initial = pair(lambda: torchvision.models.vgg11(num_classes=10), fill)
+    x = np.random.RandomState(7).standard_normal((64, 3, 32, 32)).astype(np.float32)
+    x = torch.from_numpy(x)
+    with torch.no_grad():
+        y = torch.cat([model.eval()(part).argmax(1) for part in x.split(16)])
+    batches = list(zip(x.split(16), y.split(16), strict=True))
+    reading = reset(model, {"0": initial}, batches, sites="features.*")
+    want = oracle["reinit_vgg11"]["top1_per_layer"]
+    assert (100 * reading.arrays["accuracy"][:, 0]).tolist() == want

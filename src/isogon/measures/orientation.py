@@ -58,6 +58,7 @@ class Layer:
     stage: int
     block: int
     filters: Tensor
+    dtype: torch.dtype
 
 
 @measure(cite="gamba2022", cost=0.1)
@@ -82,13 +83,14 @@ def orientation(
     ``reading.summary()`` gives per site, and for all filters of the network pooled, the mean
     and the ``mass`` of the non-positive, count(projection <= 0) / N; and per site the relative
     distance from initialisation \|W - W_0\| / \|W_0\| in the Euclidean and the largest-entry
-    norm (of the weight as a vector; 0 where both are zero, infinite where only W_0 is).
+    norm (of the weight as a vector, in the model's own dtype; 0 where both are zero, infinite
+    where only W_0 is).
 
     Stage = number of pooling modules before the layer in module order (adaptive and global
     ones are not counted), block = index within the stage among the layers listed.
 
     Args:
-        model: Any module; only its weights are read, in float64. Filters of grouped and
+        model: Any module; only its weights are read. Projections are taken in float64. Filters of grouped and
             transposed convolutions are those of one output channel.
         initial: The same architecture with the weights that training started from.
         linear: Whether linear layers count.
@@ -182,7 +184,8 @@ def _layers(model: Module, linear: bool, pointwise: bool, fold: bool) -> Iterato
         assert w is not None
         if fold and place + 1 < len(order):
             w = w * _scale(order[place + 1][1], len(w)).to(w)
-        yield Layer(path or "model", stage, block, w.cpu())
+        dtype = module.weight.dtype
+        yield Layer(path or "model", stage, block, w.cpu(), dtype)
         block += 1
 
 
@@ -232,7 +235,9 @@ def _change(layer: Layer, twin: Layer | None) -> tuple[float, float, float, floa
     """Euclidean and largest-entry norm of W - W_0 and of W_0."""
     if twin is None or _shown(layer) != _shown(twin):
         raise _mismatch(_shown(layer), "no layer" if twin is None else _shown(twin))
-    change, start = layer.filters - twin.filters, twin.filters
+    # the distance is that of the weights as they are stored: in the model's own dtype
+    w, start = (x.filters.to(x.dtype) for x in (layer, twin))
+    change = w - start
     return tuple(float(n) for t in (change, start) for n in (t.norm(), t.abs().max()))  # type: ignore
 
 

@@ -23,7 +23,7 @@ SMALLEST = 1 / 256  # an adaptive step is not halved below this share of `step`
 @measure(
     cite="grementieri2022",
     cost=5.0,
-    survey={"start": "@class:0", "toward": "@class:1", "steps": 400},
+    survey={"start": "@class:0", "toward": "@class:1", "steps": 400, "step": 0.05, "patience": 50},
     example={"steps": 5},
 )
 def walk(

@@ -1,0 +1,241 @@
+"""Which layers matter: put one layer back to an earlier or a random state, measure the loss."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import Module
+
+from isogon import context
+from isogon.data import Batches, as_batches
+from isogon.errors import FileError, ModelError, OptionError
+from isogon.nets import calculus, load
+from isogon.nets.sites import choose, registered
+from isogon.readings import Grid
+from isogon.registry import measure, register
+from isogon.training.checkpoint import Checkpoint
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class Snapshots(Mapping[str, dict[str, Tensor]]):
+    """Earlier states of one model by name, each read when it is asked for.
+
+    Args:
+        sources: By name: a module, a state dict, or a file of weights.
+    """
+
+    def __init__(self, sources: Mapping[str, Any]) -> None:
+        self._sources = dict(sources)
+
+    @classmethod
+    def of(cls, given: Any) -> Snapshots:
+        """Snapshots from a mapping, a list, a folder of checkpoints, one model, or None."""
+        if given is None:
+            return cls({})
+        if isinstance(given, Snapshots):
+            return given
+        if isinstance(given, str | os.PathLike):
+            return snapshots(str(given))
+        if isinstance(given, Module) or _is_state(given):
+            return cls({"snapshot": given})
+        if isinstance(given, Mapping):
+            return cls({str(k): v for k, v in given.items()})
+        if isinstance(given, Sequence):
+            files = [Path(g).stem for g in given if isinstance(g, str | os.PathLike)]
+            labels = files if len(set(files)) == len(given) else list(map(str, range(len(given))))
+            return cls(dict(zip(labels, given, strict=True)))
+        raise OptionError(
+            "these are no snapshots",
+            got=type(given).__name__,
+            expected="a folder, or models, state dicts or files by name",
+        )
+
+    def __getitem__(self, name: str) -> dict[str, Tensor]:
+        source = self._sources[name]
+        if isinstance(source, Checkpoint):
+            source = source.model()
+        elif isinstance(source, str | os.PathLike):
+            source = load.load(source)
+        return dict(source.state_dict()) if isinstance(source, Module) else dict(source)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+@register("noun", "Snapshots")
+def snapshots(spec: str) -> Snapshots:
+    """Snapshots from a spec: a training run's folder (or one of checkpoints), or one model.
+
+    Raises:
+        FileError: A folder without checkpoints.
+    """
+    folder = Path(str(spec))
+    if not folder.is_dir():
+        return Snapshots({str(spec): load.load(spec)})
+    inner = folder / "snapshots"
+    files = sorted((inner if inner.is_dir() else folder).glob("*.safetensors"))
+    if not files:
+        raise FileError(
+            f"no snapshots in {str(spec)!r}",
+            got="a folder without .safetensors files",
+            expected="what `isogon train --snapshot-every 1` writes",
+            fix="Train with snapshots, or name another folder.",
+        )
+    found = {f.stem: Checkpoint.load(f) for f in files}
+    order = sorted(found, key=lambda name: (found[name].step, name))
+    return Snapshots({name: found[name] for name in order})
+
+
+@measure(cite=("zhang2022", "gamba2022"), cost=3.0)
+def reset(
+    model: Module,
+    snapshots: Snapshots,
+    batches: Batches,
+    *,
+    sites: str = "weights",
+    random: int = 0,
+    norms: bool = False,
+    seed: int = 0,
+    fresh: Callable[[], Module] | None = None,
+) -> Grid:
+    """How much accuracy is lost when one layer is put back to an earlier or a random state.
+
+    For each selected layer and each snapshot, the layer's parameters take their values in the
+    snapshot while all others stay; ``drop`` = accuracy of the model - accuracy so. A layer that
+    can be reset without a loss is called ambient, one that can't critical.
+
+    Args:
+        model: The trained classifier; it is not changed, not even meanwhile.
+        snapshots: Its earlier states: a training run's folder, models, state dicts or files by
+            name or in a list; may be empty if ``random`` is positive.
+        batches: Samples (x, y) that accuracy is measured on.
+        sites: Which layers, e.g. ``features.*``; ``weights``: every linear and convolution.
+        random: Further resets, to so many random states of the layer.
+        norms: Reset the batch-norm that directly follows a layer (in module order, with as many
+            features) along with it, its statistics included.
+        seed: Of the random states.
+        fresh: Makes an untrained model, whose layers are the random states; by default each
+            layer is drawn again by its own ``reset_parameters``.
+
+    Returns:
+        One row per layer and snapshot: site, snapshot, accuracy, drop (both in [0, 1]). The
+        accuracy of the model as it is stands in ``meta["accuracy"]``.
+
+    Raises:
+        ModelError: A snapshot without one of the layers, or with another shape of it.
+        OptionError: Nothing to reset, or to reset to.
+        DataError: No samples.
+    """
+    calculus.check_finite(model)
+    batches, given = as_batches(batches), Snapshots.of(snapshots)
+    chosen = [s.path for s in choose(model, registered(model), sites)]
+    modules = dict(model.named_modules())
+    held = [p for p in chosen if next(modules[p].parameters(), None) is not None]
+    layers = {p: _keys(modules, p, norms) for p in held}
+    if not layers or not (len(given) or random > 0):
+        raise OptionError(
+            "nothing to reset" if not layers else "nothing to reset to",
+            got=f"sites={sites!r}, {len(given)} snapshots, random={random}",
+            expected="layers with parameters, and snapshots or random > 0",
+            fix="Choose other sites." if not layers else "Give snapshots, or set random.",
+        )
+    accuracy = calculus.accuracy(model, batches)
+    names = [*given, *(f"random {i + 1}" for i in range(random))]
+    table = np.empty((len(layers), len(names)))
+    report, place = context.progress(), 0
+    for j, name in enumerate(names):
+        state = given[name] if name in given else _random(model, layers, seed + j, fresh)
+        for i, (path, keys) in enumerate(layers.items()):
+            values = _values(model, state, keys, path, name)
+            table[i, j] = calculus.accuracy(_Replaced(model, values), batches)
+            place += 1
+            report(place, table.size, "reset")
+    return Grid.of(
+        "reset",
+        {"accuracy": table, "drop": accuracy - table},
+        {"site": list(layers), "snapshot": names},
+        units={"accuracy": "1", "drop": "1"},
+        meta={
+            "accuracy": accuracy, "data": getattr(batches, "name", None),
+            "norms": norms, "seed": seed,
+        },
+    )  # fmt: skip
+
+
+class _Replaced(Module):
+    """A model that computes with other values in place of some of its parameters."""
+
+    def __init__(self, model: Module, values: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.model, self.values = model, values
+        self.training = model.training
+
+    def forward(self, *inputs: Any) -> Any:
+        return torch.func.functional_call(self.model, self.values, inputs)
+
+
+def _keys(modules: Mapping[str, Module], path: str, norms: bool) -> list[str]:
+    """Names of what is reset with a layer: its own tensors, and those of its batch-norm."""
+    names = list(modules)
+    keys = [f"{path}.{k}" for k in modules[path].state_dict()]
+    after = names[names.index(path) + 1 :][:1]
+    norm = modules[after[0]] if after else None
+    weight = getattr(modules[path], "weight", None)
+    fits = isinstance(norm, NORMS) and isinstance(weight, Tensor)
+    if norms and fits and norm.num_features == len(weight):
+        keys += [f"{after[0]}.{k}" for k in norm.state_dict()]
+    return keys
+
+
+def _values(
+    model: Module, state: Mapping[str, Tensor], keys: list[str], path: str, name: str
+) -> dict[str, Tensor]:
+    ours = model.state_dict()
+    for key in keys:
+        theirs = state.get(key)
+        if theirs is None or theirs.shape != ours[key].shape:
+            raise ModelError(
+                f"snapshot {name!r} does not fit layer {path!r}",
+                got=f"{key}: {'missing' if theirs is None else list(theirs.shape)}",
+                expected=f"{key}: {list(ours[key].shape)}",
+                fix="Give snapshots of this model.",
+            )
+    return {k: state[k].detach().to(ours[k]) for k in keys}
+
+
+def _random(
+    model: Module, layers: Mapping[str, list[str]], seed: int, fresh: Callable[[], Module] | None
+) -> dict[str, Tensor]:
+    """A state dict with every layer in a random state; the global random state is untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if fresh is not None:
+            return dict(fresh().state_dict())
+        modules, state = dict(model.named_modules()), {}
+        for keys in layers.values():
+            for path in dict.fromkeys(k.rpartition(".")[0] for k in keys):
+                if not hasattr(modules[path], "reset_parameters"):
+                    raise ModelError(
+                        f"{type(modules[path]).__name__} {path!r} has no random state of its own",
+                        expected="a layer with reset_parameters",
+                        fix="Give fresh, a function that makes an untrained model.",
+                    )
+                copied = copy.deepcopy(modules[path]).cpu()
+                copied.reset_parameters()  # type: ignore[operator]
+                state |= {f"{path}.{k}": v for k, v in copied.state_dict().items()}
+    return state
+
+
+def _is_state(given: Any) -> bool:
+    return isinstance(given, Mapping) and any(isinstance(v, Tensor) for v in given.values())
