@@ -62,7 +62,6 @@ def test_is_the_slow_twin(points, along):
 
 
 def test_columns_and_start_row(points):
-    assert walk(net(), points, steps=3).to_frame()["distance"].notna().all()
     table = walk(net(), points, along="kernel", steps=3).to_frame()
     assert list(table)[:7] == [
         "walk", "step", "distance", "travelled", "probability", "prediction", "drift",
@@ -144,7 +143,8 @@ def test_rules_that_end_a_walk(points):
     for _, part in swing.table.groupby("walk"):
         distance = part["distance"].to_numpy()
         assert distance[-9:].min() > distance[:-9].min() - 0.001
-    fall = walk(model, points, steps=200, min_probability=0.28)
+    away = torch.randn(5, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fall = walk(model, points, direction=away, steps=200, min_probability=0.28)
     last = fall.table.groupby("walk").last()["probability"]
     assert "probability" in fall.meta["ended"]
     for reason, p in zip(fall.meta["ended"], last, strict=True):
@@ -175,8 +175,10 @@ def test_adaptive_steps_keep_to_the_leaf(points):
     model = net()
     with torch.no_grad():
         model[0].weight.mul_(3.0)
-    fixed = walk(model, points, steps=30, step=0.5)
-    adaptive = walk(model, points, steps=30, step=0.5, control="adaptive", tolerance=5e-3)
+    away = torch.randn(5, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    options = {"direction": away, "steps": 30, "step": 0.5}
+    fixed = walk(model, points, **options)
+    adaptive = walk(model, points, **options, control="adaptive", tolerance=5e-3)
     assert fixed.table["departure"].max() > 1e-2
     assert adaptive.table["departure"].max() <= 5e-3
     assert adaptive.table.groupby("walk")["travelled"].max().min() > 0

@@ -90,8 +90,8 @@ def orientation(
     ones are not counted), block = index within the stage among the layers listed.
 
     Args:
-        model: Any module; only its weights are read. Projections are taken in float64. Filters of grouped and
-            transposed convolutions are those of one output channel.
+        model: Any module; only its weights are read; projections are taken in float64. Filters
+            of grouped and transposed convolutions are those of one output channel.
         initial: The same architecture with the weights that training started from.
         linear: Whether linear layers count.
         pointwise: Whether convolutions with a kernel of size 1 count.
