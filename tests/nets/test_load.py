@@ -200,3 +200,12 @@ def test_a_small_checkpoint_can_not_ask_for_a_huge_model(net, tmp_path):
     )
     with pytest.raises(ModelError, match="don't fit"):
         ig.load(tmp_path / "w.safetensors")
+
+
+def test_a_spec_names_one_model_and_the_global_generator_stays():
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    a, b = ig.load(SPEC), ig.load(SPEC)
+    assert same(a, b)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not same(nets.build(SPEC), nets.build(SPEC))

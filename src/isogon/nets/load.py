@@ -34,7 +34,8 @@ log = logging.getLogger("isogon")
 def load(spec: str | os.PathLike | Spec | nn.Module, *, like: Any = None) -> nn.Module:
     """A model in evaluation mode, from a spec or a file.
 
-    Nothing is executed from files; ``module:name(...)`` imports and runs that module (the
+    An architecture without weights has random ones, the same at each call (see `build` for fresh
+    ones). Nothing is executed from files; ``module:name(...)`` imports and runs that module (the
     working directory counts as importable).
 
     Args:
@@ -127,7 +128,11 @@ def parse_module(spec: str | Spec | nn.Module, *, like: Any = None) -> nn.Module
 def _make(spec: Spec, like: Any) -> nn.Module:
     assert spec.name is not None
     if spec.module is not None or registry.has("arch", spec.name):
-        return build(spec, like=like)
+        # a spec names one model: its random weights are the same each time, and nobody else's
+        # random numbers change
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return build(spec, like=like)
     if registry.has("model", spec.name):
         return registry.build("model", spec)
     names = [*registry.names("arch"), *registry.names("model")]
