@@ -1,0 +1,314 @@
+"""ONNX files as modules: read without executing anything, rebuilt from PyTorch's own layers.
+
+Layers with weights become `nn.Linear`, `nn.Conv2d`, ... under the names of their ONNX nodes, so
+that sites, hooks and weights look as in any other model. Shape arithmetic (`Shape`, `Gather`,
+`Concat` before a `Reshape`) is evaluated once, on a stand-in without memory; what remains acts on
+any number of samples and can be traced. (Of the converters that exist, onnx2torch keeps shape
+arithmetic as tensors, which `torch.export` can't follow, and onnx2pytorch takes a variable number
+of arguments, which it can't either; both lose the samples' axis of files with a fixed batch.)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from isogon.errors import FileError, IsogonError, ModelError, UnsupportedOp
+from isogon.nets.onnx_operands import Operands
+from isogon.nets.onnx_ops import OPS
+from isogon.storage import memory_limit
+
+__all__ = ["OnnxModel", "load_onnx"]
+
+
+def load_onnx(path: str | Path) -> OnnxModel:
+    """The network in an ONNX file, in evaluation mode.
+
+    Args:
+        path: The file; tensors stored outside it must lie in its folder.
+
+    Returns:
+        A module from ``[N, ...]`` to the file's (first) output, for any number of samples N, also
+        where the file fixes it.
+
+    Raises:
+        FileError: Damaged, or it refers to data outside its folder.
+        UnsupportedOp: An operator that isogon does not know.
+        ModelError: Several inputs, or sizes other than the number of samples left open.
+    """
+    path = Path(path)
+    proto = _read(path)
+    try:
+        weights = {t.name: _tensor(t, path) for t in proto.graph.initializer}
+        return _Builder(proto, weights, path).model()
+    except IsogonError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+class OnnxModel(nn.Module):
+    """A network read from an ONNX file: its nodes in order, as submodules.
+
+    Attributes:
+        shape: Shape of one input sample.
+        steps: Per node: name of the submodule, tensors it reads, tensors it makes.
+    """
+
+    def __init__(self, shape: tuple[int, ...], given: str, results: tuple[str, ...]) -> None:
+        super().__init__()
+        self.shape, self.given, self.results = shape, given, results
+        self.steps: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The outputs for inputs ``[N, *shape]``."""
+        values = {self.given: x}
+        for name, reads, makes in self.steps:
+            made = self._modules[name](*[values[key] for key in reads])  # type: ignore[misc]
+            values.update(zip(makes, made if isinstance(made, tuple | list) else (made,)))
+        found = tuple(values[key] for key in self.results)
+        return found[0] if len(found) == 1 else found
+
+
+# --------------------------------------------------------------------------- reading
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if path.stat().st_size > memory_limit():
+        raise _damaged(path, "a file larger than memory")
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+        for output in proto.graph.output:  # the checker wants shapes that exporters may omit
+            if not output.type.tensor_type.HasField("shape"):
+                output.type.tensor_type.shape.SetInParent()
+        for tensor in proto.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                inside = numpy_helper.from_array(_external(tensor, path), tensor.name)
+                tensor.CopyFrom(inside)
+        onnx.checker.check_model(proto)
+    except IsogonError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+    return proto
+
+
+def _damaged(path: Path, error: Exception | str) -> FileError:
+    lines = str(error).strip().splitlines()
+    text = lines[0][:160] if lines else type(error).__name__
+    return FileError(
+        f"not a usable ONNX file ({text})",
+        got=path,
+        expected="a model written by an ONNX exporter",
+        fix="It is damaged or incomplete: export it again.",
+    )
+
+
+def _tensor(proto: onnx.TensorProto, path: Path) -> Tensor:
+    if proto.data_location == onnx.TensorProto.EXTERNAL:
+        raise _damaged(path, f"tensor {proto.name!r} is stored outside, where only weights may be")
+    return torch.from_numpy(np.array(numpy_helper.to_array(proto)))  # a copy: writable, owned
+
+
+def _external(proto: onnx.TensorProto, path: Path) -> np.ndarray:
+    """A tensor stored in another file, which must lie in the model's folder."""
+    facts = {entry.key: entry.value for entry in proto.external_data}
+    folder = path.resolve().parent
+    source = (folder / facts.get("location", "")).resolve()
+    if not source.is_relative_to(folder) or not source.is_file():
+        raise FileError(
+            f"tensor {proto.name!r} is stored outside the model's folder or is missing",
+            got=facts.get("location"),
+            expected=f"a file in {folder}",
+            fix="Put the data file beside the model, or export with the weights inside.",
+        )
+    kind = onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)
+    length = math.prod(proto.dims) * kind.itemsize
+    offset = int(facts.get("offset", 0))
+    if int(facts.get("length", length)) != length or offset + length > source.stat().st_size:
+        raise _damaged(path, f"tensor {proto.name!r}: data of another size than its shape")
+    with source.open("rb") as file:
+        file.seek(offset)
+        return np.frombuffer(file.read(length), kind).reshape(tuple(proto.dims))
+
+
+# --------------------------------------------------------------------------- building
+
+
+class _Builder:
+    """One pass over the nodes: constants are folded, the rest become submodules."""
+
+    def __init__(self, proto: onnx.ModelProto, weights: dict[str, Tensor], path: Path) -> None:
+        self.graph, self.path = proto.graph, path
+        versions = {o.domain: o.version for o in proto.opset_import}
+        self.version = versions.get("", versions.get("ai.onnx", 1))
+        self.constants = dict(weights)
+        # constants that were made from the stand-in's number of samples
+        self.tainted: set[str] = set()
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.values: dict[str, Tensor] = {}  # stand-ins of what depends on the input
+        self.given, sizes = self._input()
+        self.count = sizes[0]
+        with self.fake:
+            self.values[self.given] = torch.zeros(sizes)
+        results = tuple(o.name for o in self.graph.output)
+        self.result = OnnxModel(tuple(sizes[1:]), self.given, results)
+
+    def model(self) -> OnnxModel:
+        for node in self.graph.node:
+            self._node(node)
+        for name in self.result.results:
+            if name not in self.values:
+                raise ModelError(
+                    "an output of the ONNX model does not depend on its input", got=name
+                )
+        return self.result.eval()
+
+    def _input(self) -> tuple[str, list[int]]:
+        inputs = [i for i in self.graph.input if i.name not in self.constants]
+        if len(inputs) != 1:
+            raise ModelError(
+                "an ONNX model of several inputs",
+                got=", ".join(i.name for i in inputs) or "none",
+                expected="one input",
+                fix="Export the model with its other inputs as constants.",
+            )
+        dims = inputs[0].type.tensor_type.shape.dim
+        sizes = [d.dim_value for d in dims]
+        if not sizes or any(n <= 0 for n in sizes[1:]):
+            shown = [d.dim_param or d.dim_value for d in dims]
+            raise ModelError(
+                "the ONNX model leaves sizes of its input open",
+                got=shown,
+                expected="fixed sizes but for the samples'",
+                fix="Export with only the first axis dynamic.",
+            )
+        if math.prod(sizes[1:]) * 4 > memory_limit():
+            raise _damaged(self.path, "one input sample would not fit into memory")
+        if sizes[0] <= 0:  # a number that is no other size, so that it is recognised in shapes
+            sizes[0] = next(p for p in (7, 11, 13, 17, 19, 23, 29, 31, 37) if p not in sizes)
+        return inputs[0].name, sizes
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        attributes = {a.name: self._attribute(a) for a in node.attribute}
+        build = OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if build is None:
+            domain = f"{node.domain}." if node.domain else ""
+            raise UnsupportedOp(
+                f"no translation of the ONNX operator {domain}{node.op_type} at {node.name!r}",
+                got=self.path,
+                expected=f"one of {len(OPS)} known operators",
+                fix="Load the network as a PyTorch model instead.",
+            )
+        inputs = [self._operand(name) for name in node.input]
+        depends = [bool(name) and name in self.values for name in node.input]
+        operands = Operands(inputs, depends, attributes, self.version, self.count, len(node.output))
+        tainted = any(name in self.tainted for name in node.input)
+        if node.op_type == "Shape" and any(depends):
+            operands.depends, tainted = [False], True
+        function = build(operands)
+        whole = isinstance(function, nn.Module) and any(operands.depends)
+        module = function if whole else _Call(function, operands)
+        data = [x for x, d in zip(inputs, operands.depends) if d]
+        with self.fake, torch.no_grad():  # sizes first: nothing is allocated yet
+            sized = _several(module.eval()(*data))
+        for value in sized:
+            if value.numel() * value.element_size() > memory_limit():
+                raise _damaged(self.path, f"{node.name!r} makes a tensor larger than memory")
+        if data:
+            beside = node.op_type == "Concat" and attributes.get("axis", 0) != 0
+            if (tainted or beside) and isinstance(module, _Call):
+                module.follow_samples(self.count)
+            name = self._module_name(node)
+            self.result.add_module(name, module)
+            reads = tuple(n for n, d in zip(node.input, operands.depends) if d)
+            self.result.steps.append((name, reads, tuple(node.output[: len(sized)])))
+            self.values.update(zip(node.output, sized))
+            return
+        with torch.no_grad():
+            made = _several(module())
+        for key, value in zip(node.output, made):
+            self.constants[key] = value
+            if tainted:
+                self.tainted.add(key)
+
+    def _operand(self, name: str) -> Tensor | None:
+        if not name:
+            return None
+        found = self.values.get(name, self.constants.get(name))
+        if found is None:
+            raise _damaged(self.path, f"no node makes the tensor {name!r}")
+        return found
+
+    def _attribute(self, attribute: onnx.AttributeProto) -> Any:
+        if attribute.type == onnx.AttributeProto.TENSOR:
+            return _tensor(attribute.t, self.path)
+        if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+            raise UnsupportedOp(
+                "ONNX control flow (If, Loop, Scan)",
+                got=self.path,
+                expected="a graph without branches",
+            )
+        value = onnx.helper.get_attribute_value(attribute)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def _module_name(self, node: onnx.NodeProto) -> str:
+        words = node.name.strip("/") or (node.output[0] if node.output else node.op_type)
+        base = re.sub(r"\W+", "_", words, flags=re.ASCII).strip("_") or node.op_type
+        base, name, k = f"{node.op_type}_{base}" if base[0].isdigit() else base, "", 1
+        name = base
+        while name in self.result._modules or hasattr(self.result, name):
+            k += 1
+            name = f"{base}_{k}"
+        return name
+
+
+def _several(made: Any) -> Sequence[Tensor]:
+    return made if isinstance(made, tuple | list) else (made,)
+
+
+class _Call(nn.Module):
+    """A function of the tensors that depend on the input, with constants in their places."""
+
+    def __init__(self, function: Callable[..., Any], operands: Operands) -> None:
+        super().__init__()
+        self.function = function
+        self.slots: list[str | None] = []
+        for i, (value, depends) in enumerate(zip(operands.inputs, operands.depends)):
+            if depends or value is None or i in operands.static:
+                self.slots.append("" if depends else None)
+            else:
+                self.register_buffer(f"constant{i}", value)
+                self.slots.append(f"constant{i}")
+        self.per_sample: set[str] = set()
+
+    def follow_samples(self, count: int) -> None:
+        """Let constants that hold one equal row per sample follow the number of samples."""
+        for name, value in list(self._buffers.items()):
+            if value is None or value.ndim < 2 or len(value) != count:
+                continue
+            if bool((value == value[:1]).all()):
+                self._buffers[name] = value[:1].clone()
+                self.per_sample.add(name)
+
+    def forward(self, *data: Tensor) -> Any:
+        rest, arguments = iter(data), []
+        for slot in self.slots:
+            if not slot:
+                arguments.append(next(rest) if slot == "" else None)
+            else:
+                value = self._buffers[slot]
+                if slot in self.per_sample and value is not None:
+                    value = value.expand(data[0].shape[0], *value.shape[1:])
+                arguments.append(value)
+        return self.function(*arguments)
