@@ -86,7 +86,8 @@ OPS = {
     **{
         op: ((5,), (), {})
         for op in ("Relu", "Tanh", "Sigmoid", "Softplus", "Softsign", "Elu", "Selu", "Abs", "Neg",
-                   "Exp", "Erf", "Sin", "Cos", "Identity", "Floor", "Ceil", "Round", "Sign", "HardSigmoid",
+                   "Exp", "Erf", "Sin", "Cos", "Identity", "Floor", "Ceil", "Round", "Sign",
+                   "HardSigmoid",
                    "LeakyRelu", "Softmax", "LogSoftmax", "ThresholdedRelu", "Celu")
     },
     "HardSwish": ((5,), (), {"version": 14}),
