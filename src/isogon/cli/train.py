@@ -59,6 +59,8 @@ def train(words: list[str]) -> int:
     out = Path(options.out) if options.out else Path(RUNS) / f"train-{label.strip('-')[:80]}"
     config = FitConfig(**config)
     with surroundings(options):
+        from torch import distributed
+
         from isogon.survey.run import writable
         from isogon.training import fit
 
@@ -71,6 +73,8 @@ def train(words: list[str]) -> int:
             validation=options.validation_data,
             test=options.test_data,
         )
+    if distributed.is_initialized() and distributed.get_rank() > 0:
+        return 0  # one process speaks for all
     if len(done.history):
         console.table(done.history.tail(8), f"{arch} on {data}")
         console.say("")
