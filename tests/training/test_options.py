@@ -75,7 +75,7 @@ def test_augmentation_is_keyed_by_epoch_and_position():
 @pytest.fixture
 def quarter_turns():
     def build():
-        return [lambda x, k=k: torch.rot90(x, k, (-2, -1)) for k in range(4)]
+        return [lambda x, k=k: torch.rot90(x, k, (-2, -1)) for k in range(1, 4)]
 
     registry.register("family", "quarter_turns_of_a_test")(build)
     yield "quarter_turns_of_a_test"
@@ -216,3 +216,21 @@ def test_restarts_try_the_next_seed_until_the_target_is_reached(tmp_path):
     assert len(list(tmp_path.glob("restart-*"))) == wanted + 1
     with pytest.raises(OptionError, match="without a target"):
         change(restarts=1)
+
+
+def test_predicts_the_transformation_in_standard_units(tmp_path):
+    config = FitConfig(
+        epochs=6, batch_size=32, family="translations(1)", predict="transformation", lr=0.01
+    )
+    sets = feeds.resolve("digits", config)
+    table = sets.train.table
+    assert sets.train.parameters == ["right", "down"]
+    assert torch.allclose(table.mean(0), torch.zeros(2), atol=1e-6)
+    assert torch.allclose(table.std(0, unbiased=False), torch.ones(2))
+    found = fit("mlp(width=32)", "digits(train, 700)", config=config)
+    assert "classes=2" in found.spec
+    assert found.metrics["test_loss"] < 0.7 < 1.0  # 1 is what a constant answer costs
+    _, y = sets.test.take([0, 5])
+    assert torch.equal(y, sets.test.labels[[0, 5]])
+    with pytest.raises(OptionError, match="no transformation"):
+        change(predict="transformation")

@@ -72,6 +72,8 @@ class FitConfig:
         family: Spec of a family of transformations, applied to the training inputs.
         family_mode: Each sample under a ``random`` member of the family, or each sample under
             ``all`` members in every epoch.
+        predict: What is learned: the ``label``, or which ``transformation`` of ``family`` was
+            applied: its parameters, in standard units over the family, by ``mse``.
         shuffle: Draw a new order of the samples each epoch.
         train_accuracy: Also measure loss and accuracy on all training samples, in eval mode,
             after each epoch.
@@ -143,6 +145,7 @@ class FitConfig:
     augment: tuple[str, ...] = ()
     family: str | None = None
     family_mode: Literal["random", "all"] = "random"
+    predict: Literal["label", "transformation"] = "label"
     shuffle: bool = True
     stop_patience: int = 0
     stop_delta: float = 0.0
@@ -195,6 +198,10 @@ class FitConfig:
             if not all(math.isfinite(v) and test(v) for v in _numbers(value)):
                 raise OptionError(f"option {name} is out of range", got=value, expected=expected)
 
+        if self.predict == "transformation" and self.family is None:
+            raise OptionError(
+                "no transformation to predict", got="no family", expected="e.g. family=rotations(8)"
+            )
         if self.restarts and not self.stop_at:
             raise OptionError(
                 "restarts without a target",

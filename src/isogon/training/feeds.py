@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from isogon import registry
+from isogon.actions import family
 from isogon.data import Samples, as_batches, samples, transforms
 from isogon.data.augment import augmentation
 from isogon.errors import OptionError
 from isogon.specs import Spec, parse
 from isogon.training import draws
 from isogon.training.config import FitConfig
+from isogon.training.posing import Posed, members, posed
 
 # Published per-channel mean and standard deviation of the training images, pixels in [0, 1].
 KNOWN: dict[str, tuple[list[float], list[float]]] = {
@@ -60,6 +62,11 @@ def resolve(data: Any, config: FitConfig, *, validation: Any = None, test: Any =
         train = _samples(data)
     held = None if validation is None else _samples(validation)
     train, held, test = _changed(train, held, None if test is None else _samples(test), config)
+    if config.predict == "transformation":
+        turns = family(config.family)
+        train = Posed(train, turns, config.seed)
+        held = None if held is None else Posed(held, turns, config.seed)
+        test = None if test is None else Posed(test, turns, config.seed)
     return Sets(train, held, test, None if spec is None else str(spec))
 
 
@@ -160,10 +167,11 @@ class Feed:
     def __init__(self, train: Samples, config: FitConfig, *, rank: int = 0, world: int = 1) -> None:
         self.train, self.config, self.rank, self.world = train, config, rank, world
         self.augment = augmentation(config.augment) if config.augment else None
-        self.members = (
-            [] if config.family is None else list(registry.build("family", config.family))
-        )
-        self.copies = len(self.members) if config.family_mode == "all" and self.members else 1
+        self.family = None if config.family is None else family(config.family)
+        self.table = train.table if isinstance(train, Posed) else None
+        self.source = train.raw if isinstance(train, Posed) else train
+        every = self.family is not None and config.family_mode == "all"
+        self.copies = len(self.family) if self.family is not None and every else 1
         self.count = len(train) * self.copies
         self.batches = -(-self.count // config.batch_size)
 
@@ -205,25 +213,19 @@ class Feed:
         mine = whole[self.rank :: self.world]
         counted = len(mine)
         mine = mine if counted else whole[:1]
-        x, y = self.train.take(mine // self.copies)
-        key = {"seed": self.config.seed, "epoch": epoch, "purpose": draws.AUGMENT}
-        if self.members:
-            if self.copies > 1:
-                member = mine % self.copies
-            else:
-                member = (draws.uniform(mine, **key)[:, 0] * len(self.members)).astype(np.int64)
-            x = self._transformed(x, member)
+        x, y = self.source.take(mine // self.copies)
+        seed = self.config.seed
+        if self.family is not None:
+            member = mine % self.copies
+            if self.copies == 1:
+                member = members(mine, len(self.family), seed=seed, epoch=epoch)
+            x = posed(x, member, self.family)
+            y = y if self.table is None else self.table[member]
         if self.augment is not None:
-            word = draws.bits(np.array([batch * self.world + self.rank]), **key)[0, 0]
+            place = np.array([batch * self.world + self.rank])
+            word = draws.bits(place, seed=seed, epoch=epoch, purpose=draws.AUGMENT)[0, 0]
             x = self.augment(x, torch.Generator().manual_seed(int(word >> np.uint64(1))))
         return x, y, counted, len(whole)
-
-    def _transformed(self, x: Tensor, member: np.ndarray) -> Tensor:
-        result = x.clone()
-        for k in np.unique(member):
-            rows = torch.from_numpy(np.flatnonzero(member == k))
-            result[rows] = self.members[k](x[rows])
-        return result
 
 
 def _samples(data: Any) -> Samples:

@@ -55,7 +55,9 @@ class Observe(Callback):
                 "observing needs a folder", got="no out", expected="a folder", fix="Set out."
             )
         self.folder = run.out / "observe" / self.measure
-        found = samples(self.data, split="train") if self.data else run.sets.train.limited(EXAMPLES)
+        found = (
+            samples(self.data, split="train") if self.data else run.feed.source.limited(EXAMPLES)
+        )
         self.batches = Batches(found, 250)
         self.interval = self.every or max(1, round(run.steps_per_epoch / 10))
 
