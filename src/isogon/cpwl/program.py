@@ -112,7 +112,7 @@ class Kink:
 
     def on_piece(self, z: Tensor, piece: Tensor) -> Tensor:
         """The affine function of the given pieces (also outside their intervals) at `z`."""
-        start, result = torch.as_tensor(self.value), torch.zeros_like(z)
+        start, result = torch.as_tensor(self.value, dtype=z.dtype), torch.zeros_like(z)
         knot = self.knots[0]
         for k in range(self.pieces):
             if k > 1:  # walk the value along the knots

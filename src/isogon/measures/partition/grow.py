@@ -9,6 +9,7 @@ from torch import Tensor
 from isogon.context import Progress
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.measures.partition import edges as ek
+from isogon.measures.partition.maxima import cut_max
 from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
 
@@ -135,7 +136,10 @@ def grow(
     for i, stage in enumerate(program.stages):
         if isinstance(stage, Kink | Max) and complete:
             progress(len(cuts), total, f"{len(mesh)} regions before {stage.site}")
-            cut, complete = cut_kink(mesh, stage, len(cuts), limit)
+            if isinstance(stage, Kink):
+                cut, complete = cut_kink(mesh, stage, len(cuts), limit)
+            else:
+                cut, complete = cut_max(mesh, stage, len(cuts), limit, ROUNDING * EPS)
             cuts.append(cut)
         arguments = [mesh.live[name] for name in stage.inputs]
         mesh.live[stage.output] = in_chunks(stage, arguments, chunk)

@@ -38,7 +38,8 @@ class Mesh:
     `loops[h]` is a vertex, `borders[h]` the edge from it to the next vertex of the face.
     `site[e]`, `unit[e]` say which cut made an edge (-1: the domain's border). `live` are the
     network's tensors at the vertices, `[V, ...]`: on each face and edge they are affine, so a
-    new vertex gets the interpolation of the two vertices between which it was made.
+    new vertex gets the interpolation of the two vertices between which it was made. The first
+    `corners` vertices are the domain's.
     """
 
     xy: np.ndarray
@@ -49,6 +50,7 @@ class Mesh:
     loops: np.ndarray
     borders: np.ndarray
     live: dict[str, Tensor] = field(default_factory=dict)
+    corners: int = 0
 
     @classmethod
     def of_polygon(cls, corners: np.ndarray) -> Mesh:
@@ -63,6 +65,7 @@ class Mesh:
             offsets=np.array([0, k]),
             loops=ring.copy(),
             borders=ring.copy(),
+            corners=k,
         )
 
     def __len__(self) -> int:

@@ -1,0 +1,216 @@
+"""Cutting the mesh along the upper envelopes of a maximum."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from isogon.cpwl.program import Max
+from isogon.errors import UnsupportedOp
+from isogon.measures.partition import envelope as ev
+from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
+from isogon.measures.partition.patterns import SitePattern
+
+WORD = 64
+
+
+def cut_max(
+    mesh: Mesh, stage: Max, site: int, limit: int, rounding: float
+) -> tuple[SitePattern, bool]:
+    """Cut the mesh where the set of largest entries of a group changes."""
+    arguments = [mesh.live[name] for name in stage.inputs]
+    flat = stage.flat(*arguments)
+    tol = rounding * max(float(flat.abs().max()), 1e-290)
+    base, varying = everywhere(stage, flat, tol)
+    parent = np.arange(len(mesh), dtype=INDEX)
+    if len(varying) == 0:
+        empty = np.zeros((len(mesh), 0), np.uint64)
+        return SitePattern(stage.site, "max", base, varying, empty, parent, tol), True
+    entry, z = entries(stage, flat, varying, tol)
+    masks = np.empty((len(z), len(varying)), np.uint64)
+    ev.winner_masks(z, entry, tol, 0, masks)
+    nothing = np.empty((0, 4), np.int64)
+    count = ev.face_pairs(mesh.offsets, mesh.loops, z, entry, masks, tol, nothing)
+    pairs = np.empty((count, 4), np.int64)
+    ev.face_pairs(mesh.offsets, mesh.loops, z, entry, masks, tol, pairs)
+    functions, which = as_functions(pairs, entry, varying)
+    first = np.searchsorted(pairs[:, 0], np.arange(len(mesh) + 1))
+    by_edge = crossings(mesh, z, functions, tol, first, which)
+    z = cut_edges(mesh, z, functions, tol, *by_edge)
+    z, parent, complete = cut_faces(mesh, z, functions, tol, site, first, which, limit)
+    masks = np.empty((len(z), len(varying)), np.uint64)
+    ev.winner_masks(z, entry, tol, 0, masks)
+    bits = np.empty((len(mesh), len(varying)), np.uint64)
+    ev.face_winners(mesh.offsets, mesh.loops, z, entry, masks, bits)
+    kept = dissolve(mesh, void_edges(mesh, site, bits, varying))
+    pattern = SitePattern(stage.site, "max", base, varying, bits[kept], parent[kept], tol)
+    return pattern, complete
+
+
+def everywhere(stage: Max, flat: Tensor, tol: float) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the entries that are largest at every vertex, and the groups that have none."""
+    groups, size = stage.index.shape
+    always = torch.ones(groups, size, dtype=torch.bool)
+    step = max(1, (32 << 20) // (8 * groups * size))
+    for low in range(0, len(flat), step):
+        found = stage.candidates(flat[low : low + step])
+        always &= (found >= found.amax(-1, keepdim=True) - tol).all(0)
+    always &= stage.index >= 0
+    base = np.zeros(groups, np.uint64)
+    for k in range(min(size, WORD)):
+        base |= always[:, k].numpy().astype(np.uint64) << np.uint64(k)
+    return base, torch.nonzero(~always.any(-1))[:, 0].numpy()
+
+
+def entries(
+    stage: Max, flat: Tensor, varying: np.ndarray, tol: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Entries of the varying groups as columns of a table, and the table `[V, columns]`.
+
+    Raises:
+        UnsupportedOp: More than 64 entries of a group compete on the slice.
+    """
+    index = stage.index.numpy()[varying]
+    if index.shape[1] > WORD:
+        raise UnsupportedOp(
+            f"{stage.op} at {stage.site!r} takes the maximum of too many entries",
+            got=index.shape[1],
+            expected=f"at most {WORD}",
+            fix="Take the maximum in two steps, e.g. over rows and then over columns.",
+        )
+    used = np.unique(index[index >= 0])
+    entry = np.where(index >= 0, np.searchsorted(used, index), -1)
+    return entry, np.ascontiguousarray(flat[:, torch.from_numpy(used)].numpy())
+
+
+def as_functions(
+    pairs: np.ndarray, entry: np.ndarray, varying: np.ndarray
+) -> tuple[Functions, np.ndarray]:
+    """Each (group, entry, entry) once, as a cut function; and which one each row means."""
+    unique, which = np.unique(pairs[:, 1:], axis=0, return_inverse=True)
+    group = unique[:, 0]
+    functions = Functions(
+        entry[group, unique[:, 1]],
+        entry[group, unique[:, 2]],
+        np.zeros(len(unique)),
+        varying[group],
+    )
+    return functions, which.reshape(-1).astype(np.int64)
+
+
+def crossings(
+    mesh: Mesh,
+    z: np.ndarray,
+    functions: Functions,
+    tol: float,
+    first: np.ndarray,
+    which: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """CSR by edge of the functions that cross it, each once."""
+    f = functions
+    rest = mesh.offsets, mesh.loops, mesh.borders, first, which, z, f.column, f.other, tol
+    count = ev.crossed_edges(*rest, np.empty((0, 2), np.int64))
+    found = np.empty((count, 2), np.int64)
+    ev.crossed_edges(*rest, found)
+    found = np.unique(found, axis=0)
+    return (
+        np.searchsorted(found[:, 0], np.arange(len(mesh.ends) + 1)),
+        np.ascontiguousarray(found[:, 1]),
+    )
+
+
+def void_edges(mesh: Mesh, site: int, bits: np.ndarray, varying: np.ndarray) -> np.ndarray:
+    """Edges of this site with the same largest entries on both sides: no edges at all.
+
+    Two groups may share a bisector; an edge is attributed to one that does change there.
+    """
+    own = np.nonzero(mesh.site == site)[0]
+    sides = mesh.sides()[own]
+    void = np.zeros(len(mesh.ends), bool)
+    for low in range(0, len(own), 1 << 14):
+        part = own[low : low + (1 << 14)]
+        left, right = sides[low : low + len(part)].T
+        changes = bits[left] != bits[right]
+        void[part] = ~changes.any(1)
+        column = np.searchsorted(varying, mesh.unit[part])
+        changes_own = changes[np.arange(len(part)), column]
+        first = varying[changes.argmax(1)]
+        mesh.unit[part] = np.where(changes_own, mesh.unit[part], first)
+    return void
+
+
+def dissolve(mesh: Mesh, void: np.ndarray) -> np.ndarray:
+    """Remove edges, joining the (convex) unions of faces; returns a former face of each face.
+
+    Vertices that are left with two edges, other than the domain's corners, go too.
+    """
+    faces = len(mesh)
+    if not void.any():
+        return np.arange(faces)
+    a, b = mesh.sides()[void].T
+    graph = coo_array((np.ones(len(a)), (a, b)), shape=(faces, faces))
+    _, group = connected_components(graph, directed=False)
+    kept, group = np.unique(group, return_index=True)[1], group
+    order = np.argsort(kept, kind="stable")
+    rank = np.empty(len(kept), np.int64)
+    rank[order] = np.arange(len(kept))
+    kept = kept[order]
+    _relink(mesh, rank[group], ~void)
+    _drop_edges(mesh, ~void)
+    _straighten(mesh)
+    return kept
+
+
+def _relink(mesh: Mesh, group: np.ndarray, stay: np.ndarray) -> None:
+    """Loops of the joined faces from the half-edges that stay."""
+    sizes = np.diff(mesh.offsets)
+    face = np.repeat(group, sizes)
+    following = np.arange(1, len(face) + 1)
+    following[mesh.offsets[1:] - 1] = mesh.offsets[:-1]
+    ends = mesh.loops[following]
+    half = np.nonzero(stay[mesh.borders])[0]
+    half = half[np.argsort(face[half], kind="stable")]
+    first = np.searchsorted(face[half], np.arange(group.max() + 2))
+    order = np.empty(len(half), np.int64)
+    ev.chain(first, mesh.loops[half], ends[half], order)
+    half = half[order]
+    mesh.offsets, mesh.loops, mesh.borders = first, mesh.loops[half], mesh.borders[half]
+
+
+def _drop_edges(mesh: Mesh, stay: np.ndarray) -> None:
+    number = np.cumsum(stay) - 1
+    mesh.ends, mesh.site, mesh.unit = mesh.ends[stay], mesh.site[stay], mesh.unit[stay]
+    mesh.borders = number[mesh.borders].astype(INDEX)
+
+
+def _straighten(mesh: Mesh) -> None:
+    """Remove vertices with fewer than three edges that are no corners of the domain."""
+    degree = np.bincount(mesh.ends.reshape(-1), minlength=len(mesh.xy))
+    gone = degree < 3
+    gone[: mesh.corners] = False
+    if not gone.any():
+        return
+    # the edges that meet in a vertex that goes are pieces of one edge
+    at = np.nonzero(gone[mesh.ends])
+    order = np.argsort(mesh.ends[at], kind="stable")
+    edge, vertex = at[0][order], mesh.ends[at][order]
+    pair = np.nonzero(vertex[1:] == vertex[:-1])[0]
+    count = len(mesh.ends)
+    graph = coo_array((np.ones(len(pair)), (edge[pair], edge[pair + 1])), shape=(count, count))
+    total, chain = connected_components(graph, directed=False)
+    _, first = np.unique(chain, return_index=True)
+    outer = np.nonzero(~gone[mesh.ends])
+    by_chain = np.argsort(chain[outer[0]], kind="stable")
+    ends = mesh.ends[outer][by_chain].reshape(total, 2)
+    mesh.site, mesh.unit = mesh.site[first], mesh.unit[first]
+    half = ~gone[mesh.loops]
+    face = np.repeat(np.arange(len(mesh)), np.diff(mesh.offsets))[half]
+    number = (np.cumsum(~gone) - 1).astype(INDEX)
+    mesh.offsets = np.searchsorted(face, np.arange(len(mesh) + 1))
+    mesh.loops, mesh.borders = number[mesh.loops[half]], chain[mesh.borders[half]].astype(INDEX)
+    mesh.ends, mesh.xy = number[ends], mesh.xy[~gone]
+    stay = torch.from_numpy(np.nonzero(~gone)[0])
+    mesh.live = {name: held[stay] for name, held in mesh.live.items()}
