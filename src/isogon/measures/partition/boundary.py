@@ -103,21 +103,16 @@ def clip(values, n, i, j, list_, count, at, ratio, interval):
 
 
 @kernel
-def face_boundary(offsets, loops, xy, outputs, tol, segments, classes, faces):
+def face_boundary(offsets, loops, xy, outputs, tol, segments, classes, faces, room):
     """Segments inside the faces where two outputs share the maximum.
 
     Fills as many as fit and returns how many there are: call with empty arrays to count.
     """
     made = 0
     n_classes = outputs.shape[1]
-    values = np.empty((64, n_classes))
-    list_ = np.empty(2 * n_classes + 64, np.int64)
-    at, ratio, interval = np.empty(2, np.int64), np.empty(2), np.empty(2)
+    values, list_, at, ratio, interval = room
     for f in range(len(offsets) - 1):
         low, n = offsets[f], offsets[f + 1] - offsets[f]
-        if n > len(values):
-            values = np.empty((2 * n, n_classes))
-            list_ = np.empty(2 * n_classes + 2 * n, np.int64)
         for k in range(n):
             for c in range(n_classes):
                 values[k, c] = outputs[loops[low + k], c]
@@ -171,6 +166,15 @@ def side_winner(offsets, loops, outputs, ends, sides, edges, tol, winner):
             winner[n, s] = best
 
 
+def workplace(offsets, size):
+    """Room for the kernels: values at a face's corners, contenders, a chord, an interval."""
+    longest = int(np.diff(offsets).max(initial=0))
+    return (
+        np.empty((longest, size)), np.empty(2 * size + longest, np.int64),
+        np.empty(2, np.int64), np.empty(2), np.empty(2),
+    )  # fmt: skip
+
+
 def argmax_boundary(offsets, loops, xy, outputs, ends, sides):
     """All segments `[B, 2, 2]`, their classes `[B, 2]` (ascending) and region (-1: on an edge).
 
@@ -180,10 +184,11 @@ def argmax_boundary(offsets, loops, xy, outputs, ends, sides):
         outputs = np.concatenate([np.zeros_like(outputs), outputs], 1)
     tol = 32 * np.finfo(np.float64).eps * max(float(np.abs(outputs).max(initial=0)), 1e-290)
     nothing = np.empty((0, 2, 2)), np.empty((0, 2), np.int64), np.empty(0, np.int64)
-    count = face_boundary(offsets, loops, xy, outputs, tol, *nothing)
+    room = workplace(offsets, outputs.shape[1])
+    count = face_boundary(offsets, loops, xy, outputs, tol, *nothing, room)
     segments, classes = np.empty((count, 2, 2)), np.empty((count, 2), np.int64)
     faces = np.empty(count, np.int64)
-    face_boundary(offsets, loops, xy, outputs, tol, segments, classes, faces)
+    face_boundary(offsets, loops, xy, outputs, tol, segments, classes, faces, room)
     # edges of regions that lie on the boundary: two outputs tie at both of their ends
     tied = (outputs >= outputs.max(1, keepdims=True) - tol).sum(1) > 1
     edges = np.nonzero(tied[ends[:, 0]] & tied[ends[:, 1]])[0]

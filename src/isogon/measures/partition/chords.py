@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from isogon.measures.partition.edges import value
 from isogon.measures.partition.jit import inline, kernel
 
@@ -40,18 +38,15 @@ def change(d, n, start, step, tol):
 
 
 @kernel
-def find_chords(offsets, loops, first, functions, z, column, other, offset, tol, start, end):
+def find_chords(offsets, loops, first, functions, z, column, other, offset, tol, start, end, d):
     """Ends of each (face, function)'s chord as positions on the face's loop, start < end.
 
     A function that touches the face in one vertex, or whose sign turns only within rounding,
     gets start = -1. The walk starts at the function's largest value, so that of several sign
-    changes within rounding the outermost two count.
+    changes within rounding the outermost two count. `d`: room for the values on a loop.
     """
-    d = np.empty(64)
     for i in range(len(offsets) - 1):
         low, n = offsets[i], offsets[i + 1] - offsets[i]
-        if n > len(d):
-            d = np.empty(2 * n)
         for k in range(first[i], first[i + 1]):
             f = functions[k]
             top = 0

@@ -126,25 +126,22 @@ def sort_by(keys, items, n):
 
 
 @kernel
-def cut_edges(ends, z, column, other, offset, tol, first, functions, source, ratio, chain):
+def cut_edges(
+    ends, z, column, other, offset, tol, first, functions, source, ratio, chain, keys, items
+):
     """New vertices along every edge that functions cross, in order from its first end.
 
     Crossings that a function sees as one (it is zero within `tol` at the one before) share a
     vertex. Vertex number `len(z) + n` lies at `(1 - ratio[n]) source[n, 0] + ratio[n]
     source[n, 1]`; the vertices of edge e are numbered from `chain[e]` (counted in n) to
-    `chain[e + 1]`. Returns how many there are.
+    `chain[e + 1]`. Returns how many there are. `keys`, `items`: room for an edge's crossings.
     """
     made = 0
-    keys = np.empty(64)
-    items = np.empty(64, np.int64)
     for e in range(ends.shape[0]):
         chain[e] = made
         n = first[e + 1] - first[e]
         if n == 0:
             continue
-        if n > len(keys):
-            keys = np.empty(2 * n)
-            items = np.empty(2 * n, np.int64)
         a, b = ends[e, 0], ends[e, 1]
         for k in range(n):
             f = functions[first[e] + k]

@@ -67,16 +67,13 @@ def load(z, entry, g, offsets, loops, i, values):
 
 
 @kernel
-def face_pairs(offsets, loops, z, entry, masks, tol, pairs):
+def face_pairs(offsets, loops, z, entry, masks, tol, pairs, room):
     """(face, group, entry, entry) wherever two entries share the maximum inside a face.
 
     Fills as many as fit and returns how many there are: call with an empty array to count.
     """
-    made, size, longest = 0, entry.shape[1], 8
-    for i in range(len(offsets) - 1):
-        longest = max(longest, offsets[i + 1] - offsets[i])
-    values, list_ = np.empty((longest, size)), np.empty(2 * size + longest, np.int64)
-    at, ratio, interval = np.empty(2, np.int64), np.empty(2), np.empty(2)
+    made = 0
+    values, list_, at, ratio, interval = room
     for i in range(len(offsets) - 1):
         for g in range(masks.shape[1]):
             mask = ~np.uint64(0)

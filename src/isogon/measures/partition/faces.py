@@ -195,9 +195,15 @@ def emit(made, stack, at, n, parent):
 
 
 @inline
+def frame_at(frame, top):
+    """Place and size of a sub-face's loop, place and number of its chord pieces."""
+    return frame[top, 0], frame[top, 1], frame[top, 2], frame[top, 3]
+
+
+@inline
 def take(stack, work, top):
     """Copy the sub-face on top of the stack to the workplace: children overwrite it."""
-    at, n, c_at, k = stack.frame[top]
+    at, n, c_at, k = frame_at(stack.frame, top)
     for h in range(n):
         work.loop[h] = stack.loop[at + h]
         work.border[h] = stack.border[at + h]
@@ -291,7 +297,7 @@ def push_side(cut, stack, work, chords, e, k, m_cross, n, i, j, m, side, at):
 @inline
 def divide(cut, made, stack, work, chords, base, top, parent):
     """Split the sub-face on top of the stack by one chord; returns the new top."""
-    at, n, c_at, k = stack.frame[top]
+    at, n, c_at, k = frame_at(stack.frame, top)
     take(stack, work, top)
     e = middle(k, n, work.a, work.b)
     i, j = min(work.a[e], work.b[e]), max(work.a[e], work.b[e])
@@ -358,7 +364,7 @@ def split_faces(offsets, loops, borders, chords, cut, made, stack, work, base):
 @inline
 def short_of_room(made, stack, top, n):
     """Whether splitting the sub-face on top could overrun an array (never, if counts are right)."""
-    at, size, c_at, k = stack.frame[top]
+    at, size, c_at, k = frame_at(stack.frame, top)
     grown = 2 * size + 4 * k + 8
     return (
         made.count[VERTEX] + k > len(made.ratio)

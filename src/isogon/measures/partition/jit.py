@@ -7,6 +7,7 @@ to someone else; a damaged or unwritable cache file only means that a kernel com
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import tempfile
@@ -16,10 +17,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.core import caching, config
 
 from isogon.context import cache_root
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Kernels own no memory: without reference counts (an atomic operation for every array of a
+# tuple that is touched) they run several times faster.
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 kernels: list[Any] = []  # every compiled kernel, for `compiled` and the tests
 
@@ -27,24 +33,26 @@ kernels: list[Any] = []  # every compiled kernel, for `compiled` and the tests
 def kernel(function: F) -> F:
     """Compile a function of flat arrays on first use; cached on disk where that is safe."""
     folder = _folder()
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher: Any = numba.njit(**OPTIONS)(function)
     if folder is not None:
-        held = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(folder)
+        settings: Any = config
+        held = settings.CACHE_DIR
+        settings.CACHE_DIR = str(folder)
         try:
             dispatcher.enable_caching()
             dispatcher._cache = _Cautious(dispatcher._cache)
         except Exception:  # numba found the folder unusable after all: stay uncached
-            dispatcher._cache = numba.core.caching.NullCache()
+            dispatcher._cache = caching.NullCache()
         finally:
-            numba.config.CACHE_DIR = held
+            settings.CACHE_DIR = held
     kernels.append(dispatcher)
     return dispatcher
 
 
 def inline(function: F) -> F:
     """A small helper that is compiled into the kernels that call it."""
-    return numba.njit(nogil=True, error_model="numpy", inline="never")(function)
+    helper: Any = numba.njit(**OPTIONS)(function)
+    return helper
 
 
 def compiled() -> bool:
@@ -56,7 +64,7 @@ def compiled() -> bool:
 def _folder() -> Path | None:
     """The private folder of the cache; None where there is none to be had."""
     try:
-        folder = cache_root() / "numba"
+        folder = cache_root() / "numba" / _version()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = folder.stat()
         mine = not hasattr(os, "getuid") or facts.st_uid == os.getuid()
@@ -68,6 +76,14 @@ def _folder() -> Path | None:
         return folder
     except OSError:
         return None
+
+
+def _version() -> str:
+    """Digest of the kernels' sources: numba looks at one file only, not at what it calls."""
+    digest = hashlib.sha256(repr((numba.__version__, OPTIONS)).encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class _Cautious:

@@ -11,6 +11,7 @@ from torch import Tensor
 from isogon.cpwl.program import Max
 from isogon.errors import UnsupportedOp
 from isogon.measures.partition import envelope as ev
+from isogon.measures.partition.boundary import workplace
 from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
 
@@ -33,9 +34,10 @@ def cut_max(
     masks = np.empty((len(z), len(varying)), np.uint64)
     ev.winner_masks(z, entry, tol, 0, masks)
     nothing = np.empty((0, 4), np.int64)
-    count = ev.face_pairs(mesh.offsets, mesh.loops, z, entry, masks, tol, nothing)
+    room = workplace(mesh.offsets, entry.shape[1])
+    count = ev.face_pairs(mesh.offsets, mesh.loops, z, entry, masks, tol, nothing, room)
     pairs = np.empty((count, 4), np.int64)
-    ev.face_pairs(mesh.offsets, mesh.loops, z, entry, masks, tol, pairs)
+    ev.face_pairs(mesh.offsets, mesh.loops, z, entry, masks, tol, pairs, room)
     functions, which = as_functions(pairs, entry, varying)
     first = np.searchsorted(pairs[:, 0], np.arange(len(mesh) + 1))
     by_edge = crossings(mesh, z, functions, tol, first, which)

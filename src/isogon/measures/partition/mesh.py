@@ -114,11 +114,13 @@ def cut_edges(
     """Put the vertices of all crossings on the mesh's edges and loops; returns z extended."""
     count, vertex = len(mesh.ends), len(mesh.xy)
     chain = np.empty(count + 1, np.int64)
+    most = int(np.diff(first).max(initial=0))
     source, ratio = np.empty((len(which), 2), np.int64), np.empty(len(which))
     f = functions
     made = ek.cut_edges(
-        mesh.ends, z, f.column, f.other, f.offset, tol, first, which, source, ratio, chain
-    )
+        mesh.ends, z, f.column, f.other, f.offset, tol, first, which, source, ratio, chain,
+        np.empty(most), np.empty(most, np.int64),
+    )  # fmt: skip
     if made == 0:
         return z
     source, ratio = source[:made], ratio[:made]
@@ -172,9 +174,11 @@ def cut_faces(
     """
     start, end = np.empty(len(which), np.int64), np.empty(len(which), np.int64)
     f = functions
+    longest = np.empty(np.diff(mesh.offsets).max())
     find_chords(
-        mesh.offsets, mesh.loops, first, which, z, f.column, f.other, f.offset, tol, start, end
-    )
+        mesh.offsets, mesh.loops, first, which, z, f.column, f.other, f.offset, tol, start, end,
+        longest,
+    )  # fmt: skip
     kept = np.empty(len(first), np.int64)
     total = keep_chords(first, start, end, which, kept)
     meetings = np.empty(len(mesh), np.int64)

@@ -210,7 +210,7 @@ class Partition(Reading):
         """`[n, C, 2]` slopes of many regions (default: all)."""
         faces = np.arange(len(self)) if regions is None else np.asarray(regions)
         if self.program is None:
-            return np.stack([self._fitted(i)[0] for i in faces])
+            return np.stack([self._fitted(int(i))[0] for i in faces])
         return affine_maps(self.program, self.plane, self.patterns, faces, self.centroid[faces])[1]
 
     def edge_units(self, edges: Any) -> list[np.ndarray]:
