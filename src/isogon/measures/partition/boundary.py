@@ -138,6 +138,15 @@ def face_boundary(offsets, loops, xy, outputs, tol, segments, classes, faces, ro
     return made
 
 
+@inline
+def largest(values, v):
+    """Largest entry of row v."""
+    top = values[v, 0]
+    for c in range(1, values.shape[1]):
+        top = max(top, values[v, c])
+    return top
+
+
 @kernel
 def side_winner(offsets, loops, outputs, ends, sides, edges, tol, winner):
     """For edges on which several outputs share the maximum: which of them wins on either side.
@@ -151,7 +160,7 @@ def side_winner(offsets, loops, outputs, ends, sides, edges, tol, winner):
         winner[n, 0] = winner[n, 1] = -1
         if sides[e, 0] < 0 or sides[e, 1] < 0:
             continue
-        top_a, top_b = outputs[a].max(), outputs[b].max()
+        top_a, top_b = largest(outputs, a), largest(outputs, b)
         for s in range(2):
             f = sides[e, s]
             best, most = -1, 0.0

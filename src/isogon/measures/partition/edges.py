@@ -45,21 +45,36 @@ def low_bit(word):
 
 
 @kernel
-def sign_masks(z, column, offset, tol, positive, negative, start):
+def interpolate(rows, source, ratio, start):
+    """Fill the rows from `start` on: `(1 - t) rows[p] + t rows[q]`."""
+    for n in range(len(ratio)):
+        p, q, t = source[n, 0], source[n, 1], ratio[n]
+        for c in range(rows.shape[1]):
+            rows[start + n, c] = rows[p, c] + t * (rows[q, c] - rows[p, c])
+
+
+@kernel
+def sign_masks(z, column, offset, tol, start, positive, negative):
     """Bit f of a vertex's masks: function f is positive, negative (neither: zero) there."""
-    one = np.uint64(1)
     for v in range(start, z.shape[0]):
         for w in range(positive.shape[1]):
             up, down = np.uint64(0), np.uint64(0)
-            for f in range(64 * w, min(64 * w + 64, len(column))):
-                d = z[v, column[f]] - offset[f]
-                bit = one << np.uint64(f & 63)
-                if d > tol:
-                    up |= bit
-                elif d < -tol:
-                    down |= bit
+            low = 64 * w
+            for k in range(min(64, len(column) - low)):
+                d = z[v, column[low + k]] - offset[low + k]
+                up |= np.uint64(d > tol) << np.uint64(k)
+                down |= np.uint64(d < -tol) << np.uint64(k)
             positive[v, w] = up
             negative[v, w] = down
+
+
+@kernel
+def either(positive, negative, up, down):
+    """The union of all rows of the masks: which functions have which sign somewhere."""
+    for v in range(len(positive)):
+        for w in range(positive.shape[1]):
+            up[w] |= positive[v, w]
+            down[w] |= negative[v, w]
 
 
 @kernel

@@ -13,57 +13,51 @@ from isogon.measures.partition.maxima import cut_max
 from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
 
+TABLE = "#cut"  # name of the table of cut values among the live tensors
 EPS = np.finfo(np.float64).eps
 ROUNDING = 32.0  # zero means: within this many eps of the largest value at the site
 
 
-def tolerance(low: Tensor, high: Tensor) -> float:
+def tolerance(held: Tensor) -> float:
     """32 eps times the largest value of the whole site.
 
     Relative to a unit's own largest value it would call the noise of dead units a sign.
     """
-    size = float(torch.maximum(low.abs(), high.abs()).max()) if low.numel() else 0.0
+    low, high = torch.aminmax(held) if held.numel() else (held, held)
+    size = max(-float(low), float(high)) if held.numel() else 0.0
     return ROUNDING * EPS * max(size, 1e-290)
 
 
-def kink_functions(
-    stage: Kink, flat: Tensor, sample: torch.Size
-) -> tuple[Functions, np.ndarray, float]:
-    """The (unit, knot) pairs with both signs at the vertices, and the pieces of the others."""
-    low, high = torch.aminmax(flat, dim=0)
-    tol = tolerance(low, high)
-    units = flat.shape[1]
-    base = torch.zeros(units, dtype=torch.int16)
-    unit, offset = [], []
-    for knot in stage.knots:
-        level = knot.expand(sample).reshape(-1)
-        base += (low - level >= -tol) & (high - level > tol)
-        varying = torch.nonzero((low - level < -tol) & (high - level > tol))[:, 0]
-        unit.append(varying)
-        offset.append(level[varying])
-    units_cut = torch.cat(unit).numpy()
-    functions = Functions(
-        units_cut, np.full(len(units_cut), -1), torch.cat(offset).numpy(), units_cut
-    )
-    return functions, base.numpy(), tol
+def every_function(stage: Kink, sample: torch.Size) -> Functions:
+    """A cut function per unit and knot, knot by knot."""
+    units = sample.numel()
+    column = np.tile(np.arange(units), len(stage.knots))
+    levels = [knot.expand(sample).reshape(-1) for knot in stage.knots]
+    return Functions(column, np.full(len(column), -1), torch.cat(levels).numpy(), column)
 
 
-def table(flat: Tensor, functions: Functions) -> np.ndarray:
-    """The columns that the functions read, contiguous; renumbers the functions' columns."""
-    used = np.unique(np.concatenate([functions.column, functions.other[functions.other >= 0]]))
-    if len(used) > 0.75 * flat.shape[1]:
-        return flat.numpy()
-    functions.column = np.searchsorted(used, functions.column)
-    functions.other = np.where(functions.other >= 0, np.searchsorted(used, functions.other), -1)
-    return flat[:, torch.from_numpy(used)].numpy()
+def of_bits(words: np.ndarray, count: int) -> np.ndarray:
+    """Bits of a mask as booleans `[count]`."""
+    return np.unpackbits(words.view(np.uint8), bitorder="little")[:count].astype(bool)
 
 
-def masks(z: np.ndarray, functions: Functions, tol: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sign masks of all vertices, `[V, words]` each."""
+def select(functions: Functions, which: np.ndarray) -> Functions:
+    """Some of the functions."""
+    f = functions
+    return Functions(f.column[which], f.other[which], f.offset[which], f.unit[which])
+
+
+def masks(
+    z: np.ndarray, functions: Functions, tol: float, known: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sign masks of all vertices, `[V, words]` each; those of the first ones may be known."""
     words = max(1, -(-len(functions) // 64))
-    positive, negative = (np.empty((len(z), words), np.uint64) for _ in range(2))
-    ek.sign_masks(z, functions.column, functions.offset, tol, positive, negative, 0)
-    return positive, negative
+    start = 0 if known is None else len(known[0])
+    found = np.empty((len(z), words), np.uint64), np.empty((len(z), words), np.uint64)
+    if known is not None:
+        found[0][:start], found[1][:start] = known
+    ek.sign_masks(z, functions.column, functions.offset, tol, start, *found)
+    return found
 
 
 def listed(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,25 +72,41 @@ def listed(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.n
 
 def cut_kink(mesh: Mesh, stage: Kink, site: int, limit: int) -> tuple[SitePattern, bool]:
     """Cut the mesh along the knots of every unit of a kink."""
-    held = mesh.live[stage.inputs[0]]
-    flat = held.reshape(len(held), -1)
-    functions, base, tol = kink_functions(stage, flat, held.shape[1:])
+    name = stage.inputs[0]
+    held = mesh.live[name]
+    tol = tolerance(held)
+    functions = every_function(stage, held.shape[1:])
+    signs = masks(mesh.values(name), functions, tol, None)
+    up, down = np.zeros_like(signs[0][0]), np.zeros_like(signs[0][0])
+    ek.either(*signs, up, down)
+    up, down = of_bits(up, len(functions)), of_bits(down, len(functions))
+    varying = np.nonzero(up & down)[0]
+    # the piece of a unit: knots that are passed everywhere, plus the bits of those that vary
+    passed = (up & ~down).reshape(len(stage.knots), -1)
+    base = passed.sum(0).astype(np.int16)
     parent = np.arange(len(mesh), dtype=INDEX)
-    if len(functions) == 0:
+    if len(varying) == 0:
         empty = np.zeros((len(mesh), 0), np.uint64)
-        return SitePattern(stage.site, "kink", base, functions.unit, empty, parent, tol), True
-    z = table(flat, functions)
-    signs = masks(z, functions, tol)
+        return SitePattern(stage.site, "kink", base, varying, empty, parent, tol), True
+    if len(varying) < 0.75 * len(functions):
+        functions = select(functions, varying)
+        used, functions.column = np.unique(functions.column, return_inverse=True)
+        flat = held.reshape(len(held), -1)
+        name, mesh.live[TABLE] = TABLE, flat[:, torch.from_numpy(used)]
+        signs = masks(mesh.values(name), functions, tol, None)
+    else:
+        base[:] = 0  # every function has its bit
     by_face = listed(ek.face_functions, len(mesh), mesh.offsets, mesh.loops, *signs)
     by_edge = listed(ek.edge_crossings, len(mesh.ends), mesh.ends, *signs)
-    z = cut_edges(mesh, z, functions, tol, *by_edge)
-    z, parent, complete = cut_faces(mesh, z, functions, tol, site, *by_face, limit)
-    signs = masks(z, functions, tol)
+    cut_edges(mesh, name, functions, tol, *by_edge)
+    parent, complete = cut_faces(mesh, name, functions, tol, site, *by_face, limit)
+    z = mesh.values(name)
+    signs = masks(z, functions, tol, signs)
     bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
     mixed = np.empty_like(bits)
-    conflicts = ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits)
-    if conflicts and complete:
+    if ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits) and complete:
         settle(mesh, z, functions, mixed, bits)
+    mesh.forget([TABLE])
     return SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol), complete
 
 
@@ -139,12 +149,16 @@ def grow(
             if isinstance(stage, Kink):
                 cut, complete = cut_kink(mesh, stage, len(cuts), limit)
             else:
-                cut, complete = cut_max(mesh, stage, len(cuts), limit, ROUNDING * EPS)
+                cut, complete = cut_max(mesh, stage, len(cuts), limit, ROUNDING * EPS, TABLE)
             cuts.append(cut)
         arguments = [mesh.live[name] for name in stage.inputs]
-        mesh.live[stage.output] = in_chunks(stage, arguments, chunk)
-        for name in program.dead_after(i):
-            del mesh.live[name]
+        dead = program.dead_after(i)
+        plain = isinstance(stage, Kink) and stage.apply is torch.relu
+        if plain and stage.inputs[0] in dead and mesh.owns(stage.inputs[0]):
+            mesh.live[stage.output] = arguments[0].relu_()
+        else:
+            mesh.live[stage.output] = in_chunks(stage, arguments, chunk)
+        mesh.forget(dead)
     progress(total, total, f"{len(mesh)} regions")
     return mesh, cuts, complete
 

@@ -19,7 +19,7 @@ WORD = 64
 
 
 def cut_max(
-    mesh: Mesh, stage: Max, site: int, limit: int, rounding: float
+    mesh: Mesh, stage: Max, site: int, limit: int, rounding: float, table: str
 ) -> tuple[SitePattern, bool]:
     """Cut the mesh where the set of largest entries of a group changes."""
     arguments = [mesh.live[name] for name in stage.inputs]
@@ -30,7 +30,8 @@ def cut_max(
     if len(varying) == 0:
         empty = np.zeros((len(mesh), 0), np.uint64)
         return SitePattern(stage.site, "max", base, varying, empty, parent, tol), True
-    entry, z = entries(stage, flat, varying, tol)
+    entry, mesh.live[table] = entries(stage, flat, varying)
+    z = mesh.values(table)
     masks = np.empty((len(z), len(varying)), np.uint64)
     ev.winner_masks(z, entry, tol, 0, masks)
     nothing = np.empty((0, 4), np.int64)
@@ -41,12 +42,14 @@ def cut_max(
     functions, which = as_functions(pairs, entry, varying)
     first = np.searchsorted(pairs[:, 0], np.arange(len(mesh) + 1))
     by_edge = crossings(mesh, z, functions, tol, first, which)
-    z = cut_edges(mesh, z, functions, tol, *by_edge)
-    z, parent, complete = cut_faces(mesh, z, functions, tol, site, first, which, limit)
+    cut_edges(mesh, table, functions, tol, *by_edge)
+    parent, complete = cut_faces(mesh, table, functions, tol, site, first, which, limit)
+    z = mesh.values(table)
     masks = np.empty((len(z), len(varying)), np.uint64)
     ev.winner_masks(z, entry, tol, 0, masks)
     bits = np.empty((len(mesh), len(varying)), np.uint64)
     ev.face_winners(mesh.offsets, mesh.loops, z, entry, masks, bits)
+    mesh.forget([table])
     kept = dissolve(mesh, void_edges(mesh, site, bits, varying))
     pattern = SitePattern(stage.site, "max", base, varying, bits[kept], parent[kept], tol)
     return pattern, complete
@@ -67,9 +70,7 @@ def everywhere(stage: Max, flat: Tensor, tol: float) -> tuple[np.ndarray, np.nda
     return base, torch.nonzero(~always.any(-1))[:, 0].numpy()
 
 
-def entries(
-    stage: Max, flat: Tensor, varying: np.ndarray, tol: float
-) -> tuple[np.ndarray, np.ndarray]:
+def entries(stage: Max, flat: Tensor, varying: np.ndarray) -> tuple[np.ndarray, Tensor]:
     """Entries of the varying groups as columns of a table, and the table `[V, columns]`.
 
     Raises:
@@ -85,7 +86,7 @@ def entries(
         )
     used = np.unique(index[index >= 0])
     entry = np.where(index >= 0, np.searchsorted(used, index), -1)
-    return entry, np.ascontiguousarray(flat[:, torch.from_numpy(used)].numpy())
+    return entry, flat[:, torch.from_numpy(used)]
 
 
 def as_functions(
@@ -216,3 +217,4 @@ def _straighten(mesh: Mesh) -> None:
     mesh.ends, mesh.xy = number[ends], mesh.xy[~gone]
     stay = torch.from_numpy(np.nonzero(~gone)[0])
     mesh.live = {name: held[stay] for name, held in mesh.live.items()}
+    mesh.room = {}

@@ -50,6 +50,7 @@ class Mesh:
     loops: np.ndarray
     borders: np.ndarray
     live: dict[str, Tensor] = field(default_factory=dict)
+    room: dict[str, Tensor] = field(default_factory=dict)
     corners: int = 0
 
     @classmethod
@@ -77,10 +78,42 @@ class Mesh:
             return
         a, b = self.xy[source[:, 0]], self.xy[source[:, 1]]
         self.xy = np.concatenate([self.xy, a + ratio[:, None] * (b - a)])
-        p, q = torch.from_numpy(source[:, 0].copy()), torch.from_numpy(source[:, 1].copy())
-        t = torch.from_numpy(ratio)
         for name, held in self.live.items():
-            self.live[name] = extend(held, p, q, t)
+            self.live[name] = self.extended(name, held, source, ratio)
+
+    def extended(self, name: str, held: Tensor, source: np.ndarray, ratio: np.ndarray) -> Tensor:
+        """Append rows `(1 - t) held[p] + t held[q]`, in place where there is room left over."""
+        n, m = len(held), len(ratio)
+        buffer = self.room.get(name)
+        inside = buffer is not None and buffer.data_ptr() == held.data_ptr()
+        if buffer is None or not inside or len(buffer) < n + m:
+            # memory that is never touched costs nothing
+            buffer = torch.empty((n + m + (n + m) // 2, *held.shape[1:]), dtype=held.dtype)
+            buffer[:n] = held
+            self.room[name] = buffer
+        flat = buffer.reshape(len(buffer), -1).numpy()
+        ek.interpolate(flat, source, ratio, n)
+        return buffer[: n + m]
+
+    def owns(self, name: str) -> bool:
+        """Whether a live tensor's memory is the mesh's own and no other live tensor's."""
+        buffer, held = self.room.get(name), self.live[name]
+        if buffer is None or buffer.data_ptr() != held.data_ptr():
+            return False
+        others = (t for other, t in self.live.items() if other != name)
+        place = held.untyped_storage().data_ptr()
+        return all(t.untyped_storage().data_ptr() != place for t in others)
+
+    def forget(self, names: list[str]) -> None:
+        """Drop tensors that no later stage reads."""
+        for name in names:
+            self.live.pop(name, None)
+            self.room.pop(name, None)
+
+    def values(self, name: str) -> np.ndarray:
+        """A live tensor as a table `[V, columns]`."""
+        held = self.live[name]
+        return held.reshape(len(held), -1).numpy()
 
     def sides(self) -> np.ndarray:
         """Left and right face of every edge, `[E, 2]`; -1 outside."""
@@ -89,29 +122,20 @@ class Mesh:
         return sides
 
 
-def extend(held: Tensor, p: Tensor, q: Tensor, t: Tensor) -> Tensor:
-    """Append the interpolated rows `(1 - t) held[p] + t held[q]`."""
-    n, m = len(held), len(t)
-    grown = torch.empty((n + m, *held.shape[1:]), dtype=held.dtype)
-    grown[:n] = held
-    row = max(held[0].numel(), 1)
-    step = max(1, (16 << 20) // (8 * row))
-    for low in range(0, m, step):
-        part = slice(low, low + step)
-        weight = t[part].reshape(-1, *[1] * (held.ndim - 1))
-        torch.lerp(held[p[part]], held[q[part]], weight, out=grown[n + low : n + low + len(weight)])
-    return grown
-
-
 def cut_edges(
-    mesh: Mesh,
-    z: np.ndarray,
-    functions: Functions,
-    tol: float,
-    first: np.ndarray,
-    which: np.ndarray,
-) -> np.ndarray:
-    """Put the vertices of all crossings on the mesh's edges and loops; returns z extended."""
+    mesh: Mesh, table: str, functions: Functions, tol: float, first: np.ndarray, which: np.ndarray
+) -> None:
+    """Put the vertices of all crossings on the mesh's edges and loops.
+
+    Args:
+        mesh: The mesh; `mesh.live[table]` holds the values that the functions read.
+        table: See there.
+        functions: The cut functions.
+        tol: Values up to this size are zero.
+        first: `[E + 1]` CSR offsets: the functions that cross each edge ...
+        which: ... and their numbers.
+    """
+    z = mesh.values(table)
     count, vertex = len(mesh.ends), len(mesh.xy)
     chain = np.empty(count + 1, np.int64)
     most = int(np.diff(first).max(initial=0))
@@ -122,7 +146,7 @@ def cut_edges(
         np.empty(most), np.empty(most, np.int64),
     )  # fmt: skip
     if made == 0:
-        return z
+        return
     source, ratio = source[:made], ratio[:made]
     per_face = np.diff(chain)[mesh.borders]
     size = len(mesh.loops) + int(per_face.sum())
@@ -138,30 +162,23 @@ def cut_edges(
     ek.divide_edges(mesh.ends, mesh.site, mesh.unit, chain, vertex, count)
     mesh.offsets, mesh.loops, mesh.borders = offsets, loops, borders
     mesh.add_vertices(source, ratio)
-    return extend_rows(z, source, ratio)
-
-
-def extend_rows(z: np.ndarray, source: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """`extend` for the table of cut values."""
-    p, q = torch.from_numpy(source[:, 0].copy()), torch.from_numpy(source[:, 1].copy())
-    return extend(torch.from_numpy(z), p, q, torch.from_numpy(ratio)).numpy()
 
 
 def cut_faces(
     mesh: Mesh,
-    z: np.ndarray,
+    table: str,
     functions: Functions,
     tol: float,
     site: int,
     first: np.ndarray,
     which: np.ndarray,
     limit: int,
-) -> tuple[np.ndarray, np.ndarray, bool]:
+) -> tuple[np.ndarray, bool]:
     """Split every face along its functions' chords, up to about `limit` faces.
 
     Args:
         mesh: With all crossings on its edges (`cut_edges`).
-        z: Values `[V, columns]` at its vertices.
+        table: Name of the live tensor that the functions read.
         functions: The cut functions.
         tol: Values up to this size are zero.
         site: Number of the site, for the new edges.
@@ -170,8 +187,9 @@ def cut_faces(
         limit: Faces to stop at.
 
     Returns:
-        z extended to the new vertices, the parent of every face, whether all cuts were made.
+        The parent of every face, whether all cuts were made.
     """
+    z = mesh.values(table)
     start, end = np.empty(len(which), np.int64), np.empty(len(which), np.int64)
     f = functions
     longest = np.empty(np.diff(mesh.offsets).max())
@@ -211,7 +229,7 @@ def cut_faces(
     mesh.loops, mesh.borders = made.loops[:n_half], made.borders[:n_half]
     source, ratio = made.source[:n_vertex], made.ratio[:n_vertex]
     mesh.add_vertices(source, ratio)
-    return extend_rows(z, source, ratio), made.parent[:n_face], complete
+    return made.parent[:n_face], complete
 
 
 def _room(
