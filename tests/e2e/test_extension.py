@@ -69,7 +69,7 @@ def isogon(installed, cache, tmp_path):
 
 
 def test_every_kind_of_the_how_tos_is_there():
-    assert {"measure", "arch", "dataset", "family", "lowers"} <= POINTS.keys()
+    assert {"measure", "arch", "dataset", "family", "group", "lowers"} <= POINTS.keys()
 
 
 def test_names_are_listed_without_importing_the_package(isogon):
@@ -115,7 +115,7 @@ def test_measure_architecture_and_data_set_run_together(isogon, tmp_path):
     assert (tmp_path / "margin.png").stat().st_size > 1000
 
 
-def test_the_family_and_the_operation_work(isogon):
+def test_family_group_and_operation_work(isogon):
     code = (
         "import isogon as ig, torch\n"
         "f = ig.family('shears(5, low=-0.2, high=0.2)')\n"
@@ -123,6 +123,12 @@ def test_the_family_and_the_operation_work(isogon):
         "model = ig.load('tent_net(4, channels=1, size=8)')\n"
         "frame = ig.invariance(model, ig.batches('digits(test, 16)'), f).to_frame()\n"
         "assert len(frame)\n"
+        "from isogon.stats import CrossMoments\n"
+        "g = ig.group('cyclic')\n"
+        "x = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).double()\n"
+        "a = g.sample(5, torch.Generator().manual_seed(1))\n"
+        "found = g.fit(CrossMoments().update(x, a(x)).compute())\n"
+        "assert torch.equal(found.matrix, a.matrix) and g.contains(found)\n"
         "model = ig.load('isogon_extending.fold:fold_net(6)')\n"
         "print(ig.verify(model, torch.randn(64, 2, generator=torch.Generator().manual_seed(0))))\n"
     )
