@@ -107,9 +107,6 @@ def surroundings(options: Any):
     """The global options, in force for what runs inside."""
     from isogon.cli import console
 
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # so that my.module:build() is found, behind everything else
     root = getattr(options, "data_root", None)
     if root is not None and not Path(root).is_dir():
         raise FileError(
@@ -119,8 +116,16 @@ def surroundings(options: Any):
             fix="Check --data-root.",
         )
     download = True if options.download else None
-    with context.use(data_root=root, download=download), console.progress(options.quiet):
-        yield
+    here = str(Path.cwd())
+    added = here not in sys.path and "" not in sys.path
+    if added:
+        sys.path.append(here)  # so that my.module:build() is found, behind everything else
+    try:
+        with context.use(data_root=root, download=download), console.progress(options.quiet):
+            yield
+    finally:
+        if added:
+            sys.path.remove(here)
 
 
 def names(words: list[str]) -> int:
@@ -162,6 +167,8 @@ COMMANDS: dict[str, Command] = {
     ),
     "report": Command("Write the page of a survey again", _lazy("survey", "report")),
     "train": Command("Train a network into one checkpoint file", _lazy("train", "train")),
+    "sweep": Command("Every job of a plan, here or on a cluster", _lazy("sweep", "sweep")),
+    "status": Command("How far a sweep is, and what failed", _lazy("sweep", "status")),
     "list": Command("What has a name: measures, archs, datasets, families, ...", names),
     "show": Command("What a spec names, or what a folder of results holds", _lazy("show", "show")),
     "export": Command("A reading as JSON, CSV or Parquet", _lazy("show", "export")),

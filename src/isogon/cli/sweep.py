@@ -1,0 +1,150 @@
+"""`isogon sweep` and `isogon status`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from isogon.cli.commands import OFFLINE, surroundings
+from isogon.cli.parser import Parser
+from isogon.survey.declare import Option
+
+EXAMPLE = """\
+example plan:
+  axes:
+    seed: [0, 1, 2]
+  model: trained(cnn, digits, seed={seed})
+  batches: digits(test)
+  measures:
+    - name: data-matrix
+    - name: invariance
+      family: [rotations(8), rotations(16)]
+
+examples:
+  isogon sweep plan.yaml --check
+  isogon sweep plan.yaml --on processes --out sweeps/plan
+  isogon status sweeps/plan
+"""
+OPTIONS = (
+    Option("on", ["literal", "inline", "processes", "slurm"], "inline", help="where the jobs run"),
+    Option("check", "bool", False, help="only check the plan and list its jobs"),
+    Option("retry", "bool", False, help="also run again what failed"),
+    Option("workers", ["union", "int", "none"], None, help="processes; one per core or GPU"),
+    Option("minutes", "int", 60, help="time limit of a Slurm job"),
+    Option("cpus", "int", 1, help="cores of a Slurm job"),
+    Option("gpus", "int", 0, help="GPUs of a Slurm job"),
+    Option("memory_gb", ["union", "int", "none"], None, help="memory of a Slurm job"),
+    Option("partition", ["union", "str", "none"], None, help="Slurm partition"),
+    Option("parallel", "int", 256, help="Slurm jobs that run at once"),
+)
+
+
+def sweep(words: list[str]) -> int:
+    """`isogon sweep PLAN`: check every job, then run what is missing."""
+    from isogon.cli import console
+
+    parser = Parser(
+        "sweep",
+        "Run every job of a plan. All of them are checked against their measures before the\n"
+        "first one starts. Run again, it does what is missing; --retry adds what failed.",
+        EXAMPLE,
+    )
+    parser.positional("plan", "a YAML file")
+    for option in OPTIONS:
+        if option.name in ("check", "retry"):
+            parser.flag(option.name, option.help)
+        else:
+            parser.option(option)
+    parser.commons(out=None, skip=("seed", "again"))
+    options = parser.parse(words)
+    out = Path(options.out) if options.out else Path("sweeps") / Path(options.plan).stem
+    with surroundings(options):
+        from isogon.survey import plan
+
+        found = plan.read(options.plan)
+        if options.check:
+            console.listing([(i, j.command()) for i, j in found.ids().items()])
+            console.say(f"{len(found.jobs)} jobs, all of them valid")
+            return 0
+        from isogon import context
+        from isogon.survey import executors
+        from isogon.survey.run import resolve_device, writable
+        from isogon.survey.sweep import Surroundings, Sweep
+
+        if options.on != "slurm":
+            resolve_device(options.device)
+        writable(out)
+        held = Sweep.create(out, found)
+        alive = executors.slurm_alive()
+        ids = held.missing(retry=options.retry, alive=alive)
+        around = Surroundings(
+            device=options.device,
+            batch_size=options.batch_size,
+            data_root=str(context.data_root().resolve()),
+            cache_root=str(context.cache_root().resolve()),
+            download=options.download,
+        )
+        names = ("workers", "minutes", "cpus", "gpus", "memory_gb", "partition", "parallel")
+        resources = executors.Resources(**{n: getattr(options, n) for n in names})
+
+        def notify(state: Any) -> None:
+            if not options.quiet:
+                tail = state.error or state.record or state.slurm
+                console.say(f"  {state.state:<8}{state.id:<34}{tail}")
+
+        if ids:
+            executors.execute(
+                held, ids, on=options.on, surroundings=around, resources=resources, notify=notify
+            )
+    return _summary(held, executors.slurm_alive() if options.on == "slurm" else alive)
+
+
+def status(words: list[str]) -> int:
+    """`isogon status DIR`: counts, failures with their logs."""
+    from isogon.cli import console
+
+    parser = Parser("status", "How far a sweep is: counts by state, failures with their logs.")
+    parser.positional("directory", "the folder of a sweep")
+    parser.flag("all", "list every job")
+    parser.commons(out=None, skip=OFFLINE)
+    options = parser.parse(words)
+    from isogon.survey import executors
+    from isogon.survey.sweep import Sweep
+
+    held = Sweep.read(options.directory)
+    alive = executors.slurm_alive()
+    if options.all:
+        rows = []
+        for state in held.states(alive):
+            end = state.ended if state.ended >= state.started else time.time()
+            spent = f"{end - state.started:8.1f} s" if state.started else " " * 10
+            rows.append((state.id, f"{state.state:<8}{spent}  {held.jobs[state.id].command()}"))
+        console.listing(rows)
+    return _summary(held, alive)
+
+
+def _summary(held: Any, alive: set[str] | None) -> int:
+    """Counts, and each failure with what to do; 1 where something failed."""
+    from isogon.cli import console
+    from isogon.survey.sweep import table
+
+    states = held.states(alive)
+    counts = table(states)
+    bad = [s for s in states if s.state in ("failed", "died")]
+    for state in bad:
+        log = held.log(state.id)
+        if state.slurm and not log.is_file():
+            logs = sorted((held.directory / "slurm").glob(f"{state.slurm}_*_log.err"))
+            log = logs[0] if logs else log
+        console.say(f"{state.state}  {state.id}: {state.error}")
+        console.say(f"        {held.jobs[state.id].command()}")
+        if log.is_file():
+            console.say(f"        log {log}")
+    console.say(
+        f"{len(states)} jobs: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+    )
+    console.say(f"records  {held.records}")
+    if bad:
+        console.say("run the sweep again with --retry to repeat what failed")
+    return 1 if bad else 0

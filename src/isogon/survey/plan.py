@@ -1,0 +1,276 @@
+"""Plans: a page of YAML that stands for many jobs, checked before any of them runs.
+
+::
+
+    axes:                       # optional: {name} is replaced in every text below
+      seed: [0, 1, 2]
+    model:                      # a spec or a list: the model of every measure
+      - trained(cnn, digits, seed={seed})
+    batches: digits(test)       # any input may be given once for all measures
+    measures:                   # lists multiply
+      - name: data-matrix
+      - name: invariance
+        family: [rotations(8), rotations(16)]
+        aggregate: channel
+    pairs:                      # measures of two models: each pair of the models above
+      - name: similarity
+        over: distinct          # distinct (default), ordered, or all
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from isogon.errors import FileError, IsogonError, OptionError, unknown
+from isogon.specs import Spec, parse
+from isogon.survey import catalogue, types
+from isogon.survey.check import check
+from isogon.survey.declare import Declaration
+from isogon.survey.record import Job, key_of
+
+MAX_BYTES = 2**20
+MAX_JOBS = 100_000
+KEYS = ("axes", "measures", "pairs", "seed", "title")
+KINDS = {  # where the name of a noun's spec is looked up
+    "Module": ("arch", "model"),
+    "Batches": ("dataset",),
+    "Points": ("dataset",),
+    "Family": ("family",),
+    "Group": ("group",),
+    "Slice": ("slice",),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Checked jobs, each once, those of one model beside each other."""
+
+    title: str
+    jobs: tuple[Job, ...]
+
+    def ids(self) -> dict[str, Job]:
+        """Job by identifier: readable, and the same for the same job in another plan."""
+        return {f"{j.measure}-{key_of(j.to_json())[:10]}": j for j in self.jobs}
+
+
+def read(path: str | Path) -> Plan:
+    """Read and check a plan.
+
+    Raises:
+        FileError: The file can't be read, or is not YAML.
+        OptionError: It does not follow the schema, or a job does not fit its measure.
+        SpecError: A name that does not exist.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FileError("plan too large", got=str(path), expected=f"at most {MAX_BYTES} bytes")
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        if isinstance(error, IsogonError):
+            raise
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
+        raise FileError(
+            f"the plan can't be read ({reason}{where})",
+            got=str(path),
+            expected="a YAML file with model and measures",
+            fix="See plans/ for examples.",
+        ) from None
+    return expand(data, title=path.stem)
+
+
+def expand(data: Any, *, title: str = "plan") -> Plan:
+    """All jobs that a plan stands for.
+
+    Raises:
+        OptionError, SpecError: As `read`.
+    """
+    if not isinstance(data, dict) or not (data.get("measures") or data.get("pairs")):
+        raise OptionError(
+            "not a plan",
+            got=type(data).__name__ if not isinstance(data, dict) else ", ".join(map(str, data)),
+            expected="a mapping with measures: or pairs:",
+            fix="See plans/ for examples.",
+        )
+    shared = {str(k): v for k, v in data.items() if k not in KEYS}
+    axes = data.get("axes") or {}
+    if not isinstance(axes, dict):
+        raise OptionError("axes must be a mapping", got=axes, expected="name: [values]")
+    jobs: dict[str, Job] = {}
+    used: set[str] = set()
+    points = [dict(zip(axes, p)) for p in _product("axes", *map(_many, axes.values()))]
+    for section, make in (("measures", _measure_jobs), ("pairs", _pair_jobs)):
+        for place, entry in enumerate(_entries(data.get(section), section), 1):
+            where = f"{section} {place} ({entry.get('name')})"
+            try:
+                declaration = catalogue.declaration(str(entry["name"]))
+                used |= {i.name for i in declaration.inputs} | {o.name for o in declaration.options}
+                for point in points:
+                    filled = _filled({**_seeded(data), **entry}, point)
+                    for job in make(declaration, filled, _filled(shared, point)):
+                        job, _ = check(job, declaration)
+                        names_exist(job, declaration)
+                        jobs[key_of(job.to_json())] = job
+                        if len(jobs) > MAX_JOBS:
+                            raise OptionError("plan too large", expected=f"<= {MAX_JOBS} jobs")
+            except IsogonError as error:
+                message = type(error)(
+                    f"{where}: {error.problem}", got=error.got, expected=error.expected,
+                    fix=error.fix,
+                )  # fmt: skip
+                raise message from None
+    known = {i.name for n in catalogue.names("measure") for i in catalogue.declaration(n).inputs}
+    used |= known  # data that no measure of this plan takes is no mistake
+    for name in shared:
+        if name not in used:
+            raise unknown("key of the plan", name, {*KEYS, *used}, error=OptionError)
+    ordered = sorted(jobs.values(), key=lambda j: tuple(j.inputs.values())[:1])
+    return Plan(str(data.get("title", title)), tuple(ordered))
+
+
+def names_exist(job: Job, declaration: Declaration) -> None:
+    """Refuse specs whose head is no registered name, without building anything.
+
+    Raises:
+        SpecError: Listing what there is.
+    """
+    for wanted in declaration.inputs:
+        kinds = KINDS.get(wanted.noun)
+        if wanted.name in job.inputs and kinds:
+            spec: Spec = parse(job.inputs[wanted.name])
+            if spec.name is None or spec.module is not None:
+                continue
+            known = {n for kind in kinds for n in catalogue.names(kind)}
+            if known and spec.name not in known:
+                raise unknown(" or ".join(kinds), spec.name, known)
+
+
+# --------------------------------------------------------------------------- internals
+
+
+def _measure_jobs(declaration: Declaration, entry: dict, shared: dict) -> Iterator[Job]:
+    inputs: dict[str, list] = {}
+    for wanted in declaration.inputs:
+        given = entry.pop(wanted.name, shared.get(wanted.name))
+        if given is None and wanted.noun == "Module" and wanted.required:
+            given = shared.get("model")
+        if given is not None:
+            inputs[wanted.name] = [str(v) for v in _many(given)]
+    yield from _jobs(declaration, inputs, entry, shared)
+
+
+def _pair_jobs(declaration: Declaration, entry: dict, shared: dict) -> Iterator[Job]:
+    models = [str(m) for m in _many(entry.pop("model", shared.get("model") or []))]
+    over = entry.pop("over", "distinct")
+    first, *rest = [i.name for i in declaration.inputs if i.noun == "Module" and i.required]
+    if len(rest) != 1:
+        raise OptionError("not a measure of two models", got=declaration.command)
+    pairs = {
+        "distinct": itertools.combinations(models, 2),
+        "ordered": itertools.permutations(models, 2),
+        "all": itertools.product(models, repeat=2),
+    }
+    if over not in pairs:
+        raise unknown("choice of pairs", str(over), pairs, error=OptionError)
+    for a, b in pairs[over]:
+        yield from _measure_jobs(declaration, {**entry, first: a, rest[0]: b}, shared)
+
+
+def _jobs(
+    declaration: Declaration, inputs: dict[str, list], entry: dict, shared: dict
+) -> Iterator[Job]:
+    """Every combination of the inputs and the options."""
+    seeds = _many(entry.pop("seed", 0)) if declaration.option("seed") is None else [0]
+    options: dict[str, list] = {}
+    for name, value in entry.items():
+        option = declaration.option(name)
+        if option is None:
+            known = [i.name for i in declaration.inputs] + [o.name for o in declaration.options]
+            raise unknown(
+                f"input or option of {declaration.command}", name, known, error=OptionError
+            )
+        options[name] = _values(value, option.type)
+    for o in declaration.options:
+        if o.name not in options and o.name in shared:
+            options[o.name] = _values(shared[o.name], o.type)
+    names = [*inputs, *options]
+    for chosen in _product(declaration.command, *inputs.values(), *options.values(), seeds):
+        *values, seed = chosen
+        given = dict(zip(names, values))
+        yield Job(
+            declaration.name,
+            {n: given[n] for n in inputs},
+            {n: given[n] for n in options},
+            seed if isinstance(seed, int) else 0,
+        )
+
+
+def _values(value: Any, code: Any) -> list:
+    """The values of an option: a list multiplies, unless the option itself is a list."""
+    value = _numbers(value)
+    if not isinstance(value, list) or types.fits(value, code):
+        return [tuple(value) if isinstance(value, list) else value]
+    return [tuple(v) if isinstance(v, list) else v for v in value]
+
+
+def _numbers(value: Any) -> Any:
+    """YAML reads 1e-3 as text: it is a number."""
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _many(value: Any) -> list:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _product(what: str, *lists: list) -> Iterator[tuple]:
+    size = 1
+    for values in lists:
+        size *= len(values)
+    if size > MAX_JOBS:
+        raise OptionError(f"{what} stands for {size} jobs", expected=f"at most {MAX_JOBS}")
+    return itertools.product(*lists)
+
+
+def _entries(section: Any, name: str) -> list[dict]:
+    if section is None:
+        return []
+    entries = [{"name": e} if isinstance(e, str) else e for e in _many(section)]
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise OptionError(
+                f"{name} must be a list", got=entry, expected="- name: MEASURE, with its options"
+            )
+    return entries
+
+
+def _seeded(data: dict) -> dict:
+    return {"seed": data["seed"]} if "seed" in data else {}
+
+
+def _filled(value: Any, point: dict[str, Any]) -> Any:
+    """``{name}`` replaced by the value of that axis; a text that is only that keeps its type."""
+    if isinstance(value, dict):
+        return {str(k): _filled(v, point) for k, v in value.items() if k != "name"}
+    if isinstance(value, list):
+        return [_filled(v, point) for v in value]
+    if isinstance(value, str):
+        if value[1:-1] in point and value[:1] + value[-1:] == "{}":
+            return point[value[1:-1]]
+        for name, here in point.items():
+            value = value.replace("{" + name + "}", str(here))
+    return value
