@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -241,12 +244,30 @@ def call(builder: Callable[..., Any], spec: Spec, *, what: str, **context: Any) 
     return builder(*bound.args, **bound.kwargs)
 
 
+@contextmanager
+def importable_cwd() -> Iterator[None]:
+    """The working directory on the import path, last: it can't hide an installed package."""
+    cwd = os.getcwd()
+    added = cwd not in sys.path and "" not in sys.path
+    if added:
+        sys.path.append(cwd)
+    try:
+        yield
+    finally:
+        if added and cwd in sys.path:
+            sys.path.remove(cwd)
+
+
 def import_object(spec: Spec) -> Callable[..., Any]:
-    """The callable behind ``module:name``. Importing runs the user's code."""
+    """The callable behind ``module:name``; importing runs the user's code.
+
+    The working directory counts as importable.
+    """
     assert spec.module is not None
     assert spec.name is not None
     try:
-        module = importlib.import_module(spec.module)
+        with importable_cwd():
+            module = importlib.import_module(spec.module)
     except ModuleNotFoundError as error:
         raise SpecError(
             f"no module {error.name!r}",

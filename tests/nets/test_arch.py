@@ -12,6 +12,7 @@ from isogon import nets, registry
 from isogon.errors import FileError, OptionError, SpecError
 from isogon.nets.arch.scattering import gabor1d, gabor2d
 from isogon.nets.arch.torchvision_models import NAMES
+from isogon.survey import bibliography
 
 # built in the ladder; the rest of torchvision differs from these by numbers only
 TORCHVISION = ["resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small", "googlenet"]
@@ -202,3 +203,16 @@ def test_unknown_names_suggest_the_nearest():
         nets.build("resnet_18")
     with pytest.raises(SpecError, match="Did you mean 'width'"):
         nets.build("cnn(widht=3)")
+
+
+def test_every_architecture_cites_what_the_bibliography_holds():
+    for name in OWN:
+        cited = registry.get("arch", name).extra.get("cite", ())
+        for key in (cited,) if isinstance(cited, str) else cited:
+            assert bibliography.find(key), f"{name} cites {key}: add it to references.bib"
+
+
+def test_transformations_pooled_over_are_named_by_a_spec():
+    model = nets.build("ti_pooling(2, 4, family=rotations(6), size=8)")
+    assert len(model.orbit.actions) == 6
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 10)

@@ -12,9 +12,6 @@ import inspect
 import logging
 import math
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +208,7 @@ def _normalised(model: nn.Module, meta: dict[str, Any], path: Path) -> nn.Module
 
 
 def _user_model(spec: Spec, given: dict[str, Any]) -> nn.Module:
-    with _importable_cwd():
+    with registry.importable_cwd():
         log.info("running user code: %s", spec)
         builder = registry.import_object(spec)
         model = registry.call(builder, spec, what=f"{spec.module}:{spec.name}", **given)
@@ -222,20 +219,6 @@ def _user_model(spec: Spec, given: dict[str, Any]) -> nn.Module:
             expected="a torch.nn.Module",
         )
     return model
-
-
-@contextmanager
-def _importable_cwd() -> Iterator[None]:
-    """The working directory on the import path, last: it can't hide an installed package."""
-    cwd = os.getcwd()
-    added = cwd not in sys.path and "" not in sys.path
-    if added:
-        sys.path.append(cwd)
-    try:
-        yield
-    finally:
-        if added and cwd in sys.path:
-            sys.path.remove(cwd)
 
 
 def _facts(like: Any) -> dict[str, Any]:

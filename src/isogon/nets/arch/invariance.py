@@ -16,7 +16,7 @@ from isogon.registry import arch
 from isogon.specs import Spec
 
 
-@arch(cite="quiroga2021")
+@arch(cite="quiroga2023")
 def simple_conv(
     width: int = 32,
     hidden: int = 128,
@@ -94,7 +94,7 @@ def all_conv(
     return nn.Sequential(parts)
 
 
-@arch(cite="quiroga2021")
+@arch(cite="quiroga2023")
 def vgg16d(
     width: int = 32,
     hidden: int = 128,
@@ -174,7 +174,7 @@ class QuarterTurns:
         return torch.rot90(x, self.turns, (2, 3))
 
 
-@arch(cite=("laptev2016", "quiroga2021"))
+@arch(cite=("laptev2016", "quiroga2023"))
 def ti_pooling(
     width: int = 32,
     hidden: int = 128,
