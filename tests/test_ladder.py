@@ -60,3 +60,9 @@ def test_imports_go_down(path):
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_modules_are_short(path):
     assert len(path.read_text().splitlines()) < 400
+
+
+def test_test_files_have_names_of_their_own():
+    """Two test modules of one name in different folders stop pytest at collection."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
