@@ -313,3 +313,36 @@ def test_all_reduce(tmp_path):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for a, b in zip(found, expected):
             torch.testing.assert_close(a, b.double())
+
+
+def test_the_compiled_loop_is_the_plain_one():
+    from isogon.stats.sums import BLOCK, Sums, compiled, loop, plain
+
+    for dtype in (torch.float32, torch.float64):
+        a = torch.randn(4, 9, BLOCK + 37, generator=torch.Generator().manual_seed(0)).to(dtype) + 5
+        a[:, :, 3] = 0.1  # a dead unit
+        sums = [Sums.start(a) for _ in range(3)]
+        for part in a.split(4, 1):
+            part = part.contiguous()
+            plain(part, sums[0])
+            compiled(part, sums[1])
+        loop(a.numpy()[:, :, :5], *(t[..., :5].numpy() for t in vars(sums[2]).values()), 3)
+        for name, expected in vars(sums[0]).items():
+            found = getattr(sums[1], name)
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-9, msg=name)
+            python = getattr(sums[2], name)[..., :5]
+            torch.testing.assert_close(python, expected[..., :5], rtol=1e-10, atol=1e-9, msg=name)
+        assert sums[1].sd[3] == sums[0].sd[3] == 0
+
+
+def test_large_streams_use_the_compiled_loop(monkeypatch):
+    from isogon.stats import sums
+
+    a = torch.randn(40, 5, 30, generator=torch.Generator().manual_seed(0))
+    slow_form = TwoWayMoments(5).update(a).compute()
+    calls = []
+    monkeypatch.setattr(sums, "COMPILE", 0)
+    monkeypatch.setattr(sums, "compiled", lambda *args: calls.append(1) or sums.plain(*args))
+    fast_form = TwoWayMoments(5).update(a.transpose(0, 1).contiguous().transpose(0, 1)).compute()
+    assert calls
+    torch.testing.assert_close(fast_form.f()[0], slow_form.f()[0], rtol=1e-12, atol=0)

@@ -8,9 +8,10 @@ from typing import Any, Self
 import torch
 
 from isogon.errors import DataError
-from isogon.stats.base import check_shape, merged_moments
+from isogon.stats.base import check_shape
+from isogon.stats.sums import Sums, accumulate, left
 
-_ROW = ("mean", "sd", "variance")
+SETTLED = 32  # samples after which sums are counted from their mean
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,12 @@ class TwoWay:
     Attributes:
         samples: N.
         treatments: T.
-        shift: What the means below are counted from, ``[*shape]``.
+        shift: What the column means are counted from, ``[*shape]``.
         column_mean: ``m_t - shift`` with ``m_t = mean_i a``, ``[T, *shape]``.
         column_m2: ``sum_i (a - m_t)^2``, ``[T, *shape]``.
-        row: Means over samples of the row's mean (less the shift), sd_t and variance_t
-            (unbiased), ``[*shape]``.
-        row_m2: Sums of squared deviations of the same over samples, ``[*shape]``.
+        row_sd: Mean over samples of sd_t (unbiased), ``[*shape]``.
+        row_variance: Mean over samples of variance_t (unbiased), ``[*shape]``.
+        row_m2: ``sum_i (m_i - m)^2`` with ``m_i`` the row's mean, ``[*shape]``.
     """
 
     samples: int
@@ -33,8 +34,9 @@ class TwoWay:
     shift: torch.Tensor
     column_mean: torch.Tensor
     column_m2: torch.Tensor
-    row: dict[str, torch.Tensor]
-    row_m2: dict[str, torch.Tensor]
+    row_sd: torch.Tensor
+    row_variance: torch.Tensor
+    row_m2: torch.Tensor
 
     @property
     def mean(self) -> torch.Tensor:
@@ -43,7 +45,7 @@ class TwoWay:
 
     def within_rows(self, squared: bool = False) -> torch.Tensor:
         """Mean over samples of the sd (or variance) over treatments, ``[*shape]``."""
-        return self.row["variance" if squared else "sd"]
+        return self.row_variance if squared else self.row_sd
 
     def within_columns(self, squared: bool = False) -> torch.Tensor:
         """Mean over treatments of the sd (or variance) over samples, ``[*shape]``."""
@@ -63,7 +65,7 @@ class TwoWay:
 
     def ss_samples(self) -> torch.Tensor:
         """``T sum_i (m_i - m)^2`` with ``m_i`` the row's mean, ``[*shape]``."""
-        return self.treatments * self.row_m2["mean"]
+        return self.treatments * self.row_m2
 
     def f(self) -> tuple[torch.Tensor, int, int]:
         """One-way F over treatments, and its degrees of freedom.
@@ -97,6 +99,7 @@ class TwoWayMoments:
 
     Each row (a sample under all treatments) has to come as a whole, or in parts by
     ``update(x, start=...)`` before the next rows; rows may come in any order and grouping.
+    Sums are of deviations from the first sample, later from the mean of the first few.
 
     Args:
         treatments: T.
@@ -107,9 +110,9 @@ class TwoWayMoments:
             raise DataError("no treatments", got=treatments, expected="at least one")
         self.treatments = treatments
         self.count = 0
-        self.shift = torch.zeros(())
-        self.column: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.row: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.sums: Sums | None = None
+        self.shape: tuple[int, ...] = ()
+        self._settled = False
         self._open: list[torch.Tensor] = []
 
     def update(self, x: torch.Tensor, *, start: int = 0) -> Self:
@@ -128,34 +131,25 @@ class TwoWayMoments:
             )
         if x.shape[1] < self.treatments:
             if self._open:
-                check_shape(
-                    x.shape[:1] + x.shape[2:],
-                    self._open[0].shape[:1] + self._open[0].shape[2:],
-                    "x",
-                )
+                before = self._open[0].shape
+                check_shape(x.shape[:1] + x.shape[2:], before[:1] + before[2:], "x")
             self._open.append(x)
             if start + x.shape[1] < self.treatments:
                 return self
             x, self._open = torch.cat(self._open, 1), []
         if not len(x):
             return self
-        if self.column is not None:
-            check_shape(x.shape[2:], self.column[0].shape[1:], "x")
-        else:
-            self.shift = x[0, 0].double()
-        n, t = x.shape[:2]
-        x = x.double() - self.shift
-        mean = x.mean(0)
-        column = (mean, (x - mean).square_().sum(0))
-        middle = x.mean(1)
-        apart = x - x[:, :1]  # exactly 0 where the row is constant; a mean has rounding
-        squares = (apart - apart.mean(1, keepdim=True)).square_().sum(1)
-        variance = squares / (t - 1) if t > 1 else torch.zeros_like(middle)
-        rows = {}
-        for name, values in zip(_ROW, (middle, variance.sqrt(), variance)):
-            center = values.mean(0)
-            rows[name] = (center, (values - center).square_().sum(0))
-        return self._add(n, column, rows)
+        if self.sums is not None:
+            check_shape(x.shape[2:], self.shape, "x")
+        self.shape = tuple(x.shape[2:])
+        a = x.transpose(0, 1).reshape(self.treatments, len(x), -1)
+        if self.sums is None:
+            self.sums = Sums.start(a)
+        accumulate(a, self.sums)
+        self.count += len(x)
+        if self.count >= SETTLED and not self._settled:
+            self.sums, self._settled = self.sums.centered(self.count), True
+        return self
 
     def merge(self, other: Self) -> Self:
         """Take in what another one has seen.
@@ -167,16 +161,15 @@ class TwoWayMoments:
             raise DataError("different treatments", got=other.treatments, expected=self.treatments)
         self._closed()
         other._closed()
-        if other.column is None:
+        if other.sums is None:
             return self
-        if self.column is None:
-            self.shift = other.shift
-        else:
-            check_shape(other.shift.shape, self.shift.shape, "x")
-        move = other.shift - self.shift
-        column = (other.column[0] + move, other.column[1])
-        middle = other.row["mean"]
-        return self._add(other.count, column, {**other.row, "mean": (middle[0] + move, middle[1])})
+        if self.sums is None:
+            self.sums, self.count, self.shape = other.sums.copy(), other.count, other.shape
+            return self
+        check_shape(other.shape, self.shape, "x")
+        self.sums = self.sums.merged(self.count, other.sums, other.count)
+        self.count += other.count
+        return self
 
     def _closed(self) -> None:
         if self._open:
@@ -187,18 +180,6 @@ class TwoWayMoments:
                 fix="Give the remaining treatments first.",
             )
 
-    def _add(self, n: int, column: tuple, row: dict[str, tuple]) -> Self:
-        if self.column is None:
-            self.count, self.column, self.row = n, column, dict(row)
-            return self
-        mine = self.count
-        for name in _ROW:
-            _, *both = merged_moments(mine, *self.row[name], n, *row[name])
-            self.row[name] = (both[0], both[1])
-        self.count, *both = merged_moments(mine, *self.column, n, *column)
-        self.column = (both[0], both[1])
-        return self
-
     def compute(self) -> TwoWay:
         """The layout's moments.
 
@@ -206,15 +187,20 @@ class TwoWayMoments:
             DataError: Nothing has been seen, or a row is not complete.
         """
         self._closed()
-        if self.column is None:
+        if self.sums is None:
             raise DataError("no samples were seen", expected="at least one batch")
+        s, n = self.sums, self.count
+        shift = s.shift[0]
+        mean = (s.shift - shift) + s.first / n
         return TwoWay(
-            self.count,
+            n,
             self.treatments,
-            self.shift,
-            *self.column,
-            {name: pair[0] for name, pair in self.row.items()},
-            {name: pair[1] for name, pair in self.row.items()},
+            shift.reshape(self.shape),
+            mean.reshape(-1, *self.shape),
+            left(s.first, s.second, n).reshape(-1, *self.shape),
+            (s.sd / n).reshape(self.shape),
+            (s.variance / n).reshape(self.shape),
+            left(s.row_first, s.row_second, n).reshape(self.shape),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -223,16 +209,14 @@ class TwoWayMoments:
         return {
             "treatments": self.treatments,
             "count": self.count,
-            "shift": self.shift,
-            "column": self.column,
-            "row": self.row,
+            "shape": self.shape,
+            "sums": None if self.sums is None else vars(self.sums),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> Self:
         """Become the statistic that gave the state."""
         self.treatments, self.count = int(state["treatments"]), int(state["count"])
-        self.shift = state["shift"]
-        self.column = None if state["column"] is None else tuple(state["column"])
-        self.row = {name: tuple(pair) for name, pair in state["row"].items()}
-        self._open = []
+        self.shape = tuple(state["shape"])
+        self.sums = None if state["sums"] is None else Sums(**state["sums"])
+        self._open, self._settled = [], self.count >= SETTLED
         return self
