@@ -18,7 +18,7 @@ _PLACES = ("step", "epoch", "sample", "label", "prediction", "unit", "channel", 
 def draw_observation(reading: Reading, curves: int = 100) -> Figure:
     """Mean, single examples and distribution over training time.
 
-    For the local data matrix: the mean trace with its quartiles, the traces of single
+    For the local data matrix: the mean trace with median and quartiles, the traces of single
     examples, and how many examples have which rank (count as size and colour). For any other
     measure: the mean of each of its numbers with its quartiles.
 
@@ -32,7 +32,7 @@ def draw_observation(reading: Reading, curves: int = 100) -> Figure:
     fig, axes = style.panels(2 + len(ranks[:1]), height=2.55)
     _band(axes[0, 0], table, "trace")
     axes[0, 0].set_ylabel(r"tr $G$  (nats / unit$^2$)")
-    axes[0, 0].set_title("Mean trace, quartiles")
+    axes[0, 0].set_title("Trace")
     _single(axes[0, 1], table, "trace", curves)
     axes[0, 1].set_ylabel(r"tr $G$  (nats / unit$^2$)")
     axes[0, 1].set_title("Single examples")
@@ -57,13 +57,15 @@ def _any(reading: Reading) -> Figure:
 def _band(ax: Axes, table: pd.DataFrame, column: str) -> None:
     groups = table.groupby("epoch")[column]
     epochs = np.unique(table["epoch"].to_numpy(dtype=float))
-    low, high, mean = (np.asarray(f, dtype=float) for f in (
-        groups.quantile(0.25), groups.quantile(0.75), groups.mean(),
+    low, middle, high, mean = (np.asarray(f, dtype=float) for f in (
+        groups.quantile(0.25), groups.median(), groups.quantile(0.75), groups.mean(),
     ))  # fmt: skip
-    ax.fill_between(epochs, low, high, color=style.BLUE, alpha=0.15, lw=0)
-    ax.plot(epochs, mean, color=style.BLUE)
+    ax.fill_between(epochs, low, high, color=style.BLUE, alpha=0.15, lw=0, label="quartiles")
+    ax.plot(epochs, middle, color=style.BLUE, lw=0.9, alpha=0.7, label="median")
+    ax.plot(epochs, mean, color=style.ORANGE, label="mean")
     ax.set_ylim(bottom=min(0.0, float(low.min())))
     ax.set_xlabel("epoch")
+    ax.legend(loc="upper right", ncols=1)
 
 
 def _single(ax: Axes, table: pd.DataFrame, column: str, curves: int) -> None:
@@ -78,16 +80,19 @@ def _single(ax: Axes, table: pd.DataFrame, column: str, curves: int) -> None:
 
 
 def _distribution(ax: Axes, table: pd.DataFrame, column: str) -> None:
-    counts = table.groupby(["epoch", column]).size().to_frame("count").reset_index()
+    epochs = np.unique(table["epoch"].to_numpy(dtype=float))
+    shown = epochs[np.unique(np.linspace(0, len(epochs) - 1, 24).round().astype(int))]
+    counts = table[table["epoch"].isin(shown.tolist())].groupby(["epoch", column]).size()
+    counts = counts.to_frame("count").reset_index()
     share = counts["count"] / counts.groupby("epoch")["count"].transform("sum")
-    epochs = counts["epoch"].nunique()
-    largest = min(60.0, (150.0 / max(epochs, 1)) ** 2 * 2)
+    top = float(share.to_numpy().max())
     dots = ax.scatter(
-        counts["epoch"], counts[column], s=largest * share + 0.5, c=share, cmap=style.SEQUENTIAL,
-        vmin=0, vmax=1, lw=0,
+        counts["epoch"], counts[column], s=75 * share + 1, c=share, cmap=style.SEQUENTIAL,
+        vmin=-0.25 * top, vmax=top, lw=0,
     )  # fmt: skip
     bar = ax.figure.colorbar(dots, ax=ax, pad=0.02, aspect=30)
     bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.set_ylim(0, top)
     bar.set_label("share of the examples", fontsize=7.5)
     ax.set_xlabel("epoch")
     ax.set_ylabel("rank")
