@@ -14,7 +14,7 @@ from isogon.survey.declare import dataclass_options
 EXAMPLE = """\
 examples:
   isogon train --arch cnn --data digits --epochs 5
-  isogon train --arch "resnet20(width=16)" --data cifar10 --optimizer sgd --lr 0.1 \\
+  isogon train --arch "cifar_resnet20(width=16)" --data cifar10 --optimizer sgd --lr 0.1 \\
       --schedule cosine --epochs 60 --out runs/r20
   isogon survey runs/r20/last.safetensors --batches "cifar10(test, 512)"
 """
