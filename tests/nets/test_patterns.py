@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from isogon import nets
 from isogon.errors import ModelError
-from isogon.nets.calculus import jacobian, logits
+from isogon.nets.calculus import accuracy, jacobian, logits
 from isogon.nets.sites import sites
-from isogon.nets.surgery import cuts, split
+from isogon.nets.surgery import cuts, split, splits
 from isogon.nets.tap import tap
 
 X = torch.rand(5, 4)
@@ -103,3 +103,41 @@ def test_one_sample_as_an_example():
     assert sites(net, "relu", example=x)[0].shape == (4, 8, 8)
     parts = split(net, "pool1", example=x)
     assert torch.equal(parts.tail(parts.head(x)), net(x))
+
+
+def test_a_first_layer_in_place_does_not_change_the_data():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3))
+    x = X - 0.5
+    kept = x.clone()
+    found = sites(net, "all", example=x)
+    with tap(net, found) as read:
+        _, values = read(x)
+    logits(net, x)
+    jacobian(net, x)
+    accuracy(net, [(x, torch.zeros(5))])
+    cuts(net, example=x)
+    assert torch.equal(x, kept)
+    assert torch.equal(values[found[0]], kept.relu())
+
+
+class Windows(nn.Module):
+    """Folds windows into the samples: a size that is not the number of samples crosses the cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.act, self.inner = nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3)
+
+    def forward(self, x):
+        h = self.fc(x.view(-1, 2))
+        rows = h.shape[0]
+        back = self.act(h.view(x.shape[0], -1))
+        return self.act(self.inner(back.view(rows, -1)).view(x.shape[0], -1))
+
+
+def test_sizes_that_are_not_the_number_of_samples():
+    net = Windows().eval()
+    assert [s.name for s in sites(net, "relu", example=X)] == ["act", "act:1"]
+    found = splits(net, "relu", example=X)
+    assert [p.site.name for p in found][-1:] == ["act:1"]
+    for parts in found:
+        assert torch.equal(parts.tail(parts.head(X[:4])), net(X[:4])), parts.site

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -29,21 +29,23 @@ class Anatomy:
             recorder.run(self.example)
         self.values = recorder.values
         self.order = {node: i for i, node in enumerate(self.graph.module.graph.nodes)}
+        count = len(self.example)
+        self.sizes = {n for n in self.graph.nodes if _is_size(n) and self.values[n] == count}
         self.data = self._data()
         self.cuts = self._cuts()
 
     def _data(self) -> set[fx.Node]:
-        """Nodes that depend on the input's values (not only on the number of samples)."""
+        """Nodes that depend on the input's values, not only on the number of samples."""
         data = {self.graph.input}
         for node in self.graph.nodes:
-            if not _is_size(node) and any(a in data for a in node.all_input_nodes):
+            if node not in self.sizes and any(a in data for a in node.all_input_nodes):
                 data.add(node)
         return data
 
     def _cuts(self) -> set[fx.Node]:
         """Tensors through which all data flow: alone alive right after they are made."""
         last = {
-            node: max((self.order[u] for u in node.users if not _is_size(u)), default=-1)
+            node: max((self.order[u] for u in node.users if u not in self.sizes), default=-1)
             for node in self.data
         }
         found: set[fx.Node] = set()
@@ -120,14 +122,14 @@ class Anatomy:
         def bring(n: fx.Node) -> fx.Node:
             if n in copies:
                 return copies[n]
-            source = n.args[0] if _is_size(n) else None
-            if isinstance(source, fx.Node) and source in self.data and source not in behind:
+            source = n.args[0] if n in self.sizes else None
+            if source in self.data and source not in behind:
                 copies[n] = graph.call_function(n.target, (copies[node], 0))  # type: ignore[arg-type]
             else:
                 copies[n] = graph.node_copy(n, bring)
             return copies[n]
 
-        for n in _ancestors(self.graph.outputs, stop=node, through_sizes=False):
+        for n in _ancestors(self.graph.outputs, stop={node, *self.sizes}):
             if n in behind or n not in self.data:
                 bring(n)
         results = tuple(bring(n) for n in self.graph.outputs)
@@ -167,18 +169,14 @@ def _is_size(node: fx.Node) -> bool:
     )
 
 
-def _ancestors(
-    outputs: Iterable[fx.Node], *, stop: fx.Node | None = None, through_sizes: bool = True
-) -> list[fx.Node]:
-    """All nodes that the outputs need, in order of computation."""
+def _ancestors(outputs: Iterable[fx.Node], *, stop: Collection[fx.Node] = ()) -> list[fx.Node]:
+    """All nodes that the outputs need, up to those to stop at, in order of computation."""
     found: set[fx.Node] = set()
     stack = list(outputs)
     while stack:
         node = stack.pop()
-        if node in found or node is stop:
-            continue
-        found.add(node)
-        if through_sizes or not _is_size(node):
+        if node not in found and node not in stop:
+            found.add(node)
             stack.extend(node.all_input_nodes)
     if not found:
         return []

@@ -178,7 +178,7 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
     """
     model = unwrap(model)
     with uncompiled(model), _BelowSoftmax() as mode:
-        z = output_tensor(model(x))
+        z = output_tensor(model(x.clone()))  # a first layer in place would change the user's data
     below = mode.below(z)
     z = z if below is None else below
     if z.dim() == 1 and len(x) == len(z):
@@ -235,8 +235,7 @@ def jacobian(
         )
     with torch.inference_mode(False), torch.enable_grad(), preserved(model) as model:
         leaf = cast(x, model).detach().clone().requires_grad_()
-        # the copy: an in-place first layer may not touch a leaf
-        z = logits(model, leaf.clone()).flatten(1)
+        z = logits(model, leaf).flatten(1)
         if not z.requires_grad:
             raise ModelError(
                 "logits don't depend on the input by a differentiable path",

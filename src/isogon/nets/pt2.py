@@ -89,6 +89,8 @@ def _checked(path: Path) -> io.BytesIO:
                 if entry.compress_type != zipfile.ZIP_STORED:
                     raise _refused(path, f"compressed entry {entry.filename}")
                 name = entry.filename.partition("/")[2]
+                if name.startswith("extra/"):  # the user's own remarks: not read
+                    continue
                 out.writestr(entry.filename, _entry(path, name, archive.read(entry)))
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
         if isinstance(error, FileError):

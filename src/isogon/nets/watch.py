@@ -134,7 +134,7 @@ def watched(
         running.clear()
         operating = _Operations(running, report) if operations else nullcontext()
         with _step_by_step(), operating:
-            return model(x)
+            return model(x.clone())  # a first layer in place would change the user's data
 
     handles: list[Any] = []
     try:

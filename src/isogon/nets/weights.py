@@ -37,7 +37,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Args:
         path: ``.safetensors`` (plain, or an isogon checkpoint), or ``.pt``/``.pth`` holding a
-            state dict, alone or under ``state_dict``, ``model_state_dict`` or ``model``.
+            state dict, alone or under ``state_dict``, ``model_state_dict``, ``model`` or ``net``.
 
     Returns:
         The state dict, and the isogon metadata (empty for other files).
@@ -81,7 +81,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _state_dict(found: Any, path: Path) -> dict[str, Tensor]:
-    for key in ("state_dict", "model_state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
             break
