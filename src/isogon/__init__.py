@@ -25,6 +25,7 @@ _API = {
     "partition": "isogon.measures.partition",
     # networks as piecewise-linear programs
     "verify": "isogon.cpwl.verify",
+    "piecewise": "isogon.cpwl.piecewise",
     # data manifold
     "data_matrix": "isogon.measures.fisher",
     "walk": "isogon.measures.paths",

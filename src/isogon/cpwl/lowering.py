@@ -75,6 +75,7 @@ class Lowering:
         self.values: dict[fx.Node, Any] = {}
         self.forms: dict[str, tuple[Ref, Tensor, Tensor]] = {}
         self.rescale: dict[str, Callable[[Tensor, Tensor], Ref]] = {}
+        self.needed: set[fx.Node] = set()
         self._sites: set[str] = set()
         self._names = {"input"}
 
@@ -245,7 +246,7 @@ class Lowering:
 
     def program(self, output: fx.Node) -> Program:
         """The program of one of the graph's nodes."""
-        needed, stack = set(), [output]
+        needed, stack = self.needed, [output]
         while stack:
             node = stack.pop()
             if node not in needed:
@@ -293,7 +294,7 @@ class Lowering:
         if not any(isinstance(leaf, Ref | Condition) for leaf in found):
             return self._fold(arguments, options)
         if not registry.has("lowers", str(node.target)):
-            raise refusal(self.graph, node)
+            raise refusal([n for n in self.graph.nodes if n in self.needed], node)
         if shape(node) and not self.op.startswith("new_"):
             self._sample_shape(shape(node))
         return registry.get("lowers", str(node.target)).build(self, *arguments, **options)

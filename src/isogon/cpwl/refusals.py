@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import fx
 
 from isogon.errors import UnsupportedOp
-from isogon.nets.graph import Graph, place
+from isogon.nets.graph import place
 
 # smooth functions of one number: `ig.piecewise` replaces them by interpolants
 SMOOTH = {
@@ -57,13 +59,18 @@ def op_name(node: fx.Node) -> str:
     return schema.name.split("::")[-1] if schema else getattr(node.target, "__name__", node.op)
 
 
-def refusal(graph: Graph, node: fx.Node) -> UnsupportedOp:
-    """The error for a node without a rule: says why, and names what else stands in the way."""
+def refusal(nodes: Sequence[fx.Node], node: fx.Node) -> UnsupportedOp:
+    """The error for a node without a rule: says why, and names what else stands in the way.
+
+    Args:
+        nodes: All nodes that lead to the output.
+        node: The one at work.
+    """
     op = op_name(node)
-    others = [n for n in graph.nodes if op_name(n) in WHOLE and n is not node]
+    others = [n for n in nodes if op_name(n) in WHOLE and n is not node]
     got, expected = str(node.target), "continuous piecewise-linear operations"
     if op in SMOOTH and not others:
-        sites = [place(n).name for n in graph.nodes if op_name(n) in SMOOTH]
+        sites = [place(n).name for n in nodes if op_name(n) in SMOOTH]
         rest = f" (and {len(sites) - 1} more smooth sites)" if len(sites) > 1 else ""
         return UnsupportedOp(
             f"{op} at {place(node).name!r}{rest} is smooth, not piecewise linear",

@@ -84,6 +84,21 @@ def shape(node: fx.Node) -> tuple[int | None, ...]:
     return node.meta["shape"]
 
 
+def traced(model: nn.Module, sizes: tuple[int, ...]) -> Graph | None:
+    """The graph of a module that was made from a graph for samples of these sizes, or None."""
+    if not isinstance(model, fx.GraphModule):
+        return None
+    nodes = list(model.graph.nodes)
+    inputs = [n for n in nodes if n.op == "placeholder"]
+    if len(inputs) != 1 or any("place" not in n.meta for n in nodes if n.op != "output"):
+        return None
+    returned = nodes[-1].args[0]
+    outputs = tuple(returned) if isinstance(returned, tuple | list) else (returned,)
+    if shape(inputs[0])[1:] != sizes or not all(isinstance(n, fx.Node) for n in outputs):
+        return None
+    return Graph(model, inputs[0], outputs)
+
+
 # --------------------------------------------------------------------------- making one
 
 # operations that may return their input itself without saying so in their schema
@@ -295,5 +310,7 @@ def _layer(kind: str) -> str | None:
     module, _, name = kind.rpartition(".")
     if module.startswith("torch.nn.utils.parametri"):  # a class made for one instance
         return name.removeprefix("Parametrized")
+    if kind == "isogon.nets.piecewise.PiecewiseLinear":
+        return name
     whole = not module.endswith((".container", ".transformer"))
     return name if module.startswith("torch.nn.modules.") and whole else None
