@@ -54,14 +54,14 @@ def test_every_smooth_activation(name):
     assert len(report) <= 2
     assert verify(made, points).require()
     # the reported error is the error: nowhere larger on the reached range, and attained
-    z = model.a(points).double()
+    z = model.a(points).detach().double()
     row = report.iloc[-1]
     if len(report) == 1 and abs(row.low - float(z.min())) < 1e-5:
         dense = torch.linspace(row.low, row.high, 100_001, dtype=torch.float64)
         stage = next(s for s in lower(made, points).cuts)
         bent = stage(dense) if stage.apply is None else stage.apply(dense)
         measured = float((SMOOTH[name](dense) - bent).abs().max())
-        if name not in ("snake", "tanhshrink"):  # whose site is only a part of them
+        if "by hand" not in name and name not in ("snake", "tanhshrink"):  # sites are parts
             assert measured == pytest.approx(row.sup_error, rel=1e-3)
     error = (made(points) - model(points)).abs().max()
     bound = float(model.b.weight.abs().sum(1).max()) * report.sup_error.max()
