@@ -78,10 +78,11 @@ def data_matrix(
     columns: list[dict[str, np.ndarray]] = []
     pictures: list[Tensor] = []
     inputs: list[Tensor] = []
-    done = 0
+    done, classes = 0, None
     for x, y in batches:
         x = calculus.cast(x, model)
-        for part, t in tangents(model, x):
+        for part, t in tangents(model, x, classes=classes):
+            classes = t.logits.shape[1]
             labels = _labels(y[part], t.outputs)
             values, trace = t.spectrum()
             columns.append(_row_block(t.probabilities, labels, values, trace, tolerances))

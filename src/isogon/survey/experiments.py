@@ -31,7 +31,7 @@ SETTINGS = {
         "mnist(test)",
     ),
     "cifar": (
-        "trained(cifar_vgg11, cifar10, seed=5, epochs=20)",
+        "trained(cifar_vgg11_bn, cifar10, seed=5, epochs=20)",
         "cifar10(test)",
     ),
 }
