@@ -30,6 +30,7 @@ _API = {
     "data_matrix": "isogon.measures.fisher",
     "walk": "isogon.measures.paths",
     "integrability": "isogon.measures.paths",
+    "leaf_distance": "isogon.measures.paths",
     # invariance
     "invariance": "isogon.measures.invariance",
     "equivariance": "isogon.measures.equivariance",

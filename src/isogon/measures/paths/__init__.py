@@ -7,7 +7,8 @@ to the range everywhere.
 
 from __future__ import annotations
 
+from isogon.measures.paths.distance import leaf_distance
 from isogon.measures.paths.integrability import integrability
 from isogon.measures.paths.walking import walk
 
-__all__ = ["integrability", "walk"]
+__all__ = ["integrability", "leaf_distance", "walk"]

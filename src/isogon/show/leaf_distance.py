@@ -1,0 +1,37 @@
+"""Figure of distances along leaves: what of a transformation the classifier sees."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from isogon.readings import Reading
+from isogon.registry import draws
+from isogon.show import style
+from isogon.show.generic import site_axis
+
+
+@draws("leaf_distance")
+def draw_leaf_distance(reading: Reading) -> Figure:
+    """Euclidean distance, length along the leaf and what remains, per transformation."""
+    labels = list(dict.fromkeys(reading.table["transformation"]))
+    fig, axes = style.panels(1, width=5.6, height=3.0)
+    ax = axes[0, 0]
+    groups = reading.table.groupby("transformation", sort=False)
+    for column, color, text in (
+        ("leaf", style.BLUE, "along the leaf"),
+        ("euclidean", style.MUTED, "straight"),
+        ("remaining", style.ORANGE, "remaining: not seen by the classifier"),
+    ):
+        values = [groups.get_group(name)[column].to_numpy(dtype=float) for name in labels]
+        low, mid, high = np.array([np.percentile(v, [25, 50, 75]) for v in values]).T
+        place = np.arange(len(labels))
+        ax.fill_between(place, low, high, color=color, alpha=0.15, lw=0)
+        ax.plot(place, mid, "-o", ms=3, color=color, label=text)
+    site_axis(ax, labels)
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("transformation")
+    ax.set_ylabel("distance (L2)")
+    ax.set_title("How far a transformed image is")
+    ax.legend()
+    return fig
