@@ -234,3 +234,25 @@ def test_predicts_the_transformation_in_standard_units(tmp_path):
     assert torch.equal(y, sets.test.labels[[0, 5]])
     with pytest.raises(OptionError, match="no transformation"):
         change(predict="transformation")
+
+
+@pytest.mark.long
+def test_two_processes_resume_to_the_same_bits(tmp_path):
+    config = FitConfig(
+        epochs=2, batch_size=100, schedule="constant", devices=2, strategy="ddp_spawn",
+        augment=("crop(1)",),
+    )  # fmt: skip
+    arch, data = "mlp_bn(width=16, bottleneck=8, depth=1)", "digits(train, 405)"
+    straight = fit(arch, data, config=config, out=tmp_path / "a")
+    fit(arch, data, config=dataclasses.replace(config, epochs=1), out=tmp_path / "b")
+    resumed = fit(arch, data, config=config, out=tmp_path / "b")
+    assert all(torch.equal(straight.weights[k], resumed.weights[k]) for k in straight.weights)
+    assert all(torch.equal(straight.random[k], resumed.random[k]) for k in straight.random)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_devices_that_are_not_there_are_refused():
+    with pytest.raises(OptionError, match="0 here"):
+        fit(ARCH, "digits", config=change(device="cuda"))
+    with pytest.raises(OptionError, match="needs a GPU"):
+        fit(ARCH, "digits", config=change(precision="16"))

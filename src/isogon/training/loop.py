@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from isogon import context
@@ -69,6 +70,7 @@ def fit(
         FileError: ``out`` can't be written.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
 
     config = config or FitConfig()
     folder = None if out is None else Path(out)
@@ -76,12 +78,16 @@ def fit(
         raise OptionError(
             "snapshots need a folder", got="no out", expected="a folder", fix="Set out."
         )
+    _check_device(config)
+    alone = config.devices * config.nodes == 1
     fabric = Fabric(
         accelerator=config.device,
         devices=config.devices,
         num_nodes=config.nodes,
-        strategy=config.strategy if config.devices * config.nodes > 1 else "auto",
+        strategy="auto" if alone else config.strategy,
         precision=_PRECISION[config.precision],  # type: ignore[arg-type]
+        # a run by itself does not look for the cluster that it may happen to be on
+        plugins=[LightningEnvironment()] if alone else None,
     )
     task = (arch, data, config, validation, test, tuple(callbacks))
     if config.devices == 1 or config.strategy != "ddp_spawn":
@@ -95,6 +101,26 @@ def fit(
         if isinstance(arch, nn.Module):
             found.template = copy.deepcopy(arch)
         return found
+
+
+def _check_device(config: FitConfig) -> None:
+    """Refuse devices that are not there before anything is built.
+
+    Raises:
+        OptionError: No such device, or not so many.
+    """
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    count = there.get(config.device)
+    if count is not None and count < config.devices:
+        raise OptionError(
+            f"not enough {config.device} devices",
+            got=f"{config.devices} wanted, {count} here",
+            fix="Use device=cpu, or fewer devices.",
+        )
+    if config.precision == "16" and config.device == "cpu":
+        raise OptionError(
+            "float16 needs a GPU", got="precision=16 on a CPU", expected="bf16 or 32 on a CPU"
+        )
 
 
 class _Parcel:
