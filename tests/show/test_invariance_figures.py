@@ -77,3 +77,20 @@ def test_equivariance(case):
     assert pixels(fig).std() > 1
     with pytest.raises(OptionError, match="nothing to draw"):
         ig.draw(equivariance(*case, "rotations(4)", sites="6"))
+
+
+def test_stability(case):
+    model, data = case
+    reading = invariance(model, data, "rotations(4)", stability=True)
+    curve = reading.arrays["stability"]
+    assert reading.axes["stability"] == ("site", "samples")
+    assert reading.coords["samples"][-1] == 12
+    few = invariance(model, [(x[:4], y[:4]) for x, y in data], "rotations(4)").summary()
+    at = [c for c in reading.coords["samples"] if c <= 12]
+    assert curve.shape == (3, len(at))
+    np.testing.assert_allclose(curve[:, -1], reading.summary()["normalized_variance"])
+    if 4 in at:
+        np.testing.assert_allclose(curve[:, at.index(4)], few["normalized_variance"])
+    assert pixels(ig.draw(reading, stability=True)).std() > 1
+    with pytest.raises(OptionError, match="no curves were kept"):
+        ig.draw(invariance(model, data, "rotations(4)"), stability=True)

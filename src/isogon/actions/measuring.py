@@ -48,6 +48,7 @@ class Plan:
     bootstrap: int = 0
     threshold: Threshold = "normal"
     seed: int = 0
+    stability: bool = False
 
     def check(self, known: Sequence[str]) -> None:
         """Refuse what does not exist or does not go together."""
@@ -126,6 +127,7 @@ def measure_orbits(
     chosen = [s for s in found if applies(s)]
     work = [_SiteWork(site, plan, len(family), extra) for site in chosen]
     total = getattr(batches, "count", None)
+    curve: dict[int, list[float]] = {}
     passes = 2 if "goodfellow" in plan.measures else 1
     for k in range(passes):
         seen = 0
@@ -134,7 +136,9 @@ def measure_orbits(
                 values = orbit.values[item.site]
                 changed = values if change is None else change(item.site, values, orbit)
                 item.update(k, changed, values, orbit)
-            seen += len(orbit.x)
+            before, seen = seen, seen + len(orbit.x)
+            if plan.stability and k == 0 and seen.bit_length() > before.bit_length() > 1:
+                curve[seen] = [item.so_far() for item in work]
             context.progress()(k * (total or 0) + seen, total and total * passes, name)
         for item in work:
             item.close(k, seen)
@@ -154,7 +158,13 @@ def measure_orbits(
     table = (
         pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"site": [], "unit": []})
     )
-    return OrbitTable(name, table, meta=meta)
+    reading = OrbitTable(name, table, meta=meta)
+    if plan.stability and work:
+        curve[work[0].seen] = [item.so_far() for item in work]
+        reading.arrays["stability"] = np.array(list(curve.values())).T
+        reading.axes["stability"] = ("site", "samples")
+        reading.coords = {"site": [str(s) for s in chosen], "samples": list(curve)}
+    return reading
 
 
 class _Stratum:
@@ -223,6 +233,15 @@ class _SiteWork:
                 stratum.first = []
             stratum.firing = Firing(*thresholds(layout, order))
 
+    def so_far(self) -> float:
+        """Mean normalised variance of the samples seen, over all strata."""
+        means = []
+        for stratum in self.strata.values():
+            layout = stratum.layout.compute()
+            values = variance_columns(layout)["normalized_variance"].cpu().numpy()
+            means.append(_finite_mean(values) if layout.samples > 1 else np.nan)
+        return float(np.nanmean(means)) if np.isfinite(means).any() else float("nan")
+
     def table(self, label: Any, names: Sequence[str] | None) -> pd.DataFrame:
         """Rows of this site and class."""
         stratum, plan = self.strata[label], self.plan
@@ -249,7 +268,10 @@ class _SiteWork:
         found = _aggregated(columns, plan) | channels
         if plan.bootstrap:
             found |= self._intervals(stratum)
+        if not found:  # columns that are added to the table later
+            found = {"": next(iter(_aggregated(variance_columns(layout), plan).values()))}
         frame = self._places(len(next(iter(found.values())).reshape(-1)))
+        found.pop("", None)
         if plan.by_class:
             text = names is not None and isinstance(label, int) and 0 <= label < len(names)
             frame.insert(1, "class", str(names[label]) if text and names else str(label))

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 from torch.nn import Module
 
 from isogon.actions import Family
 from isogon.actions import family as as_family
 from isogon.actions.distances import quotient
+from isogon.actions.lie import lie_columns, lie_derivatives
 from isogon.actions.measuring import Plan, measure_orbits
-from isogon.actions.orbits import Orbit
+from isogon.actions.orbits import Orbit, prepare
 from isogon.data import Batches, as_batches
+from isogon.errors import OptionError
 from isogon.nets.sites import Site
 from isogon.readings import SiteTable
 from isogon.registry import measure
 from isogon.stats import Moments, TwoWayMoments
 
 EquivarianceMeasure = Literal[
-    "variance", "squared", "anova", "distance", "goodfellow", "simple", "floor"
+    "variance", "squared", "anova", "distance", "goodfellow", "simple", "floor", "lie"
 ]
-KNOWN = ("variance", "squared", "anova", "distance", "goodfellow", "simple", "floor")
+KNOWN = ("variance", "squared", "anova", "distance", "goodfellow", "simple", "floor", "lie")
 
 
 @measure(cite=("quiroga2023", "lenc2015"), cost=4.0)
@@ -50,6 +53,9 @@ def equivariance(
       root of its mean square over space.
     - ``floor``: TV and NV of T^-1 T a(x): what interpolation alone costs on maps of this size.
       No network can be told from an equivariant one below it.
+    - ``lie``: the infinitesimal limit, the Lie derivative d/ds T_s^-1 a(T_s x) at s = 0 along
+      the generators of the family (per radian, pixel or factor of e): root mean square over
+      samples and generators, and its quotient by the standard deviation over samples.
 
     Args:
         model: Any module.
@@ -84,10 +90,15 @@ def equivariance(
     def extras(site: Site) -> _Extras:
         return _Extras(members, measures)
 
-    return measure_orbits(
+    if "lie" in measures and by_class:
+        raise OptionError(
+            "the Lie derivative is not taken by class", got="by_class", expected="one of the two"
+        )
+    data = as_batches(batches)
+    reading = measure_orbits(
         "equivariance",
         model,
-        as_batches(batches),
+        data,
         members,
         sites,
         plan,
@@ -95,6 +106,14 @@ def equivariance(
         applies=lambda site: len(site.shape) == 3,
         extra=extras if {"simple", "floor"} & set(measures) else None,
     )
+    if "lie" in measures:
+        chosen = [s for s in prepare(model, data, members, sites) if len(s.shape) == 3]
+        found = lie_derivatives(model, data, members, chosen)
+        columns = [lie_columns(*found[site], aggregate) for site in chosen]
+        for name in ("lie_derivative", "lie_normalized") if columns else ():
+            parts = [c[name].cpu().numpy().reshape(-1) for c in columns]
+            reading.table[name] = np.concatenate(parts)
+    return reading
 
 
 class _Extras:

@@ -33,6 +33,7 @@ def invariance(
     bootstrap: int = 0,
     threshold: Literal["normal", "quantile"] = "normal",
     maps: int = 0,
+    stability: bool = False,
     seed: int = 0,
 ) -> SiteTable:
     r"""How far each unit moves along the orbit of an input, against how far across inputs.
@@ -76,6 +77,8 @@ def invariance(
         threshold: Where ``goodfellow`` puts it.
         maps: Number of most and of least invariant channels of each site with maps whose
             feature maps, on the first sample, are kept for the figure.
+        stability: Whether to keep the mean normalised variance of each site after 2, 4, 8, ...
+            samples (array ``stability``): how many samples are enough.
         seed: Of the bootstrap.
 
     Returns:
@@ -87,7 +90,9 @@ def invariance(
         DataError: Fewer than two samples (in a class).
         ModelError: Weights that are not finite.
     """
-    plan = Plan(measures, aggregate, pooling, reduce, by_class, bootstrap, threshold, seed)
+    plan = Plan(
+        measures, aggregate, pooling, reduce, by_class, bootstrap, threshold, seed, stability
+    )
     plan.check(KNOWN)
     members = as_family(family)
     data = as_batches(batches)

@@ -14,6 +14,7 @@ from isogon.registry import draws
 from isogon.show import style
 from isogon.show.generic import site_axis
 
+LEVEL = 0.01  # of significance
 ROWS = 64  # of the heatmap: units, sorted and binned
 LABELS = {
     "normalized_variance": "normalised variance  TV / SV",
@@ -40,7 +41,8 @@ def draw_invariance(
     column: str | None = None,
     others: Sequence[Reading] = (),
     names: Sequence[str] = (),
-    maps: bool | None = None,
+    maps: bool = False,
+    stability: bool = False,
 ) -> Figure:
     """Units of every site and their mean by depth; with others, models side by side.
 
@@ -50,6 +52,8 @@ def draw_invariance(
         others: Readings of other models, drawn beside this one on the axis of depth.
         names: What the models are called.
         maps: Whether to show the kept feature maps (those of ``invariance(..., maps=k)``).
+        stability: Whether to show the curves over the number of samples (those of
+            ``invariance(..., stability=True)``).
     """
     _check(reading)
     if maps and "maps" not in reading.arrays:
@@ -58,6 +62,8 @@ def draw_invariance(
         )
     if maps:
         return _feature_maps(reading)
+    if stability:
+        return _stability(reading)
     column = _column(reading, column)
     if others:
         return draw_models([reading, *others], names, column)
@@ -183,6 +189,30 @@ def _feature_maps(reading: Reading) -> Figure:
     style.note(
         fig, "per site: the most, then the least invariant channels that vary across samples"
     )
+    return fig
+
+
+def _stability(reading: Reading) -> Figure:
+    """How far each site's mean is from its last value after ever more samples."""
+    if "stability" not in reading.arrays:
+        raise OptionError(
+            "no curves were kept", expected="a reading of invariance(..., stability=True)"
+        )
+    values, counts = reading.arrays["stability"], reading.coords["samples"]
+    fig = style.figure(style.WIDTH, 2.8)
+    ax = fig.subplots()
+    error = np.abs(values / values[:, -1:] - 1)
+    shades = style.SEQUENTIAL(np.linspace(0.3, 1, len(values)))
+    for curve, color, site in zip(error, shades, reading.coords["site"]):
+        ax.plot(counts, curve, "-o", ms=3, color=color, label=style.shorten(site))
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(counts, [str(c) for c in counts])
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("samples")
+    ax.set_ylabel("relative distance from the last value")
+    ax.set_title("Mean normalised variance of each site against the number of samples")
+    if len(values) <= 12:
+        ax.legend(ncols=2)
     return fig
 
 

@@ -1,0 +1,57 @@
+"""Tests between models say what SciPy says, and see what is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from isogon.actions.compare import compare
+from isogon.errors import OptionError
+from isogon.readings import SiteTable
+
+
+def reading(shift=0.0, seed=0, sites=("a", "b")):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(1, 0.2, (len(sites), 50))
+    values[-1] += shift
+    values[0, 0] = np.inf
+    table = pd.DataFrame(
+        {
+            "site": np.repeat(sites, 50),
+            "unit": np.tile(np.arange(50), len(sites)),
+            "normalized_variance": values.ravel(),
+        }
+    )
+    return SiteTable("invariance", table)
+
+
+def test_differences_are_found_where_they_are():
+    models = [reading(seed=1), reading(0.5, seed=2), reading(seed=3)]
+    table = compare(models, ["x", "y", "z"]).table
+    assert len(table) == 6
+    wide = table.set_index(["site", "model_a", "model_b"])
+    assert wide.loc[("b", "x", "y"), "tukey_p"] < 1e-6
+    assert wide.loc[("b", "x", "z"), "tukey_p"] > 0.01
+    assert (wide.loc["a", "tukey_p"] > 0.01).all()
+    assert wide.loc[("b", "x", "y"), "difference"] == pytest.approx(0.5, abs=0.1)
+    groups = [m.table[m.table["site"] == "b"]["normalized_variance"] for m in models]
+    assert wide.loc["b", "anova_f"].iloc[0] == pytest.approx(
+        scipy.stats.f_oneway(*groups).statistic
+    )
+    assert wide.loc["b", "anova_p"].iloc[0] < 1e-6
+    assert wide.loc["b", "anderson_p"].iloc[0] <= 0.001
+    assert wide.loc["a", "anderson_p"].iloc[0] > 0.01
+
+
+def test_mistakes_are_answered():
+    with pytest.raises(OptionError, match="two or more"):
+        compare([reading()])
+    with pytest.raises(OptionError, match="different depth"):
+        compare([reading(), reading(sites=("a",))])
+    with pytest.raises(OptionError, match="no such column"):
+        compare([reading(), reading()], column="x")
+    flat = reading()
+    flat.table["normalized_variance"] = 1.0
+    assert compare([flat, flat]).table["tukey_p"].isna().all()
