@@ -209,3 +209,13 @@ def test_a_spec_names_one_model_and_the_global_generator_stays():
     assert same(a, b)
     assert torch.equal(torch.get_rng_state(), state)
     assert not same(nets.build(SPEC), nets.build(SPEC))
+
+
+def test_weights_trained_on_normalised_inputs(shared):
+    path = f"{shared}/oracles/manifold/small_cnn_01.pt"
+    raw = ig.load(f"normalized(small_cnn, 0.1307, 0.3081)@{path}")
+    inner = ig.load(f"small_cnn@{path}")
+    x = torch.rand(3, 1, 28, 28)
+    assert torch.equal(raw(x), inner((x - 0.1307) / 0.3081))
+    with pytest.raises(ModelError, match="don't fit"):
+        ig.load(f"normalized(small_cnn(classes=7))@{path}")

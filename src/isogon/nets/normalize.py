@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -41,12 +42,12 @@ class Normalize(nn.Module):
                 got=f"{len(mean_)} and {len(std_)}",
                 expected="one number each, or one per channel",
             )
-        if not bool((std_ > 0).all()) or not bool(mean_.isfinite().all() & std_.isfinite().all()):
+        if not all(map(math.isfinite, mean_ + std_)) or min(std_, default=0) <= 0:
             raise OptionError(
                 "can't normalise", got=f"mean {mean}, std {std}", expected="finite, std > 0"
             )
-        self.register_buffer("mean", mean_)
-        self.register_buffer("std", std_)
+        self.register_buffer("mean", torch.tensor(mean_))
+        self.register_buffer("std", torch.tensor(std_))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise.
@@ -81,5 +82,7 @@ def normalized(
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), model=model))
 
 
-def _vector(value: float | Sequence[float]) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.get_default_dtype()).flatten().clone()
+def _vector(value: float | Sequence[float] | Tensor) -> list[float]:
+    if isinstance(value, Tensor):
+        value = value.flatten().tolist()
+    return [float(v) for v in value] if isinstance(value, Sequence) else [float(value)]
