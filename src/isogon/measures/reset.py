@@ -73,7 +73,7 @@ class Snapshots(Mapping[str, dict[str, Tensor]]):
         return len(self._sources)
 
 
-@register("noun", "Snapshots")
+@register("noun", "Snapshots", example="cnn(width=2, size=8)")
 def snapshots(spec: str) -> Snapshots:
     """Snapshots from a spec: a training run's folder (or one of checkpoints), or one model.
 
