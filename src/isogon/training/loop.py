@@ -70,7 +70,7 @@ def fit(
         FileError: ``out`` can't be written.
     """
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     config = config or FitConfig()
     folder = None if out is None else Path(out)
