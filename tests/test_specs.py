@@ -177,3 +177,12 @@ def test_suffixes_name_files():
     assert set(SUFFIXES) == {*PROGRAM_SUFFIXES, *WEIGHT_SUFFIXES, *DATA_SUFFIXES}
     for suffix in SUFFIXES:
         assert parse(f"x{suffix}") == Spec(None, path=f"x{suffix}")
+
+
+def test_a_folder_that_exists_is_a_path(tmp_path):
+    (tmp_path / "run").mkdir()
+    spec = parse(str(tmp_path / "run"))
+    assert spec.name is None
+    assert spec.path == str(spec) == str(tmp_path / "run")
+    with pytest.raises(SpecError):
+        parse(str(tmp_path / "nothing"))

@@ -3,7 +3,7 @@
 Grammar::
 
     spec    = path | call ["@" path] ["[" int "]"]
-    path    = text that ends in a known file suffix
+    path    = text that ends in a known file suffix, or a folder that exists (with a separator)
     call    = ["module.path" ":"] name ["(" arguments ")"]
 
 ``cnn(width=32)``, ``mnist(test, 512)``, ``trained(cnn, digits, seed=0)``,
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,6 +106,8 @@ def parse(text: str | Spec) -> Spec:
         )
     if "\x00" in text:
         raise SpecError("spec holds a NUL byte", got=repr(text), expected="printable text")
+    if os.sep in text and os.path.isdir(text):
+        return Spec(None, path=text)
     head, path = _split_at(text)
     if path is None and text.lower().endswith(SUFFIXES):
         return Spec(None, path=text)

@@ -342,6 +342,8 @@ def _files(spec: Spec) -> Iterator[Path]:
     """Files that a spec names: weights, data, the module of a user's function."""
     if spec.path is not None and Path(spec.path).is_file():
         yield Path(spec.path)
+    if spec.path is not None and Path(spec.path).is_dir():
+        yield from sorted(Path(spec.path).rglob("*.safetensors"))
     if spec.module is not None:
         found = importlib.util.find_spec(spec.module)
         if found is not None and found.origin and Path(found.origin).is_file():
