@@ -184,6 +184,20 @@ def test_adaptive_steps_keep_to_the_leaf(points):
     assert adaptive.table.groupby("walk")["travelled"].max().min() > 0
 
 
+def test_batch_norm_in_training_mode_is_left_alone(generator):
+    from isogon import nets
+
+    torch.manual_seed(0)
+    model = nets.build("cifar_vgg11_bn").train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    x = torch.rand(2, 3, 32, 32, generator=generator)
+    path = walk(model, x[:1], toward=x[1:], steps=2, clamp=(0, 1))
+    assert path.summary()["steps"].tolist() == [2]
+    assert model.training
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
 def test_float32_is_close_to_float64(points):
     exact = walk(net(), points, along="kernel", steps=30)
     single = walk(net().float(), points.float(), along="kernel", steps=30)

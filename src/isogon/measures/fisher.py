@@ -108,7 +108,7 @@ def data_matrix(
         arrays=arrays,
         axes=axes,
         units={c: per for c in table if c == "trace" or c.startswith("eigenvalue_")},
-        meta=_meta(model, batches, tolerances),
+        meta=_meta(model, batches, tolerances) | {"summary": _summary(table)},
     )
 
 
@@ -173,6 +173,19 @@ def _labels(y: Any, outputs: int) -> np.ndarray:
             fix="Use a classifier.",
         )
     return y.numpy()
+
+
+def _summary(table: pd.DataFrame) -> dict[str, list]:
+    """The columns that people look at first: mean, median and range over the samples."""
+    columns = [c for c in table if c not in ("sample", "label", "prediction")]
+    shown = table[[c for c in columns if c == "eigenvalue_1" or not c.startswith("eigenvalue_")]]
+    return {
+        "column": list(shown.columns),
+        "mean": shown.mean().tolist(),
+        "median": shown.median().tolist(),
+        "min": shown.min().tolist(),
+        "max": shown.max().tolist(),
+    }
 
 
 def _meta(model: Module, batches: Any, tolerances: tuple[float, ...]) -> dict[str, Any]:

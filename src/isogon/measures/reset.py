@@ -192,9 +192,9 @@ def _keys(modules: Mapping[str, Module], path: str, norms: bool) -> list[str]:
     after = names[names.index(path) + 1 :][:1]
     norm = modules[after[0]] if after else None
     weight = getattr(modules[path], "weight", None)
-    fits = isinstance(norm, NORMS) and isinstance(weight, Tensor)
-    if norms and fits and norm.num_features == len(weight):
-        keys += [f"{after[0]}.{k}" for k in norm.state_dict()]
+    if norms and isinstance(norm, NORMS) and isinstance(weight, Tensor):
+        follows = norm.num_features == len(weight)
+        keys += [f"{after[0]}.{k}" for k in norm.state_dict() if follows]
     return keys
 
 

@@ -250,7 +250,7 @@ class _Stage:
                 steps=done,
                 stop=10 * step,
                 patience=PATIENCE,
-                **({} if path else options),
+                **(options if path is None else {}),
             )
             path.meta |= {"experiment": given, "classes": list(self.batches.classes or [])}
             path.complete = done >= steps or path.meta["ended"] != ["steps"]
@@ -274,10 +274,9 @@ class _Stage:
             path = readings.read(self.out / "reading")
         except FileError:
             return None
-        same = isinstance(path, readings.Path) and path.meta.get("experiment") == given
-        if same and not path.complete:
-            return path
-        return None
+        if not isinstance(path, readings.Path) or path.complete:
+            return None
+        return path if path.meta.get("experiment") == given else None
 
     def _draw(self, path: readings.Path) -> None:
         """The strip, the figure and, for images, the GIF."""

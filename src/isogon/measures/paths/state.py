@@ -187,8 +187,27 @@ class State:
                 "along": rule.along, "step": rule.step, "control": rule.control,
                 "tolerance": rule.tolerance, "clamp": clamp, "frames": rule.frames,
                 "spacing": self.spacing, "ended": self.reason, **facts,
+                "summary": _summary(table, self.reason),
             },
         )  # fmt: skip
+
+
+def _summary(table: pd.DataFrame, reason: list[str]) -> dict[str, list]:
+    """One row per walk: where it came from, how far it went, why it ended."""
+    groups = table.groupby("walk")
+    first, last = groups.first(), groups.last()
+    return {
+        "walk": last.index.tolist(),
+        "steps": last["step"].tolist(),
+        "ended": reason,
+        "from": first["prediction"].tolist(),
+        "to": last["prediction"].tolist(),
+        "probability": last["probability"].tolist(),
+        "travelled": last["travelled"].tolist(),
+        "distance": last["distance"].tolist(),
+        "largest drift": groups["drift"].max().tolist(),
+        "largest departure": groups["departure"].max().tolist(),
+    }
 
 
 def continued(path: Path, device: torch.device) -> State:
