@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -12,6 +13,8 @@ sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src")]
 os.environ.setdefault("ISOGON_CACHE", str(HERE / "_build" / "cache"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Where a cluster's tools are installed, lightning-fabric remarks on it in every example.
+warnings.filterwarnings("ignore", message=".*srun.*")
 
 import isogon  # noqa: E402
 

@@ -7,6 +7,10 @@ space. isogon finds all of them, with the exact boundary between its decisions, 
 result.
 """
 
+import matplotlib as mpl
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+
 import isogon as ig
 
 model = ig.load("trained(mlp(24), two_moons, epochs=15)")
@@ -20,10 +24,6 @@ print(p.certify(10_000))
 
 # %%
 # The reading holds polygons, labels and boundary; any plotting library can draw them.
-
-import matplotlib as mpl  # noqa: E402
-from matplotlib.collections import LineCollection, PolyCollection  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
 
 figure = Figure(figsize=(6, 4.4), layout="constrained")
 axes = figure.subplots()
