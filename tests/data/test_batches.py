@@ -126,6 +126,8 @@ def test_whatever_a_caller_has(source):
     assert torch.equal(b.first(7)[1], Y[:7])
     assert torch.equal(b.samples.take(range(10))[0], X)
     assert as_batches(b) is b
+    assert batches(source).count == 10
+    assert batches(b) is b
 
 
 @pytest.mark.parametrize(

@@ -252,8 +252,13 @@ def test_damaged_files(tmp_path, spoil):
     assert "\n" not in str(error.value)
 
 
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 5\n%%EndComments\nshowpage\n"
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"junk", picture(1)[:40], picture(1, kind="JPEG")[:200]], ids=range(4)
+    "data",
+    [b"", b"junk", picture(1)[:40], picture(1, kind="JPEG")[:200], POSTSCRIPT],
+    ids=["empty", "junk", "short png", "short jpeg", "postscript"],
 )
 def test_images_that_are_none(tmp_path, data, cache, monkeypatch):
     monkeypatch.setattr(images, "MEMORY", 0)

@@ -23,6 +23,9 @@ from isogon.storage import atomic
 from isogon.storage.files import first_line, memory_limit
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff", ".webp")
+# Named, since Pillow would also take what hides behind such a suffix: PostScript, which it hands
+# to an interpreter.
+FORMATS = ("JPEG", "PNG", "BMP", "PPM", "GIF", "TIFF", "WEBP")
 MAX_PIXELS = 2**26  # of one image
 MAX_CACHE = 16 * 2**30  # bytes of one decoded data set
 MEMORY = 64 * 2**20  # bytes up to which a decoded data set needs no file
@@ -74,7 +77,7 @@ class ImageStore:
 
         data = self.source.read(name)
         try:
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels is too large")
             image.load()

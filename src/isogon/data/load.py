@@ -50,7 +50,7 @@ def samples(
 
 
 def batches(
-    spec: str | Spec | Samples,
+    spec: str | Spec | Samples | Any,
     *,
     batch_size: int = 256,
     root: str | os.PathLike | None = None,
@@ -61,7 +61,8 @@ def batches(
     Args:
         spec: ``digits(test)``, ``mnist(test, 512)`` (the first 512), ``mnist(test, 512,
             seed=0)`` (a seeded subset), ``mnist(test)[3]`` (one sample),
-            ``my.module:data(3)`` (runs that module), ``arrays.npz``, a folder of images.
+            ``my.module:data(3)`` (runs that module), ``arrays.npz``, a folder of images; or
+            anything that `as_batches` takes.
         batch_size: Samples per batch; the last may be smaller.
         root: Folder of the data sets; None: that of `isogon.context.data_root`.
         workers: Processes that read ahead.
@@ -74,6 +75,8 @@ def batches(
         DataError: Nothing in it.
         FileError: Its files are missing or damaged.
     """
+    if not isinstance(spec, str | Spec | Samples):
+        return as_batches(spec)  # a loader, or batches already
     index = None
     if not isinstance(spec, Samples):
         spec = _parse(spec)
