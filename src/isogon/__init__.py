@@ -23,6 +23,8 @@ _API = {
     # partition
     "Slice": "isogon.measures.partition",
     "partition": "isogon.measures.partition",
+    "segments": "isogon.measures.partition",
+    "local_complexity": "isogon.measures.partition",
     # networks as piecewise-linear programs
     "verify": "isogon.cpwl.verify",
     "piecewise": "isogon.cpwl.piecewise",

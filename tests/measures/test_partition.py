@@ -206,7 +206,7 @@ def test_max_regions_stops_with_a_sound_mesh():
     assert 50 <= len(p) <= 101
     certificate = p.certify(100)
     assert not certificate.passed
-    assert [k for k, ok in certificate.checks.items() if not ok] == ["complete"]
+    assert [c.name for c in certificate if not c.passed] == ["finished"]
 
 
 def test_round_trip(deep, tmp_path):
@@ -250,9 +250,32 @@ def test_slices():
 
 def test_wrong_arguments(deep):
     program, p = deep
-    with pytest.raises(DataError, match="does not fit"):
+    with pytest.raises(DataError, match="do not fit"):
         partition(program, Slice.polygon(np.zeros(3), np.eye(3)[:, :2], SQUARE.corners))
     with pytest.raises(OptionError, match="max_regions"):
         partition(program, SQUARE, max_regions=0)
     with pytest.raises(OptionError, match="no such region"):
         p.polygon(len(p))
+
+
+def test_statistics(deep):
+    _, p = deep
+    table = p.statistics(near=torch.zeros(1, 2), radius=0.5).set_index("regions")
+    assert table.loc["near", "count"] + table.loc["far", "count"] == table.loc["all", "count"]
+    assert table.loc["all", "share_of_area"] == pytest.approx(1)
+    assert table.loc["all", "area_mean"] == pytest.approx(4 / len(p))
+    length = np.linalg.norm(p.boundary[:, 1] - p.boundary[:, 0], axis=1).sum()
+    assert table.loc["all", "boundary_length"] == pytest.approx(length)
+    assert list(p.to_frame().columns[:6]) == ["region", "area", "x", "y", "vertices", "label"]
+
+
+def test_merged_dissolves_units_that_do_not_matter(deep):
+    _, p = deep
+    assert len(p.merged()) == len(p)  # a generic network bends at every edge
+    w = torch.tensor([[1.0, 0], [0, 1]], dtype=torch.float64)
+    program = mlp([w, torch.tensor([[1.0, 0]])], [torch.zeros(2), None])
+    q = partition(program, SQUARE)
+    assert len(q) == 4
+    m = q.merged()
+    assert len(m) == 2
+    assert m.area == pytest.approx([2, 2])

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from isogon.measures.partition.certify import Certificate
+from isogon.measures.partition.complexity import local_complexity
+from isogon.measures.partition.line import Segments, segments
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.reading import Partition
 from isogon.measures.partition.slices import Slice
 from isogon.measures.partition.specs import nearest, parse_slice
 
-__all__ = ["Certificate", "Partition", "Slice", "nearest", "parse_slice", "partition"]
+__all__ = [
+    "Segments",
+    "local_complexity",
+    "segments",
+    "Partition",
+    "Slice",
+    "nearest",
+    "parse_slice",
+    "partition",
+]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
+from isogon.cpwl.certificate import Certificate, Check
 from isogon.cpwl.program import Kink, Max
 from isogon.measures.partition import geometry
 from isogon.measures.partition.affine import affine_maps
@@ -16,46 +15,17 @@ from isogon.measures.partition.affine import affine_maps
 SLACK = 16.0  # allowance over the rounding that was observed
 
 
-@dataclass
-class Certificate:
-    """What was checked, and the numbers.
+class Ledger:
+    """Collects the checks and facts of a certificate."""
 
-    Attributes:
-        checks: Name of each check -> whether it holds.
-        numbers: What was measured, by name.
-        notes: What a failed check means, one line each.
-    """
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+        self.facts: dict[str, float] = {}
 
-    checks: dict[str, bool] = field(default_factory=dict)
-    numbers: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        """Whether every check holds."""
-        return bool(self.checks) and all(self.checks.values())
-
-    def __bool__(self) -> bool:
-        return self.passed
-
-    def record(self, name: str, holds: bool, note: str, **numbers: float) -> None:
-        """Add a check."""
-        self.checks[name] = bool(holds)
-        self.numbers |= {k: float(v) for k, v in numbers.items()}
-        if not holds:
-            self.notes.append(f"{name}: {note}")
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per check."""
-        return pd.DataFrame({"check": list(self.checks), "holds": list(self.checks.values())})
-
-    def __str__(self) -> str:
-        lines = ["certified" if self.passed else "NOT certified"]
-        lines += [f"  {'ok  ' if ok else 'FAIL'} {name}" for name, ok in self.checks.items()]
-        lines += [f"  {name} = {value:.6g}" for name, value in self.numbers.items()]
-        return "\n".join(lines + [f"  {note}" for note in self.notes])
-
-    __repr__ = __str__
+    def check(self, name: str, value: float, limit: float, note: str, **facts: float) -> None:
+        """Add a check that passes where `value <= limit`."""
+        self.checks.append(Check(name, float(value), float(limit), note))
+        self.facts |= {key: float(v) for key, v in facts.items()}
 
 
 def certify(p: Any, points: int, generator: torch.Generator | None) -> Certificate:
@@ -78,10 +48,9 @@ def certify(p: Any, points: int, generator: torch.Generator | None) -> Certifica
     The tolerance of a site is 16 times the change that moving the points by two units in the
     last place of their coordinates makes, plus the tolerance used while cutting.
     """
-    found = Certificate()
-    found.numbers |= {"regions": len(p), "vertices": len(p.vertices), "edges": len(p.edges)}
-    if not p.complete:
-        found.record("complete", False, "the partition stopped at max_regions")
+    found = Ledger()
+    found.facts |= {"regions": len(p), "vertices": len(p.vertices), "edges": len(p.edges)}
+    found.check("finished", not p.complete, 0, "1 where it stopped at max_regions")
     _mesh(p, found)
     _distinct(p, found)
     if p.complete:
@@ -89,36 +58,36 @@ def certify(p: Any, points: int, generator: torch.Generator | None) -> Certifica
         _edges(p, found)
         _agreement(p, found, points, generator or torch.Generator().manual_seed(0), tolerances)
         _neighbours(p, found, points, tolerances[-1])
-    return found
+    subject = f"partition into {len(p)} regions"
+    return Certificate(subject, tuple(found.checks), found.facts)
 
 
-def _mesh(p: Any, found: Certificate) -> None:
+def _mesh(p: Any, found: Ledger) -> None:
     euler = len(p.vertices) - len(p.edges) + len(p)
-    found.record("euler", euler == 1, "V - E + F is not 1", euler=euler)
+    found.check("euler", abs(euler - 1), 0, "V - E + F less 1")
     extent = float(np.ptp(p.vertices, axis=0).max())
     total, area = p.plane.area, p.area
     error = abs(float(area.sum()) - total) / total
-    found.record("area", error <= 1e-9, "the regions don't tile the slice", area_error=error)
+    found.check("area", error, 1e-9, "sum of the regions' areas against the slice's, relative")
     allowance = 64 * np.finfo(float).eps * max(extent, float(np.abs(p.vertices).max()))
     smallest = float(area.min(initial=np.inf))
-    found.record(
-        "orientation", smallest >= -allowance * extent, "a region is clockwise", min_area=smallest
+    found.check(
+        "orientation", -smallest, allowance * extent, "largest clockwise area", min_area=smallest
     )
     bend = geometry.convexity(p.face_offsets, p.face_vertices, p.vertices)
-    found.record("convex", bend <= allowance, "a region is not convex", concavity=bend)
+    found.check("convex", bend, allowance, "depth of the deepest dent of a region")
     sides = p.edge_faces
     inner = p.edge_site >= 0
-    watertight = (sides[inner] >= 0).all() and ((sides[~inner] >= 0).sum(1) == 1).all()
-    used = 2 * inner.sum() + (~inner).sum() == len(p.face_edges)
-    found.record("watertight", bool(watertight and used), "an edge lacks a region on a side")
+    one_sided = int((sides[inner] < 0).any(1).sum() + ((sides[~inner] >= 0).sum(1) != 1).sum())
+    loose = abs(2 * int(inner.sum()) + int((~inner).sum()) - len(p.face_edges))
+    note = "edges without a region on a side, or in more than two loops"
+    found.check("watertight", one_sided + loose, 0, note)
 
 
-def _distinct(p: Any, found: Certificate) -> None:
+def _distinct(p: Any, found: Ledger) -> None:
     keys = p.patterns.keys()
     distinct = len(np.unique(keys, axis=0)) if len(keys) == len(p) else 0
-    found.record(
-        "distinct", distinct == len(p), "two regions share a pattern", distinct_patterns=distinct
-    )
+    found.check("distinct", len(p) - distinct, 0, "regions that share a pattern")
 
 
 def _chunks(p: Any, rows: int, chunk: int):
@@ -167,7 +136,7 @@ def _stages(p: Any) -> list[Kink | Max]:
 
 
 @torch.no_grad()
-def _completeness(p: Any, found: Certificate) -> np.ndarray:
+def _completeness(p: Any, found: Ledger) -> np.ndarray:
     """Signs at every (region, vertex) incidence, vertices in chunks."""
     tolerances = _tolerances(p)
     order = np.argsort(p.face_vertices, kind="stable")  # incidences by vertex
@@ -187,13 +156,13 @@ def _completeness(p: Any, found: Certificate) -> np.ndarray:
             off = _violation(stage, seen[i], at, piece, p.program.shapes[stage.output])
             wrong += int((off > tolerances[i]).sum())
             worst = max(worst, float(off.max(initial=0)) / tolerances[i])
-    found.record(
-        "complete cuts",
-        wrong == 0,
-        "a pre-activation changes sign inside a region: a cut is missing or a pattern is wrong",
-        wrong_signs=wrong,
-        worst_violation_in_tolerances=worst,
-        tolerance=float(tolerances[:-1].max(initial=0)),
+    found.check(
+        "complete",
+        wrong,
+        0,
+        "signs at corners that contradict the pattern: a cut is missing or a pattern is wrong",
+        worst_sign_in_tolerances=worst,
+        sign_tolerance=float(tolerances[:-1].max(initial=0)),
     )
     return tolerances
 
@@ -213,7 +182,7 @@ def _violation(stage: Kink | Max, seen: np.ndarray, at: np.ndarray, piece: np.nd
 
 
 @torch.no_grad()
-def _edges(p: Any, found: Certificate) -> None:
+def _edges(p: Any, found: Ledger) -> None:
     edges = np.nonzero(p.edge_site >= 0)[0]
     pairs = p.edge_units(edges)
     own = np.zeros(len(edges), bool)
@@ -223,17 +192,12 @@ def _edges(p: Any, found: Certificate) -> None:
         )
         own[rows[mine, 0]] = True
     extra = sum(len(rows) for rows in pairs) - int(own.sum())
-    found.record(
-        "edges",
-        bool(own.all()),
-        "an edge is attributed to a unit that does not change across it",
-        edges_not_changed=int((~own).sum()),
-        shared_edge_units=extra,
-    )
+    note = "edges whose unit does not change across them"
+    found.check("edges", int((~own).sum()), 0, note, further_units_on_edges=extra)
 
 
 @torch.no_grad()
-def _agreement(p: Any, found: Certificate, n: int, generator: Any, tolerances: np.ndarray) -> None:
+def _agreement(p: Any, found: Ledger, n: int, generator: Any, tolerances: np.ndarray) -> None:
     xy = random_points(p.plane.corners, n, generator)
     region = p.locate(xy)
     inside = region >= 0
@@ -255,20 +219,20 @@ def _agreement(p: Any, found: Certificate, n: int, generator: Any, tolerances: n
         gap = max(gap, float(np.abs(value - seen[-1]).max(initial=0)))
         wrong += int(bad.sum())
         near += int((close & ~bad).sum())
-    found.record(
-        "agreement",
-        wrong == 0 and gap <= tolerances[-1] and len(xy) >= 0.999 * n,
-        "the network and the region that holds a random point differ",
+    found.check("located", n - len(xy), 0.001 * n, "random points that no region holds")
+    found.check(
+        "patterns",
+        wrong,
+        0,
+        "random points where the network's pattern is not the region's",
         points=len(xy),
-        wrong_points=wrong,
         points_within_tolerance=near,
-        output_gap=gap,
-        output_tolerance=tolerances[-1],
     )
+    found.check("outputs", gap, tolerances[-1], "largest difference of outputs at these points")
 
 
 @torch.no_grad()
-def _neighbours(p: Any, found: Certificate, n: int, tolerance: float) -> None:
+def _neighbours(p: Any, found: Ledger, n: int, tolerance: float) -> None:
     edges = np.nonzero(p.edge_site >= 0)[0]
     if len(edges) > n:
         edges = edges[:: -(-len(edges) // n)]
@@ -278,10 +242,8 @@ def _neighbours(p: Any, found: Certificate, n: int, tolerance: float) -> None:
         left, _ = affine_maps(p.program, p.plane, p.patterns, p.edge_faces[edges, 0], at)
         right, _ = affine_maps(p.program, p.plane, p.patterns, p.edge_faces[edges, 1], at)
         gap = max(gap, float(np.abs(left - right).max(initial=0)))
-    found.record(
-        "neighbours", gap <= 2 * tolerance, "affine maps of neighbours differ on their edge",
-        neighbour_gap=gap, neighbour_edges=len(edges),
-    )  # fmt: skip
+    note = f"largest difference of adjacent maps at the ends of {len(edges)} edges"
+    found.check("neighbours", gap, 2 * tolerance, note)
 
 
 def random_points(corners: np.ndarray, n: int, generator: torch.Generator) -> np.ndarray:

@@ -63,34 +63,51 @@ def partition(
 
 def lowered(model: Any, plane: Slice) -> tuple[Program, Slice]:
     """The program of a model (or a program itself) and the slice in its input's shape."""
+    program, shape = program_for(model, plane.embed(plane.corners[:2]), plane.shape)
+    return program, plane.with_shape(shape)
+
+
+def program_for(
+    model: Any, examples: torch.Tensor, shape: tuple[int, ...]
+) -> tuple[Program, tuple[int, ...]]:
+    """The program of a model and the shape of one input.
+
+    Args:
+        model: A module, or a program (returned as it is).
+        examples: Two inputs, `[2, *shape]`.
+        shape: Their shape as given, perhaps with sample axes of length 1.
+
+    Raises:
+        DataError: They don't fit the program's input.
+        ModelError: The model does not take them.
+    """
     if isinstance(model, Program):
-        size = int(torch.Size(model.shape).numel())
-        if size != len(plane.origin):
+        if examples[0].numel() != torch.Size(model.shape).numel():
             raise DataError(
-                "the slice does not fit the network's input",
-                got=f"inputs of {len(plane.origin)} numbers, shape {list(plane.shape)}",
+                "the inputs do not fit the network",
+                got=f"shape {list(shape)}",
                 expected=f"shape {list(model.shape)}",
             )
-        return model, plane.with_shape(model.shape)
+        return model, model.shape
     from isogon.cpwl.lower import lower
     from isogon.nets import calculus
 
     calculus.check_finite(model)
-    shapes = [plane.shape]
+    shapes = [tuple(shape)]
     while len(shapes[-1]) > 1 and shapes[-1][0] == 1:  # given with a sample axis
         shapes.append(shapes[-1][1:])
     failure: Exception | None = None
-    for shape in shapes:
-        example = calculus.cast(plane.embed(plane.corners[:2]).reshape(2, *shape), model)
+    for tried in shapes:
+        example = calculus.cast(examples.reshape(2, *tried), model)
         try:
             with torch.no_grad(), calculus.preserved(model):
                 model(example)
         except (RuntimeError, ValueError, TypeError) as error:
             failure = failure or error
             continue
-        return lower(model, example), plane.with_shape(shape)
+        return lower(model, example), tried
     raise ModelError(
-        f"the network does not take the slice's points ({failure})",
-        got=f"inputs of shape {list(plane.shape)}",
-        expected="a slice through inputs of the network, without the sample axis",
+        f"the network does not take these inputs ({failure})",
+        got=f"inputs of shape {list(shape)}",
+        expected="inputs of the network, without the sample axis",
     ) from failure

@@ -46,8 +46,10 @@ class SitePattern:
             return lowest(found)
         if len(self.unit):
             on = self.flags(faces)
-            for f, u in enumerate(self.unit):
-                found[:, u] += on[:, f]
+            # functions come knot by knot; within a knot every unit comes once
+            starts = np.flatnonzero(np.diff(self.unit, prepend=self.unit[0]) < 0)
+            for part in np.split(np.arange(len(self.unit)), starts):
+                found[:, self.unit[part]] += on[:, part]
         return found
 
     def flags(self, faces: np.ndarray) -> np.ndarray:

@@ -9,14 +9,21 @@ import numpy as np
 import pandas as pd
 import torch
 
+from isogon.cpwl.certificate import Certificate
 from isogon.errors import ModelError, OptionError
 from isogon.measures.partition import boundary as edge_of_classes
 from isogon.measures.partition import geometry
 from isogon.measures.partition.affine import affine_maps
-from isogon.measures.partition.certify import Certificate, certify
+from isogon.measures.partition.certify import certify
 from isogon.measures.partition.mesh import INDEX
 from isogon.measures.partition.patterns import Patterns, SitePattern
 from isogon.measures.partition.slices import Slice
+from isogon.measures.partition.statistics import (
+    Merged,
+    distance_to,
+    joined_regions,
+    statistics,
+)
 from isogon.readings import Reading
 
 ROWS = 200_000  # regions that a printed summary computes a table for
@@ -291,7 +298,7 @@ class Partition(Reading):
         return segments[at, 0] + t * (segments[at, 1] - segments[at, 0])
 
     def certify(self, points: int = 100_000, *, generator: Any = None) -> Certificate:
-        """Check the partition against the network itself (see `Certificate`).
+        """Check the partition against the network itself (see `certify.certify`).
 
         Args:
             points: Random points at which pattern and output are compared.
@@ -306,6 +313,41 @@ class Partition(Reading):
                 fix="Call partition.attach(model) first.",
             )
         return certify(self, points, generator)
+
+    def statistics(self, near: Any = None, radius: float | None = None) -> pd.DataFrame:
+        """Number, density, size and shape of the regions, boundary length; near data and far.
+
+        Args:
+            near: Inputs `[m, *shape]` around which regions count as near data; default: the
+                inputs that the slice was made from.
+            radius: Distance of a centroid from the nearest of them, in slice coordinates;
+                default: a tenth of the slice's extent.
+
+        Returns:
+            One row for all regions and, where there are such inputs, one each for near and far:
+            count, share_of_area, density (regions per unit of area), mean and standard
+            deviation of area, vertices, eccentricity (0 round, 1 a sliver), centrality and
+            perimeter, area_median, boundary_length.
+        """
+        return statistics(self, near, radius)
+
+    def merged(self, tolerance: float = 1e-9) -> Merged:
+        """The regions on which the output is one affine map: edges without a bend dissolved.
+
+        Args:
+            tolerance: Of gradients, relative to the largest output over the slice's extent.
+
+        Raises:
+            ModelError: The partition was read from disk and knows no network: `attach` it.
+        """
+        if self.program is None:
+            raise ModelError(
+                "a partition read from disk has no network to compare maps with",
+                fix="Call partition.attach(model) first.",
+            )
+        group, keep = joined_regions(self, tolerance)
+        area = np.bincount(group, self.area)
+        return Merged(region_of=group, edges=np.flatnonzero(keep), area=area)
 
     def attach(self, model: Any) -> Partition:
         """Give a partition that was read from disk its network again."""
@@ -336,16 +378,15 @@ class Partition(Reading):
             columns |= {f"output_{c}": center[:, c] for c in range(center.shape[1])}
         return pd.DataFrame(columns)
 
+    def summary(self) -> pd.DataFrame:
+        """The statistics, one row each; columns: all regions, near data, far from it."""
+        frame = self.statistics().T.reset_index()
+        frame.columns = ["statistic", *frame.iloc[0, 1:]]
+        return frame.iloc[1:].reset_index(drop=True)
+
     def __repr__(self) -> str:
         state = "" if self.complete else " (incomplete)"
         return (
             f"Partition: {len(self)} regions{state}, {len(self.vertices)} vertices, "
             f"{len(self.edges)} edges, {len(self.sites)} sites"
         )
-
-
-def distance_to(segments: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Distance of a point to each segment `[B, 2, 2]`."""
-    a, d = segments[:, 0], segments[:, 1] - segments[:, 0]
-    t = np.clip(((point - a) * d).sum(1) / np.maximum((d * d).sum(1), 1e-300), 0, 1)
-    return np.linalg.norm(a + t[:, None] * d - point, axis=1)

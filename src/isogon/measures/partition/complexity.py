@@ -1,0 +1,95 @@
+"""`local_complexity`: how many hyperplanes of a network pass near an input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from isogon import context
+from isogon.cpwl.program import Kink, Max, Program
+from isogon.data import Points
+from isogon.errors import OptionError
+from isogon.measures.partition.measure import program_for
+from isogon.readings import SampleTable
+from isogon.registry import measure
+
+
+@measure(cite="humayun2024", cost=3.0, survey={"radius": 0.05})
+def local_complexity(
+    model: Module,
+    points: Points,
+    *,
+    radius: float,
+    directions: int = 16,
+    generator: torch.Generator | None = None,
+) -> SampleTable:
+    """Hyperplanes that cut a cross-polytope around each input, in full input space.
+
+    P random orthonormal directions v span a neighbourhood with the 2P corners x +- r v. A
+    unit's knot is counted where its pre-activation, among the corners and x, lies on both
+    sides; a maximum where no entry is the largest at all of them. The count is exact for the
+    first site; behind it corners stand for the neighbourhood, as in the literature.
+
+    Args:
+        model: Any network of piecewise-linear operations, convolutional and residual too.
+        points: Inputs `[N, *shape]`.
+        radius: Half the diameter of the neighbourhood, in input units.
+        directions: P, the number of random directions (at most the input's dimension).
+        generator: Source of the directions; default: seed 0.
+
+    Returns:
+        One row per input: sample, hyperplanes, patterns (distinct ones at x and the corners:
+        a lower bound on the regions met), then `hyperplanes@SITE` for each site.
+
+    Raises:
+        UnsupportedOp: The network is not continuous piecewise linear.
+        OptionError: A radius or a number of directions that is not positive.
+    """
+    if not radius > 0:
+        raise OptionError("no neighbourhood", got=f"radius {radius}", expected="> 0")
+    x = points.detach().cpu().double()
+    size = x[0].numel()
+    if not 1 <= directions <= size:
+        raise OptionError("directions don't fit the input", got=directions, expected=f"1..{size}")
+    program, shape = program_for(model, x[:1].expand(2, *x.shape[1:]), tuple(x.shape[1:]))
+    generator = generator or torch.Generator().manual_seed(0)
+    report, rows = context.progress(), []
+    for n, center in enumerate(x):
+        basis = torch.randn(size, directions, generator=generator, dtype=torch.float64)
+        steps = radius * torch.linalg.qr(basis).Q.T
+        cloud = torch.cat([torch.zeros(1, size), steps, -steps]).double() + center.reshape(1, -1)
+        counts, patterns = crossings(program, cloud.reshape(-1, *shape))
+        rows.append({"sample": n, "hyperplanes": sum(counts.values()), "patterns": patterns}
+                    | {f"hyperplanes@{site}": count for site, count in counts.items()})  # fmt: skip
+        report(n + 1, len(x), "local complexity")
+    return SampleTable(
+        "local_complexity",
+        table=pd.DataFrame(rows),
+        meta={"radius": radius, "directions": directions, "sites": program.sites},
+    )
+
+
+@torch.no_grad()
+def crossings(program: Program, cloud: Tensor) -> tuple[dict[str, int], int]:
+    """Knots and maxima that change over a cloud of points, by site; number of patterns."""
+    counts: dict[str, int] = {}
+    keys = np.zeros(len(cloud), np.uint64)
+    rng = np.random.default_rng(0)
+    for stage, arguments, _ in program.steps(cloud):
+        if isinstance(stage, Kink):
+            piece = stage.piece(arguments[0]).reshape(len(cloud), -1)
+            counts[stage.site] = int((piece.amax(0) - piece.amin(0)).sum())
+        elif isinstance(stage, Max):
+            c = stage.candidates(*arguments)
+            best = c == c.amax(-1, keepdim=True)
+            counts[stage.site] = int((~best.all(0).any(-1)).sum())
+            piece = c.argmax(-1)
+        else:
+            continue
+        odd = rng.integers(1, 2**63, piece.shape[1], np.uint64) * 2 + 1
+        with np.errstate(over="ignore"):
+            keys += (piece.numpy().astype(np.uint64) * odd).sum(1, dtype=np.uint64)
+    return counts, len(np.unique(keys))
