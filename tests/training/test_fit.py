@@ -299,3 +299,12 @@ def test_other_data_or_initial_weights_are_another_run(tmp_path):
         fit(module, (x + 1, y), config=TINY, out=tmp_path)
     with pytest.raises(OptionError, match="another initial"):
         fit(nn.Linear(4, 3), (x, y), config=TINY, out=tmp_path)
+
+
+def test_snapshots_of_a_trained_model_have_a_name(tmp_path):
+    from isogon.measures.reset import snapshots
+
+    with context.use(cache_root=tmp_path):
+        found = snapshots("trained(mlp(width=8, depth=1), digits, epochs=2, snapshot_every=1)")
+        assert list(found) == ["epoch-0001", "epoch-0002"]
+        assert len(snapshots("trained(mlp(width=8, depth=1), digits, epochs=2)")) == 1

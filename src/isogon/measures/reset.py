@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from isogon import context
+from isogon import context, registry
 from isogon.data import Batches, as_batches
 from isogon.errors import FileError, ModelError, OptionError
 from isogon.nets import calculus, load
 from isogon.nets.sites import choose, registered
 from isogon.readings import Grid
 from isogon.registry import measure, register
+from isogon.specs import parse
 from isogon.training.checkpoint import Checkpoint
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -77,10 +78,17 @@ class Snapshots(Mapping[str, dict[str, Tensor]]):
 def snapshots(spec: str) -> Snapshots:
     """Snapshots from a spec: a training run's folder (or one of checkpoints), or one model.
 
+    ``trained(cnn, digits, epochs=5, snapshot_every=1)`` names the snapshots of that run.
+
     Raises:
         FileError: A folder without checkpoints.
     """
     folder = Path(str(spec))
+    parsed = None if folder.is_dir() else parse(spec)
+    if parsed is not None and parsed.name == "trained" and "snapshot_" in " ".join(parsed.kwargs):
+        from isogon.training import trained
+
+        folder = registry.call(trained.folder, parsed, what="trained")
     if not folder.is_dir():
         return Snapshots({str(spec): load.load(spec)})
     inner = folder / "snapshots"

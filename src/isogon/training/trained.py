@@ -50,29 +50,41 @@ def trained(
     return checkpoint(parse(arch), parse(data), options).model()
 
 
+def folder(
+    arch: Spec, data: Spec, *, seed: int = 0, epochs: int = FitConfig.epochs, **config: Any
+) -> Path:
+    """The folder in the cache of the run behind ``trained(...)``, trained if it was not yet.
+
+    With ``snapshot_every=1`` among the options its ``snapshots`` are there.
+    """
+    options = from_options({"seed": seed, "epochs": epochs, **config})
+    checkpoint(parse(arch), parse(data), options)
+    return home(parse(arch), parse(data), options)
+
+
 def checkpoint(arch: Spec, data: Spec, config: FitConfig) -> Checkpoint:
     """The checkpoint behind ``trained(...)``: read from the cache, or trained into it."""
     from filelock import FileLock
 
-    folder = home(arch, data, config)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if (done := _finished(folder, config)) is not None:
+    place = home(arch, data, config)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if (done := _finished(place, config)) is not None:
             return done
         try:
-            return fit(arch, data, config=config, out=folder)
+            return fit(arch, data, config=config, out=place)
         except FileError:
             # A damaged file in our own cache is not worth more than the time to make it again;
             # any other reason (a full disk, missing data) shows again.
-            for file in folder.rglob(LAST):
+            for file in place.rglob(LAST):
                 file.unlink(missing_ok=True)
-            return fit(arch, data, config=config, out=folder)
+            return fit(arch, data, config=config, out=place)
 
 
-def _finished(folder: Path, config: FitConfig) -> Checkpoint | None:
-    """The checkpoint in ``folder`` if training is over; reads no data and builds no model."""
+def _finished(place: Path, config: FitConfig) -> Checkpoint | None:
+    """The checkpoint in a folder if training is over; reads no data and builds no model."""
     try:
-        found = Checkpoint.load(folder / LAST)
+        found = Checkpoint.load(place / LAST)
     except FileError:
         return None
     over = found.epoch >= config.epochs or found.meta["state"].get("stopped") is not None
