@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import isogon as ig
-from isogon.errors import FileError
+from isogon.errors import FileError, ModelError
 from isogon.nets.calculus import jacobian, logits
 from isogon.nets.sites import sites
 
@@ -174,3 +174,24 @@ def test_damaged_programs(exported, tmp_path):
 
 def test_sites_of_an_exported_program(exported):
     assert sites(ig.load(exported[1]), "relu", example=X)[0].shape == (2, 6, 6)
+
+
+def test_programs_of_one_number_of_samples(tmp_path):
+    class Two(nn.Module):
+        def forward(self, x, y):
+            return x + y
+
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3)).eval()
+    cases = {
+        "free": (net, (X[:1],)),  # exported at one sample, holds for any
+        "fixed": (Net().eval(), (X[:3],)),
+        "two": (Two(), (X, X)),
+    }
+    for name, (model, example) in cases.items():
+        torch.export.save(torch.export.export(model, example), tmp_path / f"{name}.pt2")
+    found = ig.load(tmp_path / "free.pt2")
+    assert torch.equal(found(X), net(X))
+    with pytest.raises(ModelError, match="one number of samples"):
+        ig.load(tmp_path / "fixed.pt2")
+    with pytest.raises(ModelError, match="one tensor"):
+        ig.load(tmp_path / "two.pt2")

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from isogon.errors import FileError
+from isogon.errors import FileError, ModelError
+from isogon.nets.calculus import output_tensor
 from isogon.nets.weights import existing
 from isogon.storage import memory_limit
 
@@ -55,6 +56,7 @@ def load_pt2(path: str | Path) -> nn.Module:
 
     Raises:
         FileError: Damaged, or it holds anything but tensors and known operations.
+        ModelError: It has several inputs, or was exported for one number of samples.
     """
     path = existing(path)
     archive = _checked(path)
@@ -71,7 +73,39 @@ def load_pt2(path: str | Path) -> nn.Module:
     for node in val_map.values():
         if node.op == "call_module" and node.target == "_guards_fn":
             graph.erase_node(node)
-    return fx.GraphModule(module, graph, type(module).__name__)
+    program = fx.GraphModule(module, graph, type(module).__name__)
+    _check_batch(program, path)
+    return program
+
+
+def _check_batch(program: fx.GraphModule, path: Path) -> None:
+    """Refuse a program of several inputs, or one that holds for one number of samples only."""
+    given = [n for n in program.graph.nodes if n.op == "placeholder"]
+    value = given[0].meta.get("val") if len(given) == 1 else None
+    if len(given) != 1 or (value is not None and not value.dim()):
+        raise ModelError(
+            "the exported program is not a model of one batch",
+            got=f"{len(given)} inputs in {path}",
+            expected="one tensor [N, ...]",
+            fix="Wrap the model in a module of one input before exporting it.",
+        )
+    if value is None or not isinstance(value.shape[0], int):
+        return
+    more = value.shape[0] + 1  # exported at one number of samples: does it hold for others?
+    try:
+        with torch.no_grad():
+            rows = len(
+                output_tensor(program(torch.zeros(more, *value.shape[1:], dtype=value.dtype)))
+            )
+    except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
+        rows = -1
+    if rows != more:
+        raise ModelError(
+            "the exported program holds for one number of samples only",
+            got=f"a batch of {value.shape[0]} in {path}",
+            expected="any number of samples",
+            fix="Export it with dynamic_shapes=({0: torch.export.Dim('batch')},).",
+        )
 
 
 def _checked(path: Path) -> io.BytesIO:
