@@ -122,6 +122,13 @@ def test_drift_is_what_clamping_moved_off(points):
     assert walk(model, points[:1], direction=v, steps=1).table["drift"].eq(0).all()
 
 
+def test_projecting_back_lowers_the_drift(points):
+    model, options = net(), {"along": "kernel", "steps": 20, "step": 0.1, "clamp": (0, 1)}
+    plain, back = (walk(model, points, **options, reproject=k).table for k in (0, 30))
+    assert back["drift"].sum() < 0.1 * plain["drift"].sum()
+    assert back["divergence"].max() < plain["divergence"].max()
+
+
 def test_walks_do_not_depend_on_each_other(points):
     model, targets = net(), points.flip(0)
     batch = walk(model, points, toward=targets, steps=20, stop=0.6)

@@ -19,6 +19,7 @@ from isogon.nets import calculus, load
 from isogon.registry import register
 from isogon.storage import atomic
 
+REPROJECT = 10  # so that clamping to the images' domain does not push a walk out of the kernel
 PATIENCE = 200  # steps without coming closer, after which a leaf has no more to give
 CHUNK = 1000  # steps between two savings of a long walk
 
@@ -69,7 +70,7 @@ def kernel_walk(
     direction = torch.randn(stage.image(first).shape, generator=stage.generator)
     return stage.run(
         {"start": first}, steps=steps, step=step, origin=stage.image(first), direction=direction,
-        along="kernel",
+        along="kernel", reproject=REPROJECT,
     )  # fmt: skip
 
 
@@ -181,8 +182,10 @@ def noise_leaf(
     first = stage.choose(start, max_probability)
     last = stage.choose(end, max_probability, but=first)
     direction = torch.randn(stage.image(first).shape, generator=stage.generator)
-    noisy = walk(stage.model, stage.image(first), direction=direction, along="kernel",
-                 steps=noise_steps, step=step, clamp=(0, 1), frames=1)  # fmt: skip
+    noisy = walk(
+        stage.model, stage.image(first), direction=direction, along="kernel", steps=noise_steps,
+        step=step, clamp=(0, 1), reproject=REPROJECT, frames=1,
+    )  # fmt: skip
     return stage.run(
         {"start": first, "end": last, "noise_steps": noise_steps}, steps=steps, step=step,
         origin=torch.from_numpy(noisy.arrays["end"]), toward=stage.image(last),

@@ -31,6 +31,7 @@ class Rule:
     tolerance: float
     clamp: tuple[Tensor, Tensor] | None
     frames: int
+    reproject: int = 0
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class State:
             meta={
                 "along": rule.along, "step": rule.step, "control": rule.control,
                 "tolerance": rule.tolerance, "clamp": clamp, "frames": rule.frames,
-                "spacing": self.spacing, "ended": self.reason, **facts,
+                "reproject": rule.reproject, "spacing": self.spacing, "ended": self.reason, **facts,
                 "summary": _summary(table, self.reason),
             },
         )  # fmt: skip
@@ -223,7 +224,10 @@ def continued(path: Path, device: torch.device) -> State:
     clamp = None
     if m["clamp"] is not None:
         clamp = tuple(torch.tensor(b, dtype=torch.float64, device=device) for b in m["clamp"])
-    rule = Rule(m["along"], m["step"], m["control"], m["tolerance"], clamp, m["frames"])  # type: ignore[arg-type]
+    rule = Rule(
+        m["along"], m["step"], m["control"], m["tolerance"], clamp, m["frames"],  # type: ignore
+        m.get("reproject", 0),
+    )  # fmt: skip
     names = ("start", "end", given, "log_start", "step_size")
     tensors = {k: torch.tensor(a[k], device=device) for k in names}
     state = State(

@@ -37,6 +37,7 @@ def walk(
     steps: int = 1000,
     stop: float = 1.0,
     clamp: tuple[float, float] | None = None,
+    reproject: int = 0,
     min_probability: float = 0.0,
     patience: int = 0,
     control: Literal["fixed", "adaptive"] = "fixed",
@@ -71,6 +72,8 @@ def walk(
         stop: Distance to the target (L2) at which a walk ends.
         clamp: Bounds of the input domain, e.g. (0, 1) for images; numbers, or tensors that
             broadcast to a sample. None: no bounds.
+        reproject: Times that a clamped step is projected back onto the subspace and clamped
+            again before it is taken, which lowers the drift (alternating projections).
         min_probability: Of the predicted class, below which a walk ends.
         patience: Steps without coming closer to the target, after which a walk ends; 0: never.
         control: ``fixed``, or ``adaptive``: a step is halved until ``departure`` is at most
@@ -98,7 +101,9 @@ def walk(
     if isinstance(start, Path):
         state = continued(start, device)
     else:
-        rule = Rule(along, step, control, tolerance, _bounds(clamp, device), max(1, frames))
+        rule = Rule(
+            along, step, control, tolerance, _bounds(clamp, device), max(1, frames), reproject
+        )
         _check(rule, steps)
         state = _prepared(model, start, toward, direction, rule, seed)
     ends = Ends(steps, stop, min_probability, patience)
@@ -157,7 +162,11 @@ def _move(rule: Rule, t: Tangent, x: Tensor, u: Tensor, size: Tensor) -> tuple[T
         return free, torch.zeros_like(size)
     y = torch.minimum(torch.maximum(free, rule.clamp[0]), rule.clamp[1])
     other = "kernel" if rule.along == "leaf" else "leaf"
-    return y, _part(t, y - free, other).flatten(1).norm(dim=1)
+    off = _part(t, y - free, other)
+    for _ in range(rule.reproject):
+        y = torch.minimum(torch.maximum(y - off, rule.clamp[0]), rule.clamp[1])
+        off = _part(t, y - free, other)
+    return y, off.flatten(1).norm(dim=1)
 
 
 def _departure(there: Tangent, u: Tensor, size: Tensor, along: str) -> Tensor:
@@ -265,6 +274,7 @@ def _check(rule: Rule, steps: int) -> None:
         ("steps", steps, steps >= 0, "a number >= 0"),
         ("along", rule.along, rule.along in ("leaf", "kernel"), "'leaf' or 'kernel'"),
         ("control", rule.control, rule.control in ("fixed", "adaptive"), "'fixed' or 'adaptive'"),
+        ("reproject", rule.reproject, rule.reproject >= 0, "a number >= 0"),
         ("tolerance", rule.tolerance, rule.tolerance > 0, "a positive length"),
     ):
         if not good:
