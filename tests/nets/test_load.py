@@ -219,3 +219,27 @@ def test_weights_trained_on_normalised_inputs(shared):
     assert torch.equal(raw(x), inner((x - 0.1307) / 0.3081))
     with pytest.raises(ModelError, match="don't fit"):
         ig.load(f"normalized(small_cnn(classes=7))@{path}")
+
+
+class Data:
+    shape, classes = (3, 8, 8), ["a", "b"]
+
+
+def test_weights_say_more_about_their_model_than_the_data(tmp_path):
+    ours = nets.build("all_conv(2, channels=3)")  # ten classes, as the architecture has by default
+    torch.save(nets.build("all_conv(2)", channels=3, classes=2).state_dict(), tmp_path / "2.pt")
+    torch.save(ours.state_dict(), tmp_path / "10.pt")
+    x = torch.rand(2, 3, 8, 8)
+    assert ig.load(f"all_conv(2, channels=3)@{tmp_path}/10.pt", like=Data())(x).shape == (2, 10)
+    assert ig.load(f"all_conv(2)@{tmp_path}/2.pt", like=Data())(x).shape == (2, 2)
+    with pytest.raises(ModelError, match="don't fit"):
+        ig.load(f"all_conv(3)@{tmp_path}/2.pt", like=Data())
+
+
+def test_users_builders_get_what_the_spec_says_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "sized_module.py").write_text(
+        "from torch import nn\ndef build(size=5, classes=3): return nn.Linear(size, classes)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = ig.load("sized_module:build(classes=4)", like=Data())
+    assert (found.in_features, found.out_features) == (5, 4)

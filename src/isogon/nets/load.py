@@ -38,7 +38,7 @@ def load(spec: str | os.PathLike | Spec | nn.Module, *, like: Any = None) -> nn.
     Args:
         spec: See the forms above; a module is returned as it is.
         like: Data (with ``shape`` and ``classes``) that fills the architecture's arguments which
-            the spec leaves open.
+            the spec leaves open (where there are weights, only if they don't fit without).
 
     Returns:
         A module from raw inputs ``[N, ...]`` to logits ``[N, C]``.
@@ -67,7 +67,12 @@ def load(spec: str | os.PathLike | Spec | nn.Module, *, like: Any = None) -> nn.
     path = existing(parsed.path)
     state, meta = read_weights(path)
     bare = _completed(Spec(parsed.name, parsed.args, parsed.kwargs, module=parsed.module), meta)
-    model = put(_make(bare, like), state, source=path, what=str(bare))
+    try:
+        model = put(_make(bare, None), state, source=path, what=str(bare))
+    except (ModelError, SpecError):
+        if like is None:
+            raise
+        model = put(_make(bare, like), state, source=path, what=str(bare))
     return _normalised(model, meta, path).eval()
 
 
@@ -77,8 +82,8 @@ def build(spec: str | Spec, *, like: Any = None, **fixed: Any) -> nn.Module:
     Args:
         spec: ``cnn(width=32)``, or ``my.pkg:build(3)``, which runs the user's code.
         like: Data (with ``shape`` without sample axis, and ``classes``): its channels, size,
-            number of features and number of classes are passed where the architecture takes
-            them and the spec does not say otherwise.
+            number of features and number of classes are passed where a registered architecture
+            takes them and the spec does not say otherwise.
         **fixed: Further arguments to pass in the same way, e.g. ``classes=7``.
 
     Raises:
@@ -88,9 +93,9 @@ def build(spec: str | Spec, *, like: Any = None, **fixed: Any) -> nn.Module:
     spec = parse(spec)
     if spec.name is None or spec.path is not None or spec.index is not None:
         raise SpecError("not an architecture", got=str(spec), expected="NAME or NAME(arguments)")
-    given = {**_facts(like), **fixed}
     if spec.module is not None:
-        return _user_model(spec, given)
+        return _user_model(spec, fixed)
+    given = {**_facts(like), **fixed}
     entry = registry.get("arch", spec.name)
     for mine, other in (("classes", "num_classes"), ("num_classes", "classes")):
         takes = inspect.signature(entry.build).parameters
