@@ -22,7 +22,7 @@ ROWS = [
     for line in (DOCS / "parity.md").read_text(encoding="utf-8").splitlines()
     if re.match(r"\| [SMTHY]\d", line)
 ]
-COMMANDS = {"survey", "report", "train", "list", "show", "export", "experiment"}
+COMMANDS = {"survey", "report", "train", "sweep", "status", "list", "show", "export", "experiment"}
 
 
 def names() -> set[str]:
@@ -53,7 +53,7 @@ def test_names_in_the_answers_exist(row):
         elif span.startswith("isogon "):
             assert span.split()[1] in commands, span
         elif span.startswith("--"):
-            assert span.split()[0] in options, span
+            assert span.split()[0] in options | {"--on"}, span
         elif span.startswith("."):
             kinds = [registry.get("reading", "Partition").build, isogon.Slice]
             assert any(hasattr(k, head.strip(".")) for k in kinds), span
