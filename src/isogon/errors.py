@@ -38,7 +38,7 @@ class IsogonError(Exception):
         if self.got is not None:
             parts.append(f"got {_short(self.got)}")
         if self.expected is not None:
-            parts.append(f"expected {_short(self.expected, 400)}")
+            parts.append(f"expected {_short(self.expected, 4000)}")
         text = self.problem + (": " + ", ".join(parts) if parts else "")
         if self.fix:
             text += ". " + self.fix

@@ -201,9 +201,10 @@ def test_survey_of_regression_and_of_vectors(tmp_path):
 def test_fresh_weights_are_the_same_each_time_and_leave_the_global_state_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    a, b = (Session().fingerprint("Module", "mlp(2, 3)", seed=s) for s in (0, 0))
-    c = Session().fingerprint("Module", "mlp(2, 3)", seed=1)
-    assert a == b != c
+    a, b = (Session().fingerprint("Module", "mlp(2, 3)", seed=s) for s in (0, 1))
+    c = Session().fingerprint("Module", "mlp(2, 3, seed=1)")
+    assert a == b, "a spec names one model, whatever else is seeded"
+    assert a != c
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -8,6 +8,7 @@ a checkpoint of isogon's (``last.safetensors``), an exported program (``.pt2``, 
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import math
@@ -31,9 +32,10 @@ log = logging.getLogger("isogon")
 def load(spec: str | os.PathLike | Spec | nn.Module, *, like: Any = None) -> nn.Module:
     """A model in evaluation mode, from a spec or a file.
 
-    An architecture without weights has random ones, the same at each call (see `build` for fresh
-    ones). Nothing is executed from files; ``module:name(...)`` imports and runs that module (the
-    working directory counts as importable).
+    An architecture without weights has random ones, the same at each call: `cnn(width=4)` is one
+    network, `cnn(width=4, seed=1)` another (see `build` for fresh ones). Nothing is executed
+    from files; ``module:name(...)`` imports and runs that module (the working directory counts
+    as importable).
 
     Args:
         spec: See the forms above; a module is returned as it is.
@@ -132,13 +134,30 @@ def _make(spec: Spec, like: Any) -> nn.Module:
     if spec.module is not None or registry.has("arch", spec.name):
         # a spec names one model: its random weights are the same each time, and nobody else's
         # random numbers change
+        seed, bare = _seed_of(spec)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return build(spec, like=like)
+            torch.manual_seed(seed)
+            return build(bare, like=like)
     if registry.has("model", spec.name):
         return registry.build("model", spec)
     names = [*registry.names("arch"), *registry.names("model")]
     raise unknown("architecture or model", spec.name, names)
+
+
+def _seed_of(spec: Spec) -> tuple[int, Spec]:
+    """The seed of random weights, ``cnn(width=4, seed=1)``, and the spec without it."""
+    takes = (
+        inspect.signature(registry.get("arch", spec.name or "").build).parameters
+        if spec.module is None
+        else ("seed",)
+    )
+    if "seed" in takes or "seed" not in spec.kwargs:
+        return 0, spec
+    rest = dict(spec.kwargs)
+    seed = rest.pop("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise SpecError("bad seed", got=str(spec), expected="an integer from 0")
+    return seed, dataclasses.replace(spec, kwargs=rest)
 
 
 def _completed(spec: Spec, meta: dict[str, Any]) -> Spec:
