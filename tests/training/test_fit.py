@@ -308,3 +308,24 @@ def test_snapshots_of_a_trained_model_have_a_name(tmp_path):
         found = snapshots("trained(mlp(width=8, depth=1), digits, epochs=2, snapshot_every=1)")
         assert list(found) == ["epoch-0001", "epoch-0002"]
         assert len(snapshots("trained(mlp(width=8, depth=1), digits, epochs=2)")) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalize": {"mean": "x", "std": [1.0]}},
+        {"normalize": {"mean": [0.0]}},
+        {"history": [3]},
+        {"epoch": -1},
+        {"step": True},
+        {"state": None},
+        {"spec": 7},
+    ],
+    ids=str,
+)
+def test_metadata_that_lies_is_refused(tmp_path, change):
+    found = fit(ARCH, "digits", config=dataclasses.replace(TINY, epochs=0))
+    found.meta |= change
+    found.save(tmp_path / "x.safetensors")
+    with pytest.raises(FileError, match="not a valid checkpoint"):
+        Checkpoint.load(tmp_path / "x.safetensors")

@@ -79,7 +79,9 @@ def train(words: list[str]) -> int:
         console.table(done.history.tail(8), f"{arch} on {data}")
         console.say("")
     console.say(f"checkpoint  {done.path}")
-    console.say(f'next        isogon survey "{done.path}" --batches "{_test(data)}"')
+    # code of the user's own is named by the user, never by a file
+    model = f"{done.spec}@{done.path}" if arch.module else done.path
+    console.say(f'next        isogon survey "{model}" --batches "{_test(data)}"')
     return 0
 
 

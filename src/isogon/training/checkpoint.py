@@ -190,14 +190,26 @@ def _metadata(path: str | os.PathLike, metadata: dict[str, str]) -> dict[str, An
             fix="Update isogon.",
         )
     for key, kind in _TYPES.items():
-        if key not in meta or not isinstance(meta[key], kind) or isinstance(meta[key], bool):
+        value = meta.get(key)
+        good = key in meta and isinstance(value, kind) and not isinstance(value, bool)
+        if kind is int:
+            good = good and 0 <= value < 2**63
+        if key == "normalize" and isinstance(value, dict):
+            good = good and all(_all(value.get(k), int | float) for k in ("mean", "std"))
+        if key == "history":
+            good = good and _all(value, dict)
+        if not good:
             raise FileError(
                 f"{str(path)!r} is not a valid checkpoint",
-                got=f"{key} = {meta.get(key)!r}",
-                expected=f"metadata {key} of type {kind}",
+                got=f"{key} = {value!r}",
+                expected="what a run of isogon writes",
                 fix="It was damaged or made by hand: train again.",
             )
     return meta
+
+
+def _all(values: Any, kind: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(v, kind) for v in values)
 
 
 def normalized(net: nn.Module, constants: dict[str, list[float]] | None) -> nn.Module:
