@@ -39,10 +39,10 @@ class OrientationTable(SiteTable):
         filters whose projection is not positive), mean_cosine, zero (filters that are zero),
         l2_distance and linf_distance from initialisation (NaN without one).
         """
-        sites = list(self.table["site"].unique())
-        groups = [(site, self.table[self.table["site"] == site]) for site in sites]
+        table: Any = self.table
+        groups = table.groupby("site", sort=False)
         rows = [{"site": site, **_summary(group)} for site, group in groups]
-        rows.append({"site": "network", **_summary(self.table), "stage": -1, "block": -1})
+        rows.append({"site": "network", **_summary(table), "stage": -1, "block": -1})
         frame = pd.DataFrame(rows)
         for name in ("l2_distance", "linf_distance"):
             kept = self.arrays.get(name)
@@ -125,7 +125,7 @@ def orientation(
         )
     if initial is not None and (extra := next(twins)) is not None:
         raise _mismatch("no layer", _shown(extra))
-    table = pd.concat(blocks, ignore_index=True)
+    table: Any = pd.concat(blocks, ignore_index=True)
     arrays = _distances(np.array(changes)) if changes else {}
     return OrientationTable(
         measure="orientation",
@@ -219,7 +219,7 @@ def _rows(layer: Layer) -> pd.DataFrame:
     )
 
 
-def _summary(rows: pd.DataFrame) -> dict[str, Any]:
+def _summary(rows: Any) -> dict[str, Any]:
     return {
         "stage": int(rows["stage"].iloc[0]),
         "block": int(rows["block"].iloc[0]),

@@ -80,7 +80,7 @@ def _ranks(ax: Axes, reading: Reading) -> None:
     names = {"stable_rank": "stable", "participation_ratio": "participation",
              "entropy_rank": "entropy"}  # fmt: skip
     columns = [*(c for c in names if c in t), *exact]
-    labels = [names.get(c, c) for c in columns]
+    labels = [str(names.get(c, c)) for c in columns]
     for place, column in enumerate(columns):
         values = t[column].to_numpy(dtype=float)
         color = style.GREEN if column in names else style.PURPLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import singledispatch
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ def _(reading: Grid, name: str | None = None) -> Figure:
 @draw_generic.register
 def _(reading: Curve, x: str | None = None, y: str | None = None) -> Figure:
     """Each number of the table against the first one; one line per group, if there are names."""
-    table = reading.table
+    table: Any = reading.table
     numbers = _all_numbers(reading)
     x = x or numbers[0]
     ys = [y] if y else [c for c in numbers if c != x][:3]
@@ -139,8 +140,7 @@ def heatmap(
     ax.tick_params(axis="x", rotation=60 if long else 0, length=0)
     if long:
         for tick in ax.get_xticklabels():
-            tick.set_ha("right")
-            tick.set_rotation_mode("anchor")
+            tick.set(ha="right", rotation_mode="anchor")
     ax.tick_params(axis="y", length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
@@ -195,7 +195,7 @@ def _numbers(reading: Reading, column: str | None) -> list[str]:
     return found
 
 
-def _finite(values: pd.Series) -> np.ndarray:
+def _finite(values: Any) -> np.ndarray:
     v = values.to_numpy(dtype=float)
     return v[np.isfinite(v)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -14,10 +16,11 @@ from isogon.show.generic import site_axis
 @draws("leaf_distance")
 def draw_leaf_distance(reading: Reading) -> Figure:
     """Euclidean distance, length along the leaf and what remains, per transformation."""
-    labels = list(dict.fromkeys(reading.table["transformation"]))
+    table: Any = reading.table
+    labels = list(dict.fromkeys(table["transformation"]))
     fig, axes = style.panels(1, width=5.6, height=3.0)
     ax = axes[0, 0]
-    groups = reading.table.groupby("transformation", sort=False)
+    groups = table.groupby("transformation", sort=False)
     for column, color, text in (
         ("leaf", style.BLUE, "along the leaf"),
         ("euclidean", style.MUTED, "straight"),

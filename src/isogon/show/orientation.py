@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -14,11 +16,11 @@ from isogon.show.generic import boxes, site_axis
 @draws("orientation")
 def draw_orientation(reading: Reading) -> Figure:
     """Cosine of each filter with the all-ones direction, and the share that is not positive."""
-    table = reading.table
+    table: Any = reading.table
     sites = list(table["site"].unique())
-    summary = reading.summary()
+    summary: Any = reading.summary()
     per_site, network = summary.iloc[:-1], summary.iloc[-1]
-    distances = summary["l2_distance"].notna().any()
+    distances = bool(summary["l2_distance"].notna().any())
     rows = 3 if distances else 2
     fig = style.figure(style.WIDTH, 3.4 + 1.1 * distances)
     axes = fig.subplots(rows, 1, sharex=True, height_ratios=[2.2, 1, 1][:rows])

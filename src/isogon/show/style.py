@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.font_manager
-import matplotlib.ticker
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, ListedColormap
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, hsv_to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.ticker import NullFormatter
 
 INK = "#22303c"  # text, outlines
 MUTED = "#7b8794"  # secondary text, reference lines
@@ -52,7 +53,7 @@ RC: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=list(CYCLE)),
+    "axes.prop_cycle": cycler(color=list(CYCLE)),
     "axes.grid": False,
     "grid.color": FAINT,
     "grid.linewidth": 0.7,
@@ -89,9 +90,10 @@ RC: dict[str, Any] = {
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw in isogon's style; matplotlib's own settings are as before afterwards."""
-    have = {f.name for f in mpl.font_manager.fontManager.ttflist}  # type: ignore[attr-defined]
+    have = {f.name for f in fontManager.ttflist}
     fonts = [f for f in RC["font.sans-serif"] if f in have] or ["DejaVu Sans"]
-    with mpl.rc_context({**RC, "font.sans-serif": fonts}):
+    settings: Any = {**RC, "font.sans-serif": fonts}
+    with mpl.rc_context(settings):
         yield
 
 
@@ -125,7 +127,7 @@ def log_axis(axis: Any, values: np.ndarray) -> None:
     values = values[np.isfinite(values) & (values > 0)]
     if len(values) and values.max() > 30 * values.min():
         axis._set_axes_scale("log")
-        axis.set_minor_formatter(mpl.ticker.NullFormatter())
+        axis.set_minor_formatter(NullFormatter())
 
 
 def note(fig: Figure, text: str) -> None:
@@ -144,7 +146,7 @@ def classes(count: int) -> ListedColormap:
         return ListedColormap(CYCLE[: max(count, 1)])
     hues = (np.arange(count) * 0.61803398875 + 0.58) % 1.0
     light = np.where(np.arange(count) % 2, 0.62, 0.78)
-    return ListedColormap(mpl.colors.hsv_to_rgb(np.stack([hues, np.full(count, 0.5), light], 1)))
+    return ListedColormap(hsv_to_rgb(np.stack([hues, np.full(count, 0.5), light], 1)))
 
 
 def shorten(text: object, limit: int = 22) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,8 @@ def draw_walk(reading: Reading, walk: int = 0, frames: int = 9) -> Figure:
         _length(axes[2], reading, walk)
         style.letter(list(axes))
         return fig
-    top, bottom = fig.subfigures(2, 1, height_ratios=[1, 1.75])
+    halves: Any = fig.subfigures(2, 1, height_ratios=[1, 1.75])
+    top, bottom = halves
     _strip(top.subplots(1, frames), reading, walk, frames)
     axes = bottom.subplots(1, 3)
     _probability(axes[0], reading, walk)
@@ -140,7 +142,7 @@ def _limits(reading: Reading) -> tuple[float, float]:
     return float(low), float(high) if high > low else float(low) + 1.0
 
 
-def _caption(reading: Reading, row: pd.Series, between: str) -> str:
+def _caption(reading: Reading, row: Any, between: str) -> str:
     names = reading.meta.get("classes") or []
     label = int(row["prediction"])
     text = str(names[label]) if label < len(names) else str(label)
@@ -159,7 +161,7 @@ def _lines(ax: Axes, reading: Reading, column: str, walk: int, color: str, label
 
 def _probability(ax: Axes, reading: Reading, walk: int) -> None:
     _lines(ax, reading, "probability", walk, style.BLUE)
-    part = reading.table[reading.table["walk"] == walk]
+    part: Any = reading.table[reading.table["walk"] == walk]
     labels = part["prediction"].to_numpy()
     for place in np.flatnonzero(np.diff(labels)):
         ax.axvline(part["step"].iloc[place + 1], color=style.FAINT, lw=0.9, zorder=0)
@@ -183,11 +185,11 @@ def _length(ax: Axes, reading: Reading, walk: int) -> None:
 def _off(ax: Axes, reading: Reading, walk: int) -> None:
     both = (("departure", style.BLUE, "turning"), ("drift", style.RED, "clamping"))
     for column, color, label in both:
-        if (reading.table[column] > 0).any():
+        if bool((reading.table[column].to_numpy(dtype=float) > 0).any()):
             _lines(ax, reading, column, walk, color, label)
     where = "leaf" if reading.meta.get("along") == "leaf" else "kernel"
     ax.set_ylim(bottom=0)
-    ax.set_ylabel(f"part of a step off the {where} (L2)")
+    ax.set_ylabel(f"off the {where} per step (L2)")
     ax.set_title("Fidelity")
     if ax.get_legend_handles_labels()[0]:
         ax.legend()

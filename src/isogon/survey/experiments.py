@@ -243,10 +243,10 @@ class _Stage:
         given = {"name": self.name, "seed": self.seed, **facts, "step": step}
         given["key"] = self._key(origin, options)
         path = self._left(given)
-        done = 0 if path is None else int(path.table["step"].max())
+        done = 0 if path is None else max(path.table["step"].tolist())
         while path is None or (not path.complete and done < steps):
             done = min(done + CHUNK, steps)
-            start = origin if path is None else path
+            start: Any = origin if path is None else path
             path = walk(
                 self.model,
                 start,
