@@ -45,6 +45,17 @@ def test_differences_are_found_where_they_are():
     assert wide.loc["a", "anderson_p"].iloc[0] > 0.01
 
 
+def test_seeds_of_one_model_are_pooled():
+    seeds = [reading(seed=1), reading(seed=2), reading(0.3, seed=3), reading(0.3, seed=4)]
+    table = compare(seeds, ["x", "x", "y", "y"]).table
+    assert len(table) == 2
+    pooled = [
+        pd.concat([s.table[s.table["site"] == "b"] for s in seeds[k : k + 2]]) for k in (0, 2)
+    ]
+    expected = scipy.stats.f_oneway(*(p["normalized_variance"] for p in pooled)).statistic
+    assert table["anova_f"].iloc[1] == pytest.approx(expected)
+
+
 def test_mistakes_are_answered():
     with pytest.raises(OptionError, match="two or more"):
         compare([reading()])

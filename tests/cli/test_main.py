@@ -67,6 +67,14 @@ def test_list_kinds(capsys):
     assert "digits(" in capsys.readouterr().out
 
 
+def test_families(capsys):
+    assert main(["families"]) == 0
+    assert "rotations(" in capsys.readouterr().out
+    assert main(["families", "rotations(4)"]) == 0
+    assert "angle=270" in capsys.readouterr().out
+    assert main(["families", "rotation(4)"]) == 2
+
+
 def test_the_unforeseen_is_one_line_too(capsys, monkeypatch):
     from isogon.cli import commands
 

@@ -25,8 +25,8 @@ def compare(
     and the Anderson-Darling k-sample test, whose p-value SciPy holds within [0.001, 0.25].
 
     Args:
-        readings: Of one measure, one per model (or one per group of seeds).
-        names: What the models are called.
+        readings: Of one measure, one per model.
+        names: What the models are called; the units of models of one name (seeds) are pooled.
         column: The statistic; infinite and missing values are left out.
 
     Returns:
@@ -37,11 +37,12 @@ def compare(
         OptionError: Fewer than two readings, different numbers of sites, or no such column.
     """
     names = list(names) or [f"model {i}" for i in range(len(readings))]
-    if len(readings) < 2 or len(names) != len(readings):
+    models = list(dict.fromkeys(names))
+    if len(models) < 2 or len(names) != len(readings):
         raise OptionError(
             "models to compare",
             got=f"{len(readings)} readings and {len(names)} names",
-            expected="two or more, and a name for each",
+            expected="two or more models, and a name for each reading",
         )
     sites = [list(r.table["site"].unique()) for r in readings]
     if len({len(s) for s in sites}) > 1:
@@ -56,18 +57,19 @@ def compare(
             raise OptionError("no such column", got=column, expected=", ".join(reading.table))
     rows = []
     for place in range(len(sites[0])):
-        groups = [_units(r, s[place], column) for r, s in zip(readings, sites)]
+        units = [_units(r, s[place], column) for r, s in zip(readings, sites)]
+        groups = [np.concatenate([u for u, n in zip(units, names) if n == m]) for m in models]
         facts = {"site": sites[0][place], "place": place, **_together(groups)}
         pairs = list(itertools.combinations(range(len(groups)), 2))
         p = _tukey(groups)
         for i, j in pairs:
             gap = float(np.mean(groups[j]) - np.mean(groups[i])) if _enough(groups) else np.nan
-            pair = {"model_a": names[i], "model_b": names[j], "difference": gap}
+            pair = {"model_a": models[i], "model_b": models[j], "difference": gap}
             rows.append({**facts, **pair, "tukey_p": np.nan if p is None else float(p[i, j])})
     order = ["site", "place", "model_a", "model_b", "difference", "tukey_p"]
     table = pd.DataFrame(rows)
     table = table[[*order, *[c for c in table if c not in order]]]
-    return SiteTable("compare", table, meta={"column": column, "models": names})
+    return SiteTable("compare", table, meta={"column": column, "models": models})
 
 
 def _units(reading: Reading, site: str, column: str) -> np.ndarray:

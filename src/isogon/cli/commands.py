@@ -149,6 +149,29 @@ def names(words: list[str]) -> int:
     return 0
 
 
+def families(words: list[str]) -> int:
+    """`isogon families [SPEC]`: what there is, or the members of one with their matrices."""
+    from isogon.cli import console
+    from isogon.cli.parser import Parser
+
+    parser = Parser("families", "Families of transformations, or the members of one.")
+    parser.positional("spec", 'a family, e.g. "rotations(16)"', optional=True)
+    parser.commons(out=None, skip=OFFLINE)
+    options = parser.parse(words)
+    if options.spec is None:
+        console.listing(list(catalogue.summaries("family").values()))
+        return 0
+    from isogon.actions import family
+
+    found = family(options.spec)
+    rows = []
+    for row in found.to_frame().to_dict("records"):
+        facts = [f"{k}={v:g}" for k, v in row.items() if k != "label" and v == v]
+        rows.append((str(row["label"]), ", ".join(facts)))
+    console.listing(rows, f"{found.name}: {len(found)} members")
+    return 0
+
+
 def plural(kind: str) -> str:
     """The kind as `isogon list` calls it."""
     return {"family": "families", "stitch": "stitches"}.get(kind, f"{kind}s")
@@ -170,6 +193,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("Every job of a plan, here or on a cluster", _lazy("sweep", "sweep")),
     "status": Command("How far a sweep is, and what failed", _lazy("sweep", "status")),
     "list": Command("What has a name: measures, archs, datasets, families, ...", names),
+    "families": Command("Families of transformations, or the members of one", families),
     "show": Command("What a spec names, or what a folder of results holds", _lazy("show", "show")),
     "export": Command("A reading as JSON, CSV or Parquet", _lazy("show", "export")),
     "experiment": Command("Studies that combine steps, by name", _lazy("experiment", "experiment")),

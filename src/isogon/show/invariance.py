@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from isogon.actions.compare import compare
 from isogon.errors import OptionError
 from isogon.readings import Reading
 from isogon.registry import draws
@@ -87,7 +88,17 @@ draws("equivariance")(draw_invariance)
 def draw_models(
     readings: Sequence[Reading], names: Sequence[str] = (), column: str | None = None
 ) -> Figure:
-    """Means per site of several models on one axis, percent of depth."""
+    """Means per site of several models on one axis, percent of depth.
+
+    Args:
+        readings: One per model.
+        names: What they are called; models of one name (seeds) share a colour, and their units
+            are tested together.
+        column: The statistic.
+
+    Sites at which two names differ (Tukey's test) carry a star, where all models have equally
+    many sites.
+    """
     for reading in readings:
         _check(reading)
     column = _column(readings[0], column)
@@ -95,11 +106,26 @@ def draw_models(
         raise OptionError(
             "one name for each model", got=f"{len(names)} names", expected=f"{len(readings)}"
         )
-    fig = style.figure(style.WIDTH, 2.9)
-    _by_depth(
-        fig.subplots(), readings, names or [f"model {i}" for i in range(len(readings))], column
-    )
+    names = list(names) or [f"model {i}" for i in range(len(readings))]
+    with style.styled():
+        fig = style.figure(style.WIDTH, 2.9)
+        ax = fig.subplots()
+        _by_depth(ax, readings, names, column)
+        if len({r.table["site"].nunique() for r in readings}) == 1 and len(set(names)) > 1:
+            _stars(fig, ax, readings, names, column)
     return fig
+
+
+def _stars(
+    fig: Figure, ax: Axes, readings: Sequence[Reading], names: list[str], column: str
+) -> None:
+    """Mark the sites at which two models differ."""
+    tests = compare(readings, names, column).table.groupby("place")["tukey_p"].min()
+    x, top = np.linspace(0, 100, len(tests)), ax.get_ylim()[1]
+    for place, p in zip(x, tests):
+        if p < LEVEL:
+            ax.text(place, top, "*", ha="center", va="center", color=style.INK, fontsize=12)
+    style.note(fig, f"* sites at which two models differ (Tukey's test, p < {LEVEL:g})")
 
 
 def _units(fig: Figure, ax: Axes, groups: list, sites: list[str], column: str) -> None:
@@ -126,9 +152,11 @@ def _units(fig: Figure, ax: Axes, groups: list, sites: list[str], column: str) -
     ax.set_title("Units of each site")
 
 
-def _by_depth(ax: Axes, readings: Sequence[Reading], names: Sequence[str], column: str) -> None:
-    for place, (reading, name) in enumerate(zip(readings, names)):
-        color = style.CYCLE[place % len(style.CYCLE)]
+def _by_depth(ax: Axes, readings: Sequence[Reading], names: list[str], column: str) -> None:
+    order = list(dict.fromkeys(names))
+    drawn: set[str] = set()
+    for reading, name in zip(readings, names):
+        color = style.CYCLE[order.index(name) % len(style.CYCLE)]
         sites = list(reading.table["site"].unique())
         groups = [_values(reading, site, column) for site in sites]
         finite = [g[np.isfinite(g)] for g in groups]
@@ -139,8 +167,10 @@ def _by_depth(ax: Axes, readings: Sequence[Reading], names: Sequence[str], colum
                 np.array([np.quantile(g, q) if len(g) else np.nan for g in finite])
                 for q in (0.25, 0.75)
             )
-            ax.fill_between(x, low, high, color=color, alpha=0.13, lw=0)
-        ax.plot(x, mean, "-o", ms=3.4, color=color, label=name or None)
+            ax.fill_between(x, low, high, color=color, alpha=0.13 / names.count(name), lw=0)
+        label = None if name in drawn or not name else name
+        drawn.add(name)
+        ax.plot(x, mean, "-o", ms=3.4, color=color, label=label)
         if f"{column}_low" in reading.table:
             ends = [
                 [np.nanmean(np.where(np.isfinite(v), v, np.nan)) for v in (
@@ -154,7 +184,7 @@ def _by_depth(ax: Axes, readings: Sequence[Reading], names: Sequence[str], colum
     ax.set_ylabel(LABELS.get(column, column.replace("_", " ")))
     if len(readings) > 1:
         ax.set_xlabel("depth of the site (percent)")
-        ax.legend(ncols=min(4, len(readings)))
+        ax.legend(ncols=min(4, len(order)))
     else:
         site_axis(ax, list(readings[0].table["site"].unique()))
     ax.set_title("Mean per site (band: middle half of the units)")
