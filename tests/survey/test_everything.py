@@ -66,7 +66,7 @@ def fake_off(model: Module) -> SampleTable:  # noqa: F821
 def fakes():
     registry.names("noun")
     registry.names("measure")
-    kept = {k: dict(v) for k, v in registry._entries.items()}
+    kept = {k: dict(registry._entries[k]) for k in ("noun", "measure")}
     registry._entries["noun"].setdefault(
         "Snapshots", registry.Entry("noun", "Snapshots", lambda spec: spec)
     )

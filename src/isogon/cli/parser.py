@@ -78,7 +78,7 @@ class Parser:
         common.title = "output and surroundings"
         group._action_groups.append(common)
         if "seed" not in skip:
-            text = "seed of what is drawn at random: fresh weights, directions, ..."
+            text = "seed of what the measure draws at random"
             self._add("options", "seed", "int", 0, False, text)
         group.add_argument("--config", action="config", help="options from a YAML file")
         group.add_argument(

@@ -61,7 +61,7 @@ class Layer:
     dtype: torch.dtype
 
 
-@measure(cite="gamba2022", cost=0.1)
+@measure(cite="gamba2022", cost=0.1, survey={"initial": "@initial"})
 def orientation(
     model: Module,
     *,

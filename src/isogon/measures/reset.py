@@ -105,7 +105,12 @@ def snapshots(spec: str) -> Snapshots:
     return Snapshots({name: found[name] for name in order})
 
 
-@measure(cite=("zhang2022", "gamba2022"), cost=3.0)
+@measure(
+    cite=("zhang2022", "gamba2022"),
+    cost=3.0,
+    survey={"random": 3},
+    example={"snapshots": "cnn(width=2, size=8)", "random": 1},
+)
 def reset(
     model: Module,
     snapshots: Snapshots,

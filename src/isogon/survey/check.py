@@ -72,5 +72,5 @@ def given(job: Job, d: Declaration) -> dict:
 
 
 def canonical(spec: str | Spec) -> str:
-    """The canonical text of a spec; a file's path as it was given."""
+    """The canonical text of a spec; the path of a file or a folder as it was given."""
     return str(parse(spec))

@@ -1,7 +1,8 @@
 """Sensible specs for the inputs that a survey was not given.
 
 A measure overrides them with ``@measure(survey={"start": "@class:0", "steps": 300})``, where
-``@class:0`` is the first sample of the first class that appears. A noun of another package
+``@class:0`` is the first sample of the first class that appears and ``@initial`` the model
+before training. A noun of another package
 brings its own with ``register("noun", name, default=...)``: a spec, or a function of the
 `Subject` that returns one (or None, where there is none).
 """
@@ -12,9 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from isogon import registry
+from isogon.errors import IsogonError
 from isogon.specs import Spec, parse
 from isogon.survey.declare import Declaration, Input
+
+REGIONS = 12_000  # linear regions in the picture of a survey: seconds to find and to draw
 
 
 @dataclass(frozen=True)
@@ -69,14 +75,14 @@ def supply(declaration: Declaration, subject: Subject) -> dict[str, str]:
     overrides = overrides if isinstance(overrides, dict) else {}
     for wanted in declaration.inputs:
         if wanted.name in overrides:
-            found[wanted.name] = _named(overrides[wanted.name], subject)
+            spec = _named(overrides[wanted.name], subject)
+            if spec is not None or wanted.required:
+                found[wanted.name] = spec or _missing(wanted)
             continue
         if not wanted.required:
             continue
         spec = _spec(wanted, subject)
-        if spec is None:
-            raise NotSupplied(f"needs --{wanted.name.replace('_', '-')} (a {wanted.noun})")
-        found[wanted.name] = spec
+        found[wanted.name] = spec or _missing(wanted)
     return found
 
 
@@ -88,8 +94,22 @@ def options(declaration: Declaration) -> dict[str, Any]:
     return {k: v for k, v in overrides.items() if declaration.option(k)}
 
 
-def _named(text: str, subject: Subject) -> str:
-    """A spec, or ``@class:K``: the first sample of the K-th class that appears in the data."""
+def _missing(wanted: Input) -> str:
+    raise NotSupplied(f"needs --{wanted.name.replace('_', '-')} (a {wanted.noun})")
+
+
+def _initial(subject: Subject) -> str | None:
+    """The weights that training started from, where the model's spec tells them."""
+    spec = parse(subject.model)
+    if spec.name != "trained" or spec.module is not None:
+        return None
+    return str(Spec(spec.name, spec.args, {**spec.kwargs, "epochs": 0}))
+
+
+def _named(text: str, subject: Subject) -> str | None:
+    """A spec; ``@initial``; ``@class:K``: the first sample of the K-th class in the data."""
+    if text == "@initial":
+        return _initial(subject)
     if not text.startswith("@class:"):
         return text
     index, chosen = int(text.removeprefix("@class:")), _classes(subject)
@@ -143,7 +163,31 @@ def _slice(subject: Subject) -> str:
     if subject.data.count < 3:
         raise NotSupplied("needs three samples for a plane through them")
     chosen += [i for i in range(6) if i not in chosen][: 3 - len(chosen)]
-    return f"through({', '.join(subject.sample(i) for i in chosen)})"
+    anchors = ", ".join(subject.sample(i) for i in chosen)
+    radius = _radius(subject, chosen, anchors)
+    return f"through({anchors})" if radius is None else f"anchors({anchors}, radius={radius:.2g})"
+
+
+def _radius(subject: Subject, chosen: list[int], anchors: str) -> float | None:
+    """Half side of a square around the anchors with about `REGIONS` regions; None: all of it.
+
+    A pilot on a square of a fiftieth of the size gives the density of regions, which is taken
+    to be the same everywhere.
+    """
+    if not registry.has("measure", "partition") or not registry.has("slice", "anchors"):
+        return None
+    x = torch.stack([subject.data.samples[i][0] for i in chosen]).flatten(1).double()
+    half = 0.65 * float(torch.cdist(x, x).max())
+    if not half > 0:
+        return None
+    small = half / 50
+    try:
+        plane = registry.get("noun", "Slice").build(f"anchors({anchors}, radius={small!r})")
+        pilot = registry.get("measure", "partition").build(subject.module, plane, max_regions=4000)
+    except IsogonError:
+        return None  # the measure itself will say why
+    wanted = small * (REGIONS / len(pilot)) ** 0.5
+    return None if wanted >= half else wanted
 
 
 DEFAULTS: dict[str, Callable[[Subject], str | None]] = {
@@ -152,4 +196,5 @@ DEFAULTS: dict[str, Callable[[Subject], str | None]] = {
     "Points": lambda subject: subject.limited(16),
     "Family": _family,
     "Slice": _slice,
+    "Snapshots": _initial,
 }

@@ -19,7 +19,12 @@ from isogon.registry import measure
 UNLIMITED = 1 << 40
 
 
-@measure(cite=("humayun2023", "berzins2023"), cost=4.0)
+@measure(
+    cite=("humayun2023", "berzins2023"),
+    cost=2.5,
+    survey={"max_regions": 100_000},
+    example={"plane": "anchors(digits(test)[0], digits(test)[1], digits(test)[2], radius=0.3)"},
+)
 def partition(
     model: Module,
     plane: Slice,
