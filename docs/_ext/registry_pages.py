@@ -141,6 +141,7 @@ def sources(entry: registry.Entry) -> str:
     keys = entry.extra.get("cite", ())
     if not keys:
         return ""
+    keys = [keys] if isinstance(keys, str) else keys
     items = "".join(f"<li>{esc(bibliography.line(key))}</li>" for key in keys)
     return f"<h3>Sources</h3><ul>{items}</ul>"
 
