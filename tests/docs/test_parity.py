@@ -11,6 +11,7 @@ import pytest
 
 import isogon
 from isogon import registry
+from isogon.show.invariance import draw_invariance
 from isogon.survey import catalogue
 from isogon.training.config import FitConfig
 
@@ -61,6 +62,7 @@ def test_names_in_the_answers_exist(row):
             __import__(span)
         elif row[2] and head and span not in ("Family",):
             parameters = {p for m in ("walk", "invariance") for p in signature(m)}
+            parameters |= set(inspect.signature(draw_invariance).parameters)
             assert head in known | parameters, span
 
 
