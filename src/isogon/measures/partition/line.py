@@ -107,9 +107,12 @@ def break_points(
     for i, stage in enumerate(program.stages):
         arguments = [live[name] for name in stage.inputs]
         if isinstance(stage, Kink | Max):
-            at, ratio, which = (kink_cuts if isinstance(stage, Kink) else max_cuts)(
-                stage, arguments
+            found = (
+                kink_cuts(stage, arguments)
+                if isinstance(stage, Kink)
+                else max_cuts(stage, arguments)
             )
+            at, ratio, which = found
             position = t[at] + ratio * (t[at + 1] - t[at])
             order = np.argsort(np.concatenate([t, position]), kind="stable")
             t = np.concatenate([t, position])[order]

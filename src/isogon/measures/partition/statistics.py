@@ -84,7 +84,8 @@ def statistics(p: Any, near: Any = None, radius: float | None = None) -> pd.Data
     rows = []
     for name, members in groups.items():
         part = table[members]
-        area = float(part["area"].sum())
+        values = {column: part[column].to_numpy(float) for column in table}
+        area = float(values["area"].sum())
         row: dict[str, Any] = {
             "regions": name,
             "count": len(part),
@@ -92,9 +93,9 @@ def statistics(p: Any, near: Any = None, radius: float | None = None) -> pd.Data
             "density": len(part) / area if area else np.nan,
         }
         for column in ("area", "vertices", "eccentricity", "centrality", "perimeter"):
-            row[f"{column}_mean"] = float(part[column].mean()) if len(part) else np.nan
-            row[f"{column}_sd"] = float(part[column].std(ddof=0)) if len(part) else np.nan
-        row["area_median"] = float(part["area"].median()) if len(part) else np.nan
+            row[f"{column}_mean"] = float(values[column].mean()) if len(part) else np.nan
+            row[f"{column}_sd"] = float(values[column].std()) if len(part) else np.nan
+        row["area_median"] = float(np.median(values["area"])) if len(part) else np.nan
         inside = members[p.boundary_region] & (p.boundary_region >= 0)
         chosen = segments if name == "all" else segments[inside]
         row["boundary_length"] = float(np.linalg.norm(chosen[:, 1] - chosen[:, 0], axis=1).sum())
