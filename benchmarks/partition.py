@@ -70,7 +70,11 @@ def table(path):
 
 
 def growth(square):
-    """Time and memory of one layer of random lines, from 1e4 to 1e6 regions."""
+    """Time and memory of one layer of random lines, from 1e4 to 1e6 regions.
+
+    Regions grow with the square of the lines, so that both sides grow as regions to the 3/2.
+    """
+    partition(random_mlp([2, 20, 1]), square)
     rows = []
     for lines in (150, 480, 1500):
         rng = np.random.default_rng(0)
@@ -78,6 +82,8 @@ def growth(square):
         b = torch.from_numpy(0.3 * rng.standard_normal(lines))
         program = mlp([w, torch.ones(1, lines)], [b, None])
         seconds, p = best(lambda program=program: partition(program, square), 1)
+        x = square.embed(np.random.default_rng(0).uniform(-1, 1, (len(p), 2)))
+        forward, _ = best(lambda program=program, x=x: program.evaluate(x), 1)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         rows.append(
             {
@@ -88,9 +94,7 @@ def growth(square):
             }
         )
         print(rows[-1], flush=True)
-    first, last = rows[0], rows[-1]
-    slope = np.log(last["seconds"] / first["seconds"]) / np.log(last["regions"] / first["regions"])
-    return rows, round(float(slope), 3)
+    return rows
 
 
 def main():
@@ -112,7 +116,7 @@ def main():
     result = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
     result["against_forward"] = rows
     if options.growth:
-        result["growth"], result["slope"] = growth(square)
+        result["growth"] = growth(square)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

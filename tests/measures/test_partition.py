@@ -9,7 +9,7 @@ import torch
 import isogon as ig
 from isogon.cpwl.program import mlp
 from isogon.errors import DataError, OptionError
-from isogon.measures.partition import Slice, partition
+from isogon.measures.partition import Slice, partition, stream
 
 SQUARE = Slice.box2d([-1, -1], [1, 1])
 
@@ -279,3 +279,20 @@ def test_merged_dissolves_units_that_do_not_matter(deep):
     m = q.merged()
     assert len(m) == 2
     assert m.area == pytest.approx([2, 2])
+
+
+def test_pending_vertices_give_the_same_partition(deep, monkeypatch):
+    program, p = deep
+    monkeypatch.setattr(stream, "LARGE", 0)
+    monkeypatch.setattr(stream, "CHUNK", 64)
+    q = partition(program, SQUARE)
+    for name, array in p.arrays.items():
+        other = q.arrays[name]
+        assert np.array_equal(array, other) or np.allclose(array, other, atol=1e-14), name
+    assert q.certify(500).passed
+
+
+@pytest.mark.parametrize("color", ["class", "area", "slope", "random"])
+def test_draw(deep, color):
+    fig = ig.draw(deep[1], color=color)
+    assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes][1].endswith("layer")

@@ -80,7 +80,7 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str) -> None:
 
 def _edges(ax: Axes, p: Partition) -> None:
     count = len(p.sites)
-    shades = style.SEQUENTIAL(np.linspace(0.95, 0.3, max(count, 1)))
+    shades = style.SEQUENTIAL(np.linspace(1.0, 0.35, max(count, 1)))
     many = len(p.edges) > 20_000
     for site in reversed(range(count)):  # first layers on top
         own = p.edges[p.edge_site == site]
@@ -96,7 +96,7 @@ def _edges(ax: Axes, p: Partition) -> None:
     ax.set_title("Edges by layer")
     handles, labels = ax.get_legend_handles_labels()
     if 0 < len(handles) <= 8:
-        ax.legend(handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, -0.12),
+        ax.legend(handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, -0.2),
                   ncols=2, fontsize=7)  # fmt: skip
 
 

@@ -54,6 +54,15 @@ def interpolate(rows, source, ratio, start):
 
 
 @kernel
+def interpolated(rows, source, ratio, found):
+    """The rows `(1 - t) rows[p] + t rows[q]` on their own."""
+    for n in range(len(ratio)):
+        p, q, t = source[n, 0], source[n, 1], ratio[n]
+        for c in range(rows.shape[1]):
+            found[n, c] = rows[p, c] + t * (rows[q, c] - rows[p, c])
+
+
+@kernel
 def sign_masks(z, column, offset, tol, start, positive, negative):
     """Bit f of a vertex's masks: function f is positive, negative (neither: zero) there."""
     for v in range(start, z.shape[0]):

@@ -9,9 +9,11 @@ from torch import Tensor
 from isogon.context import Progress
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.measures.partition import edges as ek
+from isogon.measures.partition import stream
 from isogon.measures.partition.maxima import cut_max
 from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
+from isogon.measures.partition.stream import Pending
 
 TABLE = "#cut"  # name of the table of cut values among the live tensors
 EPS = np.finfo(np.float64).eps
@@ -70,7 +72,9 @@ def listed(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.n
     return first, entries
 
 
-def cut_kink(mesh: Mesh, stage: Kink, site: int, limit: int) -> tuple[SitePattern, bool]:
+def cut_kink(
+    mesh: Mesh, stage: Kink, site: int, limit: int
+) -> tuple[SitePattern, bool, Pending | None]:
     """Cut the mesh along the knots of every unit of a kink."""
     name = stage.inputs[0]
     held = mesh.live[name]
@@ -87,7 +91,7 @@ def cut_kink(mesh: Mesh, stage: Kink, site: int, limit: int) -> tuple[SitePatter
     parent = np.arange(len(mesh), dtype=INDEX)
     if len(varying) == 0:
         empty = np.zeros((len(mesh), 0), np.uint64)
-        return SitePattern(stage.site, "kink", base, varying, empty, parent, tol), True
+        return SitePattern(stage.site, "kink", base, varying, empty, parent, tol), True, None
     if len(varying) < 0.75 * len(functions):
         functions = select(functions, varying)
         used, functions.column = np.unique(functions.column, return_inverse=True)
@@ -99,28 +103,64 @@ def cut_kink(mesh: Mesh, stage: Kink, site: int, limit: int) -> tuple[SitePatter
     by_face = listed(ek.face_functions, len(mesh), mesh.offsets, mesh.loops, *signs)
     by_edge = listed(ek.edge_crossings, len(mesh.ends), mesh.ends, *signs)
     cut_edges(mesh, name, functions, tol, *by_edge)
-    parent, complete = cut_faces(mesh, name, functions, tol, site, *by_face, limit)
-    z = mesh.values(name)
-    signs = masks(z, functions, tol, signs)
+    parent, complete, pending = cut_faces(
+        mesh, name, functions, tol, site, *by_face, limit, stream.LARGE
+    )
+    signs = masks(mesh.values(name), functions, tol, signs)
+    if pending is not None:
+        signs = pending_masks(mesh.live[name], pending, functions, tol, signs)
     bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
     mixed = np.empty_like(bits)
     if ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits) and complete:
-        settle(mesh, z, functions, mixed, bits)
+        settle(mesh, mesh.live[name], pending, functions, mixed, bits)
     mesh.forget([TABLE])
-    return SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol), complete
+    pattern = SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol)
+    return pattern, complete, pending
+
+
+def pending_masks(
+    held: Tensor,
+    pending: Pending,
+    functions: Functions,
+    tol: float,
+    known: tuple[np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sign masks with those of the pending vertices appended."""
+    count = len(known[0])
+    shape = (count + len(pending.ratio), known[0].shape[1])
+    found = np.empty(shape, np.uint64), np.empty(shape, np.uint64)
+    found[0][:count], found[1][:count] = known
+    for part in pending.parts(held[0].numel()):
+        rows = pending.rows(held, part)
+        place = slice(count + part.start, count + part.stop)
+        z = rows.reshape(len(rows), -1).numpy()
+        column, offset = functions.column, functions.offset
+        ek.sign_masks(z, column, offset, tol, 0, found[0][place], found[1][place])
+    return found
 
 
 def settle(
-    mesh: Mesh, z: np.ndarray, functions: Functions, mixed: np.ndarray, bits: np.ndarray
+    mesh: Mesh,
+    held: Tensor,
+    pending: Pending | None,
+    functions: Functions,
+    mixed: np.ndarray,
+    bits: np.ndarray,
 ) -> None:
     """Where rounding left both signs on a face, the sign of the largest value counts."""
+    count = len(held)
     for face, word in zip(*np.nonzero(mixed), strict=True):
-        around = mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]]
+        rows = []
+        for v in mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]].tolist():
+            n = v - count
+            row = held[v] if n < 0 or pending is None else pending.rows(held, slice(n, n + 1))[0]
+            rows.append(row.reshape(-1).numpy())
+        z = np.stack(rows)
         for k in range(64):
             if not int(mixed[face, word]) >> k & 1:
                 continue
             f = 64 * word + k
-            d = z[around, functions.column[f]] - functions.offset[f]
+            d = z[:, functions.column[f]] - functions.offset[f]
             flag = np.uint64(1 << k)
             if d[np.abs(d).argmax()] > 0:
                 bits[face, word] |= flag
@@ -143,14 +183,20 @@ def grow(
     complete = True
     chunk = program.chunk()
     total = len(program.cuts)
-    for i, stage in enumerate(program.stages):
+    i = 0
+    while i < len(program.stages):
+        stage, pending = program.stages[i], None
         if isinstance(stage, Kink | Max) and complete:
             progress(len(cuts), total, f"{len(mesh)} regions before {stage.site}")
             if isinstance(stage, Kink):
-                cut, complete = cut_kink(mesh, stage, len(cuts), limit)
+                cut, complete, pending = cut_kink(mesh, stage, len(cuts), limit)
             else:
                 cut, complete = cut_max(mesh, stage, len(cuts), limit, ROUNDING * EPS, TABLE)
             cuts.append(cut)
+        if pending is not None:
+            mesh.live, i = stream.advance(program, mesh.live, pending, i)
+            mesh.room = {}
+            continue
         arguments = [mesh.live[name] for name in stage.inputs]
         dead = program.dead_after(i)
         plain = isinstance(stage, Kink) and stage.apply is torch.relu
@@ -159,6 +205,7 @@ def grow(
         else:
             mesh.live[stage.output] = in_chunks(stage, arguments, chunk)
         mesh.forget(dead)
+        i += 1
     progress(total, total, f"{len(mesh)} regions")
     return mesh, cuts, complete
 

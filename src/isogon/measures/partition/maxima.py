@@ -43,7 +43,7 @@ def cut_max(
     first = np.searchsorted(pairs[:, 0], np.arange(len(mesh) + 1))
     by_edge = crossings(mesh, z, functions, tol, first, which)
     cut_edges(mesh, table, functions, tol, *by_edge)
-    parent, complete = cut_faces(mesh, table, functions, tol, site, first, which, limit)
+    parent, complete, _ = cut_faces(mesh, table, functions, tol, site, first, which, limit)
     z = mesh.values(table)
     masks = np.empty((len(z), len(varying)), np.uint64)
     ev.winner_masks(z, entry, tol, 0, masks)

@@ -11,6 +11,7 @@ from torch import Tensor
 from isogon.measures.partition import edges as ek
 from isogon.measures.partition.chords import count_meetings, find_chords, keep_chords
 from isogon.measures.partition.faces import Chords, Cut, Made, Stack, Work, split_faces
+from isogon.measures.partition.stream import Pending
 
 INDEX = np.int32
 
@@ -76,10 +77,18 @@ class Mesh:
         """Append vertices at `(1 - ratio) source[:, 0] + ratio source[:, 1]`."""
         if len(ratio) == 0:
             return
-        a, b = self.xy[source[:, 0]], self.xy[source[:, 1]]
-        self.xy = np.concatenate([self.xy, a + ratio[:, None] * (b - a)])
+        self.add_places(source, ratio)
         for name, held in self.live.items():
             self.live[name] = self.extended(name, held, source, ratio)
+
+    def add_places(self, source: np.ndarray, ratio: np.ndarray) -> None:
+        """Append vertices' coordinates alone."""
+        a, b = self.xy[source[:, 0]], self.xy[source[:, 1]]
+        self.xy = np.concatenate([self.xy, a + ratio[:, None] * (b - a)])
+
+    def row_bytes(self) -> int:
+        """Bytes of all live tensors per vertex."""
+        return sum(8 * held[0].numel() for held in self.live.values())
 
     def extended(self, name: str, held: Tensor, source: np.ndarray, ratio: np.ndarray) -> Tensor:
         """Append rows `(1 - t) held[p] + t held[q]`, in place where there is room left over."""
@@ -173,7 +182,8 @@ def cut_faces(
     first: np.ndarray,
     which: np.ndarray,
     limit: int,
-) -> tuple[np.ndarray, bool]:
+    large: float = np.inf,
+) -> tuple[np.ndarray, bool, Pending | None]:
     """Split every face along its functions' chords, up to about `limit` faces.
 
     Args:
@@ -185,9 +195,10 @@ def cut_faces(
         first: `[F + 1]` CSR offsets: the functions of each face ...
         which: ... and their numbers.
         limit: Faces to stop at.
+        large: Bytes from which the new vertices are left pending.
 
     Returns:
-        The parent of every face, whether all cuts were made.
+        The parent of every face, whether all cuts were made, the pending vertices if any.
     """
     z = mesh.values(table)
     start, end = np.empty(len(which), np.int64), np.empty(len(which), np.int64)
@@ -228,8 +239,11 @@ def cut_faces(
     mesh.offsets = made.offsets[: n_face + 1].copy()
     mesh.loops, mesh.borders = made.loops[:n_half], made.borders[:n_half]
     source, ratio = made.source[:n_vertex], made.ratio[:n_vertex]
+    if n_vertex * mesh.row_bytes() >= large:
+        mesh.add_places(source, ratio)
+        return made.parent[:n_face], complete, Pending(source, ratio)
     mesh.add_vertices(source, ratio)
-    return made.parent[:n_face], complete
+    return made.parent[:n_face], complete, None
 
 
 def _room(
