@@ -85,14 +85,8 @@ def growth(square):
         x = square.embed(np.random.default_rng(0).uniform(-1, 1, (len(p), 2)))
         forward, _ = best(lambda program=program, x=x: program.evaluate(x), 1)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        rows.append(
-            {
-                "lines": lines,
-                "regions": len(p),
-                "seconds": round(seconds, 3),
-                "peak_mb": round(peak),
-            }
-        )
+        row = {"lines": lines, "regions": len(p), "seconds": round(seconds, 3)}
+        rows.append(row | {"forward_s": round(forward, 3), "peak_mb": round(peak)})
         print(rows[-1], flush=True)
     return rows
 
