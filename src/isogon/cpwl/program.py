@@ -105,6 +105,8 @@ class Kink:
 
     def slope(self, piece: Tensor) -> Tensor:
         """Slope of each element's piece, `[N, ...]`."""
+        if self.pieces == 2:
+            return torch.where(piece > 0, self.slopes[1], self.slopes[0])
         result = torch.zeros(piece.shape, dtype=self.slopes.dtype)
         for k in range(self.pieces):
             result += (piece == k) * self.slopes[k]
@@ -112,6 +114,8 @@ class Kink:
 
     def on_piece(self, z: Tensor, piece: Tensor) -> Tensor:
         """The affine function of the given pieces (also outside their intervals) at `z`."""
+        if self.pieces == 2:
+            return self.value + self.slope(piece) * (z - self.knots[0])
         start, result = torch.as_tensor(self.value, dtype=z.dtype), torch.zeros_like(z)
         knot = self.knots[0]
         for k in range(self.pieces):

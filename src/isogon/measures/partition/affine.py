@@ -77,3 +77,18 @@ def affine_maps(
     if not values:
         return np.zeros((0, 1)), np.zeros((0, 1, 2))
     return np.concatenate(values), np.concatenate(slopes)
+
+
+def region_values(
+    program: Program, plane: Slice, patterns: Patterns, faces: np.ndarray, at: np.ndarray
+) -> np.ndarray:
+    """Output values `[n, C]` of regions' affine maps at slice coordinates `at [n, 2]`.
+
+    A region that is asked for several times is linearised once, at its first point.
+    """
+    regions, first, which = np.unique(faces, return_index=True, return_inverse=True)
+    value, slope = affine_maps(program, plane, patterns, regions, at[first])
+    if len(regions) == len(faces):
+        return value[which]
+    moved = at - at[first][which]
+    return value[which] + np.einsum("nci,ni->nc", slope[which], moved)
