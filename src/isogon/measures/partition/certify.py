@@ -10,7 +10,7 @@ import torch
 from isogon.cpwl.certificate import Certificate, Check
 from isogon.cpwl.program import Kink, Max
 from isogon.measures.partition import geometry
-from isogon.measures.partition.affine import affine_maps
+from isogon.measures.partition.affine import region_values
 
 SLACK = 16.0  # allowance over the rounding that was observed
 
@@ -204,6 +204,7 @@ def _agreement(p: Any, found: Ledger, n: int, generator: Any, tolerances: np.nda
     xy, region = xy[inside], region[inside]
     wrong, near, gap = 0, 0, 0.0
     chunk = max(1, p.program.chunk() // 4)
+    value = region_values(p.program, p.plane, p.patterns, region, xy)
     for part in _chunks(p, len(xy), chunk):
         seen = _sees(p.program, _embed(p, xy[part]))
         rows = p.patterns.ancestors(region[part])
@@ -215,8 +216,7 @@ def _agreement(p: Any, found: Ledger, n: int, generator: Any, tolerances: np.nda
             off = _violation(stage, seen[i], every, piece, p.program.shapes[stage.output])
             bad |= (off > tolerances[i]).any(1)
             close |= ((off > 0) & (off <= tolerances[i])).any(1)
-        value, _ = affine_maps(p.program, p.plane, p.patterns, region[part], xy[part])
-        gap = max(gap, float(np.abs(value - seen[-1]).max(initial=0)))
+        gap = max(gap, float(np.abs(value[part] - seen[-1]).max(initial=0)))
         wrong += int(bad.sum())
         near += int((close & ~bad).sum())
     found.check("located", n - len(xy), 0.001 * n, "random points that no region holds")
@@ -236,12 +236,12 @@ def _neighbours(p: Any, found: Ledger, n: int, tolerance: float) -> None:
     edges = np.nonzero(p.edge_site >= 0)[0]
     if len(edges) > n:
         edges = edges[:: -(-len(edges) // n)]
-    gap = 0.0
-    for end in (0, 1):
-        at = p.vertices[p.edges[edges, end]]
-        left, _ = affine_maps(p.program, p.plane, p.patterns, p.edge_faces[edges, 0], at)
-        right, _ = affine_maps(p.program, p.plane, p.patterns, p.edge_faces[edges, 1], at)
-        gap = max(gap, float(np.abs(left - right).max(initial=0)))
+    ends = p.vertices[p.edges[edges]].transpose(1, 0, 2).reshape(-1, 2)
+    sides = p.edge_faces[edges]
+    faces = np.concatenate([sides[:, 0], sides[:, 0], sides[:, 1], sides[:, 1]])
+    both = region_values(p.program, p.plane, p.patterns, faces, np.concatenate([ends, ends]))
+    left, right = np.split(both, 2)
+    gap = float(np.abs(left - right).max(initial=0))
     note = f"largest difference of adjacent maps at the ends of {len(edges)} edges"
     found.check("neighbours", gap, 2 * tolerance, note)
 
