@@ -110,6 +110,21 @@ def signatures(program, x):
     return torch.cat([c.long() for c in columns], 1).numpy()
 
 
+def test_one_unit_that_varies_at_several_knots():
+    """The same unit may be the last of one knot's functions and the first of the next's."""
+    knots, slopes = tensor(-0.5, 0, 0.5), tensor(1, -1, 1, -1)
+    kink = Kink(output="h", inputs=("z",), site="h", knots=knots, slopes=slopes)
+    # the first unit passes two knots everywhere, the second one none
+    first = dense("z", "input", tensor([0.3, 0], [0, 1]), tensor(0.6, 0))
+    p = partition(
+        Program([first, kink, dense("y", "h", torch.eye(2).double(), None)], (2,)), SQUARE
+    )
+    assert len(p) == 2 * 4
+    assert p.certify(500).passed
+    pieces = [tuple(p.pattern(i)["h"]) for i in range(len(p))]
+    assert set(pieces) == {(a, b) for a in (2, 3) for b in (0, 1, 2, 3)}
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), depth=st.integers(1, 3))
 def test_random_graphs_against_dense_sampling(seed, depth):

@@ -47,7 +47,7 @@ class SitePattern:
         if len(self.unit):
             on = self.flags(faces)
             # functions come knot by knot; within a knot every unit comes once
-            starts = np.flatnonzero(np.diff(self.unit, prepend=self.unit[0]) < 0)
+            starts = np.flatnonzero(np.diff(self.unit) <= 0) + 1
             for part in np.split(np.arange(len(self.unit)), starts):
                 found[:, self.unit[part]] += on[:, part]
         return found
