@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,9 @@ def compare(
         )
     for reading in readings:
         if column not in reading.table:
-            raise OptionError("no such column", got=column, expected=", ".join(reading.table))
+            raise OptionError(
+                "no such column", got=column, expected=", ".join(map(str, reading.table.columns))
+            )
     rows = []
     for place in range(len(sites[0])):
         units = [_units(r, s[place], column) for r, s in zip(readings, sites)]
@@ -88,7 +91,7 @@ def _together(groups: list[np.ndarray]) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # p at the end of the table
         try:
-            found = scipy.stats.anderson_ksamp(groups)
+            found: Any = scipy.stats.anderson_ksamp(groups)
             anderson = float(found.statistic), float(found.pvalue)
         except ValueError:
             anderson = np.nan, np.nan

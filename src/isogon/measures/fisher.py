@@ -107,7 +107,7 @@ def data_matrix(
         table=table,
         arrays=arrays,
         axes=axes,
-        units={c: per for c in table if c == "trace" or c.startswith("eigenvalue_")},
+        units={c: per for c in map(str, table) if c == "trace" or c.startswith("eigenvalue_")},
         meta=_meta(model, batches, tolerances) | {"summary": _summary(table)},
     )
 
@@ -177,7 +177,7 @@ def _labels(y: Any, outputs: int) -> np.ndarray:
 
 def _summary(table: pd.DataFrame) -> dict[str, list]:
     """The columns that people look at first: mean, median and range over the samples."""
-    columns = [c for c in table if c not in ("sample", "label", "prediction")]
+    columns = [c for c in map(str, table) if c not in ("sample", "label", "prediction")]
     shown = table[[c for c in columns if c == "eigenvalue_1" or not c.startswith("eigenvalue_")]]
     return {
         "column": list(shown.columns),

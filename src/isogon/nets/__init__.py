@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["build"]
-
 
 def __getattr__(name: str) -> Any:
     if name == "build":

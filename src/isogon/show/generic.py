@@ -180,7 +180,9 @@ def _histogram(ax: Axes, values: np.ndarray) -> None:
 
 def _all_numbers(reading: Reading) -> list[str]:
     table = reading.table
-    return [c for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool]
+    return [
+        str(c) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool
+    ]
 
 
 def _numbers(reading: Reading, column: str | None) -> list[str]:

@@ -119,7 +119,8 @@ class CrossMoments:
         if not self.count:
             raise DataError("no rows were seen", expected="at least one batch")
         xx, xy, yy = self.sums
-        return Cross(self.count, *self.means, xx, _kept(xy), yy)
+        x, y = self.means
+        return Cross(self.count, x, y, xx, _kept(xy), yy)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` takes back."""

@@ -73,7 +73,10 @@ class Sums:
             (other.center, other.row_first, other.row_second),
         )
         column, row = (_merged(*a, n, *b, m) for a, b in zip(mine, theirs))
-        return type(self)(*column, *row, self.sd + other.sd, self.variance + other.variance)
+        shift, first, second = column
+        center, row_first, row_second = row
+        sd, variance = self.sd + other.sd, self.variance + other.variance
+        return type(self)(shift, first, second, center, row_first, row_second, sd, variance)
 
 
 def _centered(shift: torch.Tensor, first: torch.Tensor, second: torch.Tensor, n: int) -> tuple:

@@ -211,7 +211,7 @@ def _kind(name: str, tensor: Any) -> tuple[str, int]:
     raise OptionError(
         f"array {name!r} can't be stored",
         got=dtype if hasattr(tensor, "dtype") else type(tensor).__name__,
-        expected="an array of " + ", ".join(n[column] for n in _DTYPES.values() if n[column]),
+        expected="an array of " + ", ".join(str(n[column]) for n in _DTYPES.values() if n[column]),
         fix="Convert it, or put text into the table or the metadata.",
     )
 
@@ -225,7 +225,7 @@ def _bytes(tensor: Any) -> Any:
 
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
-    array = np.asarray(tensor, order="C")
+    array: Any = np.asarray(tensor, order="C")
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return memoryview(array.reshape(-1).view(np.uint8)) if array.size else b""
 

@@ -18,8 +18,6 @@ _API = {
     "survey": "isogon.survey.everything",
 }
 
-__all__ = ["Job", "Record", "Session", "run", "survey"]
-
 
 def __getattr__(name: str) -> Any:
     if name in _API:
