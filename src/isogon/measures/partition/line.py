@@ -38,7 +38,12 @@ class Segments(Curve):
         return np.stack([np.interp(t, knots, column) for column in self.outputs.T], 1)
 
 
-@measure(cite="humayun2023", cost=2.0, survey=False)
+@measure(
+    cite="humayun2023",
+    cost=2.0,
+    survey={"a": "@class:0", "b": "@class:1"},
+    example={"a": "digits(test)[0]", "b": "digits(test)[1]"},
+)
 def segments(model: Module, a: Points, b: Points) -> Segments:
     """All breakpoints of a continuous piecewise-linear network between two inputs, exactly.
 
