@@ -7,10 +7,6 @@ space. isogon finds all of them, with the exact boundary between its decisions, 
 result.
 """
 
-import matplotlib as mpl
-from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.figure import Figure
-
 import isogon as ig
 
 model = ig.load("trained(mlp(24), two_moons, epochs=15)")
@@ -23,12 +19,6 @@ print(len(p), "regions,", len(p.boundary), "pieces of boundary")
 print(p.certify(10_000))
 
 # %%
-# The reading holds polygons, labels and boundary; any plotting library can draw them.
+# Regions by class with the boundary on top; the edges of each layer beside them.
 
-figure = Figure(figsize=(6, 4.4), layout="constrained")
-axes = figure.subplots()
-colours = mpl.colormaps["tab20c"](p.label * 4 + p.area.argsort().argsort() % 4)
-axes.add_collection(PolyCollection([p.polygon(i) for i in range(len(p))], facecolors=colours))
-axes.add_collection(LineCollection(p.boundary, colors="black", linewidths=1.5))
-axes.autoscale()
-axes.set_aspect("equal")
+figure = ig.draw(p)
