@@ -55,10 +55,10 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str) -> None:
     if color == "class":
         palette = np.array([to_rgb(c) for c in style.CYCLE])[p.label % len(style.CYCLE)]
         tint = 0.35 + 0.4 * rng.random((len(p), 1))  # neighbours of one class stay apart
-        shapes.set_facecolor(1 - tint * (1 - palette))
+        shapes.set_facecolor(list(map(tuple, 1 - tint * (1 - palette))))
         title = "Regions by class"
     elif color == "random":
-        shapes.set_facecolor(style.SEQUENTIAL(0.1 + 0.8 * rng.random(len(p))))
+        shapes.set_facecolor(list(map(tuple, style.SEQUENTIAL(0.1 + 0.8 * rng.random(len(p))))))
         title = "Regions"
     else:
         if color == "slope":
