@@ -196,9 +196,8 @@ def _is_identity(action: Action) -> bool:
     return isinstance(action, Identity) or getattr(action, "factor", None) == 1
 
 
-def _function(given: Any) -> Function:
-    function: Any = given  # `callable` would narrow it to a function of anything
-    if not callable(function):
+def _function(function: Any) -> Function:
+    if not hasattr(function, "__call__"):  # noqa: B004 - `callable` narrows the type too far
         raise DataError(
             "a member of a family must be callable",
             got=type(function).__name__,

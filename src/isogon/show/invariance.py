@@ -172,12 +172,12 @@ def _by_depth(ax: Axes, readings: Sequence[Reading], names: list[str], column: s
         drawn.add(name)
         ax.plot(x, mean, "-o", ms=3.4, color=color, label=label)
         if f"{column}_low" in reading.table:
-            ends = [
+            low, high = [
                 [np.nanmean(np.where(np.isfinite(v), v, np.nan)) for v in (
                     _values(reading, site, f"{column}_{end}") for site in sites)]
                 for end in ("low", "high")
             ]  # fmt: skip
-            ax.vlines(x, *ends, color=color, lw=1.2)
+            ax.vlines(x, low, high, color=color, lw=1.2)
     if column.startswith("normalized"):
         ax.axhline(1, color=style.MUTED, lw=0.8, ls=(0, (4, 3)))
     ax.set_ylim(bottom=0)
