@@ -13,7 +13,7 @@ RADIUS = {
     "resnet18": 0.008,
     "squeezenet1_1": 0.03,
     "shufflenet_v2_x1_0": 0.02,
-    "mobilenet_v2": 0.002,
+    "mobilenet_v2": 0.005,
     "vgg11_bn": 0.002,
     "googlenet": 0.008,
     "densenet121": 0.004,
