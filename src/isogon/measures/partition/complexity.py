@@ -17,7 +17,7 @@ from isogon.readings import SampleTable
 from isogon.registry import measure
 
 
-@measure(cite="humayun2024", cost=3.0, survey={"radius": 0.05}, example={"radius": 0.05})
+@measure(cite="humayun2024", cost=7.5, survey={"radius": 0.05}, example={"radius": 0.05})
 def local_complexity(
     model: Module,
     points: Points,

@@ -40,7 +40,7 @@ class Segments(Curve):
 
 @measure(
     cite="humayun2023",
-    cost=2.0,
+    cost=7.0,
     survey={"a": "@class:0", "b": "@class:1"},
     example={"a": "digits(test)[0]", "b": "digits(test)[1]"},
 )

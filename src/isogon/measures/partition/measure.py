@@ -21,7 +21,7 @@ UNLIMITED = 1 << 40
 
 @measure(
     cite=("humayun2023", "berzins2023"),
-    cost=2.5,
+    cost=8.0,
     survey={"max_regions": 100_000},
     example={"plane": "anchors(digits(test)[0], digits(test)[1], digits(test)[2], radius=0.3)"},
 )
