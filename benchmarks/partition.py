@@ -69,26 +69,34 @@ def table(path):
     return mlp(*pairs, slope=float(z["slope"])), plane
 
 
-def growth(square):
-    """Time and memory of one layer of random lines, from 1e4 to 1e6 regions.
+def growth():
+    """Time and memory of one shallow network on growing squares, from 1e4 to 1e6 regions.
 
-    Regions grow with the square of the lines, so that both sides grow as regions to the 3/2.
+    The lines have uniform directions and offsets, so that their crossings fill the unit disc
+    evenly; the work per region (2,200 units at each vertex) is the same on every square. The
+    slope is that of a least-squares line through log time against log regions.
     """
-    partition(random_mlp([2, 20, 1]), square)
-    rows = []
-    for lines in (150, 480, 1500):
-        rng = np.random.default_rng(0)
-        w = torch.from_numpy(rng.standard_normal((lines, 2)))
-        b = torch.from_numpy(0.3 * rng.standard_normal(lines))
-        program = mlp([w, torch.ones(1, lines)], [b, None])
-        seconds, p = best(lambda program=program: partition(program, square), 1)
-        x = square.embed(np.random.default_rng(0).uniform(-1, 1, (len(p), 2)))
-        forward, _ = best(lambda program=program, x=x: program.evaluate(x), 1)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        row = {"lines": lines, "regions": len(p), "seconds": round(seconds, 3)}
-        rows.append(row | {"forward_s": round(forward, 3), "peak_mb": round(peak)})
+    lines, rows = 2200, []
+    rng = np.random.default_rng(0)
+    w = torch.from_numpy(rng.standard_normal((lines, 2)))
+    w /= w.norm(dim=1, keepdim=True)
+    b = torch.from_numpy(rng.uniform(-1, 1, lines))
+    program = mlp([w, torch.ones(1, lines)], [b, None])
+    partition(random_mlp([2, 20, 1]), Slice.box2d([-1, -1], [1, 1]))
+    for radius in (0.085, 0.15, 0.26, 0.47, 0.8):
+        square = Slice.box2d([-radius, -radius], [radius, radius])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        seconds, p = best(lambda square=square: partition(program, square), 1)
+        x = square.embed(rng.uniform(-radius, radius, (len(p), 2)))
+        forward, _ = best(lambda x=x: program.evaluate(x), 1)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        row = {"radius": radius, "regions": len(p), "seconds": round(seconds, 3)}
+        row |= {"microseconds_per_region": round(1e6 * seconds / len(p), 2)}
+        row |= {"forward_s": round(forward, 3), "ratio": round(seconds / forward, 2)}
+        rows.append(row | {"peak_mb": round(peak / 1024), "before_mb": round(before / 1024)})
         print(rows[-1], flush=True)
-    return rows
+    logs = np.log([[row["regions"], row["seconds"]] for row in rows])
+    return {"rows": rows, "slope": round(float(np.polyfit(*logs.T, 1)[0]), 3)}
 
 
 def main():
@@ -110,7 +118,7 @@ def main():
     result = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
     result["against_forward"] = rows
     if options.growth:
-        result["growth"] = growth(square)
+        result["growth"] = growth()
     options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
