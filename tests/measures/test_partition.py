@@ -296,3 +296,17 @@ def test_pending_vertices_give_the_same_partition(deep, monkeypatch):
 def test_draw(deep, color):
     fig = ig.draw(deep[1], color=color)
     assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes][1].endswith("layer")
+
+
+def test_too_little_memory_stops_with_a_sound_mesh(monkeypatch):
+    from isogon.measures.partition import memory
+
+    monkeypatch.setattr(memory, "free", lambda: 400_000)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(2, 40), torch.nn.ReLU(), torch.nn.Linear(40, 40), torch.nn.ReLU()
+    ).double()
+    p = partition(net, Slice.box2d([-3, -3], [3, 3]))
+    assert not p.complete
+    assert p.area.sum() == pytest.approx(36, rel=1e-9)
+    assert len(p.vertices) - len(p.edges) + len(p) == 1

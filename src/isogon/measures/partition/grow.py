@@ -9,7 +9,7 @@ from torch import Tensor
 from isogon.context import Progress
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.measures.partition import edges as ek
-from isogon.measures.partition import stream
+from isogon.measures.partition import memory, stream
 from isogon.measures.partition.maxima import cut_max
 from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
@@ -74,8 +74,8 @@ def listed(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.n
 
 def cut_kink(
     mesh: Mesh, stage: Kink, site: int, limit: int
-) -> tuple[SitePattern, bool, Pending | None]:
-    """Cut the mesh along the knots of every unit of a kink."""
+) -> tuple[SitePattern | None, bool, Pending | None]:
+    """Cut the mesh along the knots of every unit of a kink; None: memory would not suffice."""
     name = stage.inputs[0]
     held = mesh.live[name]
     tol = tolerance(held)
@@ -102,6 +102,9 @@ def cut_kink(
         base[:] = 0  # every function has its bit
     by_face = listed(ek.face_functions, len(mesh), mesh.offsets, mesh.loops, *signs)
     by_edge = listed(ek.edge_crossings, len(mesh.ends), mesh.ends, *signs)
+    if not memory.fits(mesh.live, len(by_edge[1])):
+        mesh.forget([TABLE])
+        return None, False, None
     cut_edges(mesh, name, functions, tol, *by_edge)
     parent, complete, pending = cut_faces(
         mesh, name, functions, tol, site, *by_face, limit, stream.LARGE
@@ -188,11 +191,13 @@ def grow(
         stage, pending = program.stages[i], None
         if isinstance(stage, Kink | Max) and complete:
             progress(len(cuts), total, f"{len(mesh)} regions before {stage.site}")
+            limit = min(limit, memory.most(program, i))
             if isinstance(stage, Kink):
                 cut, complete, pending = cut_kink(mesh, stage, len(cuts), limit)
             else:
                 cut, complete = cut_max(mesh, stage, len(cuts), limit, ROUNDING * EPS, TABLE)
-            cuts.append(cut)
+            if cut is not None:
+                cuts.append(cut)
         if pending is not None:
             mesh.live, i = stream.advance(program, mesh.live, pending, i)
             mesh.room = {}

@@ -11,6 +11,7 @@ from torch import Tensor
 from isogon.cpwl.program import Max
 from isogon.errors import UnsupportedOp
 from isogon.measures.partition import envelope as ev
+from isogon.measures.partition import memory
 from isogon.measures.partition.boundary import workplace
 from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
@@ -20,8 +21,8 @@ WORD = 64
 
 def cut_max(
     mesh: Mesh, stage: Max, site: int, limit: int, rounding: float, table: str
-) -> tuple[SitePattern, bool]:
-    """Cut the mesh where the set of largest entries of a group changes."""
+) -> tuple[SitePattern | None, bool]:
+    """Cut where the set of largest entries of a group changes; None: memory would not suffice."""
     arguments = [mesh.live[name] for name in stage.inputs]
     flat = stage.flat(*arguments)
     tol = rounding * max(float(flat.abs().max()), 1e-290)
@@ -42,6 +43,9 @@ def cut_max(
     functions, which = as_functions(pairs, entry, varying)
     first = np.searchsorted(pairs[:, 0], np.arange(len(mesh) + 1))
     by_edge = crossings(mesh, z, functions, tol, first, which)
+    if not memory.fits(mesh.live, len(by_edge[1])):
+        mesh.forget([table])
+        return None, False
     cut_edges(mesh, table, functions, tol, *by_edge)
     parent, complete, _ = cut_faces(mesh, table, functions, tol, site, first, which, limit)
     z = mesh.values(table)
