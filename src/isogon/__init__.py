@@ -25,6 +25,7 @@ _API = {
     "partition": "isogon.measures.partition",
     "segments": "isogon.measures.partition",
     "local_complexity": "isogon.measures.partition",
+    "evolution": "isogon.measures.partition",
     # networks as piecewise-linear programs
     "verify": "isogon.cpwl.verify",
     "piecewise": "isogon.cpwl.piecewise",

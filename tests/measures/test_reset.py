@@ -9,7 +9,8 @@ from torch import nn
 
 import isogon as ig
 from isogon.errors import FileError, ModelError, OptionError
-from isogon.measures.reset import Snapshots, reset, snapshots
+from isogon.measures.reset import reset
+from isogon.training.snapshots import Snapshots, snapshots
 
 
 @pytest.fixture

@@ -302,7 +302,7 @@ def test_other_data_or_initial_weights_are_another_run(tmp_path):
 
 
 def test_snapshots_of_a_trained_model_have_a_name(tmp_path):
-    from isogon.measures.reset import snapshots
+    from isogon.training.snapshots import snapshots
 
     with context.use(cache_root=tmp_path):
         found = snapshots("trained(mlp(width=8, depth=1), digits, epochs=2, snapshot_every=1)")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,96 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Module
 
-from isogon import context, registry
+from isogon import context
 from isogon.data import Batches, as_batches
-from isogon.errors import FileError, ModelError, OptionError
-from isogon.nets import calculus, load
+from isogon.errors import ModelError, OptionError
+from isogon.nets import calculus
 from isogon.nets.sites import choose, registered
 from isogon.readings import Grid
-from isogon.registry import measure, register
-from isogon.specs import parse
-from isogon.training.checkpoint import Checkpoint
+from isogon.registry import measure
+from isogon.training.snapshots import Snapshots
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-class Snapshots(Mapping[str, dict[str, Tensor]]):
-    """Earlier states of one model by name, each read when it is asked for.
-
-    Args:
-        sources: By name: a module, a state dict, or a file of weights.
-    """
-
-    def __init__(self, sources: Mapping[str, Any]) -> None:
-        self._sources = dict(sources)
-
-    @classmethod
-    def of(cls, given: Any) -> Snapshots:
-        """Snapshots from a mapping, a list, a folder of checkpoints, one model, or None."""
-        if given is None:
-            return cls({})
-        if isinstance(given, Snapshots):
-            return given
-        if isinstance(given, str | os.PathLike):
-            return snapshots(str(given))
-        if isinstance(given, Module) or _is_state(given):
-            return cls({"snapshot": given})
-        if isinstance(given, Mapping):
-            return cls({str(k): v for k, v in given.items()})
-        if isinstance(given, Sequence):
-            files = [Path(g).stem for g in given if isinstance(g, str | os.PathLike)]
-            labels = files if len(set(files)) == len(given) else list(map(str, range(len(given))))
-            return cls(dict(zip(labels, given, strict=True)))
-        raise OptionError(
-            "these are no snapshots",
-            got=type(given).__name__,
-            expected="a folder, or models, state dicts or files by name",
-        )
-
-    def __getitem__(self, name: str) -> dict[str, Tensor]:
-        source = self._sources[name]
-        if isinstance(source, Checkpoint):
-            source = source.model()
-        elif isinstance(source, str | os.PathLike):
-            source = load.load(source)
-        return dict(source.state_dict()) if isinstance(source, Module) else dict(source)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sources)
-
-    def __len__(self) -> int:
-        return len(self._sources)
-
-
-@register("noun", "Snapshots", example="cnn(width=2, size=8)")
-def snapshots(spec: str) -> Snapshots:
-    """Snapshots from a spec: a training run's folder (or one of checkpoints), or one model.
-
-    ``trained(cnn, digits, epochs=5, snapshot_every=1)`` names the snapshots of that run.
-
-    Raises:
-        FileError: A folder without checkpoints.
-    """
-    folder = Path(str(spec))
-    parsed = None if folder.is_dir() else parse(spec)
-    if parsed is not None and parsed.name == "trained" and "snapshot_" in " ".join(parsed.kwargs):
-        from isogon.training import trained
-
-        folder = registry.call(trained.folder, parsed, what="trained")
-    if not folder.is_dir():
-        return Snapshots({str(spec): load.load(spec)})
-    inner = folder / "snapshots"
-    files = sorted((inner if inner.is_dir() else folder).glob("*.safetensors"))
-    if not files:
-        raise FileError(
-            f"no snapshots in {str(spec)!r}",
-            got="a folder without .safetensors files",
-            expected="what `isogon train --snapshot-every 1` writes",
-            fix="Train with snapshots, or name another folder.",
-        )
-    found = {f.stem: Checkpoint.load(f) for f in files}
-    order = sorted(found, key=lambda name: (found[name].step, name))
-    return Snapshots({name: found[name] for name in order})
 
 
 @measure(
@@ -248,7 +166,3 @@ def _random(
                 copied.reset_parameters()  # type: ignore[operator]
                 state |= {f"{path}.{k}": v for k, v in copied.state_dict().items()}
     return state
-
-
-def _is_state(given: Any) -> bool:
-    return isinstance(given, Mapping) and any(isinstance(v, Tensor) for v in given.values())

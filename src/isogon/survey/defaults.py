@@ -1,16 +1,18 @@
 """Sensible specs for the inputs that a survey was not given.
 
 A measure overrides them with ``@measure(survey={"start": "@class:0", "steps": 300})``, where
-``@class:0`` is the first sample of the first class that appears and ``@initial`` the model
-before training. A noun of another package
-brings its own with ``register("noun", name, default=...)``: a spec, or a function of the
-`Subject` that returns one (or None, where there is none).
+``@class:0`` is the first sample of the first class that appears, ``@initial`` the model before
+training, ``@snapshots`` its states during training, ``@batches`` and ``@train`` the first
+samples of the data surveyed and of the data trained on. A noun of another package brings its
+own with ``register("noun", name, default=...)``: a spec, or a function of the `Subject` that
+returns one (or None, where there is none).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from isogon.errors import IsogonError
 from isogon.specs import Spec, parse
 from isogon.survey.declare import Declaration, Input
 
+SAMPLES = 2000  # what accuracy is read from, where a measure needs it many times
 REGIONS = 12_000  # linear regions in the picture of a survey: seconds to find and to draw
 
 
@@ -50,11 +53,11 @@ class Subject:
         spec = parse(self.batches)
         return str(Spec(spec.name, spec.args, spec.kwargs, spec.module, spec.path, index))
 
-    def limited(self, count: int) -> str:
-        """The spec of the first samples."""
-        spec = parse(self.batches)
+    def limited(self, count: int, of: str | None = None) -> str:
+        """The spec of the first samples, of these data or of others."""
+        spec = parse(of or self.batches)
         if spec.name is None or spec.module or len(spec.args) > 1 or "limit" in spec.kwargs:
-            return self.batches
+            return of or self.batches
         split = spec.args[:1] or ((spec.kwargs["split"],) if "split" in spec.kwargs else ("test",))
         rest = {k: v for k, v in spec.kwargs.items() if k != "split"}
         return str(Spec(spec.name, (*split, count), rest))
@@ -107,9 +110,9 @@ def _initial(subject: Subject) -> str | None:
 
 
 def _named(text: str, subject: Subject) -> str | None:
-    """A spec; ``@initial``; ``@class:K``: the first sample of the K-th class in the data."""
-    if text == "@initial":
-        return _initial(subject)
+    """A spec, or what an ``@name`` stands for (see the module)."""
+    if text in NAMED:
+        return NAMED[text](subject)
     if not text.startswith("@class:"):
         return text
     index, chosen = int(text.removeprefix("@class:")), _classes(subject)
@@ -141,6 +144,31 @@ def _spec(wanted: Input, subject: Subject) -> str | None:
     if wanted.noun == "Batches" and wanted.name == "train":
         return _train(subject)
     return provider(subject)
+
+
+def _snapshots(subject: Subject) -> str | None:
+    """The states that a training run left on its way; else where it started from."""
+    spec = parse(subject.model)
+    if spec.name == "trained" and "snapshot_" in " ".join(spec.kwargs):
+        return subject.model
+    if spec.path is not None and (Path(spec.path).parent / "snapshots").is_dir():
+        return str(Path(spec.path).parent)
+    return _initial(subject)
+
+
+def _learned(subject: Subject) -> str | None:
+    """The first samples that the model was trained on, as far as its spec or the data tell."""
+    spec = parse(subject.model)
+    given = spec.args[1] if spec.name == "trained" and len(spec.args) > 1 else None
+    if isinstance(given, str):
+        given = parse(given)
+    if not isinstance(given, Spec):
+        given = parse(_train(subject))
+        known = given.module is None and str(given) != subject.batches
+        return subject.limited(SAMPLES, str(given)) if known else None
+    if not given.args and "split" not in given.kwargs:
+        given = Spec(given.name, ("train",), given.kwargs, given.module, given.path, given.index)
+    return subject.limited(SAMPLES, str(given))
 
 
 def _train(subject: Subject) -> str:
@@ -197,4 +225,10 @@ DEFAULTS: dict[str, Callable[[Subject], str | None]] = {
     "Family": _family,
     "Slice": _slice,
     "Snapshots": _initial,
+}
+NAMED: dict[str, Callable[[Subject], str | None]] = {
+    "@initial": _initial,
+    "@snapshots": _snapshots,
+    "@batches": lambda subject: subject.limited(SAMPLES),
+    "@train": _learned,
 }

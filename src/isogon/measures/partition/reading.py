@@ -20,8 +20,8 @@ from isogon.measures.partition.patterns import Patterns, SitePattern
 from isogon.measures.partition.slices import Slice
 from isogon.measures.partition.statistics import (
     Merged,
-    distance_to,
     joined_regions,
+    sampled,
     statistics,
 )
 from isogon.readings import Reading
@@ -279,23 +279,7 @@ class Partition(Reading):
         Raises:
             OptionError: The slice holds no boundary.
         """
-        segments = self.boundary
-        length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
-        if not length.sum() > 0:
-            raise OptionError(
-                "no decision boundary on this slice", got=f"labels {np.unique(self.label)}",
-                fix="Choose a slice through inputs of different classes.",
-            )  # fmt: skip
-        if near is not None:
-            marks = self.plane.project(near)
-            chosen = {int(np.argmin(distance_to(segments, p))) for p in marks}
-            mask = np.zeros(len(length))
-            mask[list(chosen)] = 1
-            length = length * mask
-        total = torch.rand(n, generator=generator, dtype=torch.float64).numpy() * length.sum()
-        at = np.minimum(np.searchsorted(np.cumsum(length), total, side="right"), len(length) - 1)
-        t = torch.rand(n, 1, generator=generator, dtype=torch.float64).numpy()
-        return segments[at, 0] + t * (segments[at, 1] - segments[at, 0])
+        return sampled(self, n, generator, near)
 
     def certify(self, points: int = 100_000, *, generator: Any = None) -> Certificate:
         """Check the partition against the network itself (see `certify.certify`).
@@ -317,17 +301,34 @@ class Partition(Reading):
     def statistics(self, near: Any = None, radius: float | None = None) -> pd.DataFrame:
         """Number, density, size and shape of the regions, boundary length; near data and far.
 
+        Of a region with corners v_1..v_k (counter-clockwise), area A and centroid c:
+
+        - eccentricity = sqrt(1 - l2 / l1), l1 >= l2 the eigenvalues of its second moments
+          (1/A) int (x - c)(x - c)^T dx: that of the ellipse with the same moments (0 for a
+          regular polygon, near 1 for a sliver);
+        - corner_ratio = max |v_i - v_j| / min |v_i - v_j| over pairs of corners;
+        - centrality = |c - s| / max |s_i - s|, s the mean of the slice's corners s_i;
+        - perimeter = sum |v_i+1 - v_i|.
+
+        Of a group of regions: density = count / sum A; corner_spread = |v - m| over all their
+        corners v, m the mean of the partition's vertices; boundary_length = length of the
+        decision boundary inside (a part along an edge counts for one of its two regions, so
+        near and far add up to all). Standard deviations divide by the count.
+
         Args:
-            near: Inputs `[m, *shape]` around which regions count as near data; default: the
-                inputs that the slice was made from.
-            radius: Distance of a centroid from the nearest of them, in slice coordinates;
-                default: a tenth of the slice's extent.
+            near: Inputs `[m, *shape]` around which regions count as near data, projected on
+                the slice; default: the inputs that the slice was made from.
+            radius: A region is near if its centroid is within this distance of one of them, in
+                slice coordinates, or if it holds one; default: a tenth of the slice's extent.
 
         Returns:
             One row for all regions and, where there are such inputs, one each for near and far:
-            count, share_of_area, density (regions per unit of area), mean and standard
-            deviation of area, vertices, eccentricity (0 round, 1 a sliver), centrality and
-            perimeter, area_median, boundary_length.
+            regions (name of the group), count, share_of_area, density, mean and standard
+            deviation (`_mean`, `_sd`) of area, vertices, eccentricity, corner_ratio,
+            centrality, perimeter and corner_spread, area_median, boundary_length.
+
+        Raises:
+            OptionError: A radius that is not positive.
         """
         return statistics(self, near, radius)
 

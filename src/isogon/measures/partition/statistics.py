@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
+from isogon.errors import OptionError
 from isogon.measures.partition.affine import affine_maps
 
 
@@ -31,29 +34,50 @@ class Merged:
         return len(self.area)
 
 
-def region_table(p: Any) -> pd.DataFrame:
-    """One row per region: area, vertices, eccentricity, centrality, perimeter.
-
-    - `eccentricity` = sqrt(1 - l2 / l1), with l1 >= l2 the eigenvalues of the covariance of the
-      region's corners: 0 for a regular polygon, near 1 for a sliver;
-    - `centrality` = distance of the centroid from the slice's centre, over the slice's radius.
-    """
+def corner_ratio(p: Any) -> np.ndarray:
+    """`[R]` largest over smallest distance between two corners of each region, at least 1."""
     sizes = np.diff(p.face_offsets)
-    face = np.repeat(np.arange(len(p)), sizes)
-    xy = p.vertices[p.face_vertices]
-    mean = np.stack([np.bincount(face, xy[:, k], len(p)) for k in (0, 1)], 1) / sizes[:, None]
-    d = xy - mean[face]
-    xx, yy, xz = (
-        np.bincount(face, product, len(p)) / sizes
-        for product in (d[:, 0] ** 2, d[:, 1] ** 2, d[:, 0] * d[:, 1])
-    )
-    half = np.hypot((xx - yy) / 2, xz)
-    large, small = (xx + yy) / 2 + half, np.maximum((xx + yy) / 2 - half, 0)
+    found = np.ones(len(p))
+    for k in np.unique(sizes):
+        faces = np.flatnonzero(sizes == k)
+        for part in np.array_split(faces, len(faces) * int(k) // 2_000_000 + 1):
+            corners = p.face_vertices[p.face_offsets[part][:, None] + np.arange(k)]
+            x, y = p.vertices[corners, 0], p.vertices[corners, 1]
+            low, high = np.full(len(part), np.inf), np.zeros(len(part))
+            for step in range(1, int(k) // 2 + 1):  # corners that are so many places apart
+                d = np.hypot(np.roll(x, -step, 1) - x, np.roll(y, -step, 1) - y)
+                low, high = np.minimum(low, d.min(1)), np.maximum(high, d.max(1))
+            with np.errstate(divide="ignore"):
+                found[part] = high / low
+    return found
+
+
+def region_table(p: Any) -> pd.DataFrame:
+    """One row per region: area, vertices, eccentricity, corner_ratio, centrality, perimeter.
+
+    The formulas are those of `Partition.statistics`.
+    """
+    starts, sizes = p.face_offsets[:-1], np.diff(p.face_offsets)
+    following = np.arange(1, len(p.face_vertices) + 1)
+    following[p.face_offsets[1:] - 1] = starts
+    x, y = (p.vertices[p.face_vertices, k] for k in (0, 1))
+    u, v = x[following], y[following]
+    length = np.hypot(u - x, v - y)
+    # second moments about the centroid, as sums over the triangles (centroid, corner, next one)
+    for axis, columns in ((0, (x, u)), (1, (y, v))):
+        center = np.repeat(p.centroid[:, axis], sizes)
+        for column in columns:
+            column -= center
+    cross = x * v - u * y
+    xx, yy, xy = (
+        np.add.reduceat(cross * product, starts)
+        for product in (x * x + x * u + u * u, y * y + y * v + v * v,
+                        x * y + u * v + (x * v + u * y) / 2)
+    )  # fmt: skip
+    mean = (xx + yy) / 2
+    half = np.hypot((xx - yy) / 2, xy)
     with np.errstate(divide="ignore", invalid="ignore"):
-        flat = np.where(large > 0, 1 - small / large, 0)
-    following = np.arange(1, len(face) + 1)
-    following[p.face_offsets[1:] - 1] = p.face_offsets[:-1]
-    length = np.linalg.norm(xy[following] - xy, axis=1)
+        flat = np.where(mean > 0, 1 - np.clip((mean - half) / (mean + half), 0, 1), 1.0)
     center = p.plane.corners.mean(0)
     radius = np.linalg.norm(p.plane.corners - center, axis=1).max()
     return pd.DataFrame(
@@ -61,44 +85,58 @@ def region_table(p: Any) -> pd.DataFrame:
             "area": p.area,
             "vertices": sizes,
             "eccentricity": np.sqrt(flat),
+            "corner_ratio": corner_ratio(p),
             "centrality": np.linalg.norm(p.centroid - center, axis=1) / radius,
-            "perimeter": np.bincount(face, length, len(p)),
+            "perimeter": np.add.reduceat(length, starts),
         }
     )
 
 
+def nearby(p: Any, marks: np.ndarray, radius: float) -> np.ndarray:
+    """`[R]` whether a region's centroid is within a radius of a mark, or the region holds one."""
+    gap, _ = KDTree(marks).query(p.centroid, distance_upper_bound=radius * (1 + 1e-12))
+    close = gap <= radius
+    own = p.locate(marks)
+    close[own[own >= 0]] = True
+    return close
+
+
 def statistics(p: Any, near: Any = None, radius: float | None = None) -> pd.DataFrame:
     """Summary of a partition, one row per group of regions (see `Partition.statistics`)."""
+    if radius is not None and not radius > 0:
+        raise OptionError("no neighbourhood of the data", got=f"radius {radius}", expected="> 0")
     table = region_table(p)
     groups = {"all": np.ones(len(p), bool)}
-    segments = p.boundary
-    if near is not None or len(p.plane.marks):
-        marks = p.plane.marks if near is None else p.plane.project(near)
+    marks = p.plane.marks if near is None else p.plane.project(near)
+    if len(marks):
         extent = np.ptp(p.plane.corners, axis=0).max()
-        radius = 0.1 * extent if radius is None else radius
-        gap = np.stack([np.linalg.norm(p.centroid - m, axis=1) for m in marks]).min(0)
-        close = gap <= radius
-        own = p.locate(marks)
-        close[own[own >= 0]] = True
+        close = nearby(p, marks, 0.1 * extent if radius is None else radius)
         groups |= {"near": close, "far": ~close}
+    segments = p.boundary
+    length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
+    holder = np.array(p.boundary_region)
+    shared = np.flatnonzero(holder < 0)  # a segment along an edge counts for one of its sides
+    holder[shared] = p.locate(segments[shared].mean(1))
+    distance = np.linalg.norm(p.vertices - p.vertices.mean(0), axis=1)[p.face_vertices]
+    corner_face = np.repeat(np.arange(len(p)), np.diff(p.face_offsets))
     rows = []
     for name, members in groups.items():
-        part = table[members]
+        part, spread = table[members], distance[members[corner_face]]
         values = {column: part[column].to_numpy(float) for column in table}
-        area = float(values["area"].sum())
+        area, some = float(values["area"].sum()), bool(len(part))
         row: dict[str, Any] = {
             "regions": name,
             "count": len(part),
             "share_of_area": area / p.plane.area,
             "density": len(part) / area if area else np.nan,
         }
-        for column in ("area", "vertices", "eccentricity", "centrality", "perimeter"):
-            row[f"{column}_mean"] = float(values[column].mean()) if len(part) else np.nan
-            row[f"{column}_sd"] = float(values[column].std()) if len(part) else np.nan
-        row["area_median"] = float(np.median(values["area"])) if len(part) else np.nan
-        inside = members[p.boundary_region] & (p.boundary_region >= 0)
-        chosen = segments if name == "all" else segments[inside]
-        row["boundary_length"] = float(np.linalg.norm(chosen[:, 1] - chosen[:, 0], axis=1).sum())
+        for column in values:
+            row[f"{column}_mean"] = float(values[column].mean()) if some else np.nan
+            row[f"{column}_sd"] = float(values[column].std()) if some else np.nan
+        row["area_median"] = float(np.median(values["area"])) if some else np.nan
+        row["corner_spread_mean"] = float(spread.mean()) if some else np.nan
+        row["corner_spread_sd"] = float(spread.std()) if some else np.nan
+        row["boundary_length"] = float(length[(holder >= 0) & members[holder]].sum())
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -138,3 +176,24 @@ def distance_to(segments: np.ndarray, point: np.ndarray) -> np.ndarray:
     a, d = segments[:, 0], segments[:, 1] - segments[:, 0]
     t = np.clip(((point - a) * d).sum(1) / np.maximum((d * d).sum(1), 1e-300), 0, 1)
     return np.linalg.norm(a + t[:, None] * d - point, axis=1)
+
+
+def sampled(p: Any, n: int, generator: torch.Generator | None, near: Any) -> np.ndarray:
+    """Points on the decision boundary (see `Partition.sample_boundary`)."""
+    segments = p.boundary
+    length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
+    if not length.sum() > 0:
+        raise OptionError(
+            "no decision boundary on this slice", got=f"labels {np.unique(p.label)}",
+            fix="Choose a slice through inputs of different classes.",
+        )  # fmt: skip
+    if near is not None:
+        marks = p.plane.project(near)
+        chosen = {int(np.argmin(distance_to(segments, mark))) for mark in marks}
+        mask = np.zeros(len(length))
+        mask[list(chosen)] = 1
+        length = length * mask
+    total = torch.rand(n, generator=generator, dtype=torch.float64).numpy() * length.sum()
+    at = np.minimum(np.searchsorted(np.cumsum(length), total, side="right"), len(length) - 1)
+    t = torch.rand(n, 1, generator=generator, dtype=torch.float64).numpy()
+    return segments[at, 0] + t * (segments[at, 1] - segments[at, 0])

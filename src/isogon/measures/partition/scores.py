@@ -1,0 +1,131 @@
+"""A model in the states of its snapshots, and how well it does in each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import cross_entropy
+
+from isogon.errors import DataError, ModelError
+from isogon.nets import calculus
+from isogon.nets.surgery import swapped
+from isogon.nets.trace import unwrap
+from isogon.training.snapshots import Snapshots
+
+OWN = None  # stands for the model's own state
+
+
+def sequence(model: Module, given: Snapshots, names: list[str]) -> list[str | None]:
+    """The snapshots and then the model's `OWN` state, if it is not that of the last of them."""
+    last = given[names[-1]] if names else {}
+    own = _tensors(unwrap(model))
+    same = all(k in last and torch.equal(v, last[k].to(v)) for k, v in own.items())
+    return [*names] if names and same else [*names, OWN]
+
+
+def states(model: Module, given: Snapshots, names: Sequence[str | None]) -> Iterator[str | None]:
+    """Put the model into one state after the other; yields their names.
+
+    The tensors that the model came with are never written to, and are back in their places
+    when the generator is closed.
+
+    Raises:
+        ModelError: A snapshot does not fit the model, or holds NaN or infinite values.
+    """
+    model = unwrap(model)
+    own = _tensors(model)
+    with swapped(model, {k: v.clone() for k, v in own.items()}):
+        held = _tensors(model)  # one graph is traced: values change in place
+        for name in names:
+            state = own if name is None else given[name]
+            _check(state, own, name)
+            with torch.no_grad():
+                for key, tensor in held.items():
+                    tensor.copy_(state[key])
+            yield name
+
+
+def _tensors(model: Module) -> dict[str, Tensor]:
+    return {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+
+
+def _check(state: dict[str, Tensor], own: dict[str, Tensor], name: str | None) -> None:
+    for key, tensor in own.items():
+        theirs = state.get(key)
+        if theirs is None or theirs.shape != tensor.shape:
+            raise ModelError(
+                f"snapshot {name!r} does not fit the model",
+                got=f"{key}: {'missing' if theirs is None else list(theirs.shape)}",
+                expected=f"{key}: {list(tensor.shape)}",
+                fix="Give snapshots of this model.",
+            )
+        if theirs.is_floating_point() and not bool(theirs.isfinite().all()):
+            raise ModelError(
+                f"snapshot {name!r} holds NaN or infinite weights", got=key,
+                expected="finite values", fix="Leave it out.",
+            )  # fmt: skip
+
+
+def when(given: Snapshots, name: str | None) -> dict[str, float]:
+    """Epoch and step of a snapshot, where they are known."""
+    known = None if name is None else given.when(name)
+    return {} if known is None else {"epoch": known[0], "step": known[1]}
+
+
+@torch.no_grad()
+def score(model: Module, batches: Any) -> tuple[float, float]:
+    """Accuracy (NaN for real-valued labels) and mean loss of a model.
+
+    Raises:
+        DataError: No samples, or labels that the outputs don't have.
+    """
+    count, right, loss = 0, 0.0, 0.0
+    with calculus.preserved(model):
+        for x, y in batches:
+            z = calculus.logits(model, calculus.cast(x, model)).flatten(1).double()
+            y = torch.as_tensor(y).to(z.device)
+            count += len(z)
+            if _real(y, z):
+                loss += float((z - y.reshape(z.shape)).square().mean(1).sum())
+                right = math.nan
+                continue
+            if y.numel() != len(z) or (y.is_floating_point() and bool((y != y.round()).any())):
+                raise DataError(
+                    "labels and outputs don't fit together", got=f"labels {list(y.shape)}",
+                    expected=f"classes [{len(z)}] or numbers {list(z.shape)}",
+                    fix="Give data for this model.",
+                )  # fmt: skip
+            labels = y.reshape(len(z)).long()
+            both = torch.cat([torch.zeros_like(z), z], 1) if z.shape[1] == 1 else z
+            if bool((labels < 0).any()) or bool((labels >= both.shape[1]).any()):
+                raise DataError(
+                    "labels that the model has no output for", got=f"{int(labels.max())}",
+                    expected=f"0..{both.shape[1] - 1}", fix="Give data for this model.",
+                )  # fmt: skip
+            loss += float(cross_entropy(both, labels, reduction="sum"))
+            right += int(calculus.correct(z, labels).sum())
+    if not count:
+        raise DataError("no samples", got="0 samples", expected="at least one batch")
+    return right / count, loss / count
+
+
+def _real(y: Tensor, z: Tensor) -> bool:
+    """Whether labels are numbers to be predicted: as many as outputs, and no classes 0 and 1."""
+    if not y.is_floating_point() or y.numel() != z.numel():
+        return False
+    return z.shape[1] > 1 or not bool(((y == 0) | (y == 1)).all())
+
+
+def gap(scores: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Accuracy and loss on training and test data, and their differences."""
+    row = {f"{k}_accuracy": v[0] for k, v in scores.items()}
+    row |= {f"{k}_loss": v[1] for k, v in scores.items()}
+    if len(scores) == 2:
+        row["gap"] = scores["train"][0] - scores["test"][0]
+        row["loss_gap"] = scores["test"][1] - scores["train"][1]
+    return row
