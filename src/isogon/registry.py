@@ -115,9 +115,13 @@ def lowers(*targets: str) -> Callable[[F], F]:
     return decorate
 
 
-def draws(measure_name: str) -> Callable[[F], F]:
-    """Register the figure of a measure's reading (``draw(reading, **options) -> Figure``)."""
-    return register("draws", measure_name)
+def draws(measure_name: str, **extra: Any) -> Callable[[F], F]:
+    """Register the figure of a measure's reading (``draw(reading, **options) -> Figure``).
+
+    ``together=function`` draws several readings in one figure, from a sequence of
+    `isogon.show.together.Panel`.
+    """
+    return register("draws", measure_name, **extra)
 
 
 def measure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from matplotlib.patches import FancyBboxPatch
 from torch import nn
 
 import isogon as ig
@@ -12,6 +13,8 @@ from isogon.errors import OptionError
 from isogon.measures.equivariance import equivariance
 from isogon.measures.invariance import invariance
 from isogon.show.invariance import draw_models
+from isogon.show.invariance_models import colours, in_order, spread
+from isogon.show.together import Panel, can_draw_together, draw_together
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +97,84 @@ def test_stability(case):
     assert pixels(ig.draw(reading, stability=True)).std() > 1
     with pytest.raises(OptionError, match="no curves were kept"):
         ig.draw(invariance(model, data, "rotations(4)"), stability=True)
+
+
+def texts(ax):
+    return [t.get_text() for t in ax.texts]
+
+
+def test_graph_of_the_model(case):
+    model, data = case
+    reading = invariance(model, data, "rotations(4)")
+    fig = ig.draw(reading, graph=model, example=data)
+    means = [f"{v:.2f}" for v in reading.summary()["normalized_variance"]]
+    assert texts(fig.axes[0]) == ["input", "1", means[0], "3", means[1], "6", means[2], "output"]
+    boxes = [p for p in fig.axes[0].patches if isinstance(p, FancyBboxPatch)]
+    assert len({tuple(p.get_facecolor()) for p in boxes}) == 3
+    with pytest.raises(OptionError, match="example input"):
+        ig.draw(reading, graph=model)
+
+
+def test_graph_marks_sites_without_a_number(case):
+    model, data = case
+    reading = invariance(model, data, "rotations(4)")
+    reading.table.loc[reading.table["site"] == "3", "normalized_variance"] = np.inf
+    assert "–" in texts(ig.draw(reading, graph=model, example=data[0][0]).axes[0])
+
+
+def test_scatter_of_two_statistics(case):
+    reading = invariance(*case, "rotations(4)", measures=("variance", "anova"))
+    fig = ig.draw(reading, scatter="anova_f")
+    assert "TV / SV" in fig.axes[0].get_xlabel()
+    both = ig.draw(reading, scatter=("anova_f", "normalized_variance"))
+    assert both.axes[0].get_xlabel() == fig.axes[0].get_ylabel()
+    kept = reading.table[["normalized_variance", "anova_f"]].replace(np.inf, np.nan).dropna()
+    dots = sum(len(c.get_offsets()) for c in fig.axes[0].collections)
+    sites = reading.table.loc[kept.index, "site"].nunique()
+    assert dots == len(kept) + 2 * sites
+    for wrong, said in ((("anova_f",) * 2, "different"), (("a", "b", "c"), "two"), ("f", "column")):
+        with pytest.raises(OptionError, match=said):
+            ig.draw(reading, scatter=wrong)
+
+
+def test_seeds_are_pooled_and_tested_against_each_other(case):
+    data = case[1]
+    readings, names = [], []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        twin = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 4))
+        name = "plain" if seed % 2 else "constant"
+        if name == "constant":  # sees nothing of the family: its units hardly move
+            nn.init.constant_(twin[0].weight, 0.1)
+        names.append(name)
+        readings.append(invariance(twin, data, "rotations(4)"))
+    panel = Panel("", tuple(readings), tuple(names))
+    rows = spread(panel)
+    assert [r["name"] for r in rows] == ["constant", "plain"]
+    own = [r.summary()["normalized_variance"][0] for r in readings[1::2]]
+    assert rows[1]["mean"] == pytest.approx(np.mean(own))
+    assert rows[1]["sd"] == pytest.approx(np.std(own, ddof=1))
+    fig = draw_models(readings, names)
+    assert "means of models" in fig.get_supxlabel()
+    assert len(fig.axes[0].get_lines()) == 2 * 3 + 2 + 1  # seeds, means, the line at 1
+
+
+def test_panels_have_one_legend_and_one_scale(case):
+    a = invariance(*case, "rotations(4)")
+    b = invariance(*case, "translations(1)")
+    panels = [
+        Panel("r", (a, b), ("2 turns", "1 turn")),
+        Panel("t", (b, a), ("2 turns", "10 turns")),
+    ]
+    assert can_draw_together("invariance")
+    assert not can_draw_together("data_matrix")
+    fig = draw_together(panels)
+    assert pixels(fig).std() > 1
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["1 turn", "2 turns", "10 turns"]
+    assert fig.axes[0].get_ylim() == fig.axes[1].get_ylim()
+
+
+def test_names_with_numbers_are_ordered():
+    assert in_order(["10 epochs", "2 epochs", "1 epoch"]) == ["1 epoch", "2 epochs", "10 epochs"]
+    assert in_order(["relu", "elu", "tanh"]) == ["relu", "elu", "tanh"]
+    assert len(set(colours(["1 epoch", "2 epochs", "10 epochs"]).values())) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,11 @@ from isogon.readings import Reading, SiteTable
 
 
 def compare(
-    readings: Sequence[Reading], names: Sequence[str] = (), column: str = "normalized_variance"
+    readings: Sequence[Reading],
+    names: Sequence[str] = (),
+    column: str = "normalized_variance",
+    *,
+    over: Literal["units", "models"] = "units",
 ) -> SiteTable:
     """Tests of whether the units of two or more models differ, at each site.
 
@@ -29,6 +33,9 @@ def compare(
         readings: Of one measure, one per model.
         names: What the models are called; the units of models of one name (seeds) are pooled.
         column: The statistic; infinite and missing values are left out.
+        over: What is repeated: the ``units`` of a site, or the ``models`` of one name, of which
+            then each counts with the mean of its units. Units of one network are not independent
+            of each other, so the second is the stricter claim; it needs several seeds.
 
     Returns:
         One row per site and pair: site, place, model_a, model_b, difference, tukey_p, anova_f,
@@ -61,6 +68,8 @@ def compare(
     rows = []
     for place in range(len(sites[0])):
         units = [_units(r, s[place], column) for r, s in zip(readings, sites)]
+        if over == "models":
+            units = [u.mean(keepdims=True) if len(u) else u for u in units]
         groups = [np.concatenate([u for u, n in zip(units, names) if n == m]) for m in models]
         facts = {"site": sites[0][place], "place": place, **_together(groups)}
         pairs = list(itertools.combinations(range(len(groups)), 2))

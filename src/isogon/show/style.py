@@ -155,6 +155,17 @@ def shorten(text: object, limit: int = 22) -> str:
     return text if len(text) <= limit else "…" + text[-(limit - 1) :]
 
 
+def trimmed(names: Sequence[str]) -> list[str]:
+    """Names without the path that all of them begin with."""
+    parts = [n.split(".") for n in names]
+    common = 0
+    while len(names) > 1 and all(len(p) > common + 1 for p in parts):
+        if len({p[common] for p in parts}) > 1:
+            break
+        common += 1
+    return [".".join(p[common:]) for p in parts]
+
+
 def thin(labels: Sequence[object], most: int = 28) -> tuple[list[int], list[str]]:
     """Places and texts of at most ``most`` tick labels, evenly spread."""
     step = max(1, -(-len(labels) // most))
