@@ -60,7 +60,8 @@ class CrossMoments:
     def __init__(self, *, xx: bool = True, yy: bool = True) -> None:
         self.kept = (xx, True, yy)
         self.count = 0
-        self.means: tuple[torch.Tensor, ...] = ()
+        self.shifts: tuple[torch.Tensor, ...] = ()  # the first rows: an offset costs no digits
+        self.means: tuple[torch.Tensor, ...] = ()  # of x - shift and y - shift
         self.sums: list[torch.Tensor | None] = [None, None, None]
 
     def update(self, x: torch.Tensor, y: torch.Tensor) -> Self:
@@ -82,6 +83,11 @@ class CrossMoments:
         if not len(x):
             return self
         x, y = x.double(), y.double()
+        if not self.count:
+            self.shifts = (x[0].clone(), y[0].clone())
+        check_shape(x.shape[1:], self.shifts[0].shape, "x")
+        check_shape(y.shape[1:], self.shifts[1].shape, "y")
+        x, y = x - self.shifts[0], y - self.shifts[1]
         means = (x.mean(0), y.mean(0))
         x, y = x - means[0], y - means[1]
         pairs = ((x, x), (x, y), (y, y))
@@ -91,14 +97,21 @@ class CrossMoments:
 
     def merge(self, other: Self) -> Self:
         """Take in what another one has seen."""
-        return self._add(other.count, other.means, other.sums) if other.count else self
+        if not other.count:
+            return self
+        if not self.count:
+            self.shifts = other.shifts
+        for mine, theirs, name in zip(self.shifts, other.shifts, "xy"):
+            check_shape(theirs.shape, mine.shape, name)
+        means = tuple(
+            m + (theirs - mine) for m, mine, theirs in zip(other.means, self.shifts, other.shifts)
+        )
+        return self._add(other.count, means, other.sums)
 
     def _add(self, n: int, means: tuple, sums: list[torch.Tensor | None]) -> Self:
         if not self.count:
             self.count, self.means, self.sums = n, tuple(means), list(sums)
             return self
-        check_shape(means[0].shape, self.means[0].shape, "x")
-        check_shape(means[1].shape, self.means[1].shape, "y")
         total = self.count + n
         dx, dy = (theirs - mine for mine, theirs in zip(self.means, means))
         weight = self.count * (n / total)
@@ -119,17 +132,24 @@ class CrossMoments:
         if not self.count:
             raise DataError("no rows were seen", expected="at least one batch")
         xx, xy, yy = self.sums
-        x, y = self.means
+        x, y = (s + m for s, m in zip(self.shifts, self.means))
         return Cross(self.count, x, y, xx, _kept(xy), yy)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` takes back."""
-        return {"kept": self.kept, "count": self.count, "means": self.means, "sums": self.sums}
+        return {
+            "kept": self.kept,
+            "count": self.count,
+            "shifts": self.shifts,
+            "means": self.means,
+            "sums": self.sums,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> Self:
         """Become the statistic that gave the state."""
         self.kept, self.count = tuple(state["kept"]), int(state["count"])
-        self.means, self.sums = tuple(state["means"]), list(state["sums"])
+        self.shifts, self.means = tuple(state["shifts"]), tuple(state["means"])
+        self.sums = list(state["sums"])
         return self
 
 

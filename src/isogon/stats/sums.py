@@ -1,24 +1,23 @@
 """The inner loop of `TwoWayMoments`: shifted sums over samples and treatments.
 
-Two forms of the same sums: torch for any device, and a compiled loop that reads each value
-once, for large streams on a CPU.
+Two forms of the same sums: torch for any device, and a compiled loop that reads each value from
+memory once, for whatever is not tiny on a CPU.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 
+from isogon.jit import loop
 from isogon.stats.base import merged_moments
 
-COMPILE = 30_000_000  # values seen in this process before compiling pays
-BLOCK = 512  # units at a time: their accumulators stay in the cache
-
-_seen = 0
-_kernel: Any = None
+COMPILE = 2**16  # values in one update from which the compiled loop is used
+BLOCK = 512  # units at a time: their sums stay in the cache
+PART = 4096  # the same where torch does the work
 
 
 @dataclass
@@ -26,7 +25,8 @@ class Sums:
     """Sums over samples, in float64; a sample's row is its values under all treatments.
 
     Attributes:
-        shift: What column sums are counted from, ``[T, U]``.
+        shift: What column sums are counted from, ``[T, U]``, in the dtype of float32 values (any
+            number near the mean will do, and half the size is half the time), else float64.
         first: ``sum_i (a - shift)``, ``[T, U]``.
         second: ``sum_i (a - shift)^2``, ``[T, U]``.
         center: What row means are counted from, ``[U]``.
@@ -48,22 +48,23 @@ class Sums:
     @classmethod
     def start(cls, a: torch.Tensor) -> Self:
         """Empty sums, counted from the first sample of ``[T, n, U]``."""
-        shift = a[:, 0].double()
-        zero, nothing = torch.zeros_like(shift), torch.zeros_like(shift[0])
-        rows = (nothing.clone() for _ in range(4))
-        return cls(shift.clone(), zero, zero.clone(), shift.mean(0), *rows)
+        kept = torch.float32 if a.dtype == torch.float32 else torch.float64
+        shift = a[:, 0].to(kept, copy=True).contiguous()
+        t, units = shift.shape
+        sums = (shift.new_zeros(t, units, dtype=torch.float64) for _ in range(2))
+        rows = (shift.new_zeros(units, dtype=torch.float64) for _ in range(4))
+        return cls(shift, *sums, shift.double().mean(0), *rows)
 
     def copy(self) -> Self:
         """Sums of their own."""
         return type(self)(**{name: t.clone() for name, t in vars(self).items()})
 
-    def centered(self, n: int) -> Self:
-        """The same sums counted from the means of the n samples so far."""
-        shift, first, second = _centered(self.shift, self.first, self.second, n)
-        center, row_first, row_second = _centered(self.center, self.row_first, self.row_second, n)
-        return type(self)(
-            shift, first, second, center, row_first, row_second, self.sd, self.variance
-        )
+    def center_on_means(self, n: int) -> None:
+        """Count the same sums from the means of the n samples so far, in place."""
+        columns = (t.split(PART, 1) for t in (self.shift, self.first, self.second))
+        for shift, first, second in zip(*columns):
+            _center(shift, first, second, n)
+        _center(self.center, self.row_first, self.row_second, n)
 
     def merged(self, n: int, other: Self, m: int) -> Self:
         """Sums of both streams, of n and m samples (Chan et al. 1983)."""
@@ -79,17 +80,19 @@ class Sums:
         return type(self)(shift, first, second, center, row_first, row_second, sd, variance)
 
 
-def _centered(shift: torch.Tensor, first: torch.Tensor, second: torch.Tensor, n: int) -> tuple:
+def _center(shift: torch.Tensor, first: torch.Tensor, second: torch.Tensor, n: int) -> None:
     mean = first / n
-    moved = shift + mean
-    rest = mean - (moved - shift)  # what the sum could not hold
-    return moved, n * rest, left(first, second, n) + n * rest.square()
+    before = shift.to(torch.float64, copy=True)
+    shift += mean
+    rest = mean - (shift.double() - before)  # what the shift could not hold
+    second.copy_(left(first, second, n).add_(rest.square(), alpha=n))
+    first.copy_(n * rest)
 
 
 def _merged(shift, first, second, n, other_shift, other_first, other_second, m) -> tuple:
     """Shift, first and second sums of both; means are compared, never their squares."""
     mean = first / n
-    apart = (other_shift - shift) + (other_first / m - mean)
+    apart = (other_shift.double() - shift.double()) + (other_first / m - mean)
     squares = left(first, second, n), left(other_first, other_second, m)
     zero = torch.zeros_like(apart)
     total, gain, together = merged_moments(n, zero, squares[0], m, apart, squares[1])
@@ -104,10 +107,8 @@ def left(first: torch.Tensor, second: torch.Tensor, n: int) -> torch.Tensor:
 
 def accumulate(a: torch.Tensor, sums: Sums) -> None:
     """Add the samples ``[T, n, U]`` to the sums, in place."""
-    global _seen
-    _seen += a.numel()
-    on_cpu = a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64)
-    if on_cpu and _seen > COMPILE and a.is_contiguous():
+    usual = a.dtype == sums.shift.dtype and a.dtype in (torch.float32, torch.float64)
+    if a.device.type == "cpu" and usual and a.numel() >= COMPILE:
         compiled(a, sums)
     else:
         plain(a, sums)
@@ -126,47 +127,75 @@ def plain(a: torch.Tensor, sums: Sums) -> None:
     middle = middle + (origin - sums.center)
     sums.row_first += middle.sum(0)
     sums.row_second += middle.square_().sum(0)
-    apart = torch.sub(a, sums.shift.unsqueeze(1), out=apart)
+    apart = torch.sub(a, sums.shift.double().unsqueeze(1), out=apart)
     sums.first += apart.sum(1)
     sums.second += apart.square_().sum(1)
 
 
 def compiled(a: torch.Tensor, sums: Sums) -> None:
-    """`accumulate` as a loop that reads each value once."""
-    global _kernel
-    if _kernel is None:
-        import numba
-
-        _kernel = numba.njit(nogil=True, error_model="numpy")(loop)
-    _kernel(a.detach().numpy(), *(t.numpy() for t in vars(sums).values()), BLOCK)
+    """`accumulate` as a loop over blocks of units."""
+    total, squares = np.empty(BLOCK), np.empty(BLOCK)
+    values = a.detach().contiguous().numpy()
+    add_block(values, *(t.numpy() for t in vars(sums).values()), total, squares)
 
 
-def loop(a, shift, first, second, center, row_first, row_second, sd, variance, block):
-    """The loop itself, over NumPy arrays; see `Sums` for their names and shapes."""
+@loop(fastmath={"contract"})
+def add_block(a, shift, first, second, center, row_first, row_second, sd, variance, total, squares):
+    """The loop itself, over NumPy arrays; see `Sums` for their names and shapes.
+
+    Two samples, then two treatments at a time: the sums go through memory half as often, and
+    no more arrays are in play than LLVM checks for overlap before it uses vectors.
+
+    ``total`` and ``squares`` are scratch; their length is the size of a block.
+    """
     # np.float64, not float: numba's float() of a float32 stays a float32
     treatments, samples, units = a.shape
-    total = center[:block].copy()
-    squares = center[:block].copy()
-    for start in range(0, units, block):
-        stop = min(units, start + block)
+    for start in range(0, units, total.size):
+        stop = min(start + total.size, units)
+        for t in range(treatments):
+            f, s, h = first[t, start:stop], second[t, start:stop], shift[t, start:stop]
+            for i in range(0, samples - 1, 2):
+                x, y = a[t, i, start:stop], a[t, i + 1, start:stop]
+                for u in range(stop - start):
+                    one = np.float64(x[u]) - np.float64(h[u])
+                    two = np.float64(y[u]) - np.float64(h[u])
+                    f[u] += one + two
+                    s[u] += one * one + two * two
+            if samples % 2:
+                x = a[t, samples - 1, start:stop]
+                for u in range(stop - start):
+                    one = np.float64(x[u]) - np.float64(h[u])
+                    f[u] += one
+                    s[u] += one * one
+        p, q, c = total[: stop - start], squares[: stop - start], center[start:stop]
+        v, d = variance[start:stop], sd[start:stop]
+        f, s = row_first[start:stop], row_second[start:stop]
         for i in range(samples):
-            total[:] = 0.0
-            squares[:] = 0.0
-            for t in range(treatments):
-                for u in range(start, stop):
-                    value = np.float64(a[t, i, u])
-                    apart = value - np.float64(a[0, i, u])
-                    total[u - start] += apart
-                    squares[u - start] += apart * apart
-                    moved = value - shift[t, u]
-                    first[t, u] += moved
-                    second[t, u] += moved * moved
-            for u in range(start, stop):
-                mean = total[u - start] / treatments
-                spread = (squares[u - start] - total[u - start] * mean) / max(1, treatments - 1)
-                spread = max(spread, 0.0)
-                sd[u] += spread**0.5
-                variance[u] += spread
-                middle = mean + (np.float64(a[0, i, u]) - center[u])
-                row_first[u] += middle
-                row_second[u] += middle * middle
+            p[:] = 0.0
+            q[:] = 0.0
+            h = a[0, i, start:stop]
+            for t in range(1, treatments - 1, 2):
+                x, y = a[t, i, start:stop], a[t + 1, i, start:stop]
+                for u in range(stop - start):
+                    one = np.float64(x[u]) - np.float64(h[u])
+                    two = np.float64(y[u]) - np.float64(h[u])
+                    p[u] += one + two
+                    q[u] += one * one + two * two
+            if treatments % 2 == 0:
+                x = a[treatments - 1, i, start:stop]
+                for u in range(stop - start):
+                    one = np.float64(x[u]) - np.float64(h[u])
+                    p[u] += one
+                    q[u] += one * one
+            for u in range(stop - start):
+                mean = p[u] / treatments
+                spread = max((q[u] - p[u] * mean) / max(1, treatments - 1), 0.0)
+                p[u] = mean
+                q[u] = spread
+                v[u] += spread
+            for u in range(stop - start):
+                d[u] += np.sqrt(q[u])
+            for u in range(stop - start):
+                middle = p[u] + (np.float64(h[u]) - c[u])
+                f[u] += middle
+                s[u] += middle * middle

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
 
 from isogon.errors import DataError
 from isogon.stats.base import check_shape
-from isogon.stats.sums import Sums, accumulate, left
+from isogon.stats.sums import PART, Sums, accumulate, left
 
 SETTLED = 32  # samples after which sums are counted from their mean
 
@@ -49,18 +51,30 @@ class TwoWay:
 
     def within_columns(self, squared: bool = False) -> torch.Tensor:
         """Mean over treatments of the sd (or variance) over samples, ``[*shape]``."""
-        variance = (
-            self.column_m2 / (self.samples - 1) if self.samples > 1 else self.column_m2 * torch.nan
-        )
-        return (variance if squared else variance.sqrt()).mean(0)
+        if self.samples < 2:
+            return torch.full_like(self.row_sd, torch.nan)
+        if squared:
+            return self._within / (self.samples - 1) / self.treatments
+        return _by_units(lambda m2: (m2 / (self.samples - 1)).sqrt_().mean(0), self.column_m2)
 
     def ss_treatments(self) -> torch.Tensor:
         """``N sum_t (m_t - m)^2``, ``[*shape]``."""
-        apart = self.column_mean - self.column_mean[0]  # exactly 0 where all are the same
-        return self.samples * (apart - apart.mean(0)).square().sum(0)
+        return self._between
 
     def ss_within(self) -> torch.Tensor:
         """``sum_t sum_i (a - m_t)^2``, ``[*shape]``."""
+        return self._within
+
+    @cached_property
+    def _between(self) -> torch.Tensor:
+        def spread(mean: torch.Tensor) -> torch.Tensor:
+            apart = mean - mean[0]  # exactly 0 where all are the same
+            return self.samples * (apart - apart.mean(0)).square_().sum(0)
+
+        return _by_units(spread, self.column_mean)
+
+    @cached_property
+    def _within(self) -> torch.Tensor:
         return self.column_m2.sum(0)
 
     def ss_samples(self) -> torch.Tensor:
@@ -148,7 +162,8 @@ class TwoWayMoments:
         accumulate(a, self.sums)
         self.count += len(x)
         if self.count >= SETTLED and not self._settled:
-            self.sums, self._settled = self.sums.centered(self.count), True
+            self.sums.center_on_means(self.count)
+            self._settled = True
         return self
 
     def merge(self, other: Self) -> Self:
@@ -190,14 +205,18 @@ class TwoWayMoments:
         if self.sums is None:
             raise DataError("no samples were seen", expected="at least one batch")
         s, n = self.sums, self.count
-        shift = s.shift[0]
-        mean = (s.shift - shift) + s.first / n
+        mean, m2 = torch.empty_like(s.first), torch.empty_like(s.first)
+        for part in range(0, s.first.shape[1], PART):
+            units = slice(part, part + PART)
+            shift, first = s.shift[:, units].double(), s.first[:, units]
+            torch.add(shift - shift[0], first, alpha=1 / n, out=mean[:, units])
+            m2[:, units] = left(first, s.second[:, units], n)
         return TwoWay(
             n,
             self.treatments,
-            shift.reshape(self.shape),
+            s.shift[0].double().reshape(self.shape),
             mean.reshape(-1, *self.shape),
-            left(s.first, s.second, n).reshape(-1, *self.shape),
+            m2.reshape(-1, *self.shape),
             (s.sd / n).reshape(self.shape),
             (s.variance / n).reshape(self.shape),
             left(s.row_first, s.row_second, n).reshape(self.shape),
@@ -220,3 +239,9 @@ class TwoWayMoments:
         self.sums = None if state["sums"] is None else Sums(**state["sums"])
         self._open, self._settled = [], self.count >= SETTLED
         return self
+
+
+def _by_units(work: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """``[T, *shape] -> [*shape]``, a block of units at a time, so that all stays in cache."""
+    parts = [work(part) for part in x.reshape(len(x), -1).split(PART, 1)]
+    return torch.cat(parts).reshape(x.shape[1:]) if parts else x.new_empty(x.shape[1:])
