@@ -2,173 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from isogon.context import Progress
 from isogon.cpwl.program import Kink, Max, Program
-from isogon.measures.partition import edges as ek
-from isogon.measures.partition import memory, stream
-from isogon.measures.partition.maxima import cut_max
-from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
+from isogon.measures.partition import memory, stream, tiles
+from isogon.measures.partition.joining import joined_patterns
+from isogon.measures.partition.kinks import cut_kink
+from isogon.measures.partition.maxima import cut_max, straighten
+from isogon.measures.partition.mesh import Mesh
 from isogon.measures.partition.patterns import SitePattern
+from isogon.measures.partition.seams import Seams
 from isogon.measures.partition.stream import Pending
 
-TABLE = "#cut"  # name of the table of cut values among the live tensors
-EPS = np.finfo(np.float64).eps
-ROUNDING = 32.0  # zero means: within this many eps of the largest value at the site
+STEPS = 1000  # progress is counted in so many
 
 
-def tolerance(held: Tensor) -> float:
-    """32 eps times the largest value of the whole site.
+@dataclass(eq=False)
+class Task:
+    """What the parts of one partition share.
 
-    Relative to a unit's own largest value it would call the noise of dead units a sign.
+    Attributes:
+        program: The network.
+        limit: Faces to stop at.
+        progress: Called with what is going on.
+        elsewhere: Faces outside the mesh that is being grown: those of other tiles.
+        span: How much of the whole is done before this mesh, and after it.
+        complete: Whether all cuts were made so far.
+        tiled: Whether there were tiles.
+        floors: Site -> tolerance that was used along the seams of the tiles.
     """
-    low, high = torch.aminmax(held) if held.numel() else (held, held)
-    size = max(-float(low), float(high)) if held.numel() else 0.0
-    return ROUNDING * EPS * max(size, 1e-290)
 
+    program: Program
+    limit: int
+    progress: Progress
+    elsewhere: int = 0
+    span: tuple[float, float] = (0.0, 1.0)
+    complete: bool = True
+    tiled: bool = False
+    floors: dict[str, float] = field(default_factory=dict)
 
-def every_function(stage: Kink, sample: torch.Size) -> Functions:
-    """A cut function per unit and knot, knot by knot."""
-    units = sample.numel()
-    column = np.tile(np.arange(units), len(stage.knots))
-    levels = [knot.expand(sample).reshape(-1) for knot in stage.knots]
-    return Functions(column, np.full(len(column), -1), torch.cat(levels).numpy(), column)
-
-
-def of_bits(words: np.ndarray, count: int) -> np.ndarray:
-    """Bits of a mask as booleans `[count]`."""
-    return np.unpackbits(words.view(np.uint8), bitorder="little")[:count].astype(bool)
-
-
-def select(functions: Functions, which: np.ndarray) -> Functions:
-    """Some of the functions."""
-    f = functions
-    return Functions(f.column[which], f.other[which], f.offset[which], f.unit[which])
-
-
-def masks(
-    z: np.ndarray, functions: Functions, tol: float, known: tuple[np.ndarray, np.ndarray] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sign masks of all vertices, `[V, words]` each; those of the first ones may be known."""
-    words = max(1, -(-len(functions) // 64))
-    start = 0 if known is None else len(known[0])
-    found = np.empty((len(z), words), np.uint64), np.empty((len(z), words), np.uint64)
-    if known is not None:
-        found[0][:start], found[1][:start] = known
-    ek.sign_masks(z, functions.column, functions.offset, tol, start, *found)
-    return found
-
-
-def listed(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Run a count-then-fill kernel: CSR offsets and entries."""
-    first = np.empty(count + 1, np.int64)
-    kernel(*arguments, first, np.empty(0, np.int64))
-    entries = np.empty(first[-1], np.int64)
-    if len(entries):
-        kernel(*arguments, first, entries)
-    return first, entries
-
-
-def cut_kink(
-    mesh: Mesh, stage: Kink, site: int, limit: int
-) -> tuple[SitePattern | None, bool, Pending | None]:
-    """Cut the mesh along the knots of every unit of a kink; None: memory would not suffice."""
-    name = stage.inputs[0]
-    held = mesh.live[name]
-    tol = tolerance(held)
-    functions = every_function(stage, held.shape[1:])
-    signs = masks(mesh.values(name), functions, tol, None)
-    up, down = np.zeros_like(signs[0][0]), np.zeros_like(signs[0][0])
-    ek.either(*signs, up, down)
-    up, down = of_bits(up, len(functions)), of_bits(down, len(functions))
-    varying = np.nonzero(up & down)[0]
-    # the piece of a unit: knots that are passed everywhere, plus the bits of those that vary
-    passed = (up & ~down).reshape(len(stage.knots), -1)
-    base = passed.sum(0).astype(np.int16)
-    parent = np.arange(len(mesh), dtype=INDEX)
-    if len(varying) == 0:
-        empty = np.zeros((len(mesh), 0), np.uint64)
-        return SitePattern(stage.site, "kink", base, varying, empty, parent, tol), True, None
-    if len(varying) < 0.75 * len(functions):
-        functions = select(functions, varying)
-        used, functions.column = np.unique(functions.column, return_inverse=True)
-        flat = held.reshape(len(held), -1)
-        name, mesh.live[TABLE] = TABLE, flat[:, torch.from_numpy(used)]
-        signs = masks(mesh.values(name), functions, tol, None)
-    else:
-        base[:] = 0  # every function has its bit
-    by_face = listed(ek.face_functions, len(mesh), mesh.offsets, mesh.loops, *signs)
-    by_edge = listed(ek.edge_crossings, len(mesh.ends), mesh.ends, *signs)
-    if not memory.fits(mesh.live, len(by_edge[1])):
-        mesh.forget([TABLE])
-        return None, False, None
-    cut_edges(mesh, name, functions, tol, *by_edge)
-    parent, complete, pending = cut_faces(
-        mesh, name, functions, tol, site, *by_face, limit, stream.LARGE
-    )
-    signs = masks(mesh.values(name), functions, tol, signs)
-    if pending is not None:
-        signs = pending_masks(mesh.live[name], pending, functions, tol, signs)
-    bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
-    mixed = np.empty_like(bits)
-    if ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits) and complete:
-        settle(mesh, mesh.live[name], pending, functions, mixed, bits)
-    mesh.forget([TABLE])
-    pattern = SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol)
-    return pattern, complete, pending
-
-
-def pending_masks(
-    held: Tensor,
-    pending: Pending,
-    functions: Functions,
-    tol: float,
-    known: tuple[np.ndarray, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sign masks with those of the pending vertices appended."""
-    count = len(known[0])
-    shape = (count + len(pending.ratio), known[0].shape[1])
-    found = np.empty(shape, np.uint64), np.empty(shape, np.uint64)
-    found[0][:count], found[1][:count] = known
-    for part in pending.parts(held[0].numel()):
-        rows = pending.rows(held, part)
-        place = slice(count + part.start, count + part.stop)
-        z = rows.reshape(len(rows), -1).numpy()
-        column, offset = functions.column, functions.offset
-        ek.sign_masks(z, column, offset, tol, 0, found[0][place], found[1][place])
-    return found
-
-
-def settle(
-    mesh: Mesh,
-    held: Tensor,
-    pending: Pending | None,
-    functions: Functions,
-    mixed: np.ndarray,
-    bits: np.ndarray,
-) -> None:
-    """Where rounding left both signs on a face, the sign of the largest value counts."""
-    count = len(held)
-    for face, word in zip(*np.nonzero(mixed), strict=True):
-        rows = []
-        for v in mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]].tolist():
-            n = v - count
-            row = held[v] if n < 0 or pending is None else pending.rows(held, slice(n, n + 1))[0]
-            rows.append(row.reshape(-1).numpy())
-        z = np.stack(rows)
-        for k in range(64):
-            if not int(mixed[face, word]) >> k & 1:
-                continue
-            f = 64 * word + k
-            d = z[:, functions.column[f]] - functions.offset[f]
-            flag = np.uint64(1 << k)
-            if d[np.abs(d).argmax()] > 0:
-                bits[face, word] |= flag
-            else:
-                bits[face, word] &= ~flag
+    def report(self, share: float, mesh: Mesh, where: str) -> None:
+        """Say how far this mesh is."""
+        low, high = self.span
+        done = round(STEPS * (low + share * (high - low)))
+        self.progress(done, STEPS, f"{len(mesh) + self.elsewhere} regions {where}")
 
 
 @torch.no_grad()
@@ -182,26 +64,45 @@ def grow(
     """
     mesh = Mesh.of_polygon(corners)
     mesh.live[program.input] = start
+    task = Task(program, limit, progress)
+    mesh, cuts = run(task, mesh, 0)
+    if task.tiled:
+        straighten(mesh)
+    task.report(1.0, mesh, "")
+    return mesh, cuts, task.complete
+
+
+def run(task: Task, mesh: Mesh, i: int) -> tuple[Mesh, list[SitePattern]]:
+    """Grow a mesh to the end.
+
+    Args:
+        task: What it is part of.
+        mesh: Its live tensors are those that stage i and later ones read.
+        i: Position of a stage; a cut there is yet to be made.
+
+    Returns:
+        The mesh with the network's output at its vertices, the patterns from stage i on.
+    """
+    program = task.program
+    chunk, first = program.chunk(), i
     cuts: list[SitePattern] = []
-    complete = True
-    chunk = program.chunk()
-    total = len(program.cuts)
-    i = 0
     while i < len(program.stages):
-        stage, pending = program.stages[i], None
-        if isinstance(stage, Kink | Max) and complete:
-            progress(len(cuts), total, f"{len(mesh)} regions before {stage.site}")
-            limit = min(limit, memory.most(program, i))
-            if isinstance(stage, Kink):
-                cut, complete, pending = cut_kink(mesh, stage, len(cuts), limit)
-            else:
-                cut, complete = cut_max(mesh, stage, len(cuts), limit, ROUNDING * EPS, TABLE)
+        stage = program.stages[i]
+        if isinstance(stage, Kink | Max) and task.complete:
+            share = (i - first) / (len(program.stages) - first)
+            task.report(share, mesh, f"before {stage.site}")
+            cut, pending = make_cut(task, mesh, stage)
             if cut is not None:
                 cuts.append(cut)
-        if pending is not None:
-            mesh.live, i = stream.advance(program, mesh.live, pending, i)
-            mesh.room = {}
-            continue
+            count = memory.tiles(program, i, len(mesh.xy))
+            if count > 1 and len(mesh) > 1 and task.complete:
+                return by_tiles(task, mesh, pending, i, cuts, count)
+            if pending is not None or not task.complete:
+                stop = stream.next_cut(program, i) if task.complete else len(program.stages)
+                rows = stream.all_rows(mesh.live, pending)
+                mesh.live = stream.advance(program, i, stop, len(mesh.xy), rows)
+                mesh.room, i = {}, stop
+                continue
         arguments = [mesh.live[name] for name in stage.inputs]
         dead = program.dead_after(i)
         plain = isinstance(stage, Kink) and stage.apply is torch.relu
@@ -211,8 +112,56 @@ def grow(
             mesh.live[stage.output] = in_chunks(stage, arguments, chunk)
         mesh.forget(dead)
         i += 1
-    progress(total, total, f"{len(mesh)} regions")
-    return mesh, cuts, complete
+    return mesh, cuts
+
+
+def make_cut(
+    task: Task, mesh: Mesh, stage: Kink | Max
+) -> tuple[SitePattern | None, Pending | None]:
+    """Cut a mesh at a site; notes where not all cuts could be made."""
+    site = task.program.sites.index(stage.site)
+    limit = min(task.limit - task.elsewhere, len(mesh) + memory.most(task.program))
+    floor = task.floors.get(stage.site, 0.0)
+    if isinstance(stage, Kink):
+        cut, task.complete, pending = cut_kink(mesh, stage, site, limit, floor)
+        return cut, pending
+    cut, task.complete = cut_max(mesh, stage, site, limit, floor)
+    return cut, None
+
+
+def by_tiles(
+    task: Task, mesh: Mesh, pending: Pending | None, i: int, cuts: list[SitePattern], count: int
+) -> tuple[Mesh, list[SitePattern]]:
+    """Grow a mesh tile by tile from the stage of a cut that has been made.
+
+    All later vertices on the seams between the tiles are found first, edge by edge; a tile then
+    never cuts a seam, so that the tiles fit together vertex by vertex whatever rounding does.
+    """
+    program = task.program
+    task.tiled = True
+    rows = tiles.Rows(mesh.live, pending)
+    group = tiles.assigned(mesh, count)
+    stop = stream.next_cut(program, i)
+    seams = Seams.between(mesh, group)
+    if task.complete:
+        seams.cut(program, rows.of, i, task.floors)
+    parts = tiles.cut_out(mesh, group, seams, rows)
+    low, high = task.span
+    start = low + (high - low) * i / len(program.stages)
+    outside, waiting = task.elsewhere, len(mesh)
+    found: list[list[SitePattern]] = []
+    for n, part in enumerate(parts):
+        waiting -= len(part.mesh)
+        task.elsewhere = outside + waiting
+        task.span = tuple(start + (high - start) * (n + k) / len(parts) for k in (0, 1))
+        end = stop if task.complete else len(program.stages)
+        total = len(part.mesh.xy)
+        part.mesh.live = stream.advance(program, i, end, total, part.rows())
+        part.mesh, patterns = run(task, part.mesh, end)
+        found.append(patterns)
+        outside += len(part.mesh)
+    task.elsewhere, task.span = outside - sum(len(part.mesh) for part in parts), (low, high)
+    return tiles.joined(mesh, parts), joined_patterns(cuts, [p.faces for p in parts], found)
 
 
 def in_chunks(stage, arguments: list[Tensor], chunk: int) -> Tensor:

@@ -13,7 +13,8 @@ from torch.nn import Module
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.data import Points
 from isogon.errors import DataError
-from isogon.measures.partition.grow import EPS, ROUNDING, in_chunks
+from isogon.measures.partition.grow import in_chunks
+from isogon.measures.partition.kinks import EPS, ROUNDING
 from isogon.measures.partition.measure import program_for
 from isogon.readings import Curve
 from isogon.registry import measure

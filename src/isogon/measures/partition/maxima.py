@@ -13,6 +13,7 @@ from isogon.errors import UnsupportedOp
 from isogon.measures.partition import envelope as ev
 from isogon.measures.partition import memory
 from isogon.measures.partition.boundary import workplace
+from isogon.measures.partition.kinks import TABLE, tolerance
 from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
 
@@ -20,12 +21,16 @@ WORD = 64
 
 
 def cut_max(
-    mesh: Mesh, stage: Max, site: int, limit: int, rounding: float, table: str
+    mesh: Mesh, stage: Max, site: int, limit: int, floor: float = 0.0
 ) -> tuple[SitePattern | None, bool]:
-    """Cut where the set of largest entries of a group changes; None: memory would not suffice."""
+    """Cut where the set of largest entries of a group changes; None: memory would not suffice.
+
+    Args and result are those of `kinks.cut_kink`, without vertices left pending.
+    """
+    table = TABLE
     arguments = [mesh.live[name] for name in stage.inputs]
     flat = stage.flat(*arguments)
-    tol = rounding * max(float(flat.abs().max()), 1e-290)
+    tol = tolerance(flat, floor)
     base, varying = everywhere(stage, flat, tol)
     parent = np.arange(len(mesh), dtype=INDEX)
     if len(varying) == 0:
@@ -116,13 +121,13 @@ def crossings(
     first: np.ndarray,
     which: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """CSR by edge of the functions that cross it, each once."""
+    """CSR by edge of the functions that cross it, each once; none for the fixed edges."""
     f = functions
     rest = mesh.offsets, mesh.loops, mesh.borders, first, which, z, f.column, f.other, tol
     count = ev.crossed_edges(*rest, np.empty((0, 2), np.int64))
     found = np.empty((count, 2), np.int64)
     ev.crossed_edges(*rest, found)
-    found = np.unique(found, axis=0)
+    found = np.unique(found[found[:, 0] >= mesh.fixed], axis=0)
     return (
         np.searchsorted(found[:, 0], np.arange(len(mesh.ends) + 1)),
         np.ascontiguousarray(found[:, 1]),
@@ -167,7 +172,7 @@ def dissolve(mesh: Mesh, void: np.ndarray) -> np.ndarray:
     kept = kept[order]
     _relink(mesh, rank[group], ~void)
     _drop_edges(mesh, ~void)
-    _straighten(mesh)
+    straighten(mesh)
     return kept
 
 
@@ -193,7 +198,7 @@ def _drop_edges(mesh: Mesh, stay: np.ndarray) -> None:
     mesh.borders = number[mesh.borders].astype(INDEX)
 
 
-def _straighten(mesh: Mesh) -> None:
+def straighten(mesh: Mesh) -> None:
     """Remove vertices with fewer than three edges that are no corners of the domain."""
     degree = np.bincount(mesh.ends.reshape(-1), minlength=len(mesh.xy))
     gone = degree < 3

@@ -1,7 +1,8 @@
-"""How far a partition may grow before the values at its vertices fill the machine's memory.
+"""How large a partition may grow before it fills the machine's memory.
 
-A network with wide sites carries kilobytes per vertex; where they would not fit, the partition
-stops with what it has, marked incomplete, rather than being killed.
+A network with wide sites carries kilobytes per vertex. A mesh whose vertices' values would take
+more than `budget` is grown tile by tile; where even that or the mesh itself would not fit, the
+partition stops with what it has, marked incomplete, rather than being killed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from torch import Tensor
 from isogon.cpwl.program import Kink, Max, Program
 
 SHARE = 0.6  # of the memory that is free now
+LARGE = 768 << 20  # bytes of vertices' values from which a mesh is grown tile by tile
+TILE = 192 << 20  # bytes of vertices' values that a tile starts with
+FACE = 700  # bytes of the mesh per face, without its pattern
 
 
 def free() -> int:
@@ -35,13 +39,28 @@ def fits(live: dict[str, Tensor], new: int) -> bool:
     return 8 * width * (1.5 * (count + new) + new) < SHARE * free()
 
 
-def most(program: Program, position: int) -> int:
-    """Faces whose vertices' values fit in memory at the next cut after a stage."""
-    alive, width = {program.input}, 1
-    for j, stage in enumerate(program.stages):
-        if j > position and isinstance(stage, Kink | Max):
-            break
-        alive.add(stage.output)
-        alive.difference_update(program.dead_after(j))
-        width = max(1, sum(torch.Size(program.shapes[name]).numel() for name in alive))
-    return max(1, int(SHARE * free() / (2.5 * 8 * width)))
+def width(program: Program, position: int) -> int:
+    """Numbers per vertex that are alive when the next cut after a cut is made."""
+    stages = program.stages
+    after = (j for j in range(position + 1, len(stages)) if isinstance(stages[j], Kink | Max))
+    stop = next(after, len(stages))
+    made = {stage.output: j for j, stage in enumerate(stages)}
+    last = {name: j for j, stage in enumerate(stages) for name in stage.inputs}
+    last[program.output] = len(stages)
+    alive = (n for n, j in last.items() if made.get(n, -1) < stop <= j)
+    return max(1, sum(torch.Size(program.shapes[name]).numel() for name in alive))
+
+
+def tiles(program: Program, position: int, vertices: int) -> int:
+    """In how many tiles a mesh of so many vertices is to be grown on from a cut."""
+    size = 8 * width(program, position) * vertices
+    spare = SHARE * free()
+    if size <= min(LARGE, spare / 3):
+        return 1
+    return max(2, int(-(-size // max(1.0, min(TILE, spare / 12)))))
+
+
+def most(program: Program) -> int:
+    """Faces whose mesh and patterns fit in memory."""
+    words = sum(program.units(cut) // 64 + 1 for cut in program.cuts)
+    return max(1, int(SHARE * free() / (FACE + 8 * words)))

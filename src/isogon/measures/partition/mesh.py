@@ -40,7 +40,8 @@ class Mesh:
     `site[e]`, `unit[e]` say which cut made an edge (-1: the domain's border). `live` are the
     network's tensors at the vertices, `[V, ...]`: on each face and edge they are affine, so a
     new vertex gets the interpolation of the two vertices between which it was made. The first
-    `corners` vertices are the domain's.
+    `corners` vertices are the domain's, or shared with other tiles; the first `fixed` edges are
+    shared with other tiles and have all their vertices already.
     """
 
     xy: np.ndarray
@@ -53,6 +54,7 @@ class Mesh:
     live: dict[str, Tensor] = field(default_factory=dict)
     room: dict[str, Tensor] = field(default_factory=dict)
     corners: int = 0
+    fixed: int = 0
 
     @classmethod
     def of_polygon(cls, corners: np.ndarray) -> Mesh:
@@ -130,6 +132,27 @@ class Mesh:
         ek.edge_sides(self.offsets, self.loops, self.borders, self.ends, sides)
         return sides
 
+    def divide(self, chain: np.ndarray) -> None:
+        """Put new vertices into the loops, and make room for the pieces of the edges.
+
+        Args:
+            chain: `[E + 1]`: edge e gets the new vertices `chain[e]` to `chain[e + 1]`, numbered
+                from the number of vertices on.
+        """
+        count, made = len(self.ends), int(chain[-1])
+        size = len(self.loops) + int(np.diff(chain)[self.borders].sum())
+        offsets = np.empty_like(self.offsets)
+        loops, borders = np.empty(size, INDEX), np.empty(size, INDEX)
+        ek.divide_loops(
+            self.offsets, self.loops, self.borders, self.ends, chain, len(self.xy), count,
+            offsets, loops, borders,
+        )  # fmt: skip
+        self.ends = np.concatenate([self.ends, np.empty((made, 2), INDEX)])
+        self.site = np.concatenate([self.site, np.empty(made, INDEX)])
+        self.unit = np.concatenate([self.unit, np.empty(made, INDEX)])
+        self.offsets, self.loops, self.borders = offsets, loops, borders
+        ek.divide_edges(self.ends, self.site, self.unit, chain, len(self.xy), count)
+
 
 def cut_edges(
     mesh: Mesh, table: str, functions: Functions, tol: float, first: np.ndarray, which: np.ndarray
@@ -145,8 +168,7 @@ def cut_edges(
         which: ... and their numbers.
     """
     z = mesh.values(table)
-    count, vertex = len(mesh.ends), len(mesh.xy)
-    chain = np.empty(count + 1, np.int64)
+    chain = np.empty(len(mesh.ends) + 1, np.int64)
     most = int(np.diff(first).max(initial=0))
     source, ratio = np.empty((len(which), 2), np.int64), np.empty(len(which))
     f = functions
@@ -157,19 +179,7 @@ def cut_edges(
     if made == 0:
         return
     source, ratio = source[:made], ratio[:made]
-    per_face = np.diff(chain)[mesh.borders]
-    size = len(mesh.loops) + int(per_face.sum())
-    offsets = np.empty_like(mesh.offsets)
-    loops, borders = np.empty(size, INDEX), np.empty(size, INDEX)
-    ek.divide_loops(
-        mesh.offsets, mesh.loops, mesh.borders, mesh.ends, chain, vertex, count,
-        offsets, loops, borders,
-    )  # fmt: skip
-    mesh.ends = np.concatenate([mesh.ends, np.empty((made, 2), INDEX)])
-    mesh.site = np.concatenate([mesh.site, np.empty(made, INDEX)])
-    mesh.unit = np.concatenate([mesh.unit, np.empty(made, INDEX)])
-    ek.divide_edges(mesh.ends, mesh.site, mesh.unit, chain, vertex, count)
-    mesh.offsets, mesh.loops, mesh.borders = offsets, loops, borders
+    mesh.divide(chain)
     mesh.add_vertices(source, ratio)
 
 

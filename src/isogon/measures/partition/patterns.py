@@ -24,6 +24,9 @@ class SitePattern:
             mask of the entries that are largest in group f.
         parent: `[F]` face before the site.
         tol: Values up to this size counted as zero.
+        function: While growing: `[f]` number of each varying function among all of the site
+            (kink: knot by knot).
+        passed: While growing, kink: which of all functions are positive everywhere, `[all]`.
     """
 
     site: str
@@ -33,6 +36,12 @@ class SitePattern:
     bits: np.ndarray
     parent: np.ndarray
     tol: float
+    function: np.ndarray | None = None
+    passed: np.ndarray | None = None
+
+    def note(self, function: np.ndarray, passed: np.ndarray) -> None:
+        """Keep what is needed to join this pattern with that of another part of the slice."""
+        self.function, self.passed = function, passed
 
     def rows(self, faces: np.ndarray) -> np.ndarray:
         """The pattern of given faces (of this moment), `[n, units]`.

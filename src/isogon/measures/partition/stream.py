@@ -7,17 +7,20 @@ and only what is live there is kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Program
+from isogon.cpwl.program import Kink, Max, Program
 from isogon.measures.partition import edges as ek
 
 LARGE = 256 << 20  # bytes of rows from which vertices are kept pending
 CHUNK = 4 << 20  # bytes of rows per chunk
+
+Values = dict[str, Tensor]
 
 
 @dataclass(eq=False)
@@ -29,49 +32,71 @@ class Pending:
 
     def rows(self, held: Tensor, part: slice) -> Tensor:
         """The interpolated rows of some of them."""
-        source, ratio = self.source[part], self.ratio[part]
-        made = torch.empty((len(ratio), *held.shape[1:]), dtype=held.dtype)
-        flat = made.reshape(len(ratio), -1).numpy()
-        ek.interpolated(held.reshape(len(held), -1).numpy(), source, ratio, flat)
-        return made
+        return between(held, self.source[part], self.ratio[part])
 
-    def parts(self, width: int):
+    def parts(self, width: int) -> Iterator[slice]:
         """Slices of at most `CHUNK` bytes of rows of so many numbers."""
         return chunks(len(self.ratio), width)
 
 
-def chunks(count: int, width: int):
+def between(held: Tensor, source: np.ndarray, ratio: np.ndarray) -> Tensor:
+    """Rows `(1 - ratio) held[source[:, 0]] + ratio held[source[:, 1]]`."""
+    made = torch.empty((len(ratio), *held.shape[1:]), dtype=held.dtype)
+    flat = made.reshape(len(ratio), -1).numpy()
+    ek.interpolated(held.reshape(len(held), -1).numpy(), source, ratio, flat)
+    return made
+
+
+def chunks(count: int, width: int) -> Iterator[slice]:
     """Slices of `count` rows of `width` numbers, of at most `CHUNK` bytes each."""
     step = max(64, CHUNK // (8 * max(width, 1)))
     for low in range(0, count, step):
         yield slice(low, min(low + step, count))
 
 
+def wide(live: Values) -> int:
+    """Numbers per vertex."""
+    return max(sum(held[0].numel() for held in live.values()), 1)
+
+
+def all_rows(live: Values, pending: Pending | None) -> Iterator[tuple[slice, Values]]:
+    """The live tensors of all vertices, the pending ones included, chunk by chunk."""
+    count, width = len(next(iter(live.values()))), wide(live)
+    for part in chunks(count, width):
+        yield part, {name: held[part] for name, held in live.items()}
+    if pending is None:
+        return
+    for part in pending.parts(width):
+        place = slice(count + part.start, count + part.stop)
+        yield place, {name: pending.rows(held, part) for name, held in live.items()}
+
+
+def next_cut(program: Program, position: int) -> int:
+    """Position of the next cut after a stage; the number of stages where there is none."""
+    stages = program.stages
+    after = (j for j in range(position + 1, len(stages)) if isinstance(stages[j], Kink | Max))
+    return next(after, len(stages))
+
+
 def advance(
-    program: Program, live: dict[str, Tensor], pending: Pending, start: int
-) -> tuple[dict[str, Tensor], int]:
-    """Run all vertices, the pending ones included, from a stage to the next cut.
+    program: Program, start: int, stop: int, total: int, pieces: Iterable[tuple[slice, Values]]
+) -> Values:
+    """Run vertices from one stage up to another, a chunk at a time.
 
     Args:
         program: The network.
-        live: Tensors at the vertices that are not pending.
-        pending: The others.
         start: Position of the stage to begin with.
+        stop: Position of the stage to stop before.
+        total: Number of vertices.
+        pieces: Their live tensors before `start`, with the place of each chunk.
 
     Returns:
-        The live tensors of all vertices before the next cut, and its position.
+        The live tensors of all vertices before `stop`.
     """
-    cuts = set(map(id, program.cuts))
-    stages = program.stages
-    stop = next((j for j in range(start + 1, len(stages)) if id(stages[j]) in cuts), len(stages))
-    count = len(next(iter(live.values())))
-    total = count + len(pending.ratio)
-    width = max(sum(held[0].numel() for held in live.values()), 1)
-    found: dict[str, Tensor] = {}
-
-    def run(values: dict[str, Tensor], place: slice) -> None:
+    found: Values = {}
+    for place, values in pieces:
         for j in range(start, stop):
-            stage = stages[j]
+            stage = program.stages[j]
             values[stage.output] = stage(*(values[name] for name in stage.inputs))
             for name in program.dead_after(j):
                 del values[name]
@@ -79,10 +104,4 @@ def advance(
             if name not in found:
                 found[name] = torch.empty((total, *value.shape[1:]), dtype=value.dtype)
             found[name][place] = value
-
-    for part in chunks(count, width):
-        run({name: held[part] for name, held in live.items()}, part)
-    for part in pending.parts(width):
-        place = slice(count + part.start, count + part.stop)
-        run({name: pending.rows(held, part) for name, held in live.items()}, place)
-    return found, stop
+    return found

@@ -1,0 +1,193 @@
+"""Cutting the mesh along the knots of a kink's units."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.cpwl.program import Kink
+from isogon.measures.partition import edges as ek
+from isogon.measures.partition import memory, stream
+from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
+from isogon.measures.partition.patterns import SitePattern
+from isogon.measures.partition.stream import Pending
+
+TABLE = "#cut"  # name of the table of cut values among the live tensors
+
+EPS = np.finfo(np.float64).eps
+ROUNDING = 32.0  # zero means: within this many eps of the largest value at the site
+
+
+def tolerance(held: Tensor, floor: float = 0.0) -> float:
+    """32 eps times the largest value of the whole site.
+
+    Relative to a unit's own largest value it would call the noise of dead units a sign.
+    `floor`: the tolerance that other parts of the slice had at the site.
+    """
+    low, high = torch.aminmax(held) if held.numel() else (held, held)
+    size = max(-float(low), float(high)) if held.numel() else 0.0
+    return max(ROUNDING * EPS * max(size, 1e-290), floor)
+
+
+def every_function(stage: Kink, sample: torch.Size) -> Functions:
+    """A cut function per unit and knot, knot by knot."""
+    units = sample.numel()
+    column = np.tile(np.arange(units), len(stage.knots))
+    levels = [knot.expand(sample).reshape(-1) for knot in stage.knots]
+    return Functions(column, np.full(len(column), -1), torch.cat(levels).numpy(), column)
+
+
+def of_bits(words: np.ndarray, count: int) -> np.ndarray:
+    """Bits of a mask as booleans `[count]`."""
+    return np.unpackbits(words.view(np.uint8), bitorder="little")[:count].astype(bool)
+
+
+def select(functions: Functions, which: np.ndarray) -> Functions:
+    """Some of the functions."""
+    f = functions
+    return Functions(f.column[which], f.other[which], f.offset[which], f.unit[which])
+
+
+def masks(
+    z: np.ndarray, functions: Functions, tol: float, known: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sign masks of all vertices, `[V, words]` each; those of the first ones may be known."""
+    words = max(1, -(-len(functions) // 64))
+    start = 0 if known is None else len(known[0])
+    found = np.empty((len(z), words), np.uint64), np.empty((len(z), words), np.uint64)
+    if known is not None:
+        found[0][:start], found[1][:start] = known
+    ek.sign_masks(z, functions.column, functions.offset, tol, start, *found)
+    return found
+
+
+def listed(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run a count-then-fill kernel: CSR offsets and entries."""
+    first = np.empty(count + 1, np.int64)
+    kernel(*arguments, first, np.empty(0, np.int64))
+    entries = np.empty(first[-1], np.int64)
+    if len(entries):
+        kernel(*arguments, first, entries)
+    return first, entries
+
+
+def cut_kink(
+    mesh: Mesh, stage: Kink, site: int, limit: int, floor: float = 0.0
+) -> tuple[SitePattern | None, bool, Pending | None]:
+    """Cut the mesh along the knots of every unit of a kink; None: memory would not suffice.
+
+    Args:
+        mesh: What to cut; its fixed edges have their vertices already.
+        stage: The kink.
+        site: Its number.
+        limit: Faces to stop at.
+        floor: Least tolerance.
+
+    Returns:
+        The pattern of every face, whether all cuts were made, the vertices left pending.
+    """
+    name = stage.inputs[0]
+    held = mesh.live[name]
+    tol = tolerance(held, floor)
+    functions = every_function(stage, held.shape[1:])
+    signs = masks(mesh.values(name), functions, tol, None)
+    up, down = np.zeros_like(signs[0][0]), np.zeros_like(signs[0][0])
+    ek.either(*signs, up, down)
+    up, down = of_bits(up, len(functions)), of_bits(down, len(functions))
+    varying = np.nonzero(up & down)[0]
+    # the piece of a unit: knots that are passed everywhere, plus the bits of those that vary
+    passed = (up & ~down).reshape(len(stage.knots), -1)
+    base = passed.sum(0).astype(np.int16)
+    parent = np.arange(len(mesh), dtype=INDEX)
+    if len(varying) == 0:
+        empty = np.zeros((len(mesh), 0), np.uint64)
+        pattern = SitePattern(stage.site, "kink", base, varying, empty, parent, tol)
+        pattern.note(varying, passed.reshape(-1))
+        return pattern, True, None
+    every = np.arange(len(functions))
+    if len(varying) < 0.75 * len(functions):
+        every, functions = varying, select(functions, varying)
+        used, functions.column = np.unique(functions.column, return_inverse=True)
+        flat = held.reshape(len(held), -1)
+        name, mesh.live[TABLE] = TABLE, flat[:, torch.from_numpy(used)]
+        signs = masks(mesh.values(name), functions, tol, None)
+    else:
+        base[:] = 0  # every function has its bit
+    by_face = listed(ek.face_functions, len(mesh), mesh.offsets, mesh.loops, *signs)
+    by_edge = crossings(mesh, signs)
+    if not memory.fits(mesh.live, len(by_edge[1])):
+        mesh.forget([TABLE])
+        return None, False, None
+    cut_edges(mesh, name, functions, tol, *by_edge)
+    parent, complete, pending = cut_faces(
+        mesh, name, functions, tol, site, *by_face, limit, stream.LARGE
+    )
+    signs = masks(mesh.values(name), functions, tol, signs)
+    if pending is not None:
+        signs = pending_masks(mesh.live[name], pending, functions, tol, signs)
+    bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
+    mixed = np.empty_like(bits)
+    if ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits) and complete:
+        settle(mesh, mesh.live[name], pending, functions, mixed, bits)
+    mesh.forget([TABLE])
+    pattern = SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol)
+    pattern.note(every, passed.reshape(-1))
+    return pattern, complete, pending
+
+
+def crossings(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """CSR by edge of the functions that change sign along it; none for the fixed edges."""
+    free = mesh.ends[mesh.fixed :]
+    first, functions = listed(ek.edge_crossings, len(free), free, *signs)
+    return np.concatenate([np.zeros(mesh.fixed, np.int64), first]), functions
+
+
+def pending_masks(
+    held: Tensor,
+    pending: Pending,
+    functions: Functions,
+    tol: float,
+    known: tuple[np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sign masks with those of the pending vertices appended."""
+    count = len(known[0])
+    shape = (count + len(pending.ratio), known[0].shape[1])
+    found = np.empty(shape, np.uint64), np.empty(shape, np.uint64)
+    found[0][:count], found[1][:count] = known
+    for part in pending.parts(held[0].numel()):
+        rows = pending.rows(held, part)
+        place = slice(count + part.start, count + part.stop)
+        z = rows.reshape(len(rows), -1).numpy()
+        column, offset = functions.column, functions.offset
+        ek.sign_masks(z, column, offset, tol, 0, found[0][place], found[1][place])
+    return found
+
+
+def settle(
+    mesh: Mesh,
+    held: Tensor,
+    pending: Pending | None,
+    functions: Functions,
+    mixed: np.ndarray,
+    bits: np.ndarray,
+) -> None:
+    """Where rounding left both signs on a face, the sign of the largest value counts."""
+    count = len(held)
+    for face, word in zip(*np.nonzero(mixed), strict=True):
+        rows = []
+        for v in mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]].tolist():
+            n = v - count
+            row = held[v] if n < 0 or pending is None else pending.rows(held, slice(n, n + 1))[0]
+            rows.append(row.reshape(-1).numpy())
+        z = np.stack(rows)
+        for k in range(64):
+            if not int(mixed[face, word]) >> k & 1:
+                continue
+            f = 64 * word + k
+            d = z[:, functions.column[f]] - functions.offset[f]
+            flag = np.uint64(1 << k)
+            if d[np.abs(d).argmax()] > 0:
+                bits[face, word] |= flag
+            else:
+                bits[face, word] &= ~flag
