@@ -18,6 +18,7 @@ from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cu
 from isogon.measures.partition.patterns import SitePattern
 
 WORD = 64
+NEAR = 256.0  # tolerances below the envelope that still count as on it, on a seam
 
 
 def cut_max(
@@ -48,6 +49,9 @@ def cut_max(
     functions, which = as_functions(pairs, entry, varying)
     first = np.searchsorted(pairs[:, 0], np.arange(len(mesh) + 1))
     by_edge = crossings(mesh, z, functions, tol, first, which)
+    by_edge = off_seams(
+        mesh, z, functions, entry[np.searchsorted(varying, functions.unit)], tol, *by_edge
+    )
     if not memory.fits(mesh.live, len(by_edge[1])):
         mesh.forget([table])
         return None, False
@@ -121,17 +125,59 @@ def crossings(
     first: np.ndarray,
     which: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """CSR by edge of the functions that cross it, each once; none for the fixed edges."""
+    """CSR by edge of the functions that cross it, each once."""
     f = functions
     rest = mesh.offsets, mesh.loops, mesh.borders, first, which, z, f.column, f.other, tol
     count = ev.crossed_edges(*rest, np.empty((0, 2), np.int64))
     found = np.empty((count, 2), np.int64)
     ev.crossed_edges(*rest, found)
-    found = np.unique(found[found[:, 0] >= mesh.fixed], axis=0)
+    found = np.unique(found, axis=0)
     return (
         np.searchsorted(found[:, 0], np.arange(len(mesh.ends) + 1)),
         np.ascontiguousarray(found[:, 1]),
     )
+
+
+def off_seams(
+    mesh: Mesh,
+    z: np.ndarray,
+    functions: Functions,
+    entry: np.ndarray,
+    tol: float,
+    first: np.ndarray,
+    which: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Without the crossings of fixed edges where the largest entry changes.
+
+    Those have their vertices already. Where a bisector crosses a fixed edge below the envelope
+    it is cut like any other, and dissolved again.
+
+    Args:
+        mesh: The mesh.
+        z: `[V, columns]` values of the entries.
+        functions: Bisectors of two entries.
+        entry: `[functions, K]` columns of each one's group, -1: none.
+        tol: Values up to this size are zero.
+        first: `[E + 1]` CSR offsets: the functions that cross each edge ...
+        which: ... and their numbers.
+    """
+    count = first[mesh.fixed]
+    f = which[:count]
+    edge = np.repeat(np.arange(mesh.fixed), np.diff(first[: mesh.fixed + 1]))
+    a, b = mesh.ends[edge].T
+    p = z[a, functions.column[f]] - z[a, functions.other[f]]
+    q = z[b, functions.column[f]] - z[b, functions.other[f]]
+    t = (p / (p - q))[:, None]
+    rival = entry[f]
+    height = (1 - t) * z[a[:, None], rival] + t * z[b[:, None], rival]
+    height[rival < 0] = -np.inf
+    own = np.take_along_axis(
+        height, (rival == functions.column[f][:, None]).argmax(1)[:, None], axis=1
+    )[:, 0]
+    stay = np.ones(len(which), bool)
+    stay[:count] = own < height.max(1, initial=-np.inf) - NEAR * tol
+    offsets = np.concatenate([[0], np.cumsum(stay)])
+    return offsets[first], which[stay]
 
 
 def void_edges(mesh: Mesh, site: int, bits: np.ndarray, varying: np.ndarray) -> np.ndarray:
