@@ -13,27 +13,18 @@ def change(d, n, start, step, tol):
     The zero between the last positive and the first negative value (the smallest in size if
     there are several); -1 where nothing negative is met.
     """
-    last = start
-    k = start
+    best = k = start
     for _ in range(n):
         k += step
         if k == n:
             k = 0
         elif k < 0:
             k = n - 1
-        if d[k] > tol:
-            last = k
-        elif d[k] < -tol:
-            best = last
-            while last != k:
-                last += step
-                if last == n:
-                    last = 0
-                elif last < 0:
-                    last = n - 1
-                if abs(d[last]) < abs(d[best]):
-                    best = last
-            return best
+        nearer = abs(d[k]) < abs(d[best])
+        if d[k] < -tol:
+            return k if nearer else best
+        if d[k] > tol or nearer:
+            best = k
     return -1
 
 

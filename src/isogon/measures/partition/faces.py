@@ -2,8 +2,9 @@
 
 Which chords cross is decided by the order of their ends on the face's loop alone; a coordinate
 is computed only where two chords do cross, from the values of one function at the two original
-ends of the other's chord. Everything lives in flat arrays: `Chords` (of all faces), `Made` (what
-the faces turn into) and `Stack` (sub-faces still to be split, last in first out).
+ends of the other's chord. Everything lives in a few flat arrays (each array that a kernel
+touches costs time when it is compiled): `Made` is what the faces turn into, `Room` holds the
+sub-faces still to be split, last in first out, and the one that is being split.
 """
 
 from __future__ import annotations
@@ -11,21 +12,25 @@ from __future__ import annotations
 from collections import namedtuple
 
 from isogon.measures.partition.edges import sort_by, value
-from isogon.measures.partition.jit import inline, kernel
+from isogon.measures.partition.jit import inline, kernel, unfold
 
 # The cut functions: values at the loops' vertices and how to read them.
 Cut = namedtuple("Cut", "z column other offset tol")
-# New vertices (two ends and a ratio), new edges (ends, function), faces (CSR loops) and their
-# parents; `count` holds the number of vertices, edges, faces and half-edges, in this order.
-Made = namedtuple("Made", "source ratio ends function offsets loops borders parent count")
+# New vertices (`source [V, 2]`, `ratio [V]`), edges (`edge [3, E]`: ends, function), loops
+# (`half [2, H]`: vertex, edge), faces (`face [2, F + 1]`: offset of the loop, parent); `count`
+# holds the number of vertices, edges, faces and half-edges, in this order.
+Made = namedtuple("Made", "source ratio edge half face count")
 VERTEX, EDGE, FACE, HALF = range(4)
-# A chord: its function and the loop vertices (not positions) at its ends.
-Chords = namedtuple("Chords", "first start end function p q")
-# Sub-faces: loops, edges, and per chord piece its number, end positions and end ratios.
-Stack = namedtuple("Stack", "loop border chord a b ta tb frame")
-# Copies of the sub-face being split and what is found out about its chords.
-Work = namedtuple("Work", "loop border chord a b ta tb side order key place path inner outer")
-LEFT, RIGHT, CROSS, SAME = range(4)
+# Sub-faces: loops (`half [2, ...]`), pieces of chords (`piece`, `span`, a row each) and where
+# both lie (`frame`). The sub-face in work is copied to the first rows, which nothing else uses;
+# `order`, `key`: its pieces that cross the dividing one, sorted; `path`: vertices along that one.
+Room = namedtuple("Room", "half piece span frame order key path")
+# Columns of `piece`: the chord's function and end vertices, the piece's end positions on the
+# loop; found out in work: side, position of the left end, rank of the right end, place on path.
+FUNCTION, P, Q, A, B, SIDE, INNER, OUTER, PLACE = range(9)
+# Columns of `span`: ratio along the chord at A and B, and where the dividing piece is met.
+TA, TB, MEET = range(3)
+RIGHT, LEFT, CROSS, SAME = range(4)
 
 
 @inline
@@ -40,338 +45,275 @@ def at_vertex(cut, made, v, f):
 
 
 @inline
-def meeting(cut, p, q, f, low, high):
-    """Ratio along the chord from vertex p to q where f vanishes, kept within its piece."""
-    x = value(cut.z, p, f, cut.column, cut.other, cut.offset)
-    y = value(cut.z, q, f, cut.column, cut.other, cut.offset)
-    t = x / (x - y) if x != y else 0.5 * (low + high)
-    return min(max(t, low), high)
+def meeting(cut, piece, span, c, f):
+    """Ratio along piece c's chord where function f vanishes, kept within the piece."""
+    x = value(cut.z, piece[c, P], f, cut.column, cut.other, cut.offset)
+    y = value(cut.z, piece[c, Q], f, cut.column, cut.other, cut.offset)
+    low, high = span[c, TA], span[c, TB]
+    if x == y:
+        return 0.5 * (low + high)
+    return min(max(x / (x - y), low), high)
 
 
 @inline
-def middle(k, n, a, b):
-    """The chord piece whose ends halve a loop of n best."""
+def take(room, top):
+    """Copy the sub-face on top of the stack to the workplace: its children overwrite it.
+
+    Returns the size of its loop, its number of pieces, and the one that halves the loop best.
+    """
+    half, piece, span = room.half, room.piece, room.span
+    frame = room.frame
+    at, n, c_at, k = frame[top, 0], frame[top, 1], frame[top, 2], frame[top, 3]
+    for h in range(n):
+        half[0, h] = half[0, at + h]
+        half[1, h] = half[1, at + h]
     best, found = -1, 0
     for c in range(k):
-        span = abs(b[c] - a[c])
-        span = min(span, n - span)
-        if span > best:
-            best, found = span, c
-    return found
+        for x in range(SIDE):
+            piece[c, x] = piece[c_at + c, x]
+        span[c, TA] = span[c_at + c, TA]
+        span[c, TB] = span[c_at + c, TB]
+        gap = abs(piece[c, B] - piece[c, A])
+        gap = min(gap, n - gap)
+        if gap > best:
+            best, found = gap, c
+    return n, k, found
 
 
 @inline
-def classify(work, k, e, i, j):
-    """On which side of the chord from loop position i to j each piece lies; lists the crossing.
+def classify(cut, room, k, e, n, i, j, sign):
+    """On which side of piece e, from loop position i to j, each piece lies.
 
-    Also notes, for those that cross, their ends' ranks along the chord on either side.
+    Lists those that cross it, with where they do on either chord, and the ranks of their ends
+    as seen along piece e: `INNER` on its left, `OUTER` on its right.
     """
-    n_cross = 0
+    piece = room.piece
+    f = piece[e, FUNCTION]
+    m = 0
     for c in range(k):
-        a, b = work.a[c], work.b[c]
-        a_in, b_in = i < a < j, i < b < j
-        a_out, b_out = a < i or a > j, b < i or b > j
-        if c == e:
-            work.side[c] = -1
-        elif (a_in and b_out) or (a_out and b_in):
-            work.side[c] = CROSS
-            work.order[n_cross] = c
-            n_cross += 1
-        elif a_in or b_in:
-            work.side[c] = LEFT
-        elif a_out or b_out:
-            work.side[c] = RIGHT
-        else:
-            work.side[c] = SAME
-    return n_cross
-
-
-@inline
-def ranks(work, m, n, i, j):
-    """Order of the crossing pieces' ends as seen along the chord, on its left and right."""
-    for r in range(m):
-        c = work.order[r]
-        a, b = work.a[c], work.b[c]
-        if not i < a < j:
+        a, b = piece[c, A], piece[c, B]
+        side_a = 1 if i < a < j else -1 if a < i or a > j else 0
+        side_b = 1 if i < b < j else -1 if b < i or b > j else 0
+        if side_a * side_b >= 0:
+            total = side_a + side_b
+            piece[c, SIDE] = LEFT if total > 0 else RIGHT if total < 0 else SAME
+            continue
+        piece[c, SIDE] = CROSS
+        if side_a < 0:
             a, b = b, a
-        work.inner[c] = a
-        work.outer[c] = i - b if b < i else i - b + n
+        piece[c, INNER] = a
+        piece[c, OUTER] = i - b if b < i else i - b + n
+        room.span[c, MEET] = meeting(cut, piece, room.span, c, f)
+        room.key[m] = sign * meeting(cut, piece, room.span, e, piece[c, FUNCTION])
+        room.order[m] = c
+        m += 1
+    return m
 
 
 @inline
-def before(work, c, d):
+def before(piece, c, d):
     """Whether piece c must meet the chord before d: they don't cross, and c's ends come first."""
-    x = work.inner[c] - work.inner[d]
-    y = work.outer[c] - work.outer[d]
-    return x <= 0 and y <= 0 and (x < 0 or y < 0)
+    x = piece[c, INNER] - piece[d, INNER]
+    y = piece[c, OUTER] - piece[d, OUTER]
+    return x <= 0 and y <= 0 and x + y < 0
 
 
 @inline
-def mend_order(work, m):
+def mend_order(piece, order, key, m):
     """Pieces that don't cross meet the chord in the order of their ends, whatever rounding says."""
-    fine = True
+    wrong = 0
     for r in range(m - 1):
-        if before(work, work.order[r + 1], work.order[r]):
-            fine = False
-    if fine:
+        wrong += before(piece, order[r + 1], order[r])
+    if wrong == 0:
         return
     for r in range(1, m):
-        c = work.order[r]
-        key = work.key[r]
-        for s in range(r):
-            if before(work, c, work.order[s]):
-                for t in range(r, s, -1):
-                    work.order[t] = work.order[t - 1]
-                    work.key[t] = work.key[t - 1]
-                work.order[s] = c
-                work.key[s] = key
-                break
+        c, t, s = order[r], key[r], 0
+        while s < r and not before(piece, c, order[s]):
+            s += 1
+        for q in range(r, s, -1):
+            order[q], key[q] = order[q - 1], key[q - 1]
+        order[s], key[s] = c, t
 
 
 @inline
-def place_meetings(cut, made, work, chords, e, m, sign, end):
-    """Make the vertices where the m crossing pieces meet chord e, from `path[0]` to `end`.
+def place_meetings(cut, made, room, e, m, sign, end):
+    """Make the vertices where the m crossing pieces meet piece e, from `path[0]` to `end`.
 
-    A function that vanishes at the vertex before (or at the chord's end) passes through it.
-    `place[r]` becomes 0 (the start), 1.. (new vertices, listed in `path`) or -1 (the end).
+    A function that vanishes at the vertex before (or at the piece's end) passes through it.
+    `PLACE` becomes 0 (the start), 1.. (new vertices, listed in `path`) or -1 (the end).
     Returns the number of new vertices.
     """
-    count, at_end = 0, False
-    number = work.chord[e]
+    piece = room.piece
+    count, place = 0, 0
     for r in range(m):
-        f = chords.function[work.chord[work.order[r]]]
-        if at_end:
-            work.place[r] = -1
-        elif abs(at_vertex(cut, made, work.path[count], f)) <= cut.tol:
-            work.place[r] = count
-        elif abs(at_vertex(cut, made, end, f)) <= cut.tol:
-            work.place[r] = -1
-            at_end = True
-        else:
-            n = made.count[VERTEX]
-            made.source[n, 0] = chords.p[number]
-            made.source[n, 1] = chords.q[number]
-            made.ratio[n] = sign * work.key[r]
-            made.count[VERTEX] = n + 1
-            count += 1
-            work.path[count] = len(cut.z) + n
-            work.place[r] = count
+        c = room.order[r]
+        f = piece[c, FUNCTION]
+        if place >= 0 and abs(at_vertex(cut, made, room.path[count], f)) > cut.tol:
+            place = -1
+            if abs(at_vertex(cut, made, end, f)) > cut.tol:
+                n = made.count[VERTEX] + count
+                made.source[n, 0], made.source[n, 1] = piece[e, P], piece[e, Q]
+                made.ratio[n] = sign * room.key[r]
+                count += 1
+                place = count
+                room.path[count] = len(cut.z) + n
+        piece[c, PLACE] = place
+    made.count[VERTEX] += count
     return count
 
 
 @inline
-def add_edge(made, base, a, b, f):
-    """A new edge from vertex a to b on the zero line of f; `base` old edges come before."""
-    n = made.count[EDGE]
-    made.ends[n, 0], made.ends[n, 1] = a, b
-    made.function[n] = f
-    made.count[EDGE] = n + 1
-    return base + n
+def side_pieces(room, k, n, start, size, m, left, to):
+    """Write the pieces of one side from row `to` on: those wholly there and parts of crossing ones.
 
-
-@inline
-def push_piece(stack, at, k, n, c, a, b, ta, tb):
-    """Give a sub-face with a loop of n a chord piece, unless it runs along one of its edges."""
-    gap = abs(a - b)
-    if gap <= 1 or gap == n - 1:
-        return k
-    stack.chord[at + k] = c
-    stack.a[at + k], stack.b[at + k] = a, b
-    stack.ta[at + k], stack.tb[at + k] = ta, tb
-    return k + 1
-
-
-@inline
-def emit(made, stack, at, n, parent):
-    """A sub-face without chords is a face."""
-    face, half = made.count[FACE], made.count[HALF]
-    for h in range(n):
-        made.loops[half + h] = stack.loop[at + h]
-        made.borders[half + h] = stack.border[at + h]
-    made.count[HALF] = half + n
-    made.parent[face] = parent
-    made.offsets[face + 1] = half + n
-    made.count[FACE] = face + 1
-
-
-@inline
-def frame_at(frame, top):
-    """Place and size of a sub-face's loop, place and number of its chord pieces."""
-    return frame[top, 0], frame[top, 1], frame[top, 2], frame[top, 3]
-
-
-@inline
-def take(stack, work, top):
-    """Copy the sub-face on top of the stack to the workplace: children overwrite it."""
-    at, n, c_at, k = frame_at(stack.frame, top)
-    for h in range(n):
-        work.loop[h] = stack.loop[at + h]
-        work.border[h] = stack.border[at + h]
+    Pieces that would run along an edge of the side's loop, of `size` vertices, are left out.
+    """
+    piece, span = room.piece, room.span
+    kept = to
     for c in range(k):
-        work.chord[c] = stack.chord[c_at + c]
-        work.a[c], work.b[c] = stack.a[c_at + c], stack.b[c_at + c]
-        work.ta[c], work.tb[c] = stack.ta[c_at + c], stack.tb[c_at + c]
+        side = piece[c, SIDE]
+        if side != left and side != CROSS:
+            continue
+        a, b = piece[c, A] - start, piece[c, B] - start
+        a, b = a + n if a < 0 else a, b + n if b < 0 else b
+        low, high = span[c, TA], span[c, TB]
+        if side == CROSS:
+            s = piece[c, PLACE]
+            s = m + 1 if s < 0 else s
+            x = size - s if left else size - (m + 1 - s)  # the path closes the side's loop
+            x = 0 if x == size else x
+            if (piece[c, INNER] == piece[c, A]) == (left == LEFT):
+                b, high = x, span[c, MEET]
+            else:
+                a, low = x, span[c, MEET]
+        gap = abs(a - b)
+        if gap > 1 and gap != size - 1:
+            for x in range(A):
+                piece[kept, x] = piece[c, x]
+            piece[kept, A], piece[kept, B] = a, b
+            span[kept, TA], span[kept, TB] = low, high
+            kept += 1
+    return kept - to
 
 
 @inline
-def order_meetings(cut, work, chords, e, m, n, i, j, sign):
-    """Sort the m crossing pieces along chord e, from its end at loop position i."""
-    number = work.chord[e]
-    for r in range(m):
-        f = chords.function[work.chord[work.order[r]]]
-        t = meeting(cut, chords.p[number], chords.q[number], f, work.ta[e], work.tb[e])
-        work.key[r] = sign * t
-    sort_by(work.key, work.order, m)
-    ranks(work, m, n, i, j)
-    mend_order(work, m)
+def side_loop(half, path, n, start, length, m, edge, left, into, to):
+    """Write the loop of one side: `length` old edges from position `start`, the path to close it.
 
-
-@inline
-def left_loop(stack, work, at, i, j, m, edge):
-    """Write the sub-face on the chord's left: loop positions i..j, then the path back."""
-    h = at
-    for k in range(i, j + 1):
-        stack.loop[h] = work.loop[k]
-        stack.border[h] = work.border[k] if k < j else edge + m
-        h += 1
-    for s in range(m, 0, -1):
-        stack.loop[h] = work.path[s]
-        stack.border[h] = edge + s - 1
-        h += 1
-
-
-@inline
-def right_loop(stack, work, at, n, i, j, m, edge):
-    """Write the sub-face on the right: loop positions j..i across the start, then the path."""
-    h = at
-    for k in range(j, n + i + 1):
-        position = k if k < n else k - n
-        stack.loop[h] = work.loop[position]
-        stack.border[h] = work.border[position] if k < n + i else edge
-        h += 1
+    The path's m + 1 edges are numbered from `edge`; on the left they are seen backwards.
+    """
+    p = start
+    for h in range(to, to + length):
+        into[0, h], into[1, h] = half[0, p], half[1, p]
+        p = p + 1 if p + 1 < n else 0
+    into[0, to + length] = half[0, p]
+    into[1, to + length] = edge + m if left else edge
     for s in range(1, m + 1):
-        stack.loop[h] = work.path[s]
-        stack.border[h] = edge + s
-        h += 1
+        into[0, to + length + s] = path[m + 1 - s if left else s]
+        into[1, to + length + s] = edge + m - s if left else edge + s
 
 
-@inline
-def push_side(cut, stack, work, chords, e, k, m_cross, n, i, j, m, side, at):
-    """Chord pieces of one side: those wholly there, and that side's part of the crossing ones."""
-    kept = 0
-    span = j - i if side == LEFT else n - (j - i)
-    size = span + 1 + m
-    shift = i if side == LEFT else j
-    for c in range(k):
-        if work.side[c] == side:
-            a, b = work.a[c] - shift, work.b[c] - shift
-            if a < 0:
-                a += n
-            if b < 0:
-                b += n
-            kept = push_piece(stack, at, kept, size, work.chord[c], a, b, work.ta[c], work.tb[c])
-    f_e = chords.function[work.chord[e]]
-    for r in range(m_cross):
-        c = work.order[r]
-        number = work.chord[c]
-        t = meeting(cut, chords.p[number], chords.q[number], f_e, work.ta[c], work.tb[c])
-        s = work.place[r]
-        if s < 0:
-            s = m + 1
-        if side == LEFT:
-            x = 0 if s == 0 else span + (m + 1 - s)
-            own = work.inner[c]
-        else:
-            x = 0 if s == m + 1 else span + s
-            own = work.b[c] if work.inner[c] == work.a[c] else work.a[c]
-        own -= shift
-        if own < 0:
-            own += n
-        if (work.inner[c] == work.a[c]) == (side == LEFT):
-            kept = push_piece(stack, at, kept, size, number, own, x, work.ta[c], t)
-        else:
-            kept = push_piece(stack, at, kept, size, number, x, own, t, work.tb[c])
-    return kept
-
-
-@inline
-def divide(cut, made, stack, work, chords, base, top, parent):
-    """Split the sub-face on top of the stack by one chord; returns the new top."""
-    at, n, c_at, k = frame_at(stack.frame, top)
-    take(stack, work, top)
-    e = middle(k, n, work.a, work.b)
-    i, j = min(work.a[e], work.b[e]), max(work.a[e], work.b[e])
-    sign = 1.0 if work.a[e] < work.b[e] else -1.0
-    crossing = classify(work, k, e, i, j)
-    order_meetings(cut, work, chords, e, crossing, n, i, j, sign)
-    work.path[0] = work.loop[i]
-    m = place_meetings(cut, made, work, chords, e, crossing, sign, work.loop[j])
-    work.path[m + 1] = work.loop[j]
-    f = chords.function[work.chord[e]]
-    edge = base + made.count[EDGE]
+@unfold
+def divide(cut, made, room, base, top, parent):
+    """Split the sub-face on top of the stack by one of its pieces; returns the new top."""
+    frame, path, count = room.frame, room.path, made.count
+    at, c_at = frame[top, 0], frame[top, 2]
+    n, k, e = take(room, top)
+    a, b, f = room.piece[e, A], room.piece[e, B], room.piece[e, FUNCTION]
+    i, j, sign = min(a, b), max(a, b), 1.0 if a < b else -1.0
+    path[0], end = room.half[0, i], room.half[0, j]
+    m = classify(cut, room, k, e, n, i, j, sign)
+    sort_by(room.key, room.order, m)
+    mend_order(room.piece, room.order, room.key, m)
+    m = place_meetings(cut, made, room, e, m, sign, end)
+    path[m + 1] = end
+    first = count[EDGE]
+    count[EDGE] += m + 1
     for s in range(m + 1):
-        add_edge(made, base, work.path[s], work.path[s + 1], f)
+        made.edge[0, first + s], made.edge[1, first + s] = path[s], path[s + 1]
+        made.edge[2, first + s] = f
     top -= 1
-    for side in (RIGHT, LEFT):
-        if side == LEFT:
-            size = j - i + 1 + m
-            left_loop(stack, work, at, i, j, m, edge)
-        else:
-            size = n - (j - i) + 1 + m
-            right_loop(stack, work, at, n, i, j, m, edge)
-        kept = push_side(cut, stack, work, chords, e, k, crossing, n, i, j, m, side, c_at)
-        if kept == 0:
-            emit(made, stack, at, size, parent)
-        else:
+    for left in range(2):
+        start, length = (i, j - i) if left else (j, n - (j - i))
+        size = length + 1 + m
+        kept = side_pieces(room, k, n, start, size, m, left, c_at)
+        into, to = (room.half, at) if kept else (made.half, count[HALF])
+        side_loop(room.half, path, n, start, length, m, base + first, left, into, to)
+        if kept:
             top += 1
-            stack.frame[top, 0], stack.frame[top, 1] = at, size
-            stack.frame[top, 2], stack.frame[top, 3] = c_at, kept
+            frame[top, 0], frame[top, 1], frame[top, 2], frame[top, 3] = at, size, c_at, kept
             at += size
             c_at += kept
+        else:
+            finish(made, size, parent)
     return top
 
 
-@kernel
-def split_faces(offsets, loops, borders, chords, cut, made, stack, work, base):
-    """Split every face by its chords into `made`; uncut faces are copied.
-
-    Returns -1, or the first face for which the room in `made` did not suffice.
-    """
-    for i in range(len(offsets) - 1):
-        low, n = offsets[i], offsets[i + 1] - offsets[i]
-        first, k = chords.first[i], chords.first[i + 1] - chords.first[i]
-        for h in range(n):
-            stack.loop[h] = loops[low + h]
-            stack.border[h] = borders[low + h]
-        if k == 0:
-            emit(made, stack, 0, n, i)
-            continue
-        for c in range(k):
-            stack.chord[c] = first + c
-            stack.a[c], stack.b[c] = chords.start[first + c], chords.end[first + c]
-            stack.ta[c], stack.tb[c] = 0.0, 1.0
-            chords.p[first + c] = loops[low + chords.start[first + c]]
-            chords.q[first + c] = loops[low + chords.end[first + c]]
-        stack.frame[0, 0], stack.frame[0, 1], stack.frame[0, 2], stack.frame[0, 3] = 0, n, 0, k
-        top = 0
-        while top >= 0:
-            if short_of_room(made, stack, top, n):
-                return i
-            top = divide(cut, made, stack, work, chords, base, top, i)
-    return -1
+@inline
+def finish(made, size, parent):
+    """Count a loop of `size` half-edges that was written to `made` as a face."""
+    made.face[1, made.count[FACE]] = parent
+    made.count[FACE] += 1
+    made.count[HALF] += size
+    made.face[0, made.count[FACE]] = made.count[HALF]
 
 
 @inline
-def short_of_room(made, stack, top, n):
-    """Whether splitting the sub-face on top could overrun an array (never, if counts are right)."""
-    at, size, c_at, k = frame_at(stack.frame, top)
-    grown = 2 * size + 4 * k + 8
+def fits(made, room, top, bottom):
+    """Whether splitting the sub-face on top stays within all arrays: so it does by its counts."""
+    frame, count = room.frame, made.count
+    at, n, c_at, k = frame[top, 0], frame[top, 1], frame[top, 2], frame[top, 3]
+    grown = 2 * n + 4 * k + 8
     return (
-        made.count[VERTEX] + k > len(made.ratio)
-        or made.count[EDGE] + k + 1 > len(made.function)
-        or made.count[FACE] + 2 >= len(made.offsets)
-        or made.count[HALF] + grown > len(made.loops)
-        or at + grown > len(stack.loop)
-        or c_at + 2 * k + 2 > len(stack.chord)
-        or top + 2 >= len(stack.frame)
+        count[VERTEX] + k <= len(made.ratio)
+        and count[EDGE] + k < made.edge.shape[1]
+        and count[FACE] + 2 < made.face.shape[1]
+        and count[HALF] + grown <= made.half.shape[1]
+        and at + grown <= room.half.shape[1]
+        and c_at + 2 * k < len(room.piece)
+        and top + 2 < len(room.frame)
+        and n <= bottom
     )
+
+
+@kernel
+def split_faces(offsets, loops, borders, first, chords, cut, made, room, base):
+    """Split every face by its chords into `made`; uncut faces are copied.
+
+    Args:
+        offsets: `[F + 1]` CSR: loops of the faces ...
+        loops: ... their vertices ...
+        borders: ... and edges.
+        first: `[F + 1]` CSR: chords of the faces ...
+        chords: ... `[K, 3]`: function, positions of both ends on the loop.
+        cut: The functions, a `Cut`.
+        made: Is filled, a `Made`.
+        room: A `Room`; `frame[0]` says how many rows its workplaces have.
+        base: Number of old edges; new ones are numbered from there.
+
+    Returns:
+        -1, or the first face for which the room did not suffice.
+    """
+    bottom, c_bottom = room.frame[0, 0], room.frame[0, 2]
+    piece, span = room.piece, room.span
+    for i in range(len(offsets) - 1):
+        low, n, k = offsets[i], offsets[i + 1] - offsets[i], first[i + 1] - first[i]
+        into, to = (room.half, bottom) if k else (made.half, made.count[HALF])
+        for h in range(n):
+            into[0, to + h], into[1, to + h] = loops[low + h], borders[low + h]
+        if k == 0:
+            finish(made, n, i)
+            continue
+        for c in range(k):
+            row, x = c_bottom + c, first[i] + c
+            a, b = chords[x, 1], chords[x, 2]
+            piece[row, FUNCTION], piece[row, A], piece[row, B] = chords[x, 0], a, b
+            piece[row, P], piece[row, Q] = loops[low + a], loops[low + b]
+            span[row, TA], span[row, TB] = 0.0, 1.0
+        room.frame[0, 1], room.frame[0, 3] = n, k
+        top = 0
+        while top >= 0:
+            if not fits(made, room, top, bottom):
+                return i
+            top = divide(cut, made, room, base, top, i)
+    return -1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from isogon.measures.partition import edges as ek
 from isogon.measures.partition.chords import count_meetings, find_chords, keep_chords
-from isogon.measures.partition.faces import Chords, Cut, Made, Stack, Work, split_faces
+from isogon.measures.partition.faces import Cut, Made, Room, split_faces
 from isogon.measures.partition.stream import Pending
 
 INDEX = np.int32
@@ -227,75 +227,64 @@ def cut_faces(
         kept = np.minimum(kept, allowed)
         count_meetings(kept, start, end, np.iinfo(np.int64).max, meetings)
     k = np.diff(kept)
-    function = which[:allowed]
-    slack = 1.0
-    while True:
-        made, stack, work = _room(mesh, k, meetings, slack)
-        chords = Chords(
-            kept, start, end, function, np.empty(allowed, np.int64), np.empty(allowed, np.int64)
-        )
-        cut = Cut(z, f.column, f.other, f.offset, tol)
+    chords = np.stack([which[:allowed], start[:allowed], end[:allowed]], 1)
+    cut = Cut(z, f.column, f.other, f.offset, tol)
+    base = len(mesh.ends)
+    slack, failed = 1.0, 0
+    while failed >= 0:
+        made, room = _room(mesh, k, meetings, slack)
         failed = split_faces(
-            mesh.offsets, mesh.loops, mesh.borders, chords, cut, made, stack, work, len(mesh.ends)
+            mesh.offsets, mesh.loops, mesh.borders, kept, chords, cut, made, room, base
         )
-        if failed < 0:
-            break
         slack *= 2
     n_vertex, n_edge, n_face, n_half = (int(c) for c in made.count)
-    unit = f.unit[made.function[:n_edge]]
-    mesh.ends = np.concatenate([mesh.ends, made.ends[:n_edge]])
+    edge, face, half = made.edge[:, :n_edge], made.face[:, : n_face + 1], made.half[:, :n_half]
+    mesh.ends = np.concatenate([mesh.ends, edge[:2].T])
     mesh.site = np.concatenate([mesh.site, np.full(n_edge, site, INDEX)])
-    mesh.unit = np.concatenate([mesh.unit, unit.astype(INDEX)])
-    mesh.offsets = made.offsets[: n_face + 1].copy()
-    mesh.loops, mesh.borders = made.loops[:n_half], made.borders[:n_half]
+    mesh.unit = np.concatenate([mesh.unit, f.unit[edge[2]].astype(INDEX)])
+    mesh.offsets, parent = face[0].copy(), face[1, :-1].astype(INDEX)
+    mesh.loops, mesh.borders = half[0], half[1]
     source, ratio = made.source[:n_vertex], made.ratio[:n_vertex]
     if n_vertex * mesh.row_bytes() >= large:
         mesh.add_places(source, ratio)
-        return made.parent[:n_face], complete, Pending(source, ratio)
+        return parent, complete, Pending(source, ratio)
     mesh.add_vertices(source, ratio)
-    return made.parent[:n_face], complete, None
+    return parent, complete, None
 
 
-def _room(
-    mesh: Mesh, k: np.ndarray, meetings: np.ndarray, slack: float
-) -> tuple[Made, Stack, Work]:
-    """Arrays as large as the counts of chords and of their crossings say."""
+def _room(mesh: Mesh, k: np.ndarray, meetings: np.ndarray, slack: float) -> tuple[Made, Room]:
+    """Arrays as large as the counts of chords and of their crossings say.
+
+    Args:
+        mesh: The mesh.
+        k: Number of chords of each face ...
+        meetings: ... and of crossings of two of them.
+        slack: Factor on all sizes, should these ever not suffice.
+    """
 
     def grown(n: float) -> int:
         return int(slack * n) + int(64 * (slack - 1))
 
-    cut = int(k.sum()), int(meetings.sum())
+    i64 = np.int64
+    chords, crossings, most = int(k.sum()), int(meetings.sum()), int(k.max(initial=0))
     sizes = np.diff(mesh.offsets)
     pieces = k + 2 * meetings
-    vertices, edges = grown(cut[1]), grown(cut[0] + 2 * cut[1])
-    faces = grown(len(mesh) + cut[0] + cut[1]) + 3
     # the splitting of one face needs some elbow room beyond what stays of it
     widest = int((2 * sizes + 4 * pieces).max(initial=0)) + 16
-    halves = grown(len(mesh.loops) + 2 * (cut[0] + 2 * cut[1])) + widest
-    most = int(pieces.max(initial=0)) + 8
-    i64 = np.int64
+    vertices, edges = grown(crossings) + most, grown(chords + 2 * crossings) + most + 1
+    faces = grown(len(mesh) + chords + crossings) + 4
+    halves = grown(len(mesh.loops) + 2 * (chords + 2 * crossings)) + widest
     made = Made(
-        np.empty((vertices + int(k.max(initial=0)), 2), i64),
-        np.empty(vertices + int(k.max(initial=0))),
-        np.empty((edges + int(k.max(initial=0)) + 1, 2), INDEX),
-        np.empty(edges + int(k.max(initial=0)) + 1, i64),
-        np.zeros(faces + 1, i64),
-        np.empty(halves, INDEX),
-        np.empty(halves, INDEX),
-        np.empty(faces, INDEX),
-        np.zeros(4, i64),
-    )
-    room = int(slack * 2 * widest)
-    chords = int(slack * (2 * most + 8))
-    deep = int(slack * (most + 8))
-    stack = Stack(
-        np.empty(room, INDEX), np.empty(room, INDEX), np.empty(chords, i64), np.empty(chords, i64),
-        np.empty(chords, i64), np.empty(chords), np.empty(chords), np.empty((deep, 4), i64),
+        np.empty((vertices, 2), i64), np.empty(vertices), np.empty((3, edges), INDEX),
+        np.empty((2, halves), INDEX), np.zeros((2, faces), i64), np.zeros(4, i64),
     )  # fmt: skip
-    work = Work(
-        np.empty(room, INDEX), np.empty(room, INDEX), np.empty(most, i64), np.empty(most, i64),
-        np.empty(most, i64), np.empty(most), np.empty(most), np.empty(most, i64),
-        np.empty(most, i64), np.empty(most), np.empty(most, i64), np.empty(most + 2, i64),
-        np.empty(most, i64), np.empty(most, i64),
+    bottom = grown((2 * (sizes + 2 * k)).max(initial=0)) + 16
+    stacked = int(slack * (2 * int(pieces.max(initial=0)) + 24))
+    rows = most + stacked
+    room = Room(
+        np.empty((2, bottom + int(slack * 2 * widest)), INDEX), np.empty((rows, 9), i64),
+        np.empty((rows, 3)), np.zeros((stacked, 4), i64), np.empty(most, i64), np.empty(most),
+        np.empty(most + 2, i64),
     )  # fmt: skip
-    return made, stack, work
+    room.frame[0] = bottom, 0, most, 0
+    return made, room
