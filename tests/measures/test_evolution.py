@@ -84,9 +84,10 @@ def test_frames_are_partitions_and_come_back(found, tmp_path):
     assert found.frames == [0, 2, 3]
     p = ig.partition(net(1), PLANE)
     frame = found.frame(2)
-    assert np.array_equal(frame["offsets"], p.face_offsets)
-    assert np.allclose(frame["vertices"], p.vertices)
-    assert np.array_equal(frame["label"], p.label)
+    assert np.allclose(frame["vertices"][: len(p.vertices)], p.vertices)
+    assert np.array_equal(frame["edges"], p.edges)
+    assert set(frame["region"]) == set(range(len(p)))
+    assert np.allclose(frame["area"], p.area[frame["region"]])
     with pytest.raises(OptionError, match="one of"):
         found.frame(1)
     found.save(tmp_path)

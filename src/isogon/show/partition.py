@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.colors import LogNorm, to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import CenteredNorm, LogNorm, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.transforms import ScaledTranslation
 
+from isogon.errors import OptionError
 from isogon.measures.partition import Partition
+from isogon.measures.partition.decisions import decisions
 from isogon.registry import draws
-from isogon.show import style
+from isogon.show import mesh, style
+
+TINTS = 6  # of one class, so that neighbours stay apart
+LEVELS = 128  # of a colour scale
+LEGEND = 10  # classes or layers that a legend still lists
+LABELS = 12  # anchors that are numbered
+Faces = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @draws("partition")
 def draw_partition(
     reading: Partition,
-    color: Literal["class", "area", "slope", "random"] = "class",
+    color: Literal["class", "area", "slope", "random", "output"] = "class",
+    output: int = 0,
     edges: bool = True,
     boundary: bool = True,
     anchors: bool = True,
@@ -27,14 +39,17 @@ def draw_partition(
 
     Args:
         reading: A partition.
-        color: What colours the regions: class, area, norm of the slope, or at random.
+        color: What colours the regions: the class (one output: its sign; exact, also inside
+            regions that the boundary crosses), area, norm of the slope, chance, or the value
+            of an output (linear inside each region, as it is).
+        output: Which output that is.
         edges: Whether to draw the panel of edges by layer.
-        boundary: Whether to draw the decision boundary on top.
-        anchors: Whether to mark the inputs that the slice was made from.
+        boundary: Whether to draw the decision boundary (one output: zero set) on top.
+        anchors: Whether to mark the inputs that the slice was made from, in their order.
     """
-    fig, axes = style.panels(2 if edges else 1, height=3.5)
+    fig, axes = style.panels(2 if edges else 1, width=style.WIDTH if edges else 4.2, height=3.5)
     panels = list(axes[0])
-    _regions(fig, panels[0], reading, color)
+    _regions(fig, panels[0], reading, color, output)
     if edges:
         _edges(panels[1], reading)
     for ax in panels:
@@ -44,75 +59,156 @@ def draw_partition(
     return fig
 
 
-def _polygons(p: Partition) -> list[np.ndarray]:
-    return np.split(p.vertices[p.face_vertices], p.face_offsets[1:-1])
+def by_class(labels: np.ndarray, tint: np.ndarray, single: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Row of the palette for regions of these classes and tints (0..TINTS - 1); the palette.
+
+    Args:
+        labels: `[R]` classes.
+        tint: `[R]`, or 0.
+        single: One output, whose sign is the class.
+    """
+    tints = np.linspace(0.72, 0.40, TINTS)[:, None]
+    base = style.CYCLE[:2] if single else style.CYCLE
+    colors = np.array([to_rgb(c) for c in base])
+    palette = np.concatenate([1 - tints * (1 - c) for c in colors])
+    return (labels % len(base)) * TINTS + tint, palette
 
 
-def _regions(fig: Figure, ax: Axes, p: Partition, color: str) -> None:
+def frame(ax: Axes, corners: np.ndarray) -> None:
+    """Limits, outline and names of the axes of a slice with these corners."""
+    border = np.vstack([corners, corners[:1]])
+    ax.plot(*border.T, color=style.INK, lw=0.8, zorder=4)
+    low, high = corners.min(0), corners.max(0)
+    margin = 0.02 * (high - low).max()
+    ax.set_xlim(low[0] - margin, high[0] + margin)
+    ax.set_ylim(low[1] - margin, high[1] + margin)
+    ax.set_aspect("equal")
+
+
+def marks(ax: Axes, at: np.ndarray) -> None:
+    """The anchors, numbered where they are few."""
+    few = len(at) <= LABELS
+    ax.scatter(*at.T, s=62 if few else 4, color="white", edgecolors=style.INK,
+               lw=1.0 if few else 0.5, zorder=5)  # fmt: skip
+    for number, place in enumerate(at if few else []):
+        ax.annotate(str(number + 1), place, ha="center", va="center_baseline", fontsize=6.5,
+                    zorder=6, annotation_clip=True)  # fmt: skip
+
+
+def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> None:
     rng = np.random.default_rng(0)
-    width = 0.25 if len(p) < 3000 else 0.0
-    shapes = PolyCollection(_polygons(p), linewidths=width, edgecolors="white", rasterized=True)
+    faces: Faces = (p.vertices, p.face_offsets, p.face_vertices)
+    single = p.outputs.shape[1] == 1
+    state = "" if p.complete else ", incomplete"
     if color == "class":
-        palette = np.array([to_rgb(c) for c in style.CYCLE])[p.label % len(style.CYCLE)]
-        tint = 0.35 + 0.4 * rng.random((len(p), 1))  # neighbours of one class stay apart
-        shapes.set_facecolor(list(map(tuple, 1 - tint * (1 - palette))))
-        title = "Regions by class"
+        tint = rng.integers(TINTS, size=len(p))
+        part = decisions(p)
+        mesh.fill(ax, *part[:3], *by_class(part.label, tint[part.region], single))
+        title = f"Regions by {'sign' if single else 'class'}"
+        _legend(ax, p, single)
     elif color == "random":
-        shapes.set_facecolor(list(map(tuple, style.SEQUENTIAL(0.1 + 0.8 * rng.random(len(p))))))
+        shade = rng.integers(32, size=len(p))
+        mesh.fill(ax, *faces, shade, style.SEQUENTIAL(np.linspace(0.1, 0.9, 32)))
         title = "Regions"
-    else:
+    elif color == "output":
+        title = _output(fig, ax, p, output)
+    elif color in ("slope", "area"):
         if color == "slope":
             values = np.linalg.norm(p.gradients().reshape(len(p), -1), axis=1)
-            title = "Regions by norm of their slope"
         else:
-            values, title = p.area, "Regions by area"
-        positive = values[values > 0]
-        floor = float(np.percentile(positive, 1)) if len(positive) else 1.0
-        shapes.set_array(np.maximum(values, floor))
-        shapes.set_cmap(style.SEQUENTIAL)
-        if len(positive) and positive.max() > floor:
-            shapes.set_norm(LogNorm(floor, float(positive.max())))
-        fig.colorbar(shapes, ax=ax, shrink=0.8)
-    ax.add_collection(shapes)
-    state = "" if p.complete else ", incomplete"
+            values = p.area
+        title = f"Regions by {'norm of their slope' if color == 'slope' else color}"
+        _scale(fig, ax, faces, values, dark_is_small=color == "area")
+    else:
+        raise OptionError(
+            "regions have no such colours", got=repr(color),
+            expected="class, area, slope, random or output",
+        )  # fmt: skip
     ax.set_title(f"{title} ({len(p):,}{state})")
+
+
+def _scale(fig: Figure, ax: Axes, faces: Faces, values: np.ndarray, *, dark_is_small: bool) -> None:
+    """Colour by a positive number, logarithmically; the smallest hundredth shares a colour."""
+    positive = values[values > 0]
+    floor = float(np.percentile(positive, 1)) if len(positive) else 1.0
+    top = float(positive.max()) if len(positive) else 1.0
+    if not top > floor * (1 + 1e-9):
+        floor, top = floor / 2, top * 2
+    norm = LogNorm(floor, top, clip=True)
+    cmap = style.SEQUENTIAL.reversed() if dark_is_small else style.SEQUENTIAL
+    shade = np.round(norm(np.maximum(values, floor)).filled(0) * (LEVELS - 1)).astype(np.int64)
+    mesh.fill(ax, *faces, shade, cmap(np.linspace(0, 1, LEVELS)))
+    _bar(fig, ax, ScalarMappable(norm, cmap), "norm of the slope" if not dark_is_small else "area")
+
+
+def _output(fig: Figure, ax: Axes, p: Partition, output: int) -> str:
+    if not 0 <= output < p.outputs.shape[1]:
+        raise OptionError("no such output", got=output, expected=f"0..{p.outputs.shape[1] - 1}")
+    values = p.outputs[:, output]
+    norm = CenteredNorm(0.0, float(np.abs(values).max()) or 1.0)
+    look: Any = {"cmap": style.DIVERGING, "norm": norm}
+    mesh.shaded(ax, p.vertices, p.face_offsets, p.face_vertices, values, **look)
+    _bar(fig, ax, ScalarMappable(norm, style.DIVERGING), "output")
+    return "Output" if p.outputs.shape[1] == 1 else f"Output {output}"
+
+
+def _bar(fig: Figure, ax: Axes, colors: ScalarMappable, label: str) -> None:
+    """A colour bar as high as the axes."""
+    bar = fig.colorbar(colors, cax=ax.inset_axes((1.03, 0.0, 0.035, 1.0)))
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label(label, fontsize=7.5)
+
+
+def _legend(ax: Axes, p: Partition, single: bool) -> None:
+    present = np.unique(p.label)
+    if len(present) > LEGEND:
+        return
+    names = {0: "output < 0", 1: "output > 0"} if single else {}
+    shade, palette = by_class(present, np.full(len(present), TINTS // 2), single)
+    handles: list[Any] = [
+        Patch(color=tuple(palette[s]), label=names.get(int(k), f"class {k}"))
+        for k, s in zip(present, shade, strict=True)
+    ]
+    if len(p.boundary):
+        what = "zero set" if single else "boundary"
+        handles.append(Line2D([], [], color=style.INK, lw=1.3, label=what))
+    _below(ax, handles, 5)
 
 
 def _edges(ax: Axes, p: Partition) -> None:
     count = len(p.sites)
     shades = style.SEQUENTIAL(np.linspace(1.0, 0.35, max(count, 1)))
-    many = len(p.edges) > 20_000
-    for site in reversed(range(count)):  # first layers on top
+    thin = float(np.clip(40 / np.sqrt(max(len(p.edges), 1)), 0.12, 0.6))
+    handles = []
+    for site in range(count):
         own = p.edges[p.edge_site == site]
         if not len(own):
             continue
-        thin = (0.25 if many else 0.5) * (1.6 if site == 0 else 1.0)
-        label = f"{p.sites[site]} ({len(own):,})"
         color = style.ORANGE if site == 0 else shades[site]
-        lines = LineCollection(
-            list(p.vertices[own]), colors=[color], linewidths=thin, label=label, rasterized=True
-        )
-        ax.add_collection(lines)
+        width = thin * (1.6 if site == 0 else 1.0)
+        # first layers on top
+        mesh.strokes(ax, p.vertices[own], color=color, linewidths=width, zorder=3 - site / count)
+        label = f"{style.shorten(p.sites[site])} ({len(own):,})"
+        handles.append(Line2D([], [], color=color, lw=1.4, label=label))
     ax.set_title("Edges by layer")
-    handles, labels = ax.get_legend_handles_labels()
-    if 0 < len(handles) <= 8:
-        ax.legend(handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, -0.2),
-                  ncols=2, fontsize=7)  # fmt: skip
+    if 0 < len(handles) <= LEGEND:
+        _below(ax, handles, 2)
+
+
+def _below(ax: Axes, handles: list[Any], columns: int) -> None:
+    fig: Any = ax.figure
+    below = ax.transAxes + ScaledTranslation(0, -36 / 72, fig.dpi_scale_trans)
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=7,
+              ncols=min(columns, len(handles)), columnspacing=1.2,
+              bbox_transform=below)  # fmt: skip
 
 
 def _overlay(ax: Axes, p: Partition, boundary: bool, anchors: bool) -> None:
-    border = np.vstack([p.plane.corners, p.plane.corners[:1]])
-    ax.plot(*border.T, color=style.INK, lw=0.8)
+    frame(ax, p.plane.corners)
     if boundary and len(p.boundary):
-        lines = LineCollection(list(p.boundary), colors=style.INK, linewidths=1.3)
-        lines.set_capstyle("round")
-        ax.add_collection(lines)
+        mesh.strokes(ax, p.boundary, color=style.INK, linewidths=1.3, zorder=4)
     if anchors and len(p.plane.marks):
-        ax.scatter(*p.plane.marks.T, s=26, color="white", edgecolors=style.INK, lw=1.1, zorder=5)
-    low, high = p.plane.corners.min(0), p.plane.corners.max(0)
-    margin = 0.02 * (high - low).max()
-    ax.set_xlim(low[0] - margin, high[0] + margin)
-    ax.set_ylim(low[1] - margin, high[1] + margin)
-    ax.set_aspect("equal")
+        marks(ax, p.plane.marks)
     ax.set_xlabel("slice coordinate 1")
     ax.set_ylabel("slice coordinate 2")

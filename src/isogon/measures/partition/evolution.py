@@ -15,6 +15,7 @@ from torch.nn import Module
 from isogon import context
 from isogon.data import Batches, as_batches
 from isogon.errors import OptionError
+from isogon.measures.partition.decisions import decisions
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.reading import Partition
 from isogon.measures.partition.scores import gap, score, sequence, states, when
@@ -34,7 +35,9 @@ SHOWN = (
     "boundary_length", "train_accuracy", "test_accuracy", "gap", "train_loss", "test_loss",
 )  # fmt: skip
 MARKS = 1000  # inputs that are looked at for lying in the slice
-FRAME = ("vertices", "offsets", "loops", "label", "boundary", "edges", "edge_site")
+FRAME = (
+    "vertices", "offsets", "loops", "label", "region", "area", "boundary", "edges", "edge_site",
+)  # fmt: skip
 
 
 class Evolution(Curve):
@@ -48,7 +51,11 @@ class Evolution(Curve):
     frames = property(lambda self: [int(i) for i in self.meta["frames"]])
 
     def frame(self, i: int) -> dict[str, np.ndarray]:
-        """What the picture of row i needs: vertices, loops (CSR), labels, boundary, edges.
+        """What the picture of row i needs.
+
+        Polygons of one class each (`vertices`, `offsets`, `loops` as in a partition; regions
+        are cut along the boundary) with label, region and the region's area; `boundary`
+        segments; `edges` with `edge_site`.
 
         Raises:
             OptionError: That row's partition was not kept.
@@ -189,6 +196,7 @@ def evolution(
         meta={
             "frames": shown,
             "sites": p.sites,
+            "outputs": p.outputs.shape[1],
             "correlation": found,
             "data": "anchors of the slice" if len(plane.marks) else "inputs in the slice",
         }
@@ -235,12 +243,15 @@ def numbers(p: Partition, near: np.ndarray, radius: float | None) -> dict[str, f
 
 
 def picture(p: Partition) -> dict[str, np.ndarray]:
-    """What a figure of a partition needs, in single precision."""
+    """What a figure of a partition needs, in single precision: polygons of one class each."""
+    faces = decisions(p)
     return {
-        "vertices": p.vertices.astype(np.float32),
-        "offsets": p.face_offsets,
-        "loops": p.face_vertices,
-        "label": p.label.astype(np.int32),
+        "vertices": faces.vertices.astype(np.float32),
+        "offsets": faces.offsets,
+        "loops": faces.loops,
+        "label": faces.label.astype(np.int32),
+        "region": faces.region.astype(np.int32),
+        "area": p.area[faces.region].astype(np.float32),
         "boundary": p.boundary.astype(np.float32),
         "edges": p.edges,
         "edge_site": p.edge_site,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ def sequence(model: Module, given: Snapshots, names: list[str]) -> list[str | No
     return [*names] if names and same else [*names, OWN]
 
 
-def states(model: Module, given: Snapshots, names: Sequence[str | None]) -> Iterator[str | None]:
+def states(model: Module, given: Snapshots, names: Sequence[str | None]) -> Generator[str | None]:
     """Put the model into one state after the other; yields their names.
 
     The tensors that the model came with are never written to, and are back in their places
