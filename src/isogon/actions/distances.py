@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from isogon.errors import DataError
+from isogon.jit import loop
 from isogon.stats import Moments
 from isogon.storage import write_error
 
 KEPT = 2**28  # bytes of activations of one site held in memory; more go to a temporary file
 BLOCK = 2**24  # numbers worked on at a time
+COMPILE = 2**16  # values in one update from which the compiled loop is used
 
 
 class Spill:
@@ -33,7 +35,7 @@ class Spill:
         Raises:
             FileError: The disk is full.
         """
-        block = np.ascontiguousarray(rows.cpu().numpy())
+        block = np.array(rows.cpu().numpy(), order="C", copy=True)
         self.shape, self.dtype = block.shape[1:], block.dtype
         self.count += len(block)
         self._parts.append(block)
@@ -117,6 +119,52 @@ class PairDistances:
             maps = torch.from_numpy(self.kept.columns(c * size, (c + 1) * size))
             found.append(torch.stack([pair_norms(maps[:, t]) for t in range(maps.shape[1])]).mean())
         return torch.stack(found)
+
+
+class Gaps:
+    """Mean distance of maps from what they should be, over samples and transformations.
+
+    Per unit ``mean |a - b|``, per channel the mean of the root mean square over space; sums in
+    float64.
+
+    Args:
+        shape: ``(C, h, w)`` of the maps.
+    """
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device | None = None) -> None:
+        self.count = 0
+        self.unit = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.channel = torch.zeros(shape[0], dtype=torch.float64, device=device)
+
+    def update(self, a: Tensor, b: Tensor) -> None:
+        """Take in two sets of maps ``[T, n, C, h, w]``."""
+        self.count += a.shape[0] * a.shape[1]
+        same = a.dtype == b.dtype and a.dtype in (torch.float32, torch.float64)
+        if a.device.type == "cpu" and same and a.numel() >= COMPILE:
+            maps = (x.detach().flatten(3).flatten(0, 1).contiguous().numpy() for x in (a, b))
+            add_gaps(*maps, self.unit.flatten(1).numpy(), self.channel.numpy())
+            return
+        apart = (a.double() - b.double()).abs()
+        self.unit += apart.sum((0, 1))
+        self.channel += apart.square_().mean((-1, -2)).sqrt().sum((0, 1))
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Per unit ``[C, h, w]`` and per channel ``[C]``."""
+        return self.unit / self.count, self.channel / self.count
+
+
+@loop(fastmath={"contract", "reassoc"})
+def add_gaps(a, b, unit, channel):
+    """The loop of `Gaps`, over ``[T n, C, h w]``."""
+    for k in range(a.shape[0]):
+        for c in range(a.shape[1]):
+            x, y, u = a[k, c], b[k, c], unit[c]
+            total = 0.0
+            for p in range(u.size):
+                apart = abs(np.float64(x[p]) - np.float64(y[p]))
+                u[p] += apart
+                total += apart * apart
+            channel[c] += np.sqrt(total / u.size)
 
 
 def pair_gaps(x: Tensor, dim: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from isogon import registry
 from isogon.actions.action import Action, Affine, Function, Identity
-from isogon.actions.warp import warp
+from isogon.actions.warp import warp, warp_each
 from isogon.errors import DataError, OptionError
 from isogon.specs import Spec, parse
 
@@ -37,6 +37,7 @@ class Family:
         first = Identity() if still is None else found.pop(still)
         self.actions: list[Action] = [first, *found]
         self.name = name
+        self._on_maps: dict[tuple, list[Action]] = {}
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -82,12 +83,19 @@ class Family:
             ``[T, N, C, h, w]``. Inverses are those of the whole member, composed, never part
             by part.
         """
-        actions = [a.on(size, maps.shape[-2:]).inverse() for a in self.actions]
-        return _apply_each(actions, maps)
+        return _apply_each(self._maps(size, maps.shape[-2:], undone=True), maps)
 
     def act(self, maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Each member on feature maps of untransformed inputs: ``[N, C, h, w] -> [T, N, ...]``."""
-        return _apply([a.on(size, maps.shape[-2:]) for a in self.actions], maps)
+        return _apply(self._maps(size, maps.shape[-2:], undone=False), maps)
+
+    def _maps(self, size: Sequence[int], maps: Sequence[int], undone: bool) -> list[Action]:
+        """The members, or their inverses, on maps of a size."""
+        key = (*size, *maps, undone)
+        if key not in self._on_maps:
+            moved = [a.on(size, maps) for a in self.actions]
+            self._on_maps[key] = [a.inverse() for a in moved] if undone else moved
+        return self._on_maps[key]
 
     def sample(self, generator: torch.Generator) -> Action:
         """A random member, each with the same probability."""
@@ -179,6 +187,8 @@ def _apply(actions: Sequence[Action], x: torch.Tensor) -> torch.Tensor:
 
 def _apply_each(actions: Sequence[Action], x: torch.Tensor) -> torch.Tensor:
     """Action t on ``x[t]``."""
+    if matrices := _matrices(actions):
+        return warp_each(x, *matrices)
     return torch.stack([a(part) for a, part in zip(actions, x)])
 
 

@@ -126,16 +126,18 @@ def measure_orbits(
     found = prepare(model, batches, family, sites)
     chosen = [s for s in found if applies(s)]
     work = [_SiteWork(site, plan, len(family), extra) for site in chosen]
+    by_site = dict(zip(chosen, work))
     total = getattr(batches, "count", None)
     curve: dict[int, list[float]] = {}
     passes = 2 if "goodfellow" in plan.measures else 1
     for k in range(passes):
         seen = 0
-        for orbit in orbits(model, batches, family, chosen) if chosen else ():
-            for item in work:
-                values = orbit.values[item.site]
-                changed = values if change is None else change(item.site, values, orbit)
-                item.update(k, changed, values, orbit)
+
+        def receive(site: Site, values: Tensor, orbit: Orbit, k: int = k) -> None:
+            changed = values if change is None else change(site, values, orbit)
+            by_site[site].update(k, changed, values, orbit)
+
+        for orbit in orbits(model, batches, family, chosen, receive=receive) if chosen else ():
             before, seen = seen, seen + len(orbit.x)
             if plan.stability and k == 0 and seen.bit_length() > before.bit_length() > 1:
                 curve[seen] = [item.so_far() for item in work]
@@ -184,7 +186,7 @@ class _Stratum:
         if self.distances is not None:
             self.distances.update(a)
         if self.first is not None:
-            self.first.append(a[0])
+            self.first.append(a[0].clone())
 
 
 class _SiteWork:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from isogon.errors import DataError, OptionError
 from isogon.nets.calculus import cast, check_finite
 from isogon.nets.sites import Site
 from isogon.nets.sites import sites as select_sites
-from isogon.nets.tap import tap
+from isogon.nets.tap import visit
 
 CHUNK = 128  # transformed inputs per forward pass
 
@@ -25,12 +25,15 @@ class Orbit:
     Attributes:
         x: Inputs ``[n, *shape]``.
         labels: Their labels ``[n]``.
-        values: Activations ``[T, n, *site.shape]`` by site.
+        values: Activations ``[T, n, *site.shape]`` by site; empty where they were received.
     """
 
     x: Tensor
     labels: Tensor
-    values: dict[Site, Tensor]
+    values: dict[Site, Tensor] = field(default_factory=dict)
+
+
+Receive = Callable[[Site, Tensor, Orbit], None]
 
 
 def orbits(
@@ -40,6 +43,7 @@ def orbits(
     sites: Sequence[Site],
     *,
     chunk: int = CHUNK,
+    receive: Receive | None = None,
 ) -> Iterator[Orbit]:
     """Activations of every sample under every member, each sample's orbit as a whole.
 
@@ -52,26 +56,42 @@ def orbits(
         family: T transformations of inputs.
         sites: Where to read.
         chunk: Most transformed inputs in one forward pass.
+        receive: Called with a site, its activations ``[T, n, *site.shape]`` and their orbit while
+            the forward pass runs (nothing is kept in ``values``); what it keeps it has to copy.
 
     Yields:
         One `Orbit` after another, in the order of the samples.
     """
     together = max(1, chunk // len(family))
-    with tap(model, sites) as read:
+    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    orbit = Orbit(torch.empty(0), torch.empty(0))
+    pieces = 1
+
+    def take(site: Site, value: Tensor) -> None:
+        held = parts[site]
+        if pieces > 1:  # an orbit that is larger than a pass comes piece by piece
+            held.append(value.clone())
+            if len(held) < pieces:
+                return
+            value = torch.cat(held)
+            held.clear()
+        value = value.reshape(len(family), len(orbit.x), *value.shape[1:])
+        if receive is None:
+            orbit.values[site] = value.clone() if pieces == 1 else value
+        else:
+            receive(site, value, orbit)
+
+    with visit(model, sites, take) as forward:
         for x, y in batches:
             x = cast(x, model)
             for start in range(0, len(x), together):
                 part = x[start : start + together]
-                moved = family.orbit(part)
-                flat = moved.reshape(-1, *moved.shape[2:])
-                parts = [read(flat[i : i + chunk])[1] for i in range(0, len(flat), chunk)]
-                values = {
-                    site: _joined([p[site] for p in parts]).reshape(
-                        len(family), len(part), *parts[0][site].shape[1:]
-                    )
-                    for site in parts[0]
-                }
-                yield Orbit(part, y[start : start + together], values)
+                orbit = Orbit(part, y[start : start + together])
+                flat = family.orbit(part).flatten(0, 1)
+                pieces = -(-len(flat) // chunk)
+                for piece in flat.split(chunk):
+                    forward(piece)
+                yield orbit
 
 
 def prepare(
@@ -99,7 +119,3 @@ def prepare(
     if not isinstance(x, Tensor) or not len(x):
         raise DataError("no samples", got="an empty data set", expected="at least two samples")
     return select_sites(model, sites, example=x) if isinstance(sites, str) else list(sites)
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from isogon.actions import Family
 from isogon.actions import family as as_family
-from isogon.actions.distances import quotient
+from isogon.actions.distances import Gaps, quotient
 from isogon.actions.lie import lie_columns, lie_derivatives
 from isogon.actions.measuring import Plan, measure_orbits
 from isogon.actions.orbits import Orbit, prepare
@@ -19,7 +19,7 @@ from isogon.errors import OptionError
 from isogon.nets.sites import Site
 from isogon.readings import SiteTable
 from isogon.registry import measure
-from isogon.stats import Moments, TwoWayMoments
+from isogon.stats import TwoWayMoments
 
 EquivarianceMeasure = Literal[
     "variance", "squared", "anova", "distance", "goodfellow", "simple", "floor", "lie"
@@ -88,7 +88,7 @@ def equivariance(
         return members.undo(values, orbit.x.shape[-2:])
 
     def extras(site: Site) -> _Extras:
-        return _Extras(members, measures)
+        return _Extras(site, members, measures)
 
     if "lie" in measures and by_class:
         raise OptionError(
@@ -119,20 +119,20 @@ def equivariance(
 class _Extras:
     """The simple distance, and the interpolation floor."""
 
-    def __init__(self, family: Family, measures: tuple[str, ...]) -> None:
-        self.family = family
+    def __init__(self, site: Site, family: Family, measures: tuple[str, ...]) -> None:
+        self.site, self.family = site, family
         self.simple = "simple" in measures
         self.floor = TwoWayMoments(len(family)) if "floor" in measures else None
-        self.units, self.channels = Moments(), Moments()
+        self.gaps: Gaps | None = None
 
     def update(self, values: Tensor, changed: Tensor, orbit: Orbit, rows: Tensor | None) -> None:
         """Take in ``[T, n, C, h, w]``, before and after the maps were moved back."""
         values = values if rows is None else values[:, rows]
         moved = self.family.act(values[0], orbit.x.shape[-2:])
         if self.simple:
-            apart = (values - moved).double().abs()
-            self.units.update(apart.mean(0))
-            self.channels.update(apart.square().mean((-1, -2)).sqrt().mean(0))
+            if self.gaps is None:
+                self.gaps = Gaps(self.site.shape, values.device)
+            self.gaps.update(values, moved)
         if self.floor is not None:
             again = self.family.undo(moved, orbit.x.shape[-2:])
             self.floor.update(again.transpose(0, 1))
@@ -141,10 +141,12 @@ class _Extras:
         """Columns per unit, and per channel."""
         unit: dict[str, Tensor] = {}
         channel: dict[str, Tensor] = {}
-        if self.simple and aggregate == "channel":
-            channel["simple_distance"] = self.channels.compute().mean
-        elif self.simple:
-            unit["simple_distance"] = self.units.compute().mean
+        if self.gaps is not None:
+            per_unit, per_channel = self.gaps.means()
+            if aggregate == "channel":
+                channel["simple_distance"] = per_channel
+            else:
+                unit["simple_distance"] = per_unit
         if self.floor is not None:
             layout = self.floor.compute()
             within, across = layout.within_rows(), layout.within_columns()

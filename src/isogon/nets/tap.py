@@ -21,6 +21,7 @@ from isogon.nets.trace import unwrap
 from isogon.nets.watch import watched
 
 Tap = Callable[[Tensor], tuple[Tensor, dict[Site, Tensor]]]
+Receive = Callable[[Site, Tensor], None]
 
 
 @contextmanager
@@ -42,14 +43,8 @@ def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Itera
     Raises:
         ModelError: A site is not reached by a forward pass.
     """
-    wanted = {(site.path, site.call): site for site in sites}
     model = unwrap(model)
-    paths = dict(model.named_modules())
-    for (path, _), site in wanted.items():
-        if path not in paths and "#" not in path:
-            raise _unreached(site)
-    modules = [paths[path] for path, _ in wanted if path in paths]
-    operations = any(path not in paths for path, _ in wanted)
+    wanted, modules, operations = _wanted(model, sites)
     caught: dict[Site, tuple[Tensor, int | None]] = {}
     overwritten: set[Site] = set()
 
@@ -90,6 +85,53 @@ def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Itera
         yield forward
 
 
+@contextmanager
+def visit(
+    model: nn.Module, sites: Iterable[Site], receive: Receive
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Hand activations at sites to a function while the forward pass runs.
+
+    Nothing is kept or copied: an activation is still in the cache when it is received, and gone
+    afterwards. The model is treated as by `tap`.
+
+    Args:
+        model: Any module.
+        sites: Where to read.
+        receive: Called with a site and its activation ``[N, *site.shape]``, which a later operation
+            in place may overwrite: what is kept has to be copied.
+
+    Yields:
+        A function from inputs ``[N, ...]`` to the output.
+
+    Raises:
+        ModelError: A site is not reached by a forward pass.
+    """
+    model = unwrap(model)
+    wanted, modules, operations = _wanted(model, sites)
+    reached: set[Site] = set()
+
+    def report(path: str, call: int, op: str, value: Tensor) -> None:
+        site = wanted.get((path, call))
+        if site is not None:
+            reached.add(site)
+            receive(site, value.detach())
+
+    def forward(x: Tensor) -> Tensor:
+        reached.clear()
+        with torch.no_grad():
+            output = output_tensor(run(x))
+        for site in wanted.values():
+            if site not in reached:
+                raise _unreached(site)
+        return output
+
+    with (
+        preserved(model),
+        watched(model, report, modules=modules, operations=operations) as run,
+    ):
+        yield forward
+
+
 def stream(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -117,6 +159,19 @@ def stream(
             x = cast(x, model)
             output, values = read(x)
             yield x, y, output, values
+
+
+def _wanted(
+    model: nn.Module, sites: Iterable[Site]
+) -> tuple[dict[tuple[str, int], Site], list[nn.Module], bool]:
+    """Sites by path and call, the modules to watch, and whether operations are among them."""
+    wanted = {(site.path, site.call): site for site in sites}
+    paths = dict(model.named_modules())
+    for (path, _), site in wanted.items():
+        if path not in paths and "#" not in path:
+            raise _unreached(site)
+    modules = [paths[path] for path, _ in wanted if path in paths]
+    return wanted, modules, any(path not in paths for path, _ in wanted)
 
 
 def _unreached(site: Site) -> ModelError:

@@ -64,6 +64,9 @@ def first_tensor(output: Any) -> Tensor | None:
     return None
 
 
+_ASIDE = ("", 0, True)
+
+
 class _Operations(TorchFunctionMode):
     """Reports operations called by modules that are not layers of PyTorch's own."""
 
@@ -127,7 +130,9 @@ def watched(
         path, call, _whole = running.pop()
         value = first_tensor(output)
         if module in wanted and value is not None:
+            running.append(_ASIDE)  # what the report computes is no operation of the model
             report(path, call, type(module).__name__, value)
+            running.pop()
 
     def run(x: Any) -> Any:
         calls.clear()

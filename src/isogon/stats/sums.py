@@ -51,9 +51,10 @@ class Sums:
         kept = torch.float32 if a.dtype == torch.float32 else torch.float64
         shift = a[:, 0].to(kept, copy=True).contiguous()
         t, units = shift.shape
-        sums = (shift.new_zeros(t, units, dtype=torch.float64) for _ in range(2))
-        rows = (shift.new_zeros(units, dtype=torch.float64) for _ in range(4))
-        return cls(shift, *sums, shift.double().mean(0), *rows)
+        first = shift.new_zeros(t, units, dtype=torch.float64)
+        center = shift.double().mean(0)
+        rows = [torch.zeros_like(center) for _ in range(4)]
+        return cls(shift, first, first.clone(), center, *rows)
 
     def copy(self) -> Self:
         """Sums of their own."""
