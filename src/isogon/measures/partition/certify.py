@@ -8,11 +8,15 @@ import numpy as np
 import torch
 
 from isogon.cpwl.certificate import Certificate, Check
-from isogon.cpwl.program import Kink, Max
 from isogon.measures.partition import geometry
 from isogon.measures.partition.affine import region_values
+from isogon.measures.partition.contradictions import Found, checks_of, seen_by
 
 SLACK = 16.0  # allowance over the rounding that was observed
+POINTS = 100_000  # random points where nothing is said and the network is not too large ...
+NUMBERS = 100_000_000  # ... to be evaluated there with about so many intermediate numbers
+FEWEST = 2_000
+SAMPLE = 256  # vertices at which the effect of rounding is observed
 
 
 class Ledger:
@@ -28,7 +32,17 @@ class Ledger:
         self.facts |= {key: float(v) for key, v in facts.items()}
 
 
-def certify(p: Any, points: int, generator: torch.Generator | None) -> Certificate:
+def affordable(p: Any) -> int:
+    """Random points that a certificate uses by default: 100,000, or what a large network allows.
+
+    That is as many as are evaluated with 1e8 intermediate numbers, or a quarter of the number
+    of vertices at which completeness is checked, and 2,000 at least.
+    """
+    numbers = sum(torch.Size(shape).numel() for shape in p.program.shapes.values())
+    return min(POINTS, max(FEWEST, len(p.vertices) // 4, NUMBERS // max(numbers, 1)))
+
+
+def certify(p: Any, points: int | None, generator: torch.Generator | None) -> Certificate:
     """Check a partition against its network.
 
     - *Mesh*: V - E + F = 1; areas are positive within rounding and sum to the slice's area;
@@ -48,6 +62,7 @@ def certify(p: Any, points: int, generator: torch.Generator | None) -> Certifica
     The tolerance of a site is 16 times the change that moving the points by two units in the
     last place of their coordinates makes, plus the tolerance used while cutting.
     """
+    points = affordable(p) if points is None else points
     found = Ledger()
     found.facts |= {"regions": len(p), "vertices": len(p.vertices), "edges": len(p.edges)}
     found.check("finished", not p.complete, 0, "1 where it stopped at max_regions")
@@ -90,39 +105,27 @@ def _distinct(p: Any, found: Ledger) -> None:
     found.check("distinct", len(p) - distinct, 0, "regions that share a pattern")
 
 
-def _chunks(p: Any, rows: int, chunk: int):
+def _chunks(p: Any, rows: int):
+    """Slices of rows whose sites' values and incidences stay within some tens of megabytes."""
+    chunk = max(1, p.program.chunk() // 4)
     for low in range(0, rows, chunk):
         yield slice(low, min(low + chunk, rows))
-
-
-def _sees(program: Any, x: torch.Tensor) -> list[np.ndarray]:
-    """Per site pre-activations `[N, units]` (max: `[N, units, K]`), then the output."""
-    values, output = [], x
-    for stage, arguments, result in program.steps(x):
-        if isinstance(stage, Kink):
-            values.append(arguments[0].reshape(len(x), -1).numpy())
-        elif isinstance(stage, Max):
-            values.append(stage.candidates(*arguments).numpy())
-        if stage.output == program.output:
-            output = result
-    return [*values, output.reshape(len(x), -1).numpy()]
 
 
 def _tolerances(p: Any) -> np.ndarray:
     """Per site (last: the output): how much rounding of the coordinates moves its values."""
     rng = np.random.default_rng(0)
-    rows = rng.choice(len(p.vertices), min(len(p.vertices), 512), replace=False)
+    rows = rng.choice(len(p.vertices), min(len(p.vertices), SAMPLE), replace=False)
     xy = p.vertices[rows]
     ulp = np.finfo(float).eps * float(np.abs(p.vertices).max())
     moved = np.zeros(len(p.program.cuts) + 1)
-    with torch.no_grad():
-        for part in _chunks(p, len(rows), max(1, p.program.chunk() // 4)):
-            before = _sees(p.program, _embed(p, xy[part]))
-            for sign in ([1, 1], [1, -1], [-1, 1]):
-                after = _sees(p.program, _embed(p, xy[part] + 2 * ulp * np.array(sign)))
-                for i, (a, b) in enumerate(zip(before, after, strict=True)):
-                    with np.errstate(invalid="ignore"):  # -inf pads of a max
-                        moved[i] = max(moved[i], float(np.nanmax(np.abs(a - b), initial=0)))
+    for part in _chunks(p, len(rows)):
+        before = list(seen_by(p.program, _embed(p, xy[part])))
+        for sign in ([1, 1], [1, -1], [-1, 1]):
+            after = seen_by(p.program, _embed(p, xy[part] + 2 * ulp * np.array(sign)))
+            for i, (a, b) in enumerate(zip(before, after, strict=True)):
+                with np.errstate(invalid="ignore"):  # -inf pads of a max
+                    moved[i] = max(moved[i], float(np.nanmax(np.abs(a - b), initial=0)))
     size = 32 * np.finfo(float).eps * float(np.abs(p.outputs).max(initial=1e-290))
     return SLACK * moved + np.array([*p.meta["tolerances"], size])
 
@@ -131,31 +134,41 @@ def _embed(p: Any, xy: np.ndarray) -> torch.Tensor:
     return p.plane.embed(xy).reshape(-1, *p.program.shape)
 
 
-def _stages(p: Any) -> list[Kink | Max]:
-    return p.program.cuts
+def _contradictions(
+    p: Any, checks: list, xy: np.ndarray, at: np.ndarray, region: np.ndarray
+) -> tuple[list[Found], np.ndarray]:
+    """Per site, where values at points contradict the patterns of regions `region` at `at`.
+
+    Also returns the network's output at the points.
+    """
+    rows = p.patterns.ancestors(region)
+    values = seen_by(p.program, _embed(p, xy))
+    found = [
+        check.contradictions(next(values), at, faces)
+        for check, faces in zip(checks, rows, strict=True)
+    ]
+    return found, next(values)
 
 
 @torch.no_grad()
 def _completeness(p: Any, found: Ledger) -> np.ndarray:
-    """Signs at every (region, vertex) incidence, vertices in chunks."""
+    """Signs at every (region, vertex) incidence; each vertex is evaluated once."""
     tolerances = _tolerances(p)
+    checks = checks_of(p.program, p.patterns.sites)
     order = np.argsort(p.face_vertices, kind="stable")  # incidences by vertex
     region = np.repeat(np.arange(len(p)), np.diff(p.face_offsets))[order]
     vertex = p.face_vertices[order]
     starts = np.searchsorted(vertex, np.arange(len(p.vertices) + 1))
-    widest = max([b.bits.shape[1] * 64 + len(b.base) for b in p.patterns.sites], default=1)
-    chunk = max(1, min(p.program.chunk() // 4, (64 << 20) // (8 * widest)))
     wrong, worst = 0, 0.0
-    for part in _chunks(p, len(p.vertices), chunk):
-        seen = _sees(p.program, _embed(p, p.vertices[part]))
-        low, high = starts[part.start], starts[part.stop]
-        at = vertex[low:high] - part.start
-        rows = p.patterns.ancestors(region[low:high])
-        for i, stage in enumerate(_stages(p)):
-            piece = p.patterns.sites[i].rows(rows[i])
-            off = _violation(stage, seen[i], at, piece, p.program.shapes[stage.output])
-            wrong += int((off > tolerances[i]).sum())
-            worst = max(worst, float(off.max(initial=0)) / tolerances[i])
+    for part in _chunks(p, len(p.vertices)):
+        mine = slice(starts[part.start], starts[part.stop])
+        sites, output = _contradictions(
+            p, checks, p.vertices[part], vertex[mine] - part.start, region[mine]
+        )
+        for site, tolerance in zip(sites, tolerances, strict=False):
+            wrong += int((~(site.off <= tolerance)).sum())
+            worst = max(worst, float(site.off.max(initial=0)) / tolerance)
+        wrong += int((~np.isfinite(output)).sum())
     found.check(
         "complete",
         wrong,
@@ -165,20 +178,6 @@ def _completeness(p: Any, found: Ledger) -> np.ndarray:
         sign_tolerance=float(tolerances[:-1].max(initial=0)),
     )
     return tolerances
-
-
-def _violation(stage: Kink | Max, seen: np.ndarray, at: np.ndarray, piece: np.ndarray, shape: Any):
-    """How far each value lies outside the interval of its piece (or below the largest)."""
-    if isinstance(stage, Max):
-        values = seen[at]
-        held = np.take_along_axis(values, piece[..., None].astype(np.int64), 2)[..., 0]
-        return values.max(2) - held
-    z = seen[at]
-    off = np.zeros_like(z)
-    for k, knot in enumerate(stage.knots):
-        d = z - knot.expand(shape).reshape(-1).numpy()
-        off = np.maximum(off, np.where(piece > k, -d, d))
-    return off
 
 
 @torch.no_grad()
@@ -202,21 +201,17 @@ def _agreement(p: Any, found: Ledger, n: int, generator: Any, tolerances: np.nda
     region = p.locate(xy)
     inside = region >= 0
     xy, region = xy[inside], region[inside]
+    checks = checks_of(p.program, p.patterns.sites)
     wrong, near, gap = 0, 0, 0.0
-    chunk = max(1, p.program.chunk() // 4)
     value = region_values(p.program, p.plane, p.patterns, region, xy)
-    for part in _chunks(p, len(xy), chunk):
-        seen = _sees(p.program, _embed(p, xy[part]))
-        rows = p.patterns.ancestors(region[part])
-        bad = np.zeros(part.stop - part.start, bool)
-        close = bad.copy()
-        for i, stage in enumerate(_stages(p)):
-            every = np.arange(len(bad))
-            piece = p.patterns.sites[i].rows(rows[i])
-            off = _violation(stage, seen[i], every, piece, p.program.shapes[stage.output])
-            bad |= (off > tolerances[i]).any(1)
-            close |= ((off > 0) & (off <= tolerances[i])).any(1)
-        gap = max(gap, float(np.abs(value[part] - seen[-1]).max(initial=0)))
+    for part in _chunks(p, len(xy)):
+        at = np.arange(part.stop - part.start)
+        sites, output = _contradictions(p, checks, xy[part], at, region[part])
+        bad, close = np.zeros((2, len(at)), bool)
+        for site, tolerance in zip(sites, tolerances, strict=False):
+            close[site.row] = True
+            bad[site.row[~(site.off <= tolerance)]] = True
+        gap = np.maximum(gap, np.abs(value[part] - output).max(initial=0))  # NaN stays NaN
         wrong += int(bad.sum())
         near += int((close & ~bad).sum())
     found.check("located", n - len(xy), 0.001 * n, "random points that no region holds")

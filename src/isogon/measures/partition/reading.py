@@ -281,11 +281,13 @@ class Partition(Reading):
         """
         return sampled(self, n, generator, near)
 
-    def certify(self, points: int = 100_000, *, generator: Any = None) -> Certificate:
+    def certify(self, points: int | None = None, *, generator: Any = None) -> Certificate:
         """Check the partition against the network itself (see `certify.certify`).
 
         Args:
-            points: Random points at which pattern and output are compared.
+            points: Random points at which pattern and output are compared; default: 100,000, or
+                for large networks as many as are affordable, 2,000 at least (how many is in the
+                certificate). Completeness, at every vertex of every region, is always full.
             generator: Source of the points; default: seed 0.
 
         Raises:
