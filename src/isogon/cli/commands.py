@@ -154,20 +154,36 @@ def families(words: list[str]) -> int:
     from isogon.cli import console
     from isogon.cli.parser import Parser
 
-    parser = Parser("families", "Families of transformations, or the members of one.")
+    parser = Parser(
+        "families",
+        "Families of transformations: all that there are, with their arguments; or the members\n"
+        "of one, with parameters and, for affine maps, the two rows of the matrix that moves a\n"
+        "point (x right, y down, in pixels from the centre) of the image.",
+        'examples:\n  isogon families\n  isogon families "rotations(8)"\n'
+        '  isogon families "product(rotations(4), scales(3, 0.7, 1.3))"\n'
+        "  isogon show rotations            its arguments explained",
+    )
     parser.positional("spec", 'a family, e.g. "rotations(16)"', optional=True)
     parser.commons(out=None, skip=OFFLINE)
     options = parser.parse(words)
     if options.spec is None:
         console.listing(list(catalogue.summaries("family").values()))
+        console.say("")
+        console.say(
+            "isogon show NAME explains the arguments; functions of your own: docs/howto/family"
+        )
         return 0
     from isogon.actions import family
 
     found = family(options.spec)
     rows = []
     for row in found.to_frame().to_dict("records"):
-        facts = [f"{k}={v:g}" for k, v in row.items() if k != "label" and v == v]
-        rows.append((str(row["label"]), ", ".join(facts)))
+        known = {k: v for k, v in row.items() if k != "label" and v == v}
+        facts = [f"{k} {v:g}" for k, v in known.items() if not k.startswith("matrix_")]
+        if "matrix_a" in known:
+            a, b, c, d, e, f = (f"{known[f'matrix_{n}'] + 0.0:.4g}" for n in "abcdef")
+            facts.append(f"[{a} {b} {c}; {d} {e} {f}]")
+        rows.append((str(row["label"]), "  ".join(facts)))
     console.listing(rows, f"{found.name}: {len(found)} members")
     return 0
 
@@ -188,7 +204,7 @@ COMMANDS: dict[str, Command] = {
     "survey": Command(
         "Every measure that applies to a model, and one HTML report", _lazy("survey", "survey")
     ),
-    "report": Command("Write the page of a survey again", _lazy("survey", "report")),
+    "report": Command("Write the page of a survey or a sweep again", _lazy("survey", "report")),
     "train": Command("Train a network into one checkpoint file", _lazy("train", "train")),
     "sweep": Command("Every job of a plan, here or on a cluster", _lazy("sweep", "sweep")),
     "status": Command("How far a sweep is, and what failed", _lazy("sweep", "status")),

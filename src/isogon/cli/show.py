@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from isogon.cli.commands import OFFLINE, surroundings
 from isogon.cli.parser import Parser
-from isogon.errors import FileError, IsogonError
+from isogon.errors import FileError, IsogonError, OptionError
 from isogon.specs import parse
 from isogon.survey import catalogue
+from isogon.survey.declare import Option
 
 FORMATS = ("json", "csv", "parquet")
+PICTURES = ("png", "svg", "pdf")
 
 
 def show(words: list[str]) -> int:
@@ -19,20 +22,60 @@ def show(words: list[str]) -> int:
     parser = Parser(
         "show",
         "What a spec names (a model with its layers, a data set, a family), how a measure is\n"
-        "defined, or what a folder of results holds.",
+        "defined, or what a folder of results holds; with --draw, another figure of a reading.",
         'examples:\n  isogon show "resnet18(num_classes=10)"\n  isogon show "mnist(test)"\n'
-        "  isogon show data-matrix\n  isogon show runs/data_matrix-1a2b3c4d5e6f",
+        "  isogon show data-matrix\n  isogon show runs/data_matrix-1a2b3c4d5e6f\n"
+        "  isogon show runs/invariance-1a2b3c4d5e6f --draw graph --out graph.png\n"
+        '  isogon show runs/invariance-1a2b3c4d5e6f --draw "scatter=anova_f"',
     )
     parser.positional("what", "a spec, a measure's name, or a folder of results")
+    text = "options of the figure of a reading: maps, scatter=anova_f, graph, column=anova_f, ..."
+    parser.option(Option("draw", ["union", "str", "none"], None, help=text))
     parser.commons(out=None, skip=[n for n in OFFLINE if n != "seed"])
     options = parser.parse(words)
     path = Path(options.what)
     with surroundings(options):
-        if path.is_dir() or path.name in ("record.json", "reading.json", "survey.json"):
+        if options.draw is not None or options.out:
+            _draw(path, options.draw or "", options.out, options.seed)
+        elif path.is_dir() or path.name in ("record.json", "reading.json", "survey.json"):
             _folder(path if path.is_dir() else path.parent)
         else:
             _spec(options.what, options.seed)
     return 0
+
+
+def _draw(folder: Path, text: str, out: str | None, seed: int) -> None:
+    """Draw a reading with options of its figure; a graph needs the model of its record."""
+    from isogon import readings, storage
+    from isogon.cli import console
+    from isogon.show import draw
+    from isogon.survey import record
+    from isogon.survey.run import Session
+
+    kept = record.load(folder)
+    reading = kept.reading if kept is not None else readings.read(_reading_folder(folder))
+    chosen = parse(f"draw({text})")
+    options = {**{str(a): True for a in chosen.args}, **chosen.kwargs}
+    if options.get("graph") is True:
+        if kept is None:
+            raise FileError(
+                "no record there, so the model is not known",
+                got=str(folder),
+                expected="the folder of a record",
+                fix="Name a folder that a measure printed, or call isogon.draw in Python.",
+            )
+        found, _ = Session().inputs(kept.job, catalogue.declaration(kept.job.measure))
+        options |= {"graph": found["model"], "example": found["batches"]}
+    name = "-".join(re.findall(r"\w+", f"{reading.measure} {text}"))
+    path = Path(out) if out else folder / f"{name}.png"
+    if path.suffix.lstrip(".").lower() not in PICTURES:
+        raise OptionError(
+            "unknown kind of picture", got=str(path), expected="a file ending in .png, .svg or .pdf"
+        )
+    figure = draw(reading, **options)
+    with storage.atomic(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())
+    console.say(str(path))
 
 
 def export(words: list[str]) -> int:
@@ -45,8 +88,6 @@ def export(words: list[str]) -> int:
         "example:\n  isogon export runs/data_matrix-1a2b3c4d5e6f --format csv --out traces.csv",
     )
     parser.positional("directory", "the folder of a record or of a reading")
-    from isogon.survey.declare import Option
-
     parser.option(Option("format", ["literal", *FORMATS], "csv", help="of the file"))
     parser.commons(out=None, skip=OFFLINE)
     options = parser.parse(words)
@@ -79,7 +120,7 @@ def _reading_folder(folder: Path) -> Path:
 def _folder(folder: Path) -> None:
     from isogon import readings
     from isogon.cli import console
-    from isogon.survey import everything, record
+    from isogon.survey import everything, record, sweep
 
     if (folder / everything.FILE).is_file():
         found = everything.read_survey(folder)
@@ -91,7 +132,7 @@ def _folder(folder: Path) -> None:
         console.say(f"page  {folder / 'report.html'}")
         return
     if not (folder / record.FILE).is_file() and not (folder / "reading.json").is_file():
-        held = record.scan(folder)
+        held = record.scan(folder / "records" if (folder / sweep.PLAN).is_file() else folder)
         if held:
             rows = [(str(r.directory), _command(r.job)) for r in held]
             console.listing(rows, f"{len(held)} records")
@@ -204,5 +245,6 @@ def _other(kind: str, name: str, spec: Any) -> None:
         members = list(registry.build(kind, spec))
         console.say("")
         console.say(f"{len(members)} transformations:")
-        for member in members[:40]:
-            console.say(f"  {member}")
+        labels = [str(getattr(m, "label", m)) for m in members[:40]]
+        more = ["..."] if len(members) > 40 else []
+        console.say("  " + ", ".join(labels + more))

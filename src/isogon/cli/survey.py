@@ -84,17 +84,23 @@ def survey(words: list[str]) -> int:
 
 
 def report(words: list[str]) -> int:
-    """`isogon report DIR`: write the page of a survey again."""
+    """`isogon report DIR`: write the page of a survey or of a sweep again."""
     from isogon.cli import console
 
-    parser = Parser("report", "Write the page of a survey again from its records.")
-    parser.positional("directory", "the folder that `isogon survey` wrote")
+    parser = Parser("report", "Write the page of a survey or of a sweep again from its records.")
+    parser.positional("directory", "the folder that `isogon survey` or `isogon sweep` wrote")
     parser.commons(out=None, skip=OFFLINE)
     options = parser.parse(words)
     with surroundings(options):
-        from isogon.survey import everything
+        from isogon.survey import everything, executors, sweep, sweep_report
         from isogon.survey import report as page
 
+        if (Path(options.directory) / sweep.PLAN).is_file():
+            alive = executors.slurm_alive()
+            held = sweep.Sweep.read(options.directory)
+            for path in sweep_report.write(held, alive=alive):
+                console.say(str(path))
+            return 0
         found = everything.read_survey(Path(options.directory))
         console.say(str(page.write(found)))
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,13 @@ example plan:
 examples:
   isogon sweep plan.yaml --check
   isogon sweep plan.yaml --on processes --out sweeps/plan
+  isogon sweep plans/invariance/augmentation.yaml --scale paper --on slurm
   isogon status sweeps/plan
+  isogon report sweeps/plan
 """
 OPTIONS = (
     Option("on", ["literal", "inline", "processes", "slurm"], "inline", help="where the jobs run"),
+    Option("scale", ["union", "str", "none"], None, help="one of the plan's scales, e.g. paper"),
     Option("check", "bool", False, help="only check the plan and list its jobs"),
     Option("retry", "bool", False, help="also run again what failed"),
     Option("workers", ["union", "int", "none"], None, help="processes; one per core or GPU"),
@@ -46,8 +50,9 @@ def sweep(words: list[str]) -> int:
 
     parser = Parser(
         "sweep",
-        "Run every job of a plan. All of them are checked against their measures before the\n"
-        "first one starts. Run again, it does what is missing; --retry adds what failed.",
+        "Run every job of a plan, then draw its figures into one HTML page. All jobs are checked\n"
+        "against their measures before the first one starts. Run again, it does what is missing;\n"
+        "--retry adds what failed.",
         EXAMPLE,
     )
     parser.positional("plan", "a YAML file")
@@ -62,7 +67,7 @@ def sweep(words: list[str]) -> int:
     with surroundings(options):
         from isogon.survey import plan
 
-        found = plan.read(options.plan)
+        found = plan.read(options.plan, scale=options.scale)
         if options.check:
             console.listing([(i, j.command()) for i, j in found.ids().items()])
             console.say(f"{len(found.jobs)} jobs, all of them valid")
@@ -75,7 +80,10 @@ def sweep(words: list[str]) -> int:
         if options.on != "slurm":
             resolve_device(options.device)
         writable(out)
-        held = Sweep.create(out, found)
+        command = ["isogon", "sweep", options.plan]
+        command += ["--scale", options.scale] if options.scale else []
+        command += ["--data-root", options.data_root] if options.data_root else []
+        held = Sweep.create(out, found, command=shlex.join(command))
         alive = executors.slurm_alive()
         ids = held.missing(retry=options.retry, alive=alive)
         around = Surroundings(
@@ -97,7 +105,14 @@ def sweep(words: list[str]) -> int:
             executors.execute(
                 held, ids, on=options.on, surroundings=around, resources=resources, notify=notify
             )
-    return _summary(held, executors.slurm_alive() if options.on == "slurm" else alive)
+        alive = executors.slurm_alive() if options.on == "slurm" else alive
+        code = _summary(held, alive)
+        if any(s.record for s in held.states(alive)):
+            from isogon.survey import sweep_report
+
+            for path in sweep_report.write(held, alive=alive):
+                console.say(f"{'report ' if path.suffix == '.html' else 'figure '}  {path}")
+    return code
 
 
 def status(words: list[str]) -> int:

@@ -17,10 +17,11 @@ from isogon.readings import Reading
 from isogon.registry import draws
 from isogon.show import style
 from isogon.show.generic import site_axis
-from isogon.show.invariance_models import draw_models, draw_panels
+from isogon.show.invariance_models import draw_models, draw_panels, panel_tables
 from isogon.show.invariance_parts import LABELS, check, finite_mean, label, pick, values
 from isogon.show.invariance_scatter import draw_scatter
 from isogon.show.model_graph import draw_graph
+from isogon.show.together import Panel
 
 __all__ = ["draw_invariance", "draw_models"]
 
@@ -28,7 +29,7 @@ __all__ = ["draw_invariance", "draw_models"]
 ROWS = 64  # of the heatmap: units, sorted and binned
 
 
-@draws("invariance", together=draw_panels)
+@draws("invariance", together=draw_panels, tables=panel_tables)
 def draw_invariance(
     reading: Reading,
     column: str | None = None,
@@ -74,6 +75,8 @@ def draw_invariance(
         return _graph(reading, column, graph, example)
     if others:
         return draw_models([reading, *others], names, column)
+    if "class" in reading.table:
+        return draw_panels([Panel("Mean per site, within each class", (reading,), ("",), column)])
     sites = list(reading.table["site"].unique())
     groups = [values(reading, site, column) for site in sites]
     fig = style.figure(style.WIDTH, 2.5 + (2.4 if max(map(len, groups)) > 1 else 0))
@@ -88,7 +91,7 @@ def draw_invariance(
     return fig
 
 
-draws("equivariance", together=draw_panels)(draw_invariance)
+draws("equivariance", together=draw_panels, tables=panel_tables)(draw_invariance)
 
 
 def _units(fig: Figure, ax: Axes, groups: list, sites: list[str], column: str) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -49,6 +52,7 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
     for panel in panels:
         for reading in panel.readings:
             check(reading)
+    panels = list(map(by_class, panels))
     columns = [pick(p.readings[0], p.column) for p in panels]
     order = in_order(list(dict.fromkeys(n for p in panels for n in p.names)))
     colors = colours(order)
@@ -59,8 +63,11 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
     notes: list[str] = []
     for ax, panel, column in zip(axes.flat, panels, columns):
         _curves(ax, panel, column, colors, len(panels) == 1)
-        ax.set_title(panel.title or "Mean per site")
-        ax.set_ylabel(label(column))
+        if len(set(columns)) > 1:
+            ax.set_title(", ".join(t for t in (panel.title, label(column)) if t))
+        else:
+            ax.set_title(panel.title or "Mean per site")
+            ax.set_ylabel(label(column))
         stars(ax, panel, column, notes)
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
@@ -68,6 +75,8 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
         _share(axes, len(panels))
     for ax in axes[-1]:
         ax.set_xlabel("depth of the site (percent)")
+    if len(panels) == 1:
+        _named(axes[0, 0], panels[0])
     handles, seen = [], set()
     for ax in axes.flat:
         for line, text in zip(*ax.get_legend_handles_labels()):
@@ -78,7 +87,7 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
         handles.sort(key=lambda h: order.index(h.get_label()))
         longest = max(len(h.get_label()) for h in handles)
         ncols = int(np.clip(110 // (longest + 6), 1, len(handles)))
-        fig.legend(handles=handles, loc="outside lower left", ncols=ncols)
+        fig.legend(handles=handles, loc="outside upper left", ncols=ncols)
     several = any(len(set(p.names)) < len(p.names) for p in panels)
     if several:
         notes.append("thin lines: single models (seeds), thick ones: their mean")
@@ -123,12 +132,53 @@ def spread(panel: Panel) -> list[dict]:
     return rows
 
 
+def by_class(panel: Panel) -> Panel:
+    """The panel with a curve per class for readings within classes of labels."""
+    if not any("class" in r.table for r in panel.readings):
+        return panel
+    readings, names = [], []
+    for reading, name in zip(panel.readings, panel.names):
+        if "class" not in reading.table:
+            readings.append(reading)
+            names.append(name)
+            continue
+        for kind, part in reading.table.groupby("class", sort=False):
+            readings.append(replace(reading, table=part))
+            names.append(f"class {kind}" if len(set(panel.names)) == 1 else f"{name}, {kind}")
+    return Panel(panel.title, tuple(readings), tuple(names), panel.column)
+
+
+def panel_tables(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
+    """The means of `spread` and the tests of `isogon.actions.compare`, of all panels."""
+    means, tests = [], []
+    for panel in map(by_class, panels):
+        where = {"panel": panel.title} if len(panels) > 1 else {}
+        column = pick(panel.readings[0], panel.column)
+        means += [{**where, **row, "statistic": column} for row in spread(panel)]
+        if (over := repeated(panel)) is not None:
+            found = compare(panel.readings, panel.names, column, over=over).table
+            found = found.drop(columns="place").assign(over=over, statistic=column)
+            tests.append(found.assign(**where)[[*where, *found.columns]])
+    frame = pd.DataFrame(means).drop(columns="place", errors="ignore")
+    if "sd" in frame:
+        frame = frame.rename(columns={"sd": "sd_over_models"})
+    return {"Means per site": frame, "Tests": pd.concat(tests) if tests else pd.DataFrame()}
+
+
+def repeated(panel: Panel) -> Literal["units", "models"] | None:
+    """What tests of a panel compare: models where each name has several, else units."""
+    names = panel.names
+    if len(set(names)) < 2 or len({r.table["site"].nunique() for r in panel.readings}) > 1:
+        return None
+    return "models" if min(names.count(n) for n in names) > 1 else "units"
+
+
 def stars(ax: Axes, panel: Panel, column: str, notes: list[str]) -> None:
     """Mark the sites at which two names differ."""
     names = panel.names
-    if len(set(names)) < 2 or len({r.table["site"].nunique() for r in panel.readings}) > 1:
+    over = repeated(panel)
+    if over is None:
         return
-    over = "models" if min(names.count(n) for n in names) > 1 else "units"
     tests = compare(panel.readings, names, column, over=over).table
     lowest = tests.groupby("place")["tukey_p"].min()
     if not np.isfinite(lowest).any():
@@ -170,6 +220,15 @@ def _curves(ax: Axes, panel: Panel, column: str, colors: dict[str, tuple], bands
     ax.set_ylim(bottom=0)
 
 
+def _named(ax: Axes, panel: Panel) -> None:
+    """Sites by name under their percentages, where all models have the same few."""
+    sites = {tuple(style.trimmed(list(r.table["site"].unique()))) for r in panel.readings}
+    names = next(iter(sites))
+    if len(sites) == 1 and 1 < len(names) <= 10:
+        x = np.linspace(0, 100, len(names))
+        ax.set_xticks(x, [f"{v:.0f}\n{style.shorten(n, 12)}" for v, n in zip(x, names)])
+
+
 def _intervals(ax: Axes, mine: list[Reading], column: str, color: tuple) -> None:
     """Bootstrap intervals, where one model has them."""
     if len(mine) > 1 or f"{column}_low" not in mine[0].table:
@@ -178,7 +237,7 @@ def _intervals(ax: Axes, mine: list[Reading], column: str, color: tuple) -> None
     ends = [
         [finite_mean(values(mine[0], s, f"{column}_{e}")) for s in sites] for e in ("low", "high")
     ]
-    ax.vlines(np.linspace(0, 100, len(sites)), *ends, color=color, lw=1.2)
+    ax.vlines(np.linspace(0, 100, len(sites)), ends[0], ends[1], color=color, lw=1.2)
 
 
 def _share(axes: np.ndarray, count: int) -> None:
@@ -198,6 +257,8 @@ def _number(name: str) -> float:
 
 
 def _ordered(names: list[str]) -> bool:
+    if any(n.startswith("class ") for n in names):
+        return False
     same = {re.sub(r"\d+(\.\d+)?", "#", n, count=1) for n in names}
     singular = {t.replace("#", "", 1).rstrip("s") for t in same}  # 1 epoch, 2 epochs
     return len(names) > 2 and len(singular) == 1 and all(re.search(r"\d", n) for n in names)

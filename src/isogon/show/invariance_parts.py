@@ -14,7 +14,9 @@ LABELS = {
     "normalized_squared": "TV / SV, by variances",
     "anova_f": "F over transformations",
     "normalized_distance": "normalised distance  TD / SD",
-    "goodfellow": "L / G",
+    "goodfellow": "Goodfellow's L / G",
+    "normalized_floor": "floor of interpolation, TV / SV",
+    "lie_normalized": "Lie derivative / SD",
     "simple_distance": "mean |a(Tx) − T a(x)|",
 }
 PREFERRED = (

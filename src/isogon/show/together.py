@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from isogon import registry
@@ -42,3 +43,9 @@ def draw_together(panels: Sequence[Panel]) -> Figure:
     measure = panels[0].readings[0].measure
     with style.styled():
         return registry.get("draws", measure).extra["together"](panels)
+
+
+def tables(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
+    """The numbers behind `draw_together`, where the measure registered ``tables=function``."""
+    made = registry.get("draws", panels[0].readings[0].measure).extra.get("tables")
+    return {} if made is None else made(panels)

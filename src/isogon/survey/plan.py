@@ -2,10 +2,15 @@
 
 ::
 
-    axes:                       # optional: {name} is replaced in every text below
+    title: What the page is called          # optional, like about, scales, axes and figures
+    about: The question that is asked.
+    scales:                     # {name} is replaced below by the value of the chosen scale,
+      laptop: {epochs: 5}       # the first one by default
+      paper: {epochs: 200}
+    axes:                       # {name} is replaced in every text below by each value
       seed: [0, 1, 2]
-    model:                      # a spec or a list: the model of every measure
-      - trained(cnn, digits, seed={seed})
+    model:                      # a spec, a list, or names with specs: the model of every measure
+      plain: trained(cnn, digits, epochs={epochs}, seed={seed})
     batches: digits(test)       # any input may be given once for all measures
     measures:                   # lists multiply
       - name: data-matrix
@@ -15,13 +20,15 @@
     pairs:                      # measures of two models: each pair of the models above
       - name: similarity
         over: distinct          # distinct (default), ordered, or all
+    figures:                    # see `isogon.survey.study`; a sensible one by default
+      - panels: family
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +43,8 @@ from isogon.survey.record import Job, key_of
 
 MAX_BYTES = 2**20
 MAX_JOBS = 100_000
-KEYS = ("axes", "measures", "pairs", "seed", "title")
+FIGURE_KEYS = ("panels", "curves", "each", "column", "where", "draw", "title", "caption")
+KEYS = ("about", "axes", "figures", "measures", "pairs", "scales", "seed", "title")
 KINDS = {  # where the name of a noun's spec is looked up
     "Module": ("arch", "model"),
     "Batches": ("dataset",),
@@ -53,14 +61,17 @@ class Plan:
 
     title: str
     jobs: tuple[Job, ...]
+    about: str = ""
+    figures: tuple[dict[str, Any], ...] = ()
+    names: dict[str, dict[str, str]] = field(default_factory=dict)  # job -> input -> given name
 
     def ids(self) -> dict[str, Job]:
         """Job by identifier: readable, and the same for the same job in another plan."""
-        return {f"{j.measure}-{key_of(j.to_json())[:10]}": j for j in self.jobs}
+        return {_id(j): j for j in self.jobs}
 
 
-def read(path: str | Path) -> Plan:
-    """Read and check a plan.
+def read(path: str | Path, *, scale: str | None = None) -> Plan:
+    """Read and check a plan, at one of its scales (the first one by default).
 
     Raises:
         FileError: The file can't be read, or is not YAML.
@@ -84,10 +95,10 @@ def read(path: str | Path) -> Plan:
             expected="a YAML file with model and measures",
             fix="See plans/ for examples.",
         ) from None
-    return expand(data, title=path.stem)
+    return expand(data, title=path.stem, scale=scale)
 
 
-def expand(data: Any, *, title: str = "plan") -> Plan:
+def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
     """All jobs that a plan stands for.
 
     Raises:
@@ -100,11 +111,13 @@ def expand(data: Any, *, title: str = "plan") -> Plan:
             expected="a mapping with measures: or pairs:",
             fix="See plans/ for examples.",
         )
+    data = _scaled(data, scale)
     shared = {str(k): v for k, v in data.items() if k not in KEYS}
     axes = data.get("axes") or {}
     if not isinstance(axes, dict):
         raise OptionError("axes must be a mapping", got=axes, expected="name: [values]")
     jobs: dict[str, Job] = {}
+    names: dict[str, dict[str, str]] = {}
     used: set[str] = set()
     points = [dict(zip(axes, p)) for p in _product("axes", *map(_many, axes.values()))]
     for section, make in (("measures", _measure_jobs), ("pairs", _pair_jobs)):
@@ -115,10 +128,12 @@ def expand(data: Any, *, title: str = "plan") -> Plan:
                 used |= {i.name for i in declaration.inputs} | {o.name for o in declaration.options}
                 for point in points:
                     filled = _filled({**_seeded(data), **entry}, point)
-                    for job in make(declaration, filled, _filled(shared, point)):
+                    filled.pop("name")
+                    for job, called in make(declaration, filled, _filled(shared, point)):
                         job, _ = check(job, declaration)
                         names_exist(job, declaration)
                         jobs[key_of(job.to_json())] = job
+                        names.setdefault(_id(job), {}).update(called)
                         if len(jobs) > MAX_JOBS:
                             raise OptionError("plan too large", expected=f"<= {MAX_JOBS} jobs")
             except IsogonError as error:
@@ -133,7 +148,8 @@ def expand(data: Any, *, title: str = "plan") -> Plan:
         if name not in used:
             raise unknown("key of the plan", name, {*KEYS, *used}, error=OptionError)
     ordered = sorted(jobs.values(), key=lambda j: tuple(j.inputs.values())[:1])
-    return Plan(str(data.get("title", title)), tuple(ordered))
+    about, figures = str(data.get("about", "")), tuple(_figures(data.get("figures")))
+    return Plan(str(data.get("title", title)), tuple(ordered), about, figures, names)
 
 
 def names_exist(job: Job, declaration: Declaration) -> None:
@@ -156,19 +172,61 @@ def names_exist(job: Job, declaration: Declaration) -> None:
 # --------------------------------------------------------------------------- internals
 
 
-def _measure_jobs(declaration: Declaration, entry: dict, shared: dict) -> Iterator[Job]:
+Named = tuple[Job, dict[str, str]]  # a job, and what the plan calls its inputs
+
+
+def _id(job: Job) -> str:
+    return f"{job.measure}-{key_of(job.to_json())[:10]}"
+
+
+def _scaled(data: dict, scale: str | None) -> dict:
+    """The plan with ``{name}`` replaced by the values of a scale."""
+    scales = data.get("scales") or {}
+    if not isinstance(scales, dict) or not all(isinstance(v, dict) for v in scales.values()):
+        raise OptionError("scales must be a mapping", got=scales, expected="laptop: {name: value}")
+    if scale is None:
+        scale = next(iter(scales), None)
+    elif scale not in scales:
+        raise unknown("scale of the plan", scale, map(str, scales), error=OptionError)
+    rest = {k: v for k, v in data.items() if k != "scales"}
+    return rest if scale is None else _filled(rest, scales[scale])
+
+
+def _figures(section: Any) -> list[dict[str, Any]]:
+    """The figures of a plan, as `isogon.survey.study` draws them."""
+    found = [] if section is None else _many(section)
+    for entry in found:
+        if not isinstance(entry, dict):
+            raise OptionError("figures must be a list", got=entry, expected="- panels: family")
+        for key in entry:
+            if key not in FIGURE_KEYS:
+                raise unknown("key of a figure", str(key), FIGURE_KEYS, error=OptionError)
+    return found
+
+
+def _measure_jobs(declaration: Declaration, entry: dict, shared: dict) -> Iterator[Named]:
     inputs: dict[str, list] = {}
+    called: dict[str, dict[str, str]] = {}
     for wanted in declaration.inputs:
         given = entry.pop(wanted.name, shared.get(wanted.name))
         if given is None and wanted.noun == "Module" and wanted.required:
             given = shared.get("model")
+        if isinstance(given, dict):
+            given = {str(k): _many(v) for k, v in given.items()}
+            called[wanted.name] = {str(v): k for k, values in given.items() for v in values}
+            given = [v for values in given.values() for v in values]
         if given is not None:
             inputs[wanted.name] = [str(v) for v in _many(given)]
-    yield from _jobs(declaration, inputs, entry, shared)
+    for job in _jobs(declaration, inputs, entry, shared):
+        texts = {n: called[n].get(spec) for n, spec in job.inputs.items() if n in called}
+        yield job, {n: t for n, t in texts.items() if t is not None}
 
 
-def _pair_jobs(declaration: Declaration, entry: dict, shared: dict) -> Iterator[Job]:
-    models = [str(m) for m in _many(entry.pop("model", shared.get("model") or []))]
+def _pair_jobs(declaration: Declaration, entry: dict, shared: dict) -> Iterator[Named]:
+    given = entry.pop("model", shared.get("model") or [])
+    if not isinstance(given, dict):
+        given = {str(m): m for m in _many(given)}
+    models = [{k: str(spec)} for k, specs in given.items() for spec in _many(specs)]
     over = entry.pop("over", "distinct")
     first, *rest = [i.name for i in declaration.inputs if i.noun == "Module" and i.required]
     if len(rest) != 1:
@@ -265,7 +323,7 @@ def _seeded(data: dict) -> dict:
 def _filled(value: Any, point: dict[str, Any]) -> Any:
     """``{name}`` replaced by the value of that axis; a text that is only that keeps its type."""
     if isinstance(value, dict):
-        return {str(k): _filled(v, point) for k, v in value.items() if k != "name"}
+        return {str(_filled(k, point)): _filled(v, point) for k, v in value.items()}
     if isinstance(value, list):
         return [_filled(v, point) for v in value]
     if isinstance(value, str):

@@ -50,7 +50,7 @@ class Job:
             words += ["--seed", str(self.seed)]
         for name, value in (globals_ or {}).items():
             words += [f"--{name.replace('_', '-')}", str(value)]
-        return shlex.join(words)
+        return " ".join(map(quoted, words))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data (tuples become lists)."""
@@ -169,6 +169,13 @@ def key_of(parts: Mapping[str, Any]) -> str:
     """Digest of plain data."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def quoted(word: str) -> str:
+    """A word for the shell; in double quotes where it holds single ones and nothing special."""
+    if "'" in word and not any(c in word for c in '"$`!\\\n'):
+        return f'"{word}"'
+    return shlex.quote(word)
 
 
 def spelled(value: Any) -> str:

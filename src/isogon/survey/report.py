@@ -18,9 +18,11 @@ import jinja2
 import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from isogon import __version__, storage
 from isogon.survey import bibliography, catalogue
+from isogon.survey.declare import Declaration
 from isogon.survey.everything import Line, Survey
 from isogon.survey.prose import definition
 from isogon.survey.record import Record
@@ -47,13 +49,28 @@ def write(survey: Survey) -> Path:
 
 def render(survey: Survey) -> str:
     """The page as text."""
-    css = (TEMPLATES / "report.css").read_text("utf-8")
-    js = (TEMPLATES / "report.js").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()
     records = survey.records()
     lines = {line.measure: line for line in survey.lines}
     kept = [m for m in lines if m in records]
     absent = [_absent(line, records) for line in survey.lines if line.measure not in records]
+    return page(
+        "report.html",
+        survey=survey,
+        facts=survey.facts,
+        lede=_lede(survey),
+        figures=_figures(survey, len(kept)),
+        architecture=_architecture(survey.facts),
+        sections=[_section(lines[m], records[m]) for m in kept],
+        absent=absent,
+        provenance=_provenance(survey),
+    )
+
+
+def page(template: str, **content: Any) -> str:
+    """A template filled in, with style, script and a policy that allows nothing else."""
+    css = (TEMPLATES / "report.css").read_text("utf-8")
+    js = (TEMPLATES / "report.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -61,20 +78,13 @@ def render(survey: Survey) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(
-        survey=survey,
-        facts=survey.facts,
+    return environment.get_template(template).render(
         version=__version__,
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         css=Markup(css),
         js=Markup(js),
-        lede=_lede(survey),
-        figures=_figures(survey, len(kept)),
-        architecture=_architecture(survey.facts),
-        sections=[_section(lines[m], records[m]) for m in kept],
-        absent=absent,
-        provenance=_provenance(survey),
+        **content,
     )
 
 
@@ -144,7 +154,6 @@ def _section(line: Line, record: Record) -> dict[str, Any]:
     whole = reading.to_frame()
     small = len(whole) * max(len(whole.columns), 1) < 200_000
     csv = str(whole.to_csv(index=False)) if small else ""
-    works = [w for key in declaration.cite if (w := bibliography.find(key)) is not None]
     p = record.provenance
     facts = [
         f"computed in {' '.join(span(p['seconds']))}",
@@ -167,18 +176,7 @@ def _section(line: Line, record: Record) -> dict[str, Any]:
         "rows": f"{len(whole):,}",
         "csv": _data_uri("text/csv", csv.encode()) if 0 < len(csv) < CSV_LIMIT else "",
         "definition": Markup(definition(declaration.doc)),
-        "works": [
-            {
-                "authors": w.authors,
-                "venue": w.venue,
-                "url": w.url,
-                "title": "",
-                "year": "",
-                "volume": "",
-            }
-            | {k: w.fields[k] for k in ("title", "year", "volume") if k in w.fields}
-            for w in works
-        ],
+        "works": cited(declaration),
         "command": line.command,
         "time": " ".join(span(p["seconds"])),
         "provenance": facts,
@@ -200,22 +198,38 @@ def figure(record: Record) -> tuple[str, str]:
     from isogon.show import draw
 
     try:
-        drawn = draw(record.reading)
-        buffer = io.BytesIO()
-        # Outlined text looks the same everywhere; a fixed salt keeps the file the same.
-        with mpl.rc_context(  # type: ignore[attr-defined]
-            {"svg.fonttype": "path", "svg.hashsalt": record.key}
-        ):
-            drawn.savefig(
-                buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
-            )
-        if buffer.tell() <= SVG_LIMIT:
-            return _data_uri("image/svg+xml", buffer.getvalue()), ""
-        buffer = io.BytesIO()
-        drawn.savefig(buffer, format="png", dpi=200, bbox_inches="tight")
-        return _data_uri("image/png", buffer.getvalue()), ""
+        return embedded(draw(record.reading), record.key), ""
     except Exception as error:  # a figure must not cost the report
         return "", f"{type(error).__name__}: {error}"
+
+
+def embedded(drawn: Figure, salt: str) -> str:
+    """A figure as a data URI: SVG, or PNG where that is too large."""
+    buffer = io.BytesIO()
+    # Outlined text looks the same everywhere; a fixed salt keeps the file the same.
+    with mpl.rc_context(  # type: ignore[attr-defined]
+        {"svg.fonttype": "path", "svg.hashsalt": salt}
+    ):
+        drawn.savefig(
+            buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+        )
+    if buffer.tell() <= SVG_LIMIT:
+        return _data_uri("image/svg+xml", buffer.getvalue())
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=200, bbox_inches="tight")
+    return _data_uri("image/png", buffer.getvalue())
+
+
+def cited(declaration: Declaration) -> list[dict[str, str]]:
+    """The works that define a measure."""
+    works = [w for key in declaration.cite if (w := bibliography.find(key)) is not None]
+    empty = {"title": "", "year": "", "volume": ""}
+    return [
+        {"authors": w.authors, "venue": w.venue, "url": w.url}
+        | empty
+        | {k: w.fields[k] for k in empty if k in w.fields}
+        for w in works
+    ]
 
 
 def table(frame: pd.DataFrame, label: str, units: dict[str, str]) -> dict[str, Any]:

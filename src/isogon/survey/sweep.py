@@ -23,6 +23,7 @@ from isogon.survey.record import Job
 
 STATES: tuple[str, ...] = ("queued", "running", "done", "failed", "died")
 PLAN = "plan.json"
+WORDS = ("title", "about", "command", "figures", "names")  # of a plan, beside its jobs
 
 
 @dataclass
@@ -63,12 +64,20 @@ class Sweep:
 
     directory: Path
     jobs: dict[str, Job] = field(default_factory=dict)
+    title: str = ""
+    about: str = ""
+    command: str = ""
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, directory: str | Path, plan: Plan) -> Sweep:
+    def create(cls, directory: str | Path, plan: Plan, *, command: str = "") -> Sweep:
         """Write the plan; the states of jobs that are in it already stay."""
-        found = cls(Path(directory), plan.ids())
-        data = {"title": plan.title, "jobs": {i: j.to_json() for i, j in found.jobs.items()}}
+        figures = [dict(f) for f in plan.figures]
+        words = (plan.title, plan.about, command, figures, plan.names)
+        found = cls(Path(directory), plan.ids(), *words)
+        data: dict[str, Any] = {n: getattr(found, n) for n in WORDS}
+        data["jobs"] = {i: j.to_json() for i, j in found.jobs.items()}
         storage.write_json(found.directory / PLAN, data)
         return found
 
@@ -84,7 +93,8 @@ class Sweep:
             if not path.is_file():
                 raise KeyError(PLAN)
             data = storage.read_json(path)
-            return cls(path.parent, {i: Job.from_json(j) for i, j in data["jobs"].items()})
+            jobs = {i: Job.from_json(j) for i, j in data["jobs"].items()}
+            return cls(path.parent, jobs, **{n: data[n] for n in WORDS if n in data})
         except (KeyError, TypeError, AttributeError):
             raise FileError(
                 "not a sweep's folder",
