@@ -16,7 +16,7 @@ STUDIES = {
     "random-weights", "during-training", "data-set-size", "data-subset", "transfer",
     "family-diversity", "family-complexity", "family-size", "batch-norm",
     "activation-functions", "max-pool", "kernel-size", "aggregation", "stratified",
-    "equivariance-normalisation", "ti-pooling", "models", "augmentation",
+    "equivariance-normalisation", "ti-pooling", "models", "augmentation", "augmentation-cifar",
 }  # fmt: skip
 
 
