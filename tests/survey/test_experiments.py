@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 import isogon as ig
 from isogon import readings
 from isogon.errors import DataError, OptionError
+from isogon.show import video
 from isogon.survey import experiments
 
 
@@ -21,6 +24,12 @@ def batches():
     return ig.batches("digits(test, 20)")
 
 
+@pytest.fixture(autouse=True)
+def uncounted(monkeypatch):
+    """Regions are counted in tests/survey/test_crossings.py; finding that tanh has none is slow."""
+    monkeypatch.setattr(experiments, "with_regions", lambda model, path, **_: path)
+
+
 @pytest.mark.parametrize("name", ["kernel_walk", "leaf_walk", "flip_walk", "noise_leaf"])
 def test_each_writes_reading_strip_figure_and_gif(name, model, batches, tmp_path, monkeypatch):
     more = {"noise_steps": 3} if name == "noise_leaf" else {}
@@ -31,9 +40,10 @@ def test_each_writes_reading_strip_figure_and_gif(name, model, batches, tmp_path
     assert path.complete
     assert readings.read(tmp_path / "reading").equals(path)
     assert path.meta["experiment"]["name"] == name
-    monkeypatch.setattr(experiments._Stage, "_draw", lambda *_: None)
     again = run(model=model, batches=batches, seed=1, steps=6, out=str(tmp_path / "b"), **more)
     assert again.equals(path)  # the same seed makes the same choices
+    assert "walk.gif" in path.meta["video"]
+    assert (tmp_path / "walk.mp4").is_file() == (video.encoder() is not None)
     if name == "flip_walk":
         start = torch.from_numpy(path.arrays["start"])
         assert torch.equal(torch.from_numpy(path.arrays["target"]), start.flip(-1))
@@ -69,3 +79,35 @@ def test_choices(model, batches, tmp_path):
         )
     with pytest.raises(OptionError, match="no such sample"):
         experiments.kernel_walk(model=model, batches=batches, start=99, out=str(tmp_path))
+
+
+def test_samples_are_those_of_the_published_seeds(tmp_path):
+    class Many:  # as long as MNIST's test set
+        def __len__(self):
+            return 10_000
+
+    stage = object.__new__(experiments._Stage)
+    stage.samples = Many()
+    for seed, chosen in ((5, [4185, 5874]), (3, [3898, 9709]), (100, [2386, 7528])):
+        stage.draw = random.Random(seed)
+        assert [stage.choose(None, 1.0), stage.choose(None, 1.0)] == chosen
+
+
+def test_outcomes(model, batches, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments._Stage, "_draw", lambda *_: None)
+    options = {"model": model, "batches": batches, "start": 3, "end": 7}
+    stalled = experiments.leaf_walk(
+        **options, step=0.02, steps=900, patience=5, out=str(tmp_path / "a")
+    )
+    assert stalled.meta["ended"] == ["patience"]
+    last = stalled.table.iloc[-1]
+    assert stalled.meta["outcome"].startswith(f"stalled after {last['step']:.0f} steps")
+    assert f"{last['alignment']:.2g} of what is left" in stalled.meta["outcome"]
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 100))
+    near = experiments.leaf_walk(**options | {"model": linear}, out=str(tmp_path / "b"))
+    assert near.meta["ended"] == ["distance"]  # its one leaf is the whole space
+    assert near.meta["outcome"].startswith("reached the target in")
+    kernel = experiments.kernel_walk(
+        model=model, batches=batches, start=3, steps=5, out=str(tmp_path / "c")
+    )
+    assert "5 steps in the kernel" in kernel.meta["outcome"]

@@ -49,6 +49,9 @@ def experiment(words: list[str]) -> int:
         )
         given = {k: v for k, v in specs.items() if v is not None}
         found = call(declaration, given, values, session, seed=options.seed, out=out)
+    for note in ("outcome", "video"):
+        if said := getattr(found, "meta", {}).get(note):
+            console.say(said)
     for path in _paths(found, out):
         console.say(str(path))
     return 0

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from isogon.errors import DataError, ModelError
 from isogon.nets import calculus
+from isogon.nets.merged import merged
 
 BUDGET = 2**25  # numbers in one chunk of gradients: 256 MB in float64
 FEW = 8  # samples below which one batched backward pass beats a loop of them
@@ -165,7 +166,8 @@ def tangent(model: nn.Module, x: Tensor) -> Tangent:
         )
     with torch.inference_mode(False), torch.enable_grad(), calculus.preserved(model) as model:
         x = x.detach().clone().requires_grad_(True)
-        z, outputs = _logits(model, x.clone())  # the copy: a first layer may work in place
+        with merged():
+            z, outputs = _logits(model, x.clone())  # the copy: a first layer may work in place
         reference = z.detach().argmax(1)
         rows = _gradients(z, x, reference)
     logits = z.detach()

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from isogon.errors import OptionError
 from isogon.readings import Reading
 from isogon.registry import draws
-from isogon.show import style
+from isogon.show import style, video
 from isogon.storage import atomic
 
 
@@ -45,6 +45,8 @@ def draw_walk(reading: Reading, walk: int = 0, frames: int = 9) -> Figure:
     _probability(axes[0], reading, walk)
     _length(axes[1], reading, walk)
     _off(axes[2], reading, walk)
+    if "regions_crossed" in reading.table:
+        _regions(axes[2], reading, walk)
     return fig
 
 
@@ -65,11 +67,11 @@ def animate(
     size: int = 280,
     seconds: float = 8.0,
 ) -> Path:
-    """Write a GIF of one walk's frames, with iteration, label and probability under them.
+    """Write a film of one walk's frames, with iteration, label and probability under them.
 
     Args:
         reading: Of `walk`, over images.
-        path: The file, ``.gif``.
+        path: The file, ``.gif`` or ``.mp4`` (H.264; needs ffmpeg or isogon[video]).
         walk: Which walk.
         size: Least width of the picture in pixels (a whole multiple of the image's).
         seconds: Length; the last frame stays for another second.
@@ -78,10 +80,13 @@ def animate(
         The path.
 
     Raises:
-        OptionError: No such walk, or its positions are no images.
+        OptionError: No such walk, its positions are no images, or no such kind of film.
+        DependencyError: No encoder for MP4 was found, or it failed.
         FileError: The file can't be written.
     """
     _check(reading, walk)
+    if Path(path).suffix.lower() not in (".gif", ".mp4"):
+        raise OptionError("no such kind of film", got=str(path), expected=".gif or .mp4")
     images, rows = _frames(reading, walk)
     limits = _limits(reading)
     pages = []
@@ -90,11 +95,14 @@ def animate(
         if picture is None:
             raise OptionError("only walks over images can be animated", got=image.shape)
         pages.append(_page(picture, _caption(reading, row, "   "), size))
+    if Path(path).suffix.lower() == ".mp4":
+        return video.encode(pages, path, seconds=seconds)
     pause = [int(np.clip(1000 * seconds / len(pages), 30, 1000))] * len(pages)
     pause[-1] += 1000
+    first, *rest = [page.quantize(128) for page in pages]
     with atomic(path) as temporary:
-        pages[0].save(
-            temporary, format="GIF", save_all=True, append_images=pages[1:], duration=pause, loop=0
+        first.save(
+            temporary, format="GIF", save_all=True, append_images=rest, duration=pause, loop=0
         )
     return Path(path)
 
@@ -108,7 +116,7 @@ def _page(picture: np.ndarray, caption: str, size: int) -> Image.Image:
     page.paste(image.convert("RGB"), (0, 0))
     font = ImageFont.load_default(size=13)
     ImageDraw.Draw(page).text((6, height + 5), caption, fill=style.INK, font=font)
-    return page.quantize(128)
+    return page
 
 
 def _strip(axes: np.ndarray, reading: Reading, walk: int, frames: int) -> None:
@@ -192,7 +200,26 @@ def _off(ax: Axes, reading: Reading, walk: int) -> None:
     ax.set_ylabel(f"off the {where} per step (L2)")
     ax.set_title("Fidelity")
     if ax.get_legend_handles_labels()[0]:
-        ax.legend()
+        ax.legend(loc="upper left")
+
+
+def _regions(ax: Axes, reading: Reading, walk: int) -> None:
+    """Linear regions per unit of length, where they were counted, on an axis of its own."""
+    mine = reading.table[reading.table["walk"] == walk].set_index("step")
+    frames = reading.arrays["frame_step"][reading.arrays["frame_walk"] == walk]
+    rows = mine.loc[frames]
+    images = reading.arrays["frames"][reading.arrays["frame_walk"] == walk].astype(float)
+    length = np.linalg.norm(np.diff(images.reshape(len(images), -1), axis=0), axis=1)
+    counted = rows["regions_crossed"].to_numpy(dtype=float)[1:]
+    rate = np.divide(counted, length, out=np.full(len(length), np.nan), where=length > 0)
+    known = np.isfinite(rate)
+    if not known.any():
+        return
+    twin = ax.twinx()
+    twin.plot(frames[1:][known], rate[known], ".", ms=3, color=style.PURPLE)
+    twin.set_ylim(bottom=0)
+    twin.set_ylabel("regions crossed per length", color=style.PURPLE)
+    twin.grid(False)
 
 
 def _plane(ax: Axes, reading: Reading) -> None:

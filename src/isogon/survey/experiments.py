@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,22 +14,23 @@ from torch.nn import Module
 
 from isogon import data, readings
 from isogon.data import Batches
-from isogon.errors import DataError, FileError, OptionError
+from isogon.errors import DataError, DependencyError, FileError, OptionError
 from isogon.measures.paths import walk
 from isogon.nets import calculus, load
 from isogon.registry import register
 from isogon.storage import atomic
+from isogon.survey.crossings import with_regions
 
 REPROJECT = 10  # so that clamping to the images' domain does not push a walk out of the kernel
-PATIENCE = 200  # steps without coming closer, after which a leaf has no more to give
 CHUNK = 1000  # steps between two savings of a long walk
+CROSSINGS = 5000  # of linear regions, that are looked for along a walk
 
 # What a walk is made on where no model and data are named.
 SETTINGS = {
     "laptop": ("trained(cnn, digits, epochs=10)", "digits(test)"),
     "paper": (
         "trained(medium_cnn, mnist, seed=42, epochs=10, optimizer=sgd, lr=0.01, batch_size=60,"
-        " momentum=0.0)",
+        " momentum=0.0, schedule=constant, normalize=known, channels_last=True)",
         "mnist(test)",
     ),
     "cifar": (
@@ -63,7 +65,8 @@ def kernel_walk(
         steps: Number of steps.
         step: Length of a step (L2, pixels in [0, 1]); 0.1 in normalised MNIST is 0.03.
         max_probability: A random start is drawn again if the model is surer than this.
-        out: Folder for the reading, ``walk.gif``, ``strip.png`` and ``figure.png``.
+        out: Folder for the reading, ``walk.gif`` (and ``walk.mp4``),
+            ``strip.png`` and ``figure.png``.
     """
     stage = _Stage("kernel_walk", model, batches, scale, seed, out)
     first = stage.choose(start, max_probability)
@@ -86,6 +89,7 @@ def leaf_walk(
     steps: int = 5000,
     step: float = 0.03,
     max_probability: float = 1.0,
+    patience: int = 200,
     out: str = "runs/leaf-walk",
 ) -> readings.Path:
     """Walk along the data leaf from one image to another.
@@ -100,14 +104,17 @@ def leaf_walk(
         steps: Most steps.
         step: Length of a step (L2, pixels in [0, 1]); 0.1 in normalised MNIST is 0.03.
         max_probability: A random image is drawn again if the model is surer than this.
-        out: Folder for the reading, ``walk.gif``, ``strip.png`` and ``figure.png``.
+        patience: Steps without coming closer, after which the walk ends: it swings about the
+            nearest point of its leaf. 0: never, as published.
+        out: Folder for the reading, ``walk.gif`` (and ``walk.mp4``),
+            ``strip.png`` and ``figure.png``.
     """
     stage = _Stage("leaf_walk", model, batches, scale, seed, out)
     first = stage.choose(start, max_probability)
     last = stage.choose(end, max_probability, but=first)
     return stage.run(
         {"start": first, "end": last}, steps=steps, step=step, origin=stage.image(first),
-        toward=stage.image(last),
+        toward=stage.image(last), patience=patience,
     )  # fmt: skip
 
 
@@ -123,6 +130,7 @@ def flip_walk(
     steps: int = 5000,
     step: float = 0.03,
     max_probability: float = 1.0,
+    patience: int = 200,
     out: str = "runs/flip-walk",
 ) -> readings.Path:
     """Walk along the data leaf from an image to a mirrored one, which is no sample of the data.
@@ -137,14 +145,17 @@ def flip_walk(
         steps: Most steps.
         step: Length of a step (L2, pixels in [0, 1]); 0.1 in normalised MNIST is 0.03.
         max_probability: A random image is drawn again if the model is surer than this.
-        out: Folder for the reading, ``walk.gif``, ``strip.png`` and ``figure.png``.
+        patience: Steps without coming closer, after which the walk ends: it swings about the
+            nearest point of its leaf. 0: never, as published.
+        out: Folder for the reading, ``walk.gif`` (and ``walk.mp4``),
+            ``strip.png`` and ``figure.png``.
     """
     stage = _Stage("flip_walk", model, batches, scale, seed, out)
     first = stage.choose(start, max_probability)
     last = first if end is None else stage.choose(end, 1.0)
     return stage.run(
         {"start": first, "end": last}, steps=steps, step=step, origin=stage.image(first),
-        toward=stage.image(last).flip(-1),
+        toward=stage.image(last).flip(-1), patience=patience,
     )  # fmt: skip
 
 
@@ -161,6 +172,7 @@ def noise_leaf(
     steps: int = 10000,
     step: float = 0.03,
     max_probability: float = 1.0,
+    patience: int = 200,
     out: str = "runs/noise-leaf",
 ) -> readings.Path:
     """Walk along a leaf of noise: first off the data in the kernel, then along the leaf there.
@@ -176,7 +188,10 @@ def noise_leaf(
         steps: Most steps along the leaf.
         step: Length of a step (L2, pixels in [0, 1]); 0.1 in normalised MNIST is 0.03.
         max_probability: A random image is drawn again if the model is surer than this.
-        out: Folder for the reading, ``walk.gif``, ``strip.png`` and ``figure.png``.
+        patience: Steps without coming closer, after which the walk ends: it swings about the
+            nearest point of its leaf. 0: never, as published.
+        out: Folder for the reading, ``walk.gif`` (and ``walk.mp4``),
+            ``strip.png`` and ``figure.png``.
     """
     stage = _Stage("noise_leaf", model, batches, scale, seed, out)
     first = stage.choose(start, max_probability)
@@ -188,7 +203,7 @@ def noise_leaf(
     )  # fmt: skip
     return stage.run(
         {"start": first, "end": last, "noise_steps": noise_steps}, steps=steps, step=step,
-        origin=torch.from_numpy(noisy.arrays["end"]), toward=stage.image(last),
+        origin=torch.from_numpy(noisy.arrays["end"]), toward=stage.image(last), patience=patience,
     )  # fmt: skip
 
 
@@ -205,6 +220,7 @@ class _Stage:
         self.batches = data.as_batches(batches) if batches is not None else data.batches(source)
         self.model = load.load(spec) if model is None else model
         self.generator = torch.Generator().manual_seed(seed)
+        self.draw = random.Random(seed)  # the published choices of samples, seed by seed
         self.samples = self.batches.samples
 
     def image(self, index: int) -> Tensor:
@@ -219,9 +235,12 @@ class _Stage:
             if not -count <= index < count:
                 raise OptionError("no such sample", got=index, expected=f"0 .. {count - 1}")
             return index % count
-        for i in torch.randperm(count, generator=self.generator).tolist():
-            if i != but and (most >= 1 or self._probability(i) <= most):
+        refused = {but} & set(range(count))
+        while len(refused) < count:
+            i = self.draw.randrange(count)
+            if i not in refused and (most >= 1 or self._probability(i) <= most):
                 return i
+            refused.add(i)
         raise DataError(
             "the model is too sure of every sample",
             got=f"no probability up to {most}",
@@ -236,7 +255,14 @@ class _Stage:
         return float(z.double().softmax(1).max())
 
     def run(
-        self, facts: dict[str, Any], *, steps: int, step: float, origin: Tensor, **options: Any
+        self,
+        facts: dict[str, Any],
+        *,
+        steps: int,
+        step: float,
+        origin: Tensor,
+        patience: int = 0,
+        **options: Any,
     ) -> readings.Path:
         """Walk in chunks that are saved, from what an interrupted run left; then draw."""
         options |= {"step": step, "clamp": (0, 1)}
@@ -252,13 +278,16 @@ class _Stage:
                 start,
                 steps=done,
                 stop=10 * step,
-                patience=PATIENCE,
+                patience=patience,
                 **(options if path is None else {}),
             )
             path.meta |= {"experiment": given, "classes": list(self.batches.classes or [])}
             path.complete = done >= steps or path.meta["ended"] != ["steps"]
             path.save(self.out / "reading")
+        path = with_regions(self.model, path, limit=CROSSINGS)
+        path.meta["outcome"] = outcome(path)
         self._draw(path)
+        path.save(self.out / "reading")
         return path
 
     def _key(self, origin: Tensor, options: dict[str, Any]) -> str:
@@ -292,3 +321,36 @@ class _Stage:
                 figure.savefig(temporary, format="png", dpi=200)
         if path.arrays["start"].ndim >= 3:
             animate(path, self.out / "walk.gif")
+            try:
+                animate(path, self.out / "walk.mp4")
+                path.meta["video"] = "walk.gif and walk.mp4"
+            except DependencyError as error:
+                path.meta["video"] = f"walk.gif alone, no walk.mp4: {error}"
+
+
+def outcome(path: readings.Path) -> str:
+    """In a sentence, how a walk ended."""
+    rows = path.table[path.table["walk"] == 0]
+    first, last = rows.iloc[0], rows.iloc[-1]
+    steps, ended = f"{int(last['step'])} steps", path.meta["ended"][0]
+    change = f"prediction {_label(path, first)} -> {_label(path, last)}"
+    if "target" not in path.arrays:
+        low, high = rows["probability"].min(), rows["probability"].max()
+        return (
+            f"{steps} in the kernel, {last['from_start']:.3g} from the start: {change}, "
+            f"probability between {low:.4f} and {high:.4f}"
+        )
+    far = f"{last['distance']:.3g} from the target ({first['distance']:.3g} at the start)"
+    if ended == "distance":
+        return f"reached the target in {steps}, {far}: {change}"
+    if ended in ("patience", "stuck"):
+        return (
+            f"stalled after {steps}, {far}: the leaf comes no nearer here, "
+            f"{last['alignment']:.2g} of what is left lies along it; {change}"
+        )
+    return f"ended after {steps}, {far}: {change}"
+
+
+def _label(path: readings.Path, row: Any) -> str:
+    names, k = path.meta.get("classes") or [], int(row["prediction"])
+    return f"{names[k] if k < len(names) else k} (p = {row['probability']:.3f})"

@@ -22,6 +22,7 @@ from isogon.errors import DataError, FileError, OptionError
 from isogon.specs import DATA_SUFFIXES, Spec, parse
 from isogon.survey import catalogue
 from isogon.survey.check import check
+from isogon.survey.crossings import complemented
 from isogon.survey.declare import Declaration
 from isogon.survey.record import Job, Record, key_of, load
 
@@ -120,7 +121,7 @@ def run(
     if directory is not None:
         writable(directory.parent)
     started, clock = datetime.now(UTC), time.perf_counter()
-    reading = call_measure(job, objects)
+    reading = complemented(call_measure(job, objects), objects.get("model"))
     provenance = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - clock,

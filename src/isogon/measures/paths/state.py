@@ -15,7 +15,7 @@ from isogon.nets.tangent import BUDGET, Tangent
 from isogon.readings import Path
 
 COLUMNS = ("walk", "step", "distance", "travelled", "probability", "prediction", "drift",
-           "departure", "from_start", "divergence")  # fmt: skip
+           "departure", "from_start", "divergence", "alignment")  # fmt: skip
 
 
 NEARER = 0.01  # of a step: what counts as coming closer to a target
@@ -82,25 +82,28 @@ class State:
         size = max(1, BUDGET // max(1, self.classes * self.x[0].numel()))
         return list(torch.tensor(ids, device=self.x.device).split(size)) if ids else []
 
-    def aim(self, ids: Tensor) -> Tensor:
-        """The vectors to be projected: to the targets, or the fixed directions."""
-        return self.given[ids] - self.x[ids] if self.aimed else self.given[ids]
+    def aim(self, ids: Tensor, x: Tensor) -> Tensor:
+        """The vectors to be projected at ``x``: to the targets, or the fixed directions."""
+        return self.given[ids] - x if self.aimed else self.given[ids]
 
     def distance(self, ids: Tensor) -> Tensor:
         """L2 distance to the targets; NaN without them."""
         gap = (self.given[ids] - self.x[ids]).flatten(1).norm(dim=1)
         return gap if self.aimed else torch.full_like(gap, float("nan"))
 
-    def begin(self, ids: Tensor, t: Tangent) -> None:
+    def begin(self, ids: Tensor, t: Tangent, alignment: Tensor) -> None:
         """Record the starts of walks that are new."""
         new = self.count[ids] < 0
         ids, t = ids[new], t.select(new)
         if len(ids):
             self.log_start[ids] = t.logits.double().log_softmax(1)
             none = torch.zeros_like(self.travelled[ids])
-            self.arrive(ids, self.x[ids], t, none, none)
+            self.arrive(ids, self.x[ids], t, none, none, alignment[new])
 
-    def arrive(self, ids: Tensor, y: Tensor, t: Tangent, drift: Tensor, departure: Tensor) -> None:
+    def arrive(
+        self, ids: Tensor, y: Tensor, t: Tangent, drift: Tensor, departure: Tensor,
+        alignment: Tensor,
+    ) -> None:  # fmt: skip
         """Move walks to ``y`` and record it."""
         self.travelled[ids] += (y - self.x[ids]).flatten(1).norm(dim=1)
         self.x[ids] = y
@@ -113,7 +116,7 @@ class State:
         best = log_p.max(1)
         columns = (
             ids, self.count[ids], self.distance(ids), self.travelled[ids], best.values.exp(),
-            best.indices, drift, departure, from_start, divergence,
+            best.indices, drift, departure, from_start, divergence, alignment,
         )  # fmt: skip
         self.rows.append(torch.stack([c.double().cpu() for c in columns], 1).numpy())
         for i in ids.tolist():
@@ -206,6 +209,7 @@ def _summary(table: Any, reason: list[str]) -> dict[str, Any]:
         "probability": last["probability"].tolist(),
         "travelled": last["travelled"].tolist(),
         "distance": last["distance"].tolist(),
+        "alignment": last["alignment"].tolist(),
         "largest drift": groups["drift"].max().tolist(),
         "largest departure": groups["departure"].max().tolist(),
     }
@@ -245,7 +249,7 @@ def continued(path: Path, device: torch.device) -> State:
             if distance < state.closest[walk] - NEARER * rule.step:
                 state.closest[walk], state.closest_at[walk] = distance, step
     state.reason, state.spacing = list(m["ended"]), int(m["spacing"])
-    state.rows = [path.table[list(COLUMNS)].to_numpy(dtype=float)]
+    state.rows = [path.table.reindex(columns=list(COLUMNS)).to_numpy(dtype=float)]
     keys = zip(a["frame_walk"].tolist(), a["frame_step"].tolist(), strict=True)
     state.frames = dict(zip(keys, a["frames"], strict=True))
     state.thin()

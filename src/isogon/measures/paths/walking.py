@@ -88,7 +88,8 @@ def walk(
         predicted class), prediction, drift (L2 of the part of the last step that clamping
         moved off the subspace), departure (L2 of the part of the last step that is off the
         subspace at the point it led to: how far the subspace has turned), from_start (L2),
-        divergence (KL from the prediction at the start, nats).
+        divergence (KL from the prediction at the start, nats), alignment (cosine of the angle
+        between what the walk aims at and the next step: near 0 where the leaf comes no nearer).
         Arrays: start, end [n, ...]; frames [k, ...] with frame_walk and frame_step [k].
 
     Raises:
@@ -116,19 +117,28 @@ def _run(model: Module, state: State, ids: Tensor, ends: Ends) -> None:
     """Walk a group of walks side by side to their ends."""
     report = context.progress()
     t = _at(model, state.x[ids])
-    state.begin(ids, t)
+    u, alignment = _aimed(state, ids, state.x[ids], t)
+    state.begin(ids, t, alignment)
     while len(keep := state.going(ids, t, ends)):
-        ids, t = ids[keep], t.select(keep)
-        u = _part(t, state.aim(ids), state.rule.along)
-        length = u.flatten(1).norm(dim=1)
-        free = length > 1e-12 * state.aim(ids).flatten(1).norm(dim=1)
+        ids, t, u, alignment = ids[keep], t.select(keep), u[keep], alignment[keep]
+        free = alignment > 1e-12
         state.end(ids[~free], "stuck")
         ids, t, u = ids[free], t.select(free), _unit(u[free])
         if not len(ids):
             break
         y, drift, departure, t = _advance(model, state, ids, t, u)
-        state.arrive(ids, y, t, drift, departure)
+        u, alignment = _aimed(state, ids, y, t)
+        state.arrive(ids, y, t, drift, departure, alignment)
         report(int(state.count[ids].max()), ends.steps, "walk")
+
+
+def _aimed(state: State, ids: Tensor, x: Tensor, t: Tangent) -> tuple[Tensor, Tensor]:
+    """What of the aims at ``x`` lies in the subspace there, and which share of their length."""
+    aim = state.aim(ids, x)
+    u = _part(t, aim, state.rule.along)
+    whole = aim.flatten(1).norm(dim=1)
+    share = u.flatten(1).norm(dim=1) / whole.clamp_min(1e-300)
+    return u, share.clamp_max(1.0)
 
 
 def _advance(
