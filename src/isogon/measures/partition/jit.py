@@ -60,7 +60,8 @@ def inline(function: F) -> F:
     It can't be called from Python, which saves a third of the time that compiling takes; its
     `py_func` can.
     """
-    helper: Any = numba.njit(**(OPTIONS | {"no_cpython_wrapper": True}))(function)
+    settings: Any = {**OPTIONS, "no_cpython_wrapper": True}
+    helper: Any = numba.njit(**settings)(function)
     return helper
 
 
@@ -69,7 +70,8 @@ def unfold(function: F) -> F:
 
     It saves a round of optimising; for small helpers numba's own bookkeeping costs more.
     """
-    helper: Any = numba.njit(**(OPTIONS | {"inline": "always"}))(function)
+    settings: Any = {**OPTIONS, "inline": "always"}
+    helper: Any = numba.njit(**settings)(function)
     return helper
 
 

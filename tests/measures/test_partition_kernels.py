@@ -1,0 +1,479 @@
+"""Every compiled kernel against its literal twin, on meshes and values full of coincidences."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import pkgutil
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from isogon.cpwl.program import mlp
+from isogon.measures import partition as package
+from isogon.measures.partition import Slice, jit, partition, seams
+from isogon.measures.partition import boundary as bd
+from isogon.measures.partition import chords as ch
+from isogon.measures.partition import edges as ek
+from isogon.measures.partition import envelope as ev
+from isogon.measures.partition import geometry as geo
+from isogon.measures.partition import mesh as ms
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
+import slow_kernels as slow
+import slow_partition
+
+SEEDS = range(8)
+INDEX = np.int32
+tested: set[str] = set()
+
+
+def twin(*names):
+    """Marks the test of some kernels, over several seeds."""
+    tested.update(names)
+    return pytest.mark.parametrize("seed", SEEDS)
+
+
+def test_every_kernel_has_a_twin():
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+    assert {k.__name__ for k in jit.kernels} == tested
+
+
+def integer_lines(rng, count):
+    """Lines a x + b y + c with small integer coefficients: parallel, equal, concurrent ones."""
+    found = rng.integers(-2, 3, (count, 3))
+    found[(found[:, :2] == 0).all(1), 0] = 1
+    return found
+
+
+class Lattice:
+    """The mesh of an arrangement of such lines on the square, with exact vertices."""
+
+    def __init__(self, seed, lines=6):
+        self.rng = np.random.default_rng(seed)
+        w = integer_lines(self.rng, lines).astype(float)
+        program = mlp(
+            [torch.from_numpy(w[:, :2].copy()), torch.ones(1, lines)],
+            [torch.from_numpy(w[:, 2].copy()), None],
+        )
+        p = partition(program, Slice.box2d([-2, -2], [2, 2]))
+        self.xy, self.ends, self.sides = p.vertices, p.edges, p.edge_faces
+        self.offsets, self.loops, self.borders = p.face_offsets, p.face_vertices, p.face_edges
+        self.rings = slow.rings(self.offsets, self.loops)
+        self.points = [tuple(Fraction(v).limit_denominator(1000) for v in x) for x in self.xy]
+        self.polygons = [[self.points[v] for v in ring] for ring in self.rings]
+
+    def affine(self, count):
+        """Affine functions with small integer coefficients and their values at the vertices."""
+        f = self.rng.integers(-2, 3, (count, 3))
+        return f.tolist(), self.xy @ f[:, :2].T + f[:, 2]
+
+    def signs(self, count):
+        z = self.rng.integers(-1, 2, (len(self.xy), count)).astype(float)
+        none = np.zeros(count)
+        up, down = (np.empty((len(z), -(-count // 64)), np.uint64) for _ in range(2))
+        ek.sign_masks(z, np.arange(count), none, 0.5, 0, up, down)
+        return z, up, down
+
+
+def unpacked(words, count):
+    raw = np.ascontiguousarray(words).view(np.uint8)
+    return np.unpackbits(raw, axis=-1, bitorder="little")[..., :count].astype(bool)
+
+
+def counted(kernel, *arguments, columns):
+    """Run a kernel that counts with an empty array, then fills."""
+    empty = [np.empty((0, *c), d) for c, d in columns]
+    count = kernel(*arguments, *empty)
+    full = [np.empty((count, *c), d) for c, d in columns]
+    kernel(*arguments, *full)
+    return full
+
+
+@twin("interpolate", "interpolated")
+def test_interpolated_rows(seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(-4, 5, (9, 3)).astype(float)
+    source, ratio = rng.integers(0, 5, (4, 2)), rng.integers(0, 5, 4) / 4
+    expected = [(1 - t) * rows[p] + t * rows[q] for (p, q), t in zip(source, ratio, strict=True)]
+    alone, grown = np.empty((4, 3)), rows.copy()
+    ek.interpolated(rows, source, ratio, alone)
+    ek.interpolate(grown, source, ratio, 5)
+    assert np.array_equal(alone, expected)
+    assert np.array_equal(grown, [*rows[:5], *expected])
+
+
+@twin("sign_masks", "either", "edge_crossings", "face_functions", "face_bits")
+def test_signs(seed):
+    m = Lattice(seed)
+    count = int(m.rng.integers(1, 130))
+    z, up, down = m.signs(count)
+    assert np.array_equal(unpacked(up, count), z > 0.5)
+    assert np.array_equal(unpacked(down, count), z < -0.5)
+    assert np.array_equal(np.stack([up, down]), slow_partition.sign_masks(z, range(count), 0, 0.5))
+    above, below = np.zeros((2, up.shape[1]), np.uint64)
+    ek.either(up, down, above, below)
+    assert np.array_equal(unpacked(above, count), (z > 0.5).any(0))
+    assert np.array_equal(unpacked(below, count), (z < -0.5).any(0))
+    groups = (
+        (ek.edge_crossings, (m.ends,), m.ends),
+        (ek.face_functions, (m.offsets, m.loops), m.rings),
+    )
+    for kernel, where, members in groups:
+        first = np.empty(len(members) + 1, np.int64)
+        kernel(*where, up, down, first, np.empty(0, np.int64))
+        found = np.empty(first[-1], np.int64)
+        kernel(*where, up, down, first, found)
+        expected = slow_partition.crossings(members, up, down, count)
+        assert slow.rings(first, found) == expected
+    mixed, bits = (np.empty((len(m.rings), up.shape[1]), np.uint64) for _ in range(2))
+    conflicts = ek.face_bits(m.offsets, m.loops, up, down, mixed, bits)
+    positive = np.array([(z[ring] > 0.5).any(0) for ring in m.rings])
+    negative = np.array([(z[ring] < -0.5).any(0) for ring in m.rings])
+    assert np.array_equal(unpacked(bits, count), positive)
+    assert np.array_equal(unpacked(mixed, count), positive & negative)
+    assert conflicts == np.count_nonzero(mixed)
+
+
+@twin("cut_edges", "divide_edges", "divide_loops", "edge_sides")
+def test_edges_are_cut_once(seed):
+    m = Lattice(seed)
+    lines, z = m.affine(7)
+    tol = 1e-9
+    crossing = [[f for f in range(7) if z[a, f] * z[b, f] < -(tol**2)] for a, b in m.ends]
+    first = np.concatenate([[0], np.cumsum([len(c) for c in crossing])])
+    which = np.array([f for c in crossing for f in c], np.int64)
+    source, ratio = np.empty((len(which), 2), np.int64), np.empty(len(which))
+    chain = np.empty(len(m.ends) + 1, np.int64)
+    column, other, offset = np.arange(7), np.full(7, -1), np.zeros(7)
+    room = np.empty(8), np.empty(8, np.int64)
+    made = ek.cut_edges(
+        m.ends, z, column, other, offset, tol, first, which, source, ratio, chain, *room
+    )
+    assert chain[-1] == made
+    along = []  # vertices along each edge
+    for e, (a, b) in enumerate(m.ends):
+        new = range(chain[e], chain[e + 1])
+        assert all(tuple(source[n]) == (a, b) for n in new)
+        expected = slow.crossing_ratios(z[a], z[b], crossing[e], tol)
+        assert ratio[chain[e] : chain[e + 1]] == pytest.approx(expected, abs=1e-12)
+        # exactly: as many points as different zeros between the two ends
+        ends = m.points[a], m.points[b]
+        exact = {(x := slow.affine(lines[f], ends[0])) / (x - slow.affine(lines[f], ends[1]))
+                 for f in crossing[e]}  # fmt: skip
+        assert len(new) == len(exact)
+        along.append([a, *(len(m.xy) + n for n in new), b])
+    size = len(m.loops) + sum(len(along[e]) - 2 for e in m.borders)
+    offsets = np.empty_like(m.offsets)
+    loops, borders = np.empty(size, INDEX), np.empty(size, INDEX)
+    old, count, vertex = m.ends, len(m.ends), len(m.xy)
+    ek.divide_loops(
+        m.offsets, m.loops, m.borders, old, chain, vertex, count, offsets, loops, borders
+    )
+    ends = np.concatenate([old, np.zeros((made, 2), INDEX)])
+    site = np.concatenate([np.arange(count), np.zeros(made, int)]).astype(INDEX)
+    unit = site + 100
+    ek.divide_edges(ends, site, unit, chain, vertex, count)
+    pieces = {(p, q, e) for e, path in enumerate(along) for p, q in itertools.pairwise(path)}
+    assert {(*pair, s) for pair, s in zip(ends.tolist(), site.tolist(), strict=True)} == pieces
+    assert np.array_equal(unit, site + 100)
+    for i, ring in enumerate(m.rings):
+        expected = []
+        for v, e in zip(ring, m.borders[m.offsets[i] : m.offsets[i + 1]], strict=True):
+            path = along[e] if along[e][0] == v else along[e][::-1]
+            expected += path[:-1]
+        part = slice(offsets[i], offsets[i + 1])
+        assert list(loops[part]) == expected
+        for pair, e in zip(slow.neighbours(expected), borders[part], strict=True):
+            assert set(ends[e]) == set(pair)
+    sides = np.empty((len(ends), 2), INDEX)
+    ek.edge_sides(offsets, loops, borders, ends, sides)
+    seen = {
+        pair: i
+        for i, ring in enumerate(slow.rings(offsets, loops))
+        for pair in slow.neighbours(ring)
+    }
+    for (a, b), (left, right) in zip(ends, sides, strict=True):
+        assert (left, right) == (seen.get((a, b), -1), seen.get((b, a), -1))
+
+
+@twin("find_chords", "count_meetings", "keep_chords")
+def test_chords(seed):
+    """Any values on the loops: also such as no affine function has."""
+    m = Lattice(seed)
+    count = 12
+    z = m.rng.integers(-3, 4, (len(m.xy), count)) / 2
+    z[:, 0], z[:, 1] = 0, m.affine(1)[1][:, 0]
+    which = np.tile(np.arange(count), len(m.rings))
+    first = count * np.arange(len(m.rings) + 1)
+    start, end = np.empty((2, len(which)), np.int64)
+    column, other, offset = np.arange(count), np.full(count, -1), np.zeros(count)
+    other[2:4] = 5
+    arguments = m.offsets, m.loops, first, which, z, column, other, offset, 0.6
+    ch.find_chords(*arguments, start, end, np.empty(np.diff(m.offsets).max()))
+    chords = []
+    for i, ring in enumerate(m.rings):
+        own = []
+        for f in range(count):
+            d = [float(z[v, f] - (z[v, 5] if f in (2, 3) else 0)) for v in ring]
+            own.append(slow.chord_ends(d, 0.6))
+            k = first[i] + f
+            assert (start[k], end[k]) == (own[-1] or (-1, -1))
+        chords.append(own)
+    functions = which.copy()
+    kept, low, high = np.empty(len(first), np.int64), start.copy(), end.copy()
+    total = ch.keep_chords(first, low, high, functions, kept)
+    expected = [[(f, *c) for f, c in enumerate(own) if c] for own in chords]
+    table = list(zip(functions[:total], low[:total], high[:total], strict=True))
+    assert slow.rings(kept, table) == expected
+    # regions so far: one per face, one per chord and one per crossing
+    meetings = np.empty(len(m.rings), np.int64)
+    assert ch.count_meetings(kept, low, high, 1 << 40, meetings) == total
+    crossings = [
+        sum(slow.alternate(c[1:], d[1:]) for c, d in itertools.combinations(own, 2))
+        for own in expected
+    ]
+    assert list(meetings) == crossings
+    regions, allowed, limit = 0, 0, int(m.rng.integers(1, 3 * len(m.rings)))
+    for own in expected:
+        regions += 1
+        for k, c in enumerate(own):
+            regions += 1 + sum(slow.alternate(c[1:], d[1:]) for d in own[:k])
+            allowed += regions <= limit
+    assert ch.count_meetings(kept, low, high, limit, meetings) == allowed
+
+
+@twin("split_faces")
+def test_faces_are_split_as_by_knife(seed):
+    """All cells of further lines in every face of a lattice, against cutting one by one."""
+    m = Lattice(seed, lines=4)
+    lines, z = m.affine(9)
+    mesh = ms.Mesh(
+        m.xy.copy(), m.ends.copy(), np.zeros(len(m.ends), INDEX), np.zeros(len(m.ends), INDEX),
+        m.offsets.copy(), m.loops.copy(), m.borders.copy(), {"z": torch.from_numpy(z)}, {}, 4,
+    )  # fmt: skip
+    tol = 1e-9
+    functions = ms.Functions(np.arange(9), np.full(9, -1), np.zeros(9), np.arange(9))
+    edges = [[f for f in range(9) if min(z[a, f], z[b, f]) < -tol and max(z[a, f], z[b, f]) > tol]
+             for a, b in mesh.ends]  # fmt: skip
+    faces = [[f for f in range(9) if z[r, f].min() < -tol and z[r, f].max() > tol] for r in m.rings]
+    csr = [
+        (np.cumsum([0, *map(len, rows)]), np.array([f for r in rows for f in r], np.int64))
+        for rows in (edges, faces)
+    ]
+    ms.cut_edges(mesh, "z", functions, tol, *csr[0])
+    parent, complete, _ = ms.cut_faces(mesh, "z", functions, tol, 1, *csr[1], 1 << 40)
+    assert complete
+    cells = []
+    for i, polygon in enumerate(m.polygons):
+        parts = [polygon]
+        for f in lines:
+            parts = [half for part in parts for half in slow_partition.halves(part, f)]
+        cells += [(i, *map(float, slow.area_and_centroid(part)[1])) for part in parts]
+    found = []
+    for i, ring in zip(parent, slow.rings(mesh.offsets, mesh.loops), strict=True):
+        polygon = mesh.xy[ring].tolist()
+        found.append((int(i), *map(float, slow.area_and_centroid(polygon)[1])))
+    assert len(found) == len(cells)
+    assert np.array(sorted(found, key=np_round)) == pytest.approx(
+        np.array(sorted(cells, key=np_round)), abs=1e-9
+    )
+    assert len(mesh.xy) - len(mesh.ends) + len(mesh) == 1
+
+
+def np_round(row):
+    return tuple(round(v, 7) for v in row)
+
+
+@twin("face_means", "convexity")
+def test_means_and_dents(seed):
+    m = Lattice(seed)
+    functions, outputs = m.affine(3)
+    n = len(m.rings)
+    area, centroid, center = np.empty(n), np.empty((n, 2)), np.empty((n, 3))
+    geo.face_means(m.offsets, m.loops, m.xy, outputs, area, centroid, center)
+    for i, polygon in enumerate(m.polygons):
+        a, c = slow.area_and_centroid(polygon)
+        assert area[i] == pytest.approx(float(a))
+        assert centroid[i] == pytest.approx([float(x) for x in c], abs=1e-12)
+        at = [float(slow.affine(f, c)) for f in functions]
+        assert center[i] == pytest.approx(at, abs=1e-12)
+    assert geo.convexity(m.offsets, m.loops, m.xy) < 1e-12
+    dented = m.xy + 0.2 * m.rng.standard_normal(m.xy.shape)
+    depth = [0.0]
+    for ring in m.rings:
+        for (a, b), (_, c) in zip(
+            slow.neighbours(ring), slow.neighbours(ring[1:] + ring[:1]), strict=True
+        ):
+            p, q = dented[b] - dented[a], dented[c] - dented[b]
+            depth.append((p[1] * q[0] - p[0] * q[1]) / max(np.hypot(*p), np.hypot(*q)))
+    assert geo.convexity(m.offsets, m.loops, dented) == pytest.approx(max(depth))
+
+
+@twin("walk_to")
+def test_walks_end_where_the_point_is(seed):
+    m = Lattice(seed)
+    inside = m.rng.uniform(-2, 2, (100, 2))
+    points = np.concatenate([inside, m.xy, [[5.0, 0], [-2.1, 1]]])
+    starts = m.rng.integers(0, len(m.rings), len(points))
+    found = np.empty(len(points), np.int64)
+    arguments = m.offsets, m.loops, m.borders, m.ends, m.sides, m.xy
+    geo.walk_to(*arguments, points, starts, found)
+    for point, i in zip(points, found, strict=True):
+        holding = [
+            k for k, ring in enumerate(m.rings) if slow.holds(m.xy[ring].tolist(), point, 1e-12)
+        ]
+        assert i in holding if np.abs(point).max() <= 2 else i == -1
+
+
+def distinct(functions):
+    """Drop repeats: of equal functions the first one counts."""
+    return [f for k, f in enumerate(functions) if f not in functions[:k]]
+
+
+def segments_of(polygon, functions):
+    pairs = itertools.combinations(range(len(functions)), 2)
+    return {(i, j): s for i, j in pairs if (s := slow.shared_maximum(polygon, functions, i, j))}
+
+
+@twin("face_boundary")
+def test_segments_of_equal_largest_outputs(seed):
+    m = Lattice(seed, lines=3)
+    functions = distinct(m.affine(5)[0])
+    outputs = m.xy @ np.array(functions).T[:2] + np.array(functions)[:, 2]
+    room = bd.workplace(m.offsets, len(functions))
+
+    def kernel(*arrays):
+        return bd.face_boundary(m.offsets, m.loops, m.xy, outputs, 1e-9, *arrays, room)
+
+    found = counted(kernel, columns=(((2, 2), float), ((2,), np.int64), ((), np.int64)))
+    long = np.linalg.norm(found[0][:, 1] - found[0][:, 0], axis=1) > 1e-9
+    segments = {
+        (int(face), *map(int, pair)): sorted(map(tuple, s.tolist()))
+        for s, pair, face in zip(*(a[long] for a in found), strict=True)
+    }
+    expected = {
+        (i, *pair): sorted(tuple(map(float, p)) for p in s)
+        for i, polygon in enumerate(m.polygons)
+        for pair, s in segments_of(polygon, functions).items()
+    }
+    assert segments.keys() == expected.keys()
+    for key, s in expected.items():
+        assert np.array(segments[key]) == pytest.approx(np.array(s), abs=1e-9)
+
+
+@twin("side_winner")
+def test_winners_beside_edges(seed):
+    m = Lattice(seed)
+    outputs = m.rng.integers(0, 2, (len(m.xy), 3)).astype(float)
+    edges = np.arange(len(m.ends))
+    winner = np.empty((len(edges), 2), np.int64)
+    bd.side_winner(m.offsets, m.loops, outputs, m.ends, m.sides, edges, 1e-9, winner)
+    for (a, b), sides, found in zip(m.ends, m.sides, winner, strict=True):
+        tied = [c for c in range(3) if all(outputs[v, c] == outputs[v].max() for v in (a, b))]
+        expected = [-1, -1]
+        if min(sides) >= 0 and tied:
+            sums = [[outputs[m.rings[i], c].sum() for c in tied] for i in sides]
+            expected = [tied[s.index(max(s))] for s in sums]
+        assert list(found) == expected
+
+
+@twin("winner_masks", "face_winners", "face_pairs", "crossed_edges")
+def test_envelopes(seed):
+    m = Lattice(seed, lines=3)
+    functions, z = m.affine(6)
+    entry = np.array([[0, 1, 2], [3, 4, -1], [5, 5, 5]])
+    tol = 1e-9
+    masks = np.empty((len(z), 3), np.uint64)
+    ev.winner_masks(z, entry, tol, 0, masks)
+    best = [
+        [
+            {k for k in range(3) if g[k] >= 0 and row[g[k]] >= max(row[g[g >= 0]]) - tol}
+            for g in entry
+        ]
+        for row in z
+    ]
+    assert [[as_set(v) for v in row] for row in masks] == best
+    found = np.empty((len(m.rings), 3), np.uint64)
+    open_ = ev.face_winners(m.offsets, m.loops, z, entry, masks, found)
+    pairs, lost = set(), 0
+    for i, ring in enumerate(m.rings):
+        for g, row in enumerate(entry):
+            everywhere = set.intersection(*(best[v][g] for v in ring))
+            lost += not everywhere
+            means = {k: z[ring, row[k]].mean() for k in range(3) if row[k] >= 0}
+            largest = [k for k in means if means[k] > max(means.values()) - 1e-12]
+            own = as_set(found[i, g])
+            assert own == everywhere or (not everywhere and len(own) == 1 and own <= set(largest))
+            if everywhere:
+                continue
+            used = [functions[k] for k in row if k >= 0]
+            pairs |= {(i, g, *pair) for pair in segments_of(m.polygons[i], used)
+                      if all(used.index(used[k]) == k for k in pair)}  # fmt: skip
+    assert open_ == lost
+    room = bd.workplace(m.offsets, 3)
+
+    def kernel(array):
+        return ev.face_pairs(m.offsets, m.loops, z, entry, masks, tol, array, room)
+
+    (rows,) = counted(kernel, columns=(((4,), np.int64),))
+    assert len(rows) == len(set(map(tuple, rows.tolist())))
+    assert set(map(tuple, rows.tolist())) == pairs
+    # the edges on which some functions of a face change sign
+    column, other = np.array([0, 3, 1]), np.array([1, 4, 2])
+    first, which = 3 * np.arange(len(m.rings) + 1), np.tile(np.arange(3), len(m.rings))
+    arguments = m.offsets, m.loops, m.borders, first, which, z, column, other, tol
+    (rows,) = counted(lambda a: ev.crossed_edges(*arguments, a), columns=(((2,), np.int64),))
+    d = z[:, column] - z[:, other]
+    both = [
+        (min(x, y) < -tol and max(x, y) > tol)
+        for a, b in m.ends
+        for x, y in zip(d[a], d[b], strict=True)
+    ]
+    assert set(map(tuple, rows.tolist())) == {(k // 3, k % 3) for k in np.nonzero(both)[0]}
+
+
+def as_set(mask):
+    return {k for k in range(64) if int(mask) >> k & 1}
+
+
+@twin("chain")
+def test_chained_half_edges(seed):
+    m = Lattice(seed)
+    order = [m.rng.permutation(range(a, b)) for a, b in itertools.pairwise(m.offsets)]
+    ends = np.concatenate([np.roll(ring, -1) for ring in m.rings])[np.concatenate(order)]
+    starts = m.loops[np.concatenate(order)]
+    found = np.empty(len(m.loops), np.int64)
+    ev.chain(m.offsets, starts, ends, found)
+    for i, ring in enumerate(m.rings):
+        loop = list(starts[found[m.offsets[i] : m.offsets[i + 1]]])
+        k = ring.index(loop[0])
+        assert loop == ring[k:] + ring[:k]
+
+
+@twin("edge_bends")
+def test_bends_along_edges(seed):
+    rng = np.random.default_rng(seed)
+    z = rng.integers(-5, 6, (30, 8)).astype(float)
+    entry = np.array([[0, 1, 2, 3], [4, 5, 6, -1], [7, 7, 7, 7]])
+    ends = rng.permutation(30).reshape(15, 2).astype(INDEX)
+    masks = np.empty((30, 3), np.uint64)
+    ev.winner_masks(z, entry, 1e-9, 0, masks)
+    (rows,) = counted(
+        lambda a: seams.edge_bends(ends, z, entry, masks, 1e-9, a), columns=(((4,), np.int64),)
+    )
+    expected = []
+    for e, (p, q) in enumerate(ends):
+        for g, row in enumerate(entry[:2]):
+            used = row[row >= 0]
+            if len({(z[p, k], z[q, k]) for k in used}) < len(used):
+                rows = rows[(rows[:, 0] != e) | (rows[:, 1] != g)]  # equal lines: any may win
+                continue
+            way = slow.winners_along(z[p, used], z[q, used])
+            expected += [(e, g, *sorted(pair)) for pair in itertools.pairwise(way)]
+    assert sorted(map(tuple, rows.tolist())) == sorted(expected)
