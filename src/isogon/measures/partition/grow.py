@@ -153,7 +153,8 @@ def by_tiles(
     for n, part in enumerate(parts):
         waiting -= len(part.mesh)
         task.elsewhere = outside + waiting
-        task.span = tuple(start + (high - start) * (n + k) / len(parts) for k in (0, 1))
+        share = (high - start) / len(parts)
+        task.span = start + n * share, start + (n + 1) * share
         end = stop if task.complete else len(program.stages)
         total = len(part.mesh.xy)
         part.mesh.live = stream.advance(program, i, end, total, part.rows())

@@ -67,12 +67,11 @@ def merged(level: Sequence[SitePattern], start: np.ndarray) -> SitePattern:
 def kinks(level: Sequence[SitePattern]) -> SitePattern:
     """A function has its bit where it varies in a tile, or differs between tiles."""
     passed = np.stack([known(p.passed) for p in level])
-    varying = passed.any(0) & ~passed.all(0)
-    for pattern in level:
-        varying[known(pattern.function)] = True
-    function = np.flatnonzero(varying)
+    differ = np.flatnonzero(passed.any(0) & ~passed.all(0))
+    function = np.unique(np.concatenate([differ, *(known(p.function) for p in level)]))
     units = len(level[0].base)
-    fixed = passed[0] & ~varying
+    fixed = passed[0].copy()
+    fixed[function] = False
     words = -(-len(function) // 64)
     bits = np.empty((sum(len(p.bits) for p in level), words), np.uint64)
     at = 0

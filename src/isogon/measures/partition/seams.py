@@ -45,10 +45,10 @@ class Seams:
     def between(cls, mesh: Mesh, group: np.ndarray) -> Seams:
         """The edges whose faces belong to different groups; those fixed before are done."""
         sides = mesh.sides()
-        apart = (sides >= 0).all(1)
-        apart[apart] = group[sides[apart, 0]] != group[sides[apart, 1]]
-        apart[: mesh.fixed] = False
-        edges = np.flatnonzero(apart)
+        inner = np.flatnonzero((sides >= 0).all(1))
+        inner = inner[inner >= mesh.fixed]
+        left, right = sides[inner].T
+        edges = inner[group[left] != group[right]]
         return cls(edges, mesh.ends[edges], np.zeros(len(edges) + 1, np.int64))
 
     def cut(
@@ -108,9 +108,10 @@ def run(program: Program, line: Mesh, start: int, floors: dict[str, float]) -> N
         line.live = stream.advance(program, i, stop, len(line.xy), rows)
         line.room = {}
         stage, i = program.stages[stop], stop
-        floor = floors.get(stage.site, 0.0)
-        cut = kink if isinstance(stage, Kink) else maximum
-        floors[stage.site] = max(floor, cut(line, stage, floor))
+        if isinstance(stage, Kink):
+            floors[stage.site] = kink(line, stage, floors.get(stage.site, 0.0))
+        elif isinstance(stage, Max):
+            floors[stage.site] = maximum(line, stage, floors.get(stage.site, 0.0))
 
 
 def kink(line: Mesh, stage: Kink, floor: float) -> float:
