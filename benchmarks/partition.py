@@ -1,9 +1,12 @@
 """Partition against one plain float64 forward pass over as many points; growth of one layer.
 
 CPU seconds, one thread, both sides in one process, best of several runs. The cases are random
-networks of this script's own and, with ``--oracles FOLDER``, tables of weights (``*.npz``).
+networks of this script's own, convolutional ones among them; with ``--oracles FOLDER`` tables of
+weights (``*.npz``); with ``--model FILE --images SPEC`` a model on the square around three images
+of different classes (with ``--radius R`` on the square of that radius around the first).
 
     python benchmarks/partition.py [--oracles ../shared/oracles/partition/cases] [--growth]
+        [--model net.onnx --images 'imagefolder("images.zip", test, 600, seed=0)' --radius 2.5]
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import isogon as ig
+from isogon import context
+from isogon.cpwl.lower import lower
 from isogon.cpwl.program import mlp
 from isogon.measures.partition import Slice, partition
 
@@ -69,6 +75,35 @@ def table(path):
     return mlp(*pairs, slope=float(z["slope"])), plane
 
 
+def convolutional():
+    """Rows of networks with convolutions, max-pooling, skips, on slices of random images."""
+    rows = []
+    for spec, shape, radius in (
+        ("cnn(seed=0)", (1, 28, 28), 6.0),
+        ("resnet18(num_classes=10)", (3, 32, 32), 0.35),
+        ("squeezenet1_1(num_classes=10)", (3, 32, 32), 2.0),
+    ):
+        torch.manual_seed(0)
+        x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+        plane = Slice.anchors(*x, radius=radius)
+        program = lower(ig.load(spec), x[:2])
+        rows.append(measure(spec, program, plane, repeat=2))
+    return rows
+
+
+def on_images(options):
+    """The row of a model on a slice of three images of different classes."""
+    with context.use(data_root=options.data_root):
+        x, y = next(iter(ig.batches(options.images, batch_size=1024)))
+    chosen = [x[int((y == c).nonzero()[0])] for c in y.unique()[:3]]
+    if options.radius:
+        plane = Slice.anchors(*chosen, radius=options.radius)
+    else:
+        plane = Slice.through(*chosen)
+    program = lower(ig.load(str(options.model)), x[:2])
+    return measure(options.model.stem, program, plane, repeat=1)
+
+
 def growth():
     """Time and memory of one shallow network on growing squares, from 1e4 to 1e6 regions.
 
@@ -103,6 +138,10 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--oracles", type=Path)
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--images")
+    parser.add_argument("--data-root", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--radius", type=float)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -115,6 +154,9 @@ def main():
         program, plane = table(path)
         if path.stem in ("w64", "acas11", "bunny2_4x32", "toy16"):
             rows.append(measure(path.stem, program, plane))
+    rows += convolutional()
+    if options.model:
+        rows.append(on_images(options))
     result = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
     result["against_forward"] = rows
     if options.growth:
