@@ -316,7 +316,15 @@ def test_all_reduce(tmp_path):
 
 
 def test_the_compiled_loop_is_the_plain_one():
-    from isogon.stats.sums import BLOCK, Sums, add_block, compiled, plain
+    from isogon.stats.sums import (
+        BLOCK,
+        Sums,
+        _center,
+        add_block,
+        center_block,
+        compiled,
+        plain,
+    )  # fmt: skip
 
     for dtype in (torch.float32, torch.float64):
         a = torch.randn(4, 9, BLOCK + 37, generator=torch.Generator().manual_seed(0)).to(dtype) + 5
@@ -334,6 +342,12 @@ def test_the_compiled_loop_is_the_plain_one():
             python = getattr(sums[2], name)[..., :5]
             torch.testing.assert_close(python, expected[..., :5], rtol=1e-10, atol=1e-9, msg=name)
         assert sums[1].sd[3] == sums[0].sd[3] == 0
+        plainly = [t.clone() for t in (sums[1].shift, sums[1].first, sums[1].second)]
+        _center(*plainly, 9)
+        looped = [t.clone().numpy().reshape(-1) for t in vars(sums[1]).values()][:3]
+        center_block(*looped, 9)
+        for found, expected in zip(looped, plainly):
+            np.testing.assert_allclose(found, expected.reshape(-1), rtol=1e-12, atol=1e-15)
 
 
 def test_large_streams_use_the_compiled_loop(monkeypatch):

@@ -272,14 +272,16 @@ class _SiteWork:
             found |= self._intervals(stratum)
         if not found:  # columns that are added to the table later
             found = {"": next(iter(_aggregated(variance_columns(layout), plan).values()))}
-        frame = self._places(len(next(iter(found.values())).reshape(-1)))
-        found.pop("", None)
+        count = next(iter(found.values())).numel()
+        frame: dict[str, Any] = {"site": _text(self.site, count)}
         if plan.by_class:
-            text = names is not None and isinstance(label, int) and 0 <= label < len(names)
-            frame.insert(1, "class", str(names[label]) if text and names else str(label))
+            named = names is not None and isinstance(label, int) and 0 <= label < len(names)
+            frame["class"] = _text(names[label] if named and names else label, count)
+        frame |= self._places(count)
+        found.pop("", None)
         for name, values in found.items():
             frame[name] = values.cpu().double().numpy().reshape(-1)
-        return frame
+        return pd.DataFrame(frame)
 
     def _intervals(self, stratum: _Stratum) -> dict[str, Tensor]:
         """Percentile intervals (2.5 %, 97.5 %) of the variance columns over samples."""
@@ -313,15 +315,19 @@ class _SiteWork:
             for v in labels.unique()
         ]
 
-    def _places(self, count: int) -> pd.DataFrame:
-        frame = pd.DataFrame({"site": [str(self.site)] * count, "unit": np.arange(count)})
+    def _places(self, count: int) -> dict[str, np.ndarray]:
+        places = {"unit": np.arange(count)}
         if self.plan.aggregate == "unit" and len(self.shape) == 3:
             grid = np.indices(self.shape).reshape(3, -1)
-            for name, values in zip(("channel", "row", "column"), grid):
-                frame[name] = values
+            places |= dict(zip(("channel", "row", "column"), grid))
         elif self.plan.aggregate == "channel":
-            frame["channel"] = np.arange(count)
-        return frame
+            places["channel"] = np.arange(count)
+        return places
+
+
+def _text(value: Any, count: int) -> Any:
+    """A column of one text."""
+    return pd.Series([str(value)]).array.repeat(count)
 
 
 def _aggregated(columns: dict[str, Tensor], plan: Plan) -> dict[str, Tensor]:

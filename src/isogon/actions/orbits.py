@@ -15,7 +15,9 @@ from isogon.nets.sites import Site
 from isogon.nets.sites import sites as select_sites
 from isogon.nets.tap import visit
 
-CHUNK = 128  # transformed inputs per forward pass
+CHUNK = 256  # most transformed inputs per forward pass
+VALUES = 2**20  # and about as many numbers in them, except that
+WHOLE = 128  # an orbit of at most so many members is never taken apart
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def orbits(
     family: Family,
     sites: Sequence[Site],
     *,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     receive: Receive | None = None,
 ) -> Iterator[Orbit]:
     """Activations of every sample under every member, each sample's orbit as a whole.
@@ -55,14 +57,13 @@ def orbits(
         batches: Re-iterable pairs of inputs and labels.
         family: T transformations of inputs.
         sites: Where to read.
-        chunk: Most transformed inputs in one forward pass.
+        chunk: Most transformed inputs in one forward pass; by default fewer of large ones.
         receive: Called with a site, its activations ``[T, n, *site.shape]`` and their orbit while
             the forward pass runs (nothing is kept in ``values``); what it keeps it has to copy.
 
     Yields:
         One `Orbit` after another, in the order of the samples.
     """
-    together = max(1, chunk // len(family))
     parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
     orbit = Orbit(torch.empty(0), torch.empty(0))
     pieces = 1
@@ -84,12 +85,14 @@ def orbits(
     with visit(model, sites, take) as forward:
         for x, y in batches:
             x = cast(x, model)
+            most = chunk or _together(x[:1].numel(), len(family))
+            together = max(1, most // len(family))
             for start in range(0, len(x), together):
                 part = x[start : start + together]
                 orbit = Orbit(part, y[start : start + together])
                 flat = family.orbit(part).flatten(0, 1)
-                pieces = -(-len(flat) // chunk)
-                for piece in flat.split(chunk):
+                pieces = -(-len(flat) // most)
+                for piece in flat.split(most):
                     forward(piece)
                 yield orbit
 
@@ -118,4 +121,10 @@ def prepare(
     x = next(iter(batches), (torch.empty(0), None))[0]
     if not isinstance(x, Tensor) or not len(x):
         raise DataError("no samples", got="an empty data set", expected="at least two samples")
-    return select_sites(model, sites, example=x) if isinstance(sites, str) else list(sites)
+    return select_sites(model, sites, example=x[:2]) if isinstance(sites, str) else list(sites)
+
+
+def _together(size: int, members: int) -> int:
+    """Inputs in one pass: many, so that sums are fetched once for several; fewer large ones."""
+    most = min(CHUNK, max(16, VALUES // max(1, size)))
+    return max(most, members) if members <= WHOLE else most

@@ -17,7 +17,6 @@ from isogon.stats.base import merged_moments
 
 COMPILE = 2**16  # values in one update from which the compiled loop is used
 BLOCK = 512  # units at a time: their sums stay in the cache
-PART = 4096  # the same where torch does the work
 
 
 @dataclass
@@ -62,10 +61,13 @@ class Sums:
 
     def center_on_means(self, n: int) -> None:
         """Count the same sums from the means of the n samples so far, in place."""
-        columns = (t.split(PART, 1) for t in (self.shift, self.first, self.second))
-        for shift, first, second in zip(*columns):
-            _center(shift, first, second, n)
-        _center(self.center, self.row_first, self.row_second, n)
+        columns = self.shift, self.first, self.second
+        rows = self.center, self.row_first, self.row_second
+        if self.shift.device.type == "cpu" and self.shift.numel() >= COMPILE:
+            center_block(*(t.numpy().reshape(-1) for t in columns), n)
+        else:
+            _center(*columns, n)
+        _center(*rows, n)
 
     def merged(self, n: int, other: Self, m: int) -> Self:
         """Sums of both streams, of n and m samples (Chan et al. 1983)."""
@@ -200,3 +202,15 @@ def add_block(a, shift, first, second, center, row_first, row_second, sd, varian
                 middle = p[u] + (np.float64(h[u]) - c[u])
                 f[u] += middle
                 s[u] += middle * middle
+
+
+@loop()
+def center_block(shift, first, second, n):
+    """`_center` as a loop."""
+    for u in range(shift.size):
+        mean = first[u] / n
+        before = np.float64(shift[u])
+        shift[u] = before + mean
+        rest = mean - (np.float64(shift[u]) - before)
+        second[u] = max(second[u] - first[u] * first[u] / n, 0.0) + n * (rest * rest)
+        first[u] = n * rest

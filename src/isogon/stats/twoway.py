@@ -11,8 +11,9 @@ import torch
 
 from isogon.errors import DataError
 from isogon.stats.base import check_shape
-from isogon.stats.sums import PART, Sums, accumulate, left
+from isogon.stats.sums import Sums, accumulate, left
 
+PART = 4096  # units worked on at a time
 SETTLED = 32  # samples after which sums are counted from their mean
 
 
