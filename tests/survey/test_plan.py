@@ -42,6 +42,14 @@ def test_axes_fill_texts_and_equal_jobs_are_one():
     assert [j.options["eigenvectors"] for j in typed] == [1, 2]
 
 
+def test_names_inside_specs_that_exist_are_let_through():
+    for model in (
+        "trained(cnn(width=4), mnist(train, 100), family=product(rotations(4), scales(3)))",
+        "trained(arch=cnn, data=digits)",
+    ):
+        assert len(jobs(model=model, measures=["orientation"])) == 1
+
+
 def test_identifiers_depend_on_the_job_alone():
     a = plan.expand({**BASE, "measures": ["orientation", "data-matrix"]}).ids()
     b = plan.expand({**BASE, "measures": ["data-matrix"]}).ids()
@@ -58,6 +66,24 @@ def test_identifiers_depend_on_the_job_alone():
         ({"measures": [{"name": "data-matrix", "batches": "digts"}]}, SpecError, "digits"),
         ({"model": "cn(", "measures": ["orientation"]}, SpecError, "cn("),
         ({"model": "cnnn", "measures": ["orientation"]}, SpecError, "cnn"),
+        ({"model": "trained(cnnn, digits)", "measures": ["orientation"]}, SpecError, "cnn"),
+        (
+            {"model": "trained(cnnn(width=4), digits)", "measures": ["orientation"]},
+            SpecError,
+            "cnn",
+        ),
+        ({"model": "trained(cnn, digts)", "measures": ["orientation"]}, SpecError, "digits"),
+        ({"model": "trained(cnn, data=digts)", "measures": ["orientation"]}, SpecError, "digits"),
+        (
+            {"model": "trained(cnn, digits, family=rotation(8))", "measures": ["orientation"]},
+            SpecError,
+            "rotations",
+        ),
+        (
+            {"measures": [{"name": "invariance", "family": "product(rotations(4), scale(3))"}]},
+            SpecError,
+            "scales",
+        ),
         ({"bathces": "digits", "measures": ["data-matrix"]}, OptionError, "batches"),
         ({"measures": [3]}, OptionError, "name: MEASURE"),
         ({"axes": [1], "measures": ["orientation"]}, OptionError, "axes"),

@@ -53,6 +53,13 @@ KINDS = {  # where the name of a noun's spec is looked up
     "Group": ("group",),
     "Slice": ("slice",),
 }
+# Specs inside specs: what the arguments of a call are, by place, and by name wherever they stand.
+PLACES = {"trained": ("arch", "data"), "product": ("family",) * 9}
+ROLES = {
+    "arch": KINDS["Module"],
+    "data": KINDS["Batches"],
+    "family": KINDS["Family"],
+}
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
 
 
 def names_exist(job: Job, declaration: Declaration) -> None:
-    """Refuse specs whose head is no registered name, without building anything.
+    """Refuse specs, also inside specs, of no registered name, without building anything.
 
     Raises:
         SpecError: Listing what there is.
@@ -161,12 +168,19 @@ def names_exist(job: Job, declaration: Declaration) -> None:
     for wanted in declaration.inputs:
         kinds = KINDS.get(wanted.noun)
         if wanted.name in job.inputs and kinds:
-            spec: Spec = parse(job.inputs[wanted.name])
-            if spec.name is None or spec.module is not None:
-                continue
-            known = {n for kind in kinds for n in catalogue.names(kind)}
-            if known and spec.name not in known:
-                raise unknown(" or ".join(kinds), spec.name, known)
+            _exists(parse(job.inputs[wanted.name]), kinds)
+
+
+def _exists(spec: Spec, kinds: tuple[str, ...]) -> None:
+    """The same for one spec and the specs in its arguments."""
+    if spec.name is None or spec.module is not None:
+        return
+    known = {n for kind in kinds for n in catalogue.names(kind)}
+    if known and spec.name not in known:
+        raise unknown(" or ".join(kinds), spec.name, known)
+    for role, value in [*zip(PLACES.get(spec.name, ()), spec.args), *spec.kwargs.items()]:
+        if role in ROLES and isinstance(value, str | Spec):
+            _exists(parse(value), ROLES[role])
 
 
 # --------------------------------------------------------------------------- internals
