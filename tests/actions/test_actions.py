@@ -242,3 +242,33 @@ def test_more_mistakes():
         Family([3])
     with pytest.raises(OptionError, match="not a family"):
         ig.family(3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(7, 9), (1, 6), (5, 1)])
+def test_both_forms_of_the_warp_give_the_same_bits(monkeypatch, dtype, size):
+    """The size of a batch decides which is used; it must not show."""
+    from isogon.actions import warp
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, *size, generator=generator).to(dtype)
+    family = ig.family("product(rotations(8), translations(1, 0.5))")
+    found = []
+    for least in (0, 2**60):
+        monkeypatch.setattr(warp, "COMPILE", least)
+        orbit = family.orbit(x)
+        found.append((orbit, family.undo(orbit, (14, 18))))
+    for loop, plain in zip(*found):
+        assert torch.equal(loop, plain)
+    grid = warp._plan(np.asarray(family[1].matrix)[None].tobytes(), *size, "border").grid
+    torchs = F.grid_sample(
+        x.double(), grid.expand(3, -1, -1, -1), padding_mode="border", align_corners=False
+    )
+    slack = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(found[0][0][1].double(), torchs, rtol=0, atol=slack)
+
+
+def test_gradients_pass_through_a_warp():
+    x = torch.rand(1, 1, 300, 300, requires_grad=True)
+    (grad,) = torch.autograd.grad(rotation(30)(x).sum(), x)
+    assert float(grad.sum()) == pytest.approx(90_000, rel=1e-4)

@@ -10,7 +10,7 @@ from torch import nn
 
 import isogon as ig
 from isogon.actions import Family, Function
-from isogon.actions.distances import PairDistances, pair_gaps, pair_norms
+from isogon.actions.distances import Gaps, PairDistances, pair_gaps, pair_norms
 from isogon.actions.scores import benjamini_hochberg, bonferroni
 from isogon.errors import DataError, ModelError, OptionError
 from isogon.measures.equivariance import equivariance
@@ -156,6 +156,36 @@ def test_batches_and_their_order_do_not_matter(data, measure):
             np.testing.assert_allclose(
                 again[column], whole[column], rtol=1e-9, atol=1e-12, err_msg=column
             )
+
+
+def test_orbits_that_do_not_fit_into_a_pass(data, monkeypatch):
+    """Pieces of an orbit are put together before anything is summed."""
+    from isogon.actions import orbits
+
+    options = {"measures": (*EVERYTHING, "simple", "floor"), "sites": "1,4"}
+    whole = equivariance(net(), split(data, 16), "rotations(5)", **options).table
+    monkeypatch.setattr(orbits, "CHUNK", 3)
+    monkeypatch.setattr(orbits, "WHOLE", 0)
+    pieces = equivariance(net(), split(data, 16), "rotations(5)", **options).table
+    for column in whole.select_dtypes("number"):
+        np.testing.assert_allclose(pieces[column], whole[column], rtol=1e-9, atol=1e-12)
+
+
+def test_gaps():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 4, 6, 3, 5, 5, generator=generator)
+    for dtype in (torch.float32, torch.float64):
+        for least in (0, 2**60):
+            gaps = Gaps((3, 5, 5))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("isogon.actions.distances.COMPILE", least)
+                for x, y in zip(a.to(dtype).split(4, 1), b.to(dtype).split(4, 1)):
+                    gaps.update(x, y)
+            unit, channel = gaps.means()
+            apart = (a.double() - b.double()).abs()
+            torch.testing.assert_close(unit, apart.mean((0, 1)), rtol=1e-12, atol=0)
+            per = apart.square().mean((-1, -2)).sqrt().mean((0, 1))
+            torch.testing.assert_close(channel, per, rtol=1e-12, atol=0)
 
 
 def test_two_halves_merge_to_the_whole(data):

@@ -315,3 +315,43 @@ def test_a_site_that_is_not_reached():
         read(torch.rand(2, 4))
     with pytest.raises(ModelError, match="nope"), tap(net, [Site("nope")]):
         pass
+
+
+def test_visited_activations_are_the_tapped_ones():
+    """Also where a later operation overwrites them, and operations in the visit do not count."""
+    from isogon.nets.tap import visit
+
+    class Adds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3)
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            h = self.relu(self.conv(x))
+            return F.relu(h.sub_(0.5)) + F.relu(h - 1)
+
+    torch.manual_seed(0)
+    model, x = Adds(), torch.rand(3, 1, 6, 6)
+    found = sites(model, "all", example=x)
+    seen = {}
+
+    def receive(site, value):
+        seen[site] = F.relu(value + 1).clone() - 1  # as a module's own relu and add would be
+
+    with tap(model, found) as read, torch.no_grad():
+        expected_output, expected = read(x)
+    with visit(model, found, receive) as forward:
+        output = forward(x)
+    assert torch.equal(output, expected_output)
+    assert set(seen) == set(expected)
+    for site, value in expected.items():
+        torch.testing.assert_close(seen[site], F.relu(value + 1) - 1)
+    assert not any(m._forward_hooks for m in model.modules())
+    with pytest.raises(RuntimeError, match="stop"), visit(model, found, stop) as forward:
+        forward(x)
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def stop(site, value):
+    raise RuntimeError("stop")
