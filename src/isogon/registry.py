@@ -43,7 +43,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "draws": ("isogon.show",),
     "noun": ("isogon.nets.load", "isogon.data", "isogon.actions", "isogon.measures"),
     "reading": ("isogon.readings", "isogon.measures"),
-    "experiment": ("isogon.survey.experiments",),
+    "experiment": ("isogon.survey.experiments", "isogon.survey.evolving"),
 }
 
 
