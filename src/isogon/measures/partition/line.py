@@ -19,6 +19,8 @@ from isogon.measures.partition.measure import program_for
 from isogon.readings import Curve
 from isogon.registry import measure
 
+ROOM = 1 << 22  # numbers that the entries of a maximum may take at a time
+
 
 class Segments(Curve):
     """The linear pieces of a network along a line, one row per piece.
@@ -166,12 +168,14 @@ def max_cuts(stage: Max, arguments: list[Tensor]) -> tuple[np.ndarray, ...]:
     flat = stage.flat(*arguments)
     tol = ROUNDING * EPS * max(float(flat.abs().max()), 1e-290)
     found = []
-    for piece in range(len(flat) - 1):
-        c = stage.candidates(flat[piece : piece + 2])
+    step = max(1, ROOM // stage.candidates(flat[:1]).numel())
+    for low in range(0, len(flat) - 1, step):
+        c = stage.candidates(flat[low : low + step + 1])
         best = c >= c.amax(-1, keepdim=True) - tol
-        for unit in torch.nonzero(~(best[0] & best[1]).any(-1))[:, 0].tolist():
-            for ratio in envelope(c[0, unit].numpy(), c[1, unit].numpy(), tol):
-                found.append((piece, ratio, unit))
+        changed = ~(best[:-1] & best[1:]).any(-1)
+        for piece, unit in torch.nonzero(changed).tolist():
+            for ratio in envelope(c[piece, unit].numpy(), c[piece + 1, unit].numpy(), tol):
+                found.append((low + piece, ratio, unit))
     columns = list(zip(*found, strict=True)) or [(), (), ()]
     return merged(
         np.array(columns[0], np.int64), np.array(columns[1], float), np.array(columns[2], np.int64)

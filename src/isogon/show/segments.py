@@ -1,0 +1,155 @@
+"""Figure of a network along a line: outputs, prediction, breakpoints and their density."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from isogon.measures.partition import Segments
+from isogon.registry import draws
+from isogon.show import style
+
+ROWS = 24  # sites that get a row of ticks of their own
+TICKS = 3000  # breakpoints from which the ticks are thin
+RASTER = 20_000  # breakpoints from which ticks are drawn as pixels
+
+
+@draws("segments")
+def draw_segments(reading: Segments, outputs: int = 5, bins: int = 60) -> Figure:
+    """Outputs along the line with the prediction below, breakpoints by site, and their density.
+
+    Args:
+        reading: Of `segments`.
+        outputs: How many outputs are drawn: those that are predicted, then the largest ones.
+        bins: Of the density of breakpoints.
+    """
+    table, length = reading.table, float(reading.meta["length"])
+    at = np.concatenate([table["start"].to_numpy(float), [1.0]]) * length
+    names = [s for s in reading.meta["sites"] if (table["site"] == s).any()]
+    high = float(np.clip((0.13 if len(names) <= 12 else 0.1) * min(len(names), ROWS), 0.3, 2.4))
+    fig = style.figure(style.WIDTH, 3.6 + high)
+    axes = fig.subplots(
+        4, 1, sharex=True, height_ratios=[2.0, 0.13, high, 0.9], gridspec_kw={"hspace": 0.03}
+    )
+    _outputs(axes[0], reading, at, outputs)
+    _prediction(axes[1], reading, at)
+    breaks = _ticks(axes[2], reading, names, length)
+    _density(axes[3], breaks, names, length, bins)
+    axes[0].set_title(f"{len(table):,} linear pieces on a line of length {length:.3g}")
+    axes[3].set_xlabel("distance from the first input")
+    axes[3].set_xlim(0, length)
+    return fig
+
+
+def site_colors(names: list[str]) -> dict[str, Any]:
+    """Orange for the first site, then blues from dark to light, as in a partition's figure."""
+    shades = style.SEQUENTIAL(np.linspace(1.0, 0.35, max(len(names), 1)))
+    return {n: style.ORANGE if k == 0 else tuple(shades[k]) for k, n in enumerate(names)}
+
+
+def _outputs(ax: Axes, reading: Segments, at: np.ndarray, count: int) -> None:
+    values = reading.outputs
+    if values.shape[1] == 1:
+        ax.plot(at, values[:, 0], color=style.BLUE)
+        ax.axhline(0, color=style.MUTED, lw=0.7, zorder=0)
+        ax.set_ylabel("output")
+        return
+    seen = reading.table["prediction"].drop_duplicates().tolist()
+    rest = [int(k) for k in np.argsort(-values.max(0)) if int(k) not in seen]
+    chosen = [*seen, *rest][: max(count, len(seen))]
+    for k in sorted(chosen):
+        shown = k in seen
+        ax.plot(at, values[:, k], color=_color(k), lw=1.5 if shown else 0.9,
+                alpha=1.0 if shown else 0.6, label=f"class {k}")  # fmt: skip
+    ax.set_ylabel("output")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _color(k: int) -> str:
+    return style.CYCLE[k % len(style.CYCLE)]
+
+
+def _prediction(ax: Axes, reading: Segments, at: np.ndarray) -> None:
+    values = reading.outputs
+    both = np.concatenate([np.zeros_like(values), values], 1) if values.shape[1] == 1 else values
+    for x0, x1, k in _winners(at, both):
+        ax.axvspan(x0, x1, color=_color(k), lw=0, alpha=0.85)
+    ax.set_yticks([])
+    ax.tick_params(axis="x", length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.set_ylabel("prediction", rotation=0, ha="right", va="center", fontsize=7.5)
+    if values.shape[1] == 1:
+        handles = [Patch(color=_color(k), label=f"output {'<>'[k]} 0") for k in (0, 1)]
+        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _winners(at: np.ndarray, values: np.ndarray) -> list[tuple[float, float, int]]:
+    """Stretches of one largest output, exact also inside a piece: start, end, class."""
+    found: list[tuple[float, float, int]] = []
+    for i in range(len(at) - 1):
+        p, q, t = values[i], values[i + 1], 0.0
+        rise = q - p
+        now = int(np.lexsort([-rise, -p])[0])
+        while t < 1:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                meet = np.where(rise > rise[now], (p[now] - p) / (rise - rise[now]), np.inf)
+            meet[meet <= t] = np.inf
+            k = int(meet.argmin())
+            end = min(float(meet[k]), 1.0)
+            x0, x1 = (float(at[i] + s * (at[i + 1] - at[i])) for s in (t, end))
+            if found and found[-1][2] == now:
+                found[-1] = (found[-1][0], x1, now)
+            elif x1 > x0:
+                found.append((x0, x1, now))
+            now, t = k, end
+    return found
+
+
+def _ticks(
+    ax: Axes, reading: Segments, names: list[str], length: float
+) -> list[np.ndarray]:  # fmt: skip
+    table = reading.table.iloc[:-1]  # the last piece ends with the line, not with a breakpoint
+    breaks = [table.loc[table["site"] == s, "end"].to_numpy(float) * length for s in names]
+    colors = site_colors(names)
+    count = sum(map(len, breaks))
+    own = len(names) <= ROWS
+    for row, (name, x) in enumerate(zip(names, breaks, strict=True)):
+        low = len(names) - 1 - row if own else 0
+        ends = np.stack([np.stack([x, x], 1), np.tile([low + 0.1, low + 0.9], (len(x), 1))], 2)
+        ax.add_collection(
+            LineCollection(
+                list(ends), colors=[colors[name]], linewidths=0.3 if count > TICKS else 0.6,
+                rasterized=count > RASTER,
+            ),
+            autolim=False,
+        )  # fmt: skip
+    ax.set_ylim(0, max(len(names), 1) if own else 1)
+    if own:
+        texts = [f"{style.shorten(n, 18)} ({len(x):,})" for n, x in zip(names, breaks)]
+        ax.set_yticks(
+            np.arange(len(names)) + 0.5, texts[::-1], fontsize=6.5 if len(names) <= 12 else 5.5
+        )
+    else:
+        ax.set_yticks([])
+        ax.set_ylabel(f"{len(names)} sites", fontsize=7.5)
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return breaks
+
+
+def _density(
+    ax: Axes, breaks: list[np.ndarray], names: list[str], length: float, bins: int
+) -> None:
+    edges = np.linspace(0, length, bins + 1)
+    weights = [np.full(len(x), bins / length) for x in breaks]
+    if breaks:
+        ax.hist(breaks, bins=list(edges), weights=weights, stacked=True, lw=0,
+                color=list(site_colors(names).values()))  # fmt: skip
+    ax.set_ylabel("breakpoints per\nunit of length", fontsize=7.5)
