@@ -22,3 +22,14 @@ print(p.certify(10_000))
 # Regions by class with the boundary on top; the edges of each layer beside them.
 
 figure = ig.draw(p)
+
+# %%
+# The same regions by size; small ones gather where the function bends.
+
+figure = ig.draw(p, color="area", edges=False)
+
+# %%
+# In numbers, near the data and far from it.
+
+near = ig.batches("two_moons(test, 200)").first(200)[0]
+print(p.statistics(near=near, radius=0.2).set_index("regions").T.round(3))
