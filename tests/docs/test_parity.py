@@ -12,6 +12,7 @@ import pytest
 import isogon
 from isogon import registry
 from isogon.show.invariance import draw_invariance
+from isogon.show.partition import draw_partition
 from isogon.survey import catalogue
 from isogon.training.config import FitConfig
 
@@ -62,7 +63,8 @@ def test_names_in_the_answers_exist(row):
             __import__(span)
         elif row[2] and head and span not in ("Family",):
             parameters = {p for m in ("walk", "invariance") for p in signature(m)}
-            parameters |= set(inspect.signature(draw_invariance).parameters)
+            for figure in (draw_invariance, draw_partition):
+                parameters |= set(inspect.signature(figure).parameters)
             assert head in known | parameters, span
 
 
