@@ -36,7 +36,7 @@ def invariance(
     stability: bool = False,
     seed: int = 0,
 ) -> SiteTable:
-    r"""How far each unit moves along the orbit of an input, against how far across inputs.
+    """How far each unit moves along the orbit of an input, against how far across inputs.
 
     For a[i, t, u], unit u of sample i under transformation t (N samples, T transformations):
 
@@ -48,9 +48,9 @@ def invariance(
       of units (Bonferroni; Benjamini-Hochberg), and ``repeated``: F and p of the
       repeated-measures design, since the same samples are seen under each transformation.
       NaN for units that never change.
-    - ``distance``: TD = mean_i mean_{t<t'} \|a_it - a_it'\|, SD = mean_t mean_{i<i'} of the
-      same, ND = TD/SD, over all pairs; with ``aggregate="channel"`` between whole maps
-      (Euclidean).
+    - ``distance``: TD = mean_i mean_{t<t'} d(a_it, a_it'), SD = mean_t mean_{i<i'} d(a_it, a_i't),
+      ND = TD/SD, over all pairs, with d the absolute difference; the Euclidean distance between
+      whole maps with ``aggregate="channel"``.
     - ``goodfellow``: threshold per unit from the untransformed samples (mean + z_0.99 sd, or
       their order statistic); G = share of them above it, Z those samples, L = mean over Z and
       t of 1[a > threshold]; the score L/G is large for units that are selective and keep
@@ -64,17 +64,19 @@ def invariance(
         model: Any module.
         batches: Inputs and labels; labels are only used with ``by_class``.
         family: Transformations of inputs, identity first.
-        sites: Where to read; see `isogon.sites`.
-        measures: Which statistics.
+        sites: Where to read: ``activations``, ``weights``, a type (``relu``), a name or pattern
+            (``layer3.*``), separated by commas; see `isogon.sites`.
+        measures: Which statistics, of those above.
         aggregate: One row per unit, per channel or per site.
         pooling: What is put together: ``activations`` (maps are reduced over space before
             anything else), ``moments`` (TV and SV, before their quotient) or ``scores``
             (quotients; infinite ones left out).
-        reduce: How.
+        reduce: How units are put together for a channel or a site.
         by_class: Statistics within each class of labels, with a column ``class``.
         bootstrap: Number of resamples of the samples for 95 % intervals of the variance
             columns (``*_low``, ``*_high``), in blocks; 0: none.
-        threshold: Where ``goodfellow`` puts it.
+        threshold: At which height a unit fires, for ``goodfellow``: mean + z_0.99 sd (``normal``)
+            or the 99 % ``quantile``.
         maps: Number of most and of least invariant channels of each site with maps whose
             feature maps, on the first sample, are kept for the figure.
         stability: Whether to keep the mean normalised variance of each site after 2, 4, 8, ...

@@ -122,14 +122,14 @@ def _by_depth(ax: Axes, reading: Reading, column: str) -> None:
     sites = list(reading.table["site"].unique())
     finite = [g[np.isfinite(g)] for g in (values(reading, site, column) for site in sites)]
     x = np.arange(len(sites))
-    title = "Mean per site"
+    title, facts = "Mean per site", []
     if max(map(len, finite), default=0) > 1:
         low, high = (
             np.array([np.quantile(g, q) if len(g) else np.nan for g in finite])
             for q in (0.25, 0.75)
         )
         ax.fill_between(x, low, high, color=style.BLUE, alpha=0.13, lw=0)
-        title += " (band: middle half of the units)"
+        facts.append("band: middle half of the units")
     mean = [g.mean() if len(g) else np.nan for g in finite]
     ax.plot(x, mean, "-o", ms=3.4, color=style.BLUE)
     if f"{column}_low" in reading.table:
@@ -138,13 +138,13 @@ def _by_depth(ax: Axes, reading: Reading, column: str) -> None:
             for end in ("low", "high")
         )
         ax.vlines(x, low, high, color=style.BLUE, lw=1.2)
-        title += " (lines: 95 % intervals)"
+        facts.append("lines: 95 % intervals")
     if column.startswith("normalized"):
         ax.axhline(1, color=style.MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)
     ax.set_ylim(bottom=0)
     ax.set_ylabel(label(column))
     site_axis(ax, style.trimmed(sites))
-    ax.set_title(title)
+    ax.set_title(f"{title} ({'; '.join(facts)})" if facts else title)
 
 
 def _graph(reading: Reading, column: str, model: Module, example: Any) -> Figure:
@@ -171,6 +171,8 @@ def _feature_maps(reading: Reading) -> Figure:
     rows = 1 + len(kept)
     fig = style.figure(style.WIDTH, 0.95 * rows + 0.3)
     axes = fig.subplots(rows, columns, squeeze=False)
+    sites = list(dict.fromkeys(fact["site"] for fact in kept))
+    names = dict(zip(sites, style.trimmed(sites)))
     for j, t in enumerate(chosen):
         style.picture(axes[0, j], images[t])
         axes[0, j].set_title(labels[t], loc="center", fontsize=7.5)
@@ -184,11 +186,16 @@ def _feature_maps(reading: Reading) -> Figure:
                       vmin=-top if stack.min() < 0 else 0, vmax=top)  # fmt: skip
             ax.set_xticks([])
             ax.set_yticks([])
-        text = f"{style.shorten(fact['site'], 12)}\nch {fact['channel']}\n{fact['value']:.2f}"
+            ax.spines[:].set_visible(False)
+        text = (
+            f"{style.shorten(names[fact['site']], 14)}\nch {fact['channel']}\n{fact['value']:.2f}"
+        )
         axes[i, 0].set_ylabel(text, fontsize=6.5, rotation=0, ha="right", va="center")
     axes[0, 0].set_ylabel("input", fontsize=6.5, rotation=0, ha="right", va="center")
     style.note(
-        fig, "per site: the most, then the least invariant channels that vary across samples"
+        fig,
+        "per site: the most, then the least invariant channels that vary across samples,\n"
+        "with their mean normalised variance; each channel has colours of its own, pale at 0",
     )
     return fig
 
@@ -204,7 +211,7 @@ def _stability(reading: Reading) -> Figure:
     ax = fig.subplots()
     error = np.abs(values / values[:, -1:] - 1)
     shades = style.SEQUENTIAL(np.linspace(0.3, 1, len(values)))
-    for curve, color, site in zip(error, shades, reading.coords["site"]):
+    for curve, color, site in zip(error, shades, style.trimmed(reading.coords["site"])):
         ax.plot(counts, curve, "-o", ms=3, color=color, label=style.shorten(site))
     ax.set_xscale("log", base=2)
     ax.set_xticks(counts, [str(c) for c in counts])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -86,8 +86,10 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
     if handles:
         handles.sort(key=lambda h: order.index(h.get_label()))
         longest = max(len(h.get_label()) for h in handles)
-        ncols = int(np.clip(110 // (longest + 6), 1, len(handles)))
+        ncols = int(np.clip(132 // (longest + 5), 1, len(handles)))
         fig.legend(handles=handles, loc="outside upper left", ncols=ncols)
+    if len(panels) == 1 and any(ax.collections for ax in axes.flat if _banded(panels[0])):
+        notes.append("bands: the middle half of the units")
     several = any(len(set(p.names)) < len(p.names) for p in panels)
     if several:
         notes.append("thin lines: single models (seeds), thick ones: their mean")
@@ -100,7 +102,7 @@ def in_order(names: list[str]) -> list[str]:
     return sorted(names, key=_number) if _ordered(names) else names
 
 
-def colours(order: list[str]) -> dict[str, tuple]:
+def colours(order: list[str]) -> dict[str, Any]:
     """A colour per name: from light to dark where the names are ordered by a number."""
     if _ordered(order):
         return dict(zip(order, map(tuple, style.SEQUENTIAL(np.linspace(0.32, 1, len(order))))))
@@ -185,15 +187,15 @@ def stars(ax: Axes, panel: Panel, column: str, notes: list[str]) -> None:
         return
     for place, p in zip(np.linspace(0, 100, len(lowest)), lowest):
         if p < LEVEL:
-            ax.text(place, 1.0, "*", ha="center", va="center", color=style.INK, fontsize=11,
+            ax.text(place, 1.0, "*", ha="center", va="top", color=style.INK, fontsize=11,
                     transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
     which = "the means of models" if over == "models" else "the units"
     two = "the two" if len(set(names)) == 2 else "two of them"
     notes.append(f"* {two} differ (Tukey's test of {which}, p < {LEVEL:g})")
 
 
-def _curves(ax: Axes, panel: Panel, column: str, colors: dict[str, tuple], bands: bool) -> None:
-    bands = bands and len(panel.names) <= BANDS
+def _curves(ax: Axes, panel: Panel, column: str, colors: dict[str, Any], bands: bool) -> None:
+    bands = bands and _banded(panel)
     for name in in_order(list(dict.fromkeys(panel.names))):
         mine = [r for r, n in zip(panel.readings, panel.names) if n == name]
         lines = []
@@ -220,6 +222,10 @@ def _curves(ax: Axes, panel: Panel, column: str, colors: dict[str, tuple], bands
     ax.set_ylim(bottom=0)
 
 
+def _banded(panel: Panel) -> bool:
+    return len(panel.names) <= BANDS
+
+
 def _named(ax: Axes, panel: Panel) -> None:
     """Sites by name under their percentages, where all models have the same few."""
     sites = {tuple(style.trimmed(list(r.table["site"].unique()))) for r in panel.readings}
@@ -229,7 +235,7 @@ def _named(ax: Axes, panel: Panel) -> None:
         ax.set_xticks(x, [f"{v:.0f}\n{style.shorten(n, 12)}" for v, n in zip(x, names)])
 
 
-def _intervals(ax: Axes, mine: list[Reading], column: str, color: tuple) -> None:
+def _intervals(ax: Axes, mine: list[Reading], column: str, color: Any) -> None:
     """Bootstrap intervals, where one model has them."""
     if len(mine) > 1 or f"{column}_low" not in mine[0].table:
         return

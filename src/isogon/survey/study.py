@@ -194,10 +194,11 @@ def _together(
     records: Mapping[str, Record], ids: list[str], facts: Facts, entry: Mapping[str, Any]
 ) -> Iterator[Drawn]:
     panels, each = _many(entry.get("panels")), _many(entry.get("each"))
-    varying = list(facts[ids[0]])
+    known = list(facts[ids[0]])
+    varying = [f for f in known if len({facts[i][f] for i in ids}) > 1]
     for name in (*panels, *each, *_many(entry.get("curves"))):
-        if name not in varying:
-            raise unknown("factor", str(name), varying, error=OptionError)
+        if name not in known:
+            raise unknown("factor", str(name), known, error=OptionError)
     curves = _many(entry.get("curves")) or [f for f in varying if f not in (*panels, *each)]
     columns = _many(entry.get("column")) or [None]
     for name, part in _grouped(ids, facts, each).items():
@@ -219,7 +220,8 @@ def _single(
     if not isinstance(options, Mapping):
         raise OptionError("options of a figure", got=options, expected="draw: {name: value}")
     for id in ids[:MOST]:
-        what = ", ".join(facts[id].values())
+        varying = [f for f in facts[id] if len({facts[i][f] for i in ids}) > 1]
+        what = ", ".join(facts[id][f] for f in varying)
         title = ": ".join(t for t in (str(entry.get("title", "")), what) if t)
         caption = str(entry.get("caption", ""))
         if len(ids) > MOST and id == ids[MOST - 1]:
