@@ -24,9 +24,11 @@ def test_every_study_is_there():
     assert {p.stem for p in PLANS} == STUDIES
 
 
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
 @pytest.mark.parametrize("path", PLANS, ids=lambda p: p.stem)
-def test_plan(path):
-    found = plan.read(path)
+def test_plan(path, scale):
+    found = plan.read(path, scale=scale)
+    assert found.about
     assert found.jobs
     for job in found.jobs:
         model = parse(job.inputs["model"])
