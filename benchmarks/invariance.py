@@ -42,9 +42,9 @@ from isogon.nets.load import build
 MOMENTS = ("variance", "squared", "anova")
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 MODELS = {  # name: spec, samples
-    "simple_conv": ("simple_conv(32)", "mnist(test, 64)"),
-    "vgg16d": ("vgg16d(32)", "mnist(test, 48)"),
-    "all_conv": ("all_conv(96)", "mnist(test, 16)"),
+    "simple_conv": ("simple_conv(32)", "mnist(test, 128)"),
+    "vgg16d": ("vgg16d(32)", "mnist(test, 96)"),
+    "all_conv": ("all_conv(96)", "mnist(test, 32)"),
     "resnet18": ("resnet18(num_classes=10)", "imagefolder('{}/cifar10-imagefolder.zip', test, 64)"),
     "cifar_resnet18": ("cifar_resnet18", "imagefolder('{}/cifar10-imagefolder.zip', test, 32)"),
 }

@@ -15,7 +15,7 @@ from isogon.nets.sites import Site
 from isogon.nets.sites import sites as select_sites
 from isogon.nets.tap import visit
 
-CHUNK = 256  # most transformed inputs per forward pass
+CHUNK = 128  # most transformed inputs per forward pass
 VALUES = 2**20  # and about as many numbers in them, except that
 WHOLE = 128  # an orbit of at most so many members is never taken apart
 
