@@ -202,3 +202,10 @@ def test_a_run_with_snapshots_by_its_spec(tmp_path):
     assert table["epoch"].tolist() == [2, 4]
     assert (table["step"] > 0).all()
     assert {"density_near", "train_accuracy"} <= set(table)
+
+
+def test_anchors_outside_the_slice_are_no_data_in_it():
+    far = torch.tensor([50.0, 0.0]), torch.tensor([-50.0, 1.0])
+    table = ig.evolution(net(0), {"1": net(1)}, ig.Slice.anchors(*far, radius=1.0)).to_frame()
+    assert "density" in table
+    assert not [c for c in table if c.endswith(("_near", "_far"))]

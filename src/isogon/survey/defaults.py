@@ -2,10 +2,10 @@
 
 A measure overrides them with ``@measure(survey={"start": "@class:0", "steps": 300})``, where
 ``@class:0`` is the first sample of the first class that appears, ``@initial`` the model before
-training, ``@snapshots`` its states during training, ``@batches`` and ``@train`` the first
-samples of the data surveyed and of the data trained on. A noun of another package brings its
-own with ``register("noun", name, default=...)``: a spec, or a function of the `Subject` that
-returns one (or None, where there is none).
+training, ``@snapshots`` its states during training, ``@around`` a plane around a sample,
+``@batches`` and ``@train`` the first samples of the data surveyed and of the data trained on. A
+noun of another package brings its own with ``register("noun", name, default=...)``: a spec, or a
+function of the `Subject` that returns one (or None, where there is none).
 """
 
 from __future__ import annotations
@@ -196,6 +196,17 @@ def _slice(subject: Subject) -> str:
     return f"through({anchors})" if radius is None else f"anchors({anchors}, radius={radius:.2g})"
 
 
+def _around(subject: Subject) -> str | None:
+    """A plane of random directions around one sample, so that there is a middle near the data."""
+    chosen = _classes(subject)
+    chosen += [i for i in range(6) if i not in chosen][: 3 - len(chosen)]
+    if subject.data.count < 3:
+        return _slice(subject)
+    center = subject.sample(chosen[0])
+    radius = _radius(subject, chosen, center)
+    return _slice(subject) if radius is None else f"anchors({center}, radius={radius:.2g})"
+
+
 def _radius(subject: Subject, chosen: list[int], anchors: str) -> float | None:
     """Half side of a square around the anchors with about `REGIONS` regions; None: all of it.
 
@@ -229,6 +240,7 @@ DEFAULTS: dict[str, Callable[[Subject], str | None]] = {
 NAMED: dict[str, Callable[[Subject], str | None]] = {
     "@initial": _initial,
     "@snapshots": _snapshots,
+    "@around": _around,
     "@batches": lambda subject: subject.limited(SAMPLES),
     "@train": _learned,
 }

@@ -96,7 +96,8 @@ class Evolution(Curve):
     cite=("humayun2023", "humayun2024"),
     cost=8.5,
     survey={
-        "snapshots": "@snapshots", "train": "@train", "test": "@batches", "most": 6,
+        "snapshots": "@snapshots",
+        "plane": "@around", "train": "@train", "test": "@batches", "most": 6,
         "max_regions": 50_000,
     },
     example={"plane": "anchors(digits(test)[0], digits(test)[1], digits(test)[2], radius=0.2)",
@@ -236,8 +237,8 @@ def numbers(p: Partition, near: np.ndarray, radius: float | None) -> dict[str, f
     table = p.statistics(p.plane.embed(near) if len(near) else None, radius)
     groups = {str(row["regions"]): row for _, row in table.iterrows()}
     found = {"regions": len(p)} | {name: float(groups["all"][name]) for name in SIZES}
-    for group in ("near", "far"):
-        if group in groups:
+    if "near" in groups and groups["near"]["count"]:  # else the anchors lie outside the slice
+        for group in ("near", "far"):
             found |= {f"{name}_{group}": float(groups[group][name]) for name in AROUND}
     return found
 

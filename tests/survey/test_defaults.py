@@ -1,0 +1,48 @@
+"""What a survey supplies for inputs that it was not given."""
+
+from __future__ import annotations
+
+import pytest
+
+import isogon as ig
+from isogon.survey import defaults
+from isogon.survey.defaults import NAMED, Subject
+
+
+def named(text: str, model: str, batches: str) -> str | None:
+    return NAMED[text](Subject(model, batches, None, None))
+
+
+@pytest.mark.parametrize(
+    ("model", "batches", "snapshots", "train", "test"),
+    [
+        ("trained(cnn, digits, epochs=5)", "digits(test)", "trained(cnn, digits, epochs=0)",
+         "digits(train, 2000)", "digits(test, 2000)"),
+        ("trained(mlp(4), two_moons(train, 100), epochs=3, snapshot_every=1)", "two_moons(test)",
+         "trained(mlp(4), two_moons(train, 100), epochs=3, snapshot_every=1)",
+         "two_moons(train, 100)", "two_moons(test, 2000)"),
+        ("cnn(width=2)", "digits(test, 24)", None, "digits(train, 24)", "digits(test, 24)"),
+        ("cnn(width=2)", "digits(all)", None, None, "digits(all, 2000)"),
+        ("cnn", "my.data:test_set()", None, None, "my.data:test_set()"),
+    ],
+)  # fmt: skip
+def test_snapshots_and_data_follow_from_the_specs(model, batches, snapshots, train, test):
+    assert named("@snapshots", model, batches) == snapshots
+    assert named("@train", model, batches) == train
+    assert named("@batches", model, batches) == test
+
+
+def test_the_snapshots_beside_a_file_of_weights(tmp_path):
+    model = f"cnn@{tmp_path}/last.safetensors"
+    assert named("@snapshots", model, "digits(test)") is None
+    (tmp_path / "snapshots").mkdir()
+    assert named("@snapshots", model, "digits(test)") == str(tmp_path)
+
+
+def test_a_plane_around_a_sample(monkeypatch):
+    data = ig.batches("digits(test, 30)")
+    subject = Subject("cnn(width=2)", "digits(test, 30)", None, data)
+    monkeypatch.setattr(defaults, "_radius", lambda *_: 0.25)
+    assert NAMED["@around"](subject) == "anchors(digits(test, 30)[0], radius=0.25)"
+    monkeypatch.setattr(defaults, "_radius", lambda *_: None)
+    assert NAMED["@around"](subject).startswith("through(")
