@@ -179,7 +179,7 @@ def families(words: list[str]) -> int:
     rows = []
     for row in found.to_frame().to_dict("records"):
         known = {str(k): v for k, v in row.items() if k != "label" and v == v}
-        facts = [f"{k} {v:g}" for k, v in known.items() if not k.startswith("matrix_")]
+        facts = [f"{k}={v:g}" for k, v in known.items() if not k.startswith("matrix_")]
         if "matrix_a" in known:
             a, b, c, d, e, f = (f"{known[f'matrix_{n}'] + 0.0:.4g}" for n in "abcdef")
             facts.append(f"[{a} {b} {c}; {d} {e} {f}]")

@@ -154,7 +154,7 @@ def panel_tables(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
     """The means of `spread` and the tests of `isogon.actions.compare`, of all panels."""
     means, tests = [], []
     for panel in map(by_class, panels):
-        where = {"panel": panel.title} if len(panels) > 1 else {}
+        where = {"panel": panel.title} if any(p.title for p in panels[1:]) else {}
         column = pick(panel.readings[0], panel.column)
         means += [{**where, **row, "statistic": column} for row in spread(panel)]
         if (over := repeated(panel)) is not None:
