@@ -79,7 +79,7 @@ def model_of(spec: str) -> nn.Module:
 def matrix_rows(theirs, repeats: int) -> list[dict]:
     rows = []
     for spec, shape, count in (
-        ("small_cnn(log_softmax=True)", (1, 28, 28), 128),
+        ("small_cnn(log_softmax=True)", (1, 28, 28), 256),
         ("medium_cnn(log_softmax=True)", (1, 28, 28), 64),
         ("cifar_vgg11_bn(log_softmax=True)", (3, 32, 32), 8),
     ):

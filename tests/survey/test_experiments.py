@@ -111,3 +111,36 @@ def test_outcomes(model, batches, tmp_path, monkeypatch):
         model=model, batches=batches, start=3, steps=5, out=str(tmp_path / "c")
     )
     assert "5 steps in the kernel" in kernel.meta["outcome"]
+
+
+def test_the_model_is_left_bitwise_as_it_came(batches, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments._Stage, "_draw", lambda *_: None)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(),
+        nn.Linear(216, 10),
+    )  # fmt: skip
+    _left_alone(model, batches, tmp_path, steps=4)
+
+
+@pytest.mark.long
+def test_a_vgg_on_cifar_is_left_bitwise_as_it_came(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments._Stage, "_draw", lambda *_: None)
+    archive = shared / "data" / "cifar10-imagefolder.zip"
+    batches = ig.batches(f"imagefolder('{archive}', test, 100, seed=0)")
+    _left_alone(ig.load("cifar_vgg11_bn"), batches, tmp_path, steps=3)
+
+
+def _left_alone(model, batches, folder, steps):
+    model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    path = experiments.leaf_walk(
+        model=model, batches=batches, start=3, end=7, steps=steps, out=str(folder)
+    )
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(m.training for m in model.modules())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    model.eval()
+    x = batches.samples[3][0][None]
+    p = model(x).double().softmax(1).max()  # eval mode inside: running statistics, no dropout
+    assert path.table["probability"][0] == pytest.approx(float(p.detach()), rel=1e-5)

@@ -235,10 +235,11 @@ def _gradients(z: Tensor, x: Tensor, reference: Tensor) -> Tensor:
             return _grad(z, x, seeds, batched=True).transpose(0, 1)
         except RuntimeError:  # an op without a batching rule: one pass at a time
             pass
-    rows = torch.empty(len(x), len(seeds), *x.shape[1:], dtype=x.dtype, device=x.device)
+    # one block per class: written in one piece, and read as a view with samples first
+    rows = torch.empty(len(seeds), *x.shape, dtype=x.dtype, device=x.device)
     for k, seed in enumerate(seeds):
-        rows[:, k] = _grad(z, x, seed, last=k == len(seeds) - 1)
-    return rows
+        rows[k] = _grad(z, x, seed, last=k == len(seeds) - 1)
+    return rows.transpose(0, 1)
 
 
 def _grad(z: Tensor, x: Tensor, seed: Tensor, *, batched: bool = False, last: bool = False):

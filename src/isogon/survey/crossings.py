@@ -58,9 +58,9 @@ def with_regions(model: Module, path: Path, *, limit: int = LIMIT) -> Path:
         return replace(path, meta=meta)
     known = np.isfinite(counts) & np.isin(np.arange(len(steps)), lines)
     meta["regions"] = f"on {int(known.sum())} of {len(lines)} lines between frames"
+    at = pd.MultiIndex.from_arrays([walks, steps])
     index = pd.MultiIndex.from_frame(path.table[["walk", "step"]])
-    column = np.full(len(path.table), np.nan)
-    column[index.get_indexer(list(zip(walks.tolist(), steps.tolist(), strict=True)))] = counts
+    column = pd.Series(counts, at).reindex(index).to_numpy()
     if "summary" in meta:
         rate = []
         for walk in meta["summary"]["walk"]:
@@ -73,10 +73,9 @@ def with_regions(model: Module, path: Path, *, limit: int = LIMIT) -> Path:
 
 def complemented(reading: Reading, model: Any) -> Reading:
     """What a reading of one measure gains from another, where both are at hand."""
-    mine = isinstance(reading, Path) and reading.measure == "walk"
-    if mine and isinstance(model, Module) and COLUMN not in reading.table:
-        return with_regions(model, reading)
-    return reading
+    if not isinstance(reading, Path) or reading.measure != "walk" or COLUMN in reading.table:
+        return reading
+    return with_regions(model, reading) if isinstance(model, Module) else reading
 
 
 def _between(model: Module, a: torch.Tensor, b: torch.Tensor, step: float) -> int:
