@@ -179,13 +179,10 @@ def _summary(table: pd.DataFrame) -> dict[str, list]:
     """The columns that people look at first: mean, median and range over the samples."""
     columns = [c for c in map(str, table) if c not in ("sample", "label", "prediction")]
     shown = table[[c for c in columns if c == "eigenvalue_1" or not c.startswith("eigenvalue_")]]
-    return {
-        "column": list(shown.columns),
-        "mean": shown.mean().tolist(),
-        "median": shown.median().tolist(),
-        "min": shown.min().tolist(),
-        "max": shown.max().tolist(),
-    }
+    values = shown.to_numpy(dtype=float)
+    statistics = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
+    rows = {name: f(values, axis=0).tolist() for name, f in statistics.items()}
+    return {"column": list(shown.columns), **rows}
 
 
 def _meta(model: Module, batches: Any, tolerances: tuple[float, ...]) -> dict[str, Any]:
