@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isogon.errors import ModelError
 
-CHUNK_BYTES = 8 << 20  # per intermediate tensor of a chunk: about what a cache holds
+CHUNK_BYTES = 4 << 20  # per intermediate tensor of a chunk: about what a cache holds
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -273,7 +273,7 @@ class Program:
                 del values[name]
 
     def chunk(self) -> int:
-        """Samples per chunk so that the largest intermediate stays under 8 MB."""
+        """Samples per chunk so that the largest intermediate stays under 4 MB."""
         widest = max(int(torch.Size(shape).numel()) for shape in self.shapes.values())
         return max(1, CHUNK_BYTES // (8 * max(widest, 1)))
 
