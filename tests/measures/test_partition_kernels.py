@@ -383,7 +383,7 @@ def test_winners_beside_edges(seed):
         assert list(found) == expected
 
 
-@twin("winner_masks", "face_winners", "face_pairs", "crossed_edges")
+@twin("winner_masks", "common_winners", "face_winners", "face_pairs", "crossed_edges")
 def test_envelopes(seed):
     m = Lattice(seed, lines=3)
     functions, z = m.affine(6)
@@ -399,6 +399,13 @@ def test_envelopes(seed):
         for row in z
     ]
     assert [[as_set(v) for v in row] for row in masks] == best
+    common = np.empty(3, np.uint64)
+    ev.common_winners(z, entry, tol, common)
+    assert [as_set(v) for v in common] == [
+        set.intersection(*(r[g] for r in best)) for g in range(3)
+    ]
+    ev.common_winners(z[:2], entry, tol, common)
+    assert [as_set(v) for v in common] == [best[0][g] & best[1][g] for g in range(3)]
     found = np.empty((len(m.rings), 3), np.uint64)
     open_ = ev.face_winners(m.offsets, m.loops, z, entry, masks, found)
     pairs, lost = set(), 0

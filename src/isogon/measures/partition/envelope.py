@@ -29,6 +29,24 @@ def winner_masks(z, entry, tol, start, masks):
 
 
 @kernel
+def common_winners(z, entry, tol, masks):
+    """Bit k of `masks[g]`: entry k of group g is within tol of the largest at every vertex."""
+    groups, size = entry.shape
+    masks[:] = ~np.uint64(0)
+    for v in range(len(z)):
+        for g in range(groups):
+            top = -np.inf
+            for k in range(size):
+                if entry[g, k] >= 0 and z[v, entry[g, k]] > top:
+                    top = z[v, entry[g, k]]
+            mask = np.uint64(0)
+            for k in range(size):
+                if entry[g, k] >= 0 and z[v, entry[g, k]] >= top - tol:
+                    mask |= np.uint64(1) << np.uint64(k)
+            masks[g] &= mask
+
+
+@kernel
 def face_winners(offsets, loops, z, entry, masks, found):
     """The entries of each group that are largest at every vertex of a face, `[F, groups]`.
 

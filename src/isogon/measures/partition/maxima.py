@@ -71,16 +71,19 @@ def cut_max(
 def everywhere(stage: Max, flat: Tensor, tol: float) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the entries that are largest at every vertex, and the groups that have none."""
     groups, size = stage.index.shape
-    always = torch.ones(groups, size, dtype=torch.bool)
-    step = max(1, (32 << 20) // (8 * groups * size))
+    base = np.zeros(groups, np.uint64)
+    if size <= WORD:
+        ev.common_winners(flat.numpy(), stage.index.numpy(), tol, base)
+        return base, np.flatnonzero(base == 0)
+    # too many for a mask: fine where one of the first is largest everywhere
+    always = stage.index >= 0
+    step = max(1, (4 << 20) // (8 * groups * size))
     for low in range(0, len(flat), step):
         found = stage.candidates(flat[low : low + step])
         always &= (found >= found.amax(-1, keepdim=True) - tol).all(0)
-    always &= stage.index >= 0
-    base = np.zeros(groups, np.uint64)
-    for k in range(min(size, WORD)):
+    for k in range(WORD):
         base |= always[:, k].numpy().astype(np.uint64) << np.uint64(k)
-    return base, torch.nonzero(~always.any(-1))[:, 0].numpy()
+    return base, np.flatnonzero(base == 0)
 
 
 def entries(stage: Max, flat: Tensor, varying: np.ndarray) -> tuple[np.ndarray, Tensor]:
