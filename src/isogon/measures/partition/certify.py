@@ -14,7 +14,7 @@ from isogon.measures.partition.contradictions import Found, checks_of, seen_by
 
 SLACK = 16.0  # allowance over the rounding that was observed
 POINTS = 100_000  # random points where nothing is said and the network is not too large ...
-NUMBERS = 60_000_000  # ... to be evaluated there with about so many intermediate numbers
+NUMBERS = 300_000_000  # ... to be evaluated there with about so many intermediate numbers
 FEWEST = 2_000
 SAMPLE = 256  # vertices at which the effect of rounding is observed
 
@@ -35,7 +35,7 @@ class Ledger:
 def affordable(p: Any) -> int:
     """Random points that a certificate uses by default: 100,000, or what a large network allows.
 
-    That is as many as are evaluated with 6e7 intermediate numbers, or a quarter of the number
+    That is as many as are evaluated with 3e8 intermediate numbers, or a quarter of the number
     of vertices at which completeness is checked, and 2,000 at least.
     """
     numbers = sum(torch.Size(shape).numel() for shape in p.program.shapes.values())
