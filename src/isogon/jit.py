@@ -47,31 +47,35 @@ class Loop:
 
     def _compile(self) -> Any:
         import numba
-        from numba.core import caching, config
 
         dispatcher: Any = numba.njit(**self.options)(self.function)
-        folder = private_folder(
-            repr((numba.__version__, sorted(self.options.items()))),
-            inspect.getsource(self.function),
-        )
-        if folder is None:
-            return dispatcher
-        settings: Any = config
-        held = settings.CACHE_DIR
-        settings.CACHE_DIR = str(folder)
-        try:
-            dispatcher.enable_caching()
-            dispatcher._cache = _Cautious(dispatcher._cache)
-        except Exception:  # numba found the folder unusable after all: stay uncached
-            dispatcher._cache = caching.NullCache()
-        finally:
-            settings.CACHE_DIR = held
-        return dispatcher
+        options = repr((numba.__version__, sorted(self.options.items())))
+        folder = private_folder(options, inspect.getsource(self.function))
+        return cached(dispatcher, folder)
 
 
 def loop(**options: Any) -> Callable[[Callable[..., Any]], Loop]:
     """Make a function a `Loop`, with numba's options where they differ from `OPTIONS`."""
     return lambda function: Loop(function, **options)
+
+
+def cached(dispatcher: Any, folder: Path | None) -> Any:
+    """Let numba keep what it compiles in a folder; nothing is kept where that is None."""
+    from numba.core import caching, config
+
+    if folder is None:
+        return dispatcher
+    settings: Any = config
+    held = settings.CACHE_DIR
+    settings.CACHE_DIR = str(folder)
+    try:
+        dispatcher.enable_caching()
+        dispatcher._cache = _Cautious(dispatcher._cache)
+    except Exception:  # numba found the folder unusable after all: stay uncached
+        dispatcher._cache = caching.NullCache()
+    finally:
+        settings.CACHE_DIR = held
+    return dispatcher
 
 
 def private_folder(*facts: str) -> Path | None:

@@ -11,39 +11,37 @@ from isogon.measures.partition.boundary import chord, clip, contenders
 from isogon.measures.partition.jit import inline, kernel
 
 
+@inline
+def tops(z, entry, v, g, tol):
+    """Bit k: entry k of group g is within tol of the group's largest at vertex v."""
+    top = -np.inf
+    for k in range(entry.shape[1]):
+        if entry[g, k] >= 0 and z[v, entry[g, k]] > top:
+            top = z[v, entry[g, k]]
+    mask = np.uint64(0)
+    for k in range(entry.shape[1]):
+        if entry[g, k] >= 0 and z[v, entry[g, k]] >= top - tol:
+            mask |= np.uint64(1) << np.uint64(k)
+    return mask
+
+
 @kernel
 def winner_masks(z, entry, tol, start, masks):
     """Bit k of `masks[v, g]`: entry k of group g is within tol of the largest at vertex v."""
-    groups, size = entry.shape
+    groups = len(entry)
     for v in range(start, len(z)):
         for g in range(groups):
-            top = -np.inf
-            for k in range(size):
-                if entry[g, k] >= 0 and z[v, entry[g, k]] > top:
-                    top = z[v, entry[g, k]]
-            mask = np.uint64(0)
-            for k in range(size):
-                if entry[g, k] >= 0 and z[v, entry[g, k]] >= top - tol:
-                    mask |= np.uint64(1) << np.uint64(k)
-            masks[v, g] = mask
+            masks[v, g] = tops(z, entry, v, g, tol)
 
 
 @kernel
 def common_winners(z, entry, tol, masks):
     """Bit k of `masks[g]`: entry k of group g is within tol of the largest at every vertex."""
-    groups, size = entry.shape
+    groups = len(entry)
     masks[:] = ~np.uint64(0)
     for v in range(len(z)):
         for g in range(groups):
-            top = -np.inf
-            for k in range(size):
-                if entry[g, k] >= 0 and z[v, entry[g, k]] > top:
-                    top = z[v, entry[g, k]]
-            mask = np.uint64(0)
-            for k in range(size):
-                if entry[g, k] >= 0 and z[v, entry[g, k]] >= top - tol:
-                    mask |= np.uint64(1) << np.uint64(k)
-            masks[g] &= mask
+            masks[g] &= tops(z, entry, v, g, tol)
 
 
 @kernel
