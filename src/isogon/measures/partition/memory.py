@@ -15,8 +15,8 @@ from torch import Tensor
 from isogon.cpwl.program import Kink, Max, Program
 
 SHARE = 0.6  # of the memory that is free now
-LARGE = 768 << 20  # bytes of vertices' values from which a mesh is grown tile by tile
-TILE = 192 << 20  # bytes of vertices' values that a tile starts with
+LARGE = 384 << 20  # bytes of vertices' values from which a mesh is grown tile by tile
+TILE = 128 << 20  # bytes of vertices' values that a tile starts with
 FACE = 700  # bytes of the mesh per face, without its pattern
 
 
