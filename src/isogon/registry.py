@@ -393,4 +393,4 @@ def _fits(value: Any, hint: Any) -> bool:
 def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of: " + ", ".join(map(str, typing.get_args(hint)))
-    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)  # type: ignore
+    return hint.__name__ if isinstance(hint, type) else str(hint)

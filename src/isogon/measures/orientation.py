@@ -238,7 +238,10 @@ def _change(layer: Layer, twin: Layer | None) -> tuple[float, float, float, floa
     # the distance is that of the weights as they are stored: in the model's own dtype
     w, start = (x.filters.to(x.dtype) for x in (layer, twin))
     change = w - start
-    return tuple(float(n) for t in (change, start) for n in (t.norm(), t.abs().max()))  # type: ignore
+    return (
+        float(change.norm()), float(change.abs().max()),
+        float(start.norm()), float(start.abs().max()),
+    )  # fmt: skip
 
 
 def _distances(changes: np.ndarray) -> dict[str, np.ndarray]:
