@@ -43,16 +43,31 @@ def calls(draw, values, paths=nothing, modules=nothing):
     )
 
 
-values = st.recursive(
+files = st.builds(
+    lambda stem, suffix: f"{stem}{suffix}",
+    st.text(st.characters(categories=["L", "N"], include_characters="/._-@ ()[]'"), max_size=12),
+    st.sampled_from(SUFFIXES),
+).filter(lambda p: p == p.strip())
+weights = files.filter(lambda p: p.endswith(WEIGHT_SUFFIXES))
+pictures = st.builds(
+    lambda path, index: Spec(None, path=path, index=index),
+    files | texts.filter(bool).map(lambda t: f"a/{t}"),
+    st.integers(-99, 10**6),
+)
+plain = st.recursive(
     literals,
     lambda inner: st.lists(inner, max_size=3).map(tuple) | calls(inner),
     max_leaves=8,
 )
-files = st.builds(
-    lambda stem, suffix: f"{stem}{suffix}",
-    st.text(st.characters(categories=["L", "N"], include_characters="/._-@ ()[]"), max_size=12),
-    st.sampled_from(WEIGHT_SUFFIXES),
-).filter(lambda p: p == p.strip())
+# specs of every form within specs: user code, weights, one sample of a file or of a folder
+values = st.recursive(
+    literals | pictures,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(tuple)
+        | calls(inner, paths=nothing | weights, modules=modules)
+    ),
+    max_leaves=8,
+)
 
 
 @settings(max_examples=120)
@@ -62,9 +77,36 @@ def test_parse_of_text_is_the_spec(spec):
 
 
 @settings(max_examples=120)
-@given(calls(values, paths=files, modules=modules))
+@given(calls(plain, paths=weights, modules=modules))
 def test_parse_with_weights(spec):
     assert parse(str(spec)) == spec
+
+
+def _around(inner):
+    return st.builds(
+        Spec,
+        st.sampled_from(("f", "trained", "True_")),
+        st.lists(inner, max_size=2).map(tuple),
+        st.dictionaries(st.sampled_from(("seed", "data")), inner, max_size=1),
+        module=st.sampled_from((None, "my.pkg")),
+        path=st.sampled_from((None, "w.pt", "a, b.pt", "it's.safetensors", "a@b.pt")),
+        index=st.sampled_from((None, 0, -3)),
+    )
+
+
+leaves = st.sampled_from(
+    (
+        *("name", "a b", "it's", 'say "', "x.npz", 3, -1.5, None, (1, "a")),
+        *(Spec(None, path=p, index=2) for p in ("x.npz", "a b.zip", "runs/it's", "3.npz")),
+    )
+)
+
+
+@settings(max_examples=150, derandomize=True)
+@given(_around(_around(_around(leaves))))
+def test_specs_three_deep(spec):
+    assert parse(str(spec)) == spec
+    assert str(parse(str(spec))) == str(spec)
 
 
 @settings(max_examples=40)
@@ -130,6 +172,31 @@ EXAMPLES = {
         "through",
         (Spec("mnist", ("test",), index=3), Spec("digits", index=2)),
     ),
+    "through(my.pkg:data(20)[0], arr.npz[1], 'a b/of.npz'[-2])": Spec(
+        "through",
+        (
+            Spec("data", (20,), module="my.pkg", index=0),
+            Spec(None, path="arr.npz", index=1),
+            Spec(None, path="a b/of.npz", index=-2),
+        ),
+    ),
+    "through('imgs/of, some'[0], pkg:data[1])": Spec(
+        "through",
+        (Spec(None, path="imgs/of, some", index=0), Spec("data", module="pkg", index=1)),
+    ),
+    "f(cnn()@runs/w.pt, g(mlp(2)@'a, b.pt', k=v), cnn@w.pt)": Spec(
+        "f",
+        (
+            Spec("cnn", path="runs/w.pt"),
+            Spec("g", (Spec("mlp", (2,), path="a, b.pt"),), {"k": "v"}),
+            Spec("cnn", path="w.pt"),
+        ),
+    ),
+    "trained(my.pkg:build(3), ../data/arr.npz)": Spec(
+        "trained", (Spec("build", (3,), module="my.pkg"), "../data/arr.npz")
+    ),
+    "f('digits(test)'[3], 'a\\'b@c')": Spec("f", (Spec("digits", ("test",), index=3), "a'b@c")),
+    "f((1), (1,), [1], (), 1, )": Spec("f", (1, (1,), (1,), (), 1)),
     "f('it''s')": Spec("f", ("its",)),
     "f('@')": Spec("f", ("@",)),
     "f('a@b', 2)@w.pt": Spec("f", ("a@b", 2), path="w.pt"),
@@ -153,7 +220,9 @@ WRONG = [
     "a b", "a\0b", "-cnn", "cnn; import os", "cnn\nimport os", ":build", "my.pkg:", "my..pkg:build",
     "cnn(not x)", "cnn(-'a')", "cnn(x[y])", "@w.pt.gz", "cnn(1)[2][3]",
     "f" + "(" * 500, "f(" + "g(" * 100 + ")" * 101, "f(" + "[" * 3000 + "]" * 3000 + ")",
-    "f('" + "a" * 9000,
+    "f('" + "a" * 9000, "f(a.npz[0][1])", "f(a b.npz[0])", "f('a'[0]@w.pt)", "f(cnn()@)", "f(a=)",
+    "f(my.pkg:)", "f(a/b)", "f(a,,b)", "f(,)", "f(b=1, a)", "f('digits[1]'[0])", "f(+1)", "f(a;b)",
+    "f(a]", "f('a)", "f(a](", "f(cnn()@'w.pt'[0])", "f({a})", "f(1)x", "f(1)(2)", "f(a==b)",
 ]  # fmt: skip
 
 

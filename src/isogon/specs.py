@@ -10,8 +10,10 @@ Grammar::
 ``resnet18(num_classes=10)@runs/last.safetensors``, ``mnist(test)[3]``,
 ``my.pkg:build(3)@w.pt``, ``model.onnx``.
 
-Arguments are literals, bare names (taken as strings, or as specs where one is wanted) and
-nested calls. The text is parsed with `ast` and never evaluated.
+Arguments are literals, bare names and files (taken as strings, or as specs where one is wanted)
+and specs of every form: ``through(my.pkg:data()[0], arr.npz[1], 'a folder/of images'[2])``. A
+path within a spec stands in quotes where it holds anything but letters, digits and ``_./~-``.
+Nothing is ever evaluated.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import ast
 import math
 import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from isogon.errors import SpecError
@@ -33,9 +36,12 @@ MAX_LENGTH = 8192  # `ast` recurses: a hostile spec must not exhaust the stack
 MAX_DEPTH = 32
 
 # bare words that are values and not names
-_WORDS = {"true": True, "false": False, "none": None, "inf": math.inf, "nan": math.nan}
+_WORDS = {"True": True, "False": False, "None": None, "true": True, "false": False, "none": None}
+_WORDS |= {"inf": math.inf, "nan": math.nan}
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _NAME = r"[A-Za-z_]\w*"
 _HEAD = re.compile(rf"(?:(?P<module>{_NAME}(?:\.{_NAME})*):)?(?P<name>{_NAME})")
+_FILE = re.compile(r"[\w./~-]+")  # a path that needs no quotes within a spec
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,10 @@ def parse(text: str | Spec) -> Spec:
         )
     if "\x00" in text:
         raise SpecError("spec holds a NUL byte", got=repr(text), expected="printable text")
-    if os.sep in text and os.path.isdir(text):
-        return Spec(None, path=text)
+    folder, part = _split_index(text)
+    if os.sep in text and (os.path.isdir(text) or (part is not None and os.path.isdir(folder))):
+        whole = os.path.isdir(text)
+        return Spec(None, path=text if whole else folder, index=None if whole else part)
     head, path = _split_at(text)
     if path is None and text.lower().endswith(SUFFIXES):
         return Spec(None, path=text)
@@ -124,20 +132,43 @@ def parse(text: str | Spec) -> Spec:
     return _call(head, text, path=None, index=index)
 
 
-def _split_at(text: str) -> tuple[str, str | None]:
-    """Split at the last top-level ``@`` behind something that looks like a call."""
-    depth, quote, at = 0, "", -1
+def _top_level(text: str, *, quotes: bool) -> Iterator[tuple[int, str]]:
+    """Places and characters outside of brackets and quotes.
+
+    Closing brackets are given, too. Quotes begin at any place, or only within brackets (an
+    apostrophe in the path of a file quotes nothing).
+
+    Raises:
+        ValueError: A bracket or a quote that is not closed, or not the one that is open.
+    """
+    open_, quote, escaped = [], "", False
     for i, c in enumerate(text):
         if quote:
-            quote = "" if c == quote else quote
-        elif c in "'\"" and depth:
+            quote = "" if c == quote and not escaped else quote
+            escaped = c == "\\" and not escaped
+        elif c in "'\"" and (open_ or quotes):
             quote = c
-        elif c in "([":
-            depth += 1
-        elif c in ")]":
-            depth -= 1
-        elif c == "@" and depth == 0:
-            at = i
+        elif c in _BRACKETS:
+            open_.append(_BRACKETS[c])
+        elif c in _BRACKETS.values():
+            if not open_ or open_.pop() != c:
+                raise ValueError(f"{c!r} closes nothing")
+            if not open_:
+                yield i, c
+        elif not open_:
+            yield i, c
+    if quote or open_:
+        raise ValueError(f"{quote or open_[-1]!r} is missing")
+
+
+def _split_at(text: str, *, quotes: bool = False) -> tuple[str, str | None]:
+    """Split at the last top-level ``@`` behind something that looks like a call."""
+    at = -1
+    try:
+        for i, c in _top_level(text, quotes=quotes):
+            at = i if c == "@" else at
+    except ValueError:
+        pass  # brackets of the path itself: the last `@` outside of them
     while at > 0:
         head = text[:at].strip()
         looks_like_call = _HEAD.match(head) and (
@@ -156,7 +187,7 @@ def _split_index(text: str) -> tuple[str, int | None]:
     return match["head"], int(match["index"])
 
 
-def _call(head: str, text: str, *, path: str | None, index: int | None) -> Spec:
+def _call(head: str, text: str, *, path: str | None, index: int | None, depth: int = 0) -> Spec:
     match = _HEAD.match(head)
     rest = head[match.end() :].strip() if match else head
     if not match or (rest and not rest.startswith("(")):
@@ -170,83 +201,150 @@ def _call(head: str, text: str, *, path: str | None, index: int | None) -> Spec:
     module, name = match["module"], match["name"]
     if not rest:
         return Spec(name, module=module, path=path, index=index)
+    if next((i for i, _ in _places(rest, text)), None) != len(rest) - 1:
+        raise SpecError("not a single call", got=repr(text), expected="NAME(value, key=value, ...)")
+    args, kwargs = _arguments(rest[1:-1], text, depth)
+    return Spec(name, args, kwargs, module=module, path=path, index=index)
+
+
+def _places(part: str, text: str) -> list[tuple[int, str]]:
+    """`_top_level` of a part of a spec; what is wrong is answered."""
     try:
-        tree = ast.parse(f"{name}{rest}", mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        detail = getattr(error, "msg", None) or type(error).__name__
+        return list(_top_level(part, quotes=True))
+    except ValueError as error:
         raise SpecError(
-            f"spec can't be parsed ({detail})",
+            f"spec can't be parsed ({error})",
             got=repr(text),
             expected="NAME(value, key=value, ...)",
             fix="Check brackets, commas and quotes.",
         ) from None
-    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
-        raise SpecError("not a single call", got=repr(text), expected="NAME(value, key=value, ...)")
-    args, kwargs = _arguments(tree, text, 0)
-    return Spec(name, args, kwargs, module=module, path=path, index=index)
 
 
-def _arguments(call: ast.Call, text: str, depth: int) -> tuple[tuple, dict[str, Any]]:
-    if depth > MAX_DEPTH:
-        raise SpecError("spec nested too deeply", got=repr(text), expected=f"depth <= {MAX_DEPTH}")
+def _pieces(inner: str, text: str) -> list[str]:
+    """What stands between the commas of an argument list; a last comma is allowed."""
+    commas = [i for i, c in _places(inner, text) if c == ","]
+    starts = [0, *(i + 1 for i in commas)]
+    found = [inner[a:b].strip() for a, b in zip(starts, [*commas, len(inner)])]
+    return found[:-1] if not found[-1] else found
+
+
+def _arguments(inner: str, text: str, depth: int) -> tuple[tuple, dict[str, Any]]:
+    args: list[Any] = []
     kwargs: dict[str, Any] = {}
-    for keyword in call.keywords:
-        if keyword.arg is None or keyword.arg in kwargs:
-            raise SpecError(
-                "bad keyword in spec", got=repr(text), expected="each keyword once, no '**'"
-            )
-        kwargs[keyword.arg] = _value(keyword.value, text, depth)
-    return tuple(_value(a, text, depth) for a in call.args), kwargs
+    for piece in _pieces(inner, text):
+        keyword = re.match(rf"({_NAME})\s*=", piece)
+        if keyword is None:
+            if kwargs:
+                raise SpecError(
+                    "positional argument behind a keyword",
+                    got=repr(text),
+                    expected="NAME(value, key=value, ...)",
+                )
+            args.append(_value(piece, text, depth))
+        elif keyword[1] in kwargs:
+            raise SpecError("bad keyword in spec", got=repr(text), expected="each keyword once")
+        else:
+            kwargs[keyword[1]] = _value(piece[keyword.end() :].strip(), text, depth)
+    return tuple(args), kwargs
 
 
-def _value(node: ast.expr, text: str, depth: int) -> Any:
+def _value(piece: str, text: str, depth: int) -> Any:
+    """One argument: a literal, a bare name or path (text), a tuple, or a spec."""
     if depth > MAX_DEPTH:
         raise SpecError("spec nested too deeply", got=repr(text), expected=f"depth <= {MAX_DEPTH}")
-    match node:
-        case ast.Constant(value=bool() | int() | float() | str() | None as value):
+    if piece in _WORDS:
+        return _WORDS[piece]
+    if piece == "-inf":
+        return -math.inf
+    if re.fullmatch(_NAME, piece):
+        return piece
+    if piece[:1] in ("'", '"'):
+        return _quoted(piece, text)
+    if piece[:1] in ("(", "[") and [i for i, _ in _places(piece, text)] == [len(piece) - 1]:
+        items = tuple(_value(item, text, depth + 1) for item in _pieces(piece[1:-1], text))
+        alone = piece[0] == "(" and len(items) == 1 and not piece[1:-1].rstrip().endswith(",")
+        return items[0] if alone else items
+    if piece[:1] in tuple("-0123456789."):
+        try:
+            value = ast.literal_eval(piece)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            value = None
+        if isinstance(value, int | float):
             return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return -value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id="inf")):
-            return -math.inf
-        case ast.Name(id=name):
-            return _WORDS.get(name, name)
-        case ast.Tuple(elts=items) | ast.List(elts=items):
-            return tuple(_value(item, text, depth + 1) for item in items)
-        case ast.Call(func=ast.Name(id=name)):
-            args, kwargs = _arguments(node, text, depth + 1)
-            return Spec(name, args, kwargs)
-        case ast.Subscript(value=inner, slice=index):
-            inner, index = _value(inner, text, depth + 1), _value(index, text, depth + 1)
-            if isinstance(index, int) and isinstance(inner, str | Spec):
-                inner = parse(inner) if isinstance(inner, str) else inner
-                return Spec(inner.name, inner.args, inner.kwargs, index=index)
-    raise SpecError(
-        "only values, names and calls may stand in a spec",
-        got=f"{ast.unparse(node)!r} in {text!r}",
-        expected="numbers, strings, True, False, None, (a, b), NAME, NAME(...)",
+    return _inner(piece, text, depth)
+
+
+def _quoted(piece: str, text: str) -> str | Spec:
+    """Quoted text, or ``'FILE'[i]``."""
+    head, index = _split_index(piece)
+    try:
+        value = ast.literal_eval(head)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        value = None
+    if not isinstance(value, str):
+        raise _not_a_value(piece, text)
+    if index is None:
+        return value
+    match = _HEAD.match(value)
+    called = match is not None and value[match.end() :].strip()[:1] in ("", "(", "[")
+    if called and not value.lower().endswith(SUFFIXES):
+        inner = parse(value)
+        if inner.index is None:
+            return replace(inner, index=index)
+        raise _not_a_value(piece, text)
+    if not value:
+        raise _not_a_value(piece, text)
+    return Spec(None, path=value, index=index)
+
+
+def _inner(piece: str, text: str, depth: int) -> str | Spec:
+    """A call, a file or a part of one of them, within a spec."""
+    head, path = _split_at(piece, quotes=True)
+    if path is None and _FILE.fullmatch(piece) and piece.lower().endswith(SUFFIXES):
+        return piece
+    if path is not None and path[:1] in ("'", '"'):
+        path = _quoted(path, text)
+    elif path is not None and not path:
+        raise SpecError("no file behind '@'", got=repr(text), expected="SPEC@FILE")
+    if isinstance(path, Spec):
+        raise _not_a_value(piece, text)
+    call, index = _split_index(head)
+    if path is None and _FILE.fullmatch(call) and call.lower().endswith(SUFFIXES):
+        return Spec(None, path=call, index=index)
+    match = _HEAD.match(call)
+    rest = call[match.end() :].strip() if match else call
+    if not match or (rest and not rest.startswith("(")):
+        raise _not_a_value(piece, text)
+    return _call(call, text, path=path, index=index, depth=depth + 1)
+
+
+def _not_a_value(piece: str, text: str) -> SpecError:
+    return SpecError(
+        "only values, names, files and calls may stand in a spec",
+        got=f"{piece!r} in {text!r}" if piece != text else repr(text),
+        expected="numbers, strings, True, False, None, (a, b), NAME, NAME(...), FILE, 'A FILE'",
         fix="Specs are never evaluated: write the value itself.",
     )
 
 
 def _render(value: Any) -> str:
     if isinstance(value, Spec):
-        # A call without arguments keeps its brackets: f() is a spec, f is a string.
-        text = str(value)
-        bare = value.name is not None and not (value.args or value.kwargs or value.module)
-        if value.module or (value.path is not None):
-            return repr(text)
-        return text.replace(value.name or "", f"{value.name}()", 1) if bare else text
+        return _rendered(value)
     if isinstance(value, str):
-        bare = re.fullmatch(_NAME, value) and value not in ("True", "False", "None")
-        keyword = value in _WORDS or _is_keyword(value)
-        return value if bare and not keyword else repr(value)
+        return value if re.fullmatch(_NAME, value) and value not in _WORDS else repr(value)
     if isinstance(value, tuple):
         return "(" + ", ".join(map(_render, value)) + ("," if len(value) == 1 else "") + ")"
     return repr(value)
 
 
-def _is_keyword(text: str) -> bool:
-    import keyword
-
-    return keyword.iskeyword(text)
+def _rendered(spec: Spec) -> str:
+    """A spec within a spec: f() is a spec, f is a string; paths that could be misread in quotes."""
+    index = "" if spec.index is None else f"[{spec.index}]"
+    path = None if spec.path is None else str(spec.path)
+    if path is not None and not (_FILE.fullmatch(path) and path.lower().endswith(SUFFIXES)):
+        path = repr(path)
+    if spec.name is None:
+        return f"{path}{index}" if index else repr(spec.path)
+    inner = str(Spec(spec.name, spec.args, spec.kwargs, module=spec.module))
+    call = inner if inner.endswith(")") else f"{inner}()"
+    return f"{call}{index}" + ("" if path is None else f"@{path}")
