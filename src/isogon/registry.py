@@ -349,7 +349,8 @@ def _shown(signature: inspect.Signature) -> str:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             parts.append("...")
         else:
-            parts.append(p.name if p.default is p.empty else f"{p.name}={p.default!r}")
+            default = p.default if isinstance(p.default, Spec) else repr(p.default)
+            parts.append(p.name if p.default is p.empty else f"{p.name}={default}")
     return f"({', '.join(parts)})"
 
 

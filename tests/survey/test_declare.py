@@ -1,8 +1,7 @@
-"""Declarations, types of options, the bibliography, the manifest."""
+"""Declarations, types of options, the bibliography."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,7 +9,7 @@ import pytest
 
 from isogon import registry
 from isogon.survey import bibliography, catalogue, types
-from isogon.survey.declare import Declaration, arguments, declare, sections
+from isogon.survey.declare import arguments, declare, sections
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,6 @@ def test_a_declaration_is_read_off_the_function():
     assert d.input("a").help == "The first model."
     assert d.seeded
     assert d.command == "fake-declared"
-    assert Declaration.from_json(json.loads(json.dumps(d.to_json()))).options == d.options
 
 
 def test_sections_and_arguments():
@@ -99,19 +97,6 @@ def test_every_measure_cites_what_the_bibliography_holds():
     for entry in registry.entries("measure"):
         for key in entry.extra.get("cite", ()):
             assert bibliography.find(key), f"{entry.name} cites {key}: add it to references.bib"
-
-
-def test_the_manifest_is_fresh(monkeypatch):
-    from isogon.survey import manifest
-
-    monkeypatch.setattr(registry, "points", lambda kind: {})
-    live, kept = manifest.generate(), catalogue.manifest()
-    for kind in live:
-        assert set(live[kind]) == set(kept[kind]), f"run: python -m isogon.survey.manifest ({kind})"
-        for name in live[kind]:
-            mine = {k: v for k, v in live[kind][name].items() if k != "source"}
-            theirs = {k: v for k, v in kept[kind][name].items() if k != "source"}
-            assert mine == theirs, f"run: python -m isogon.survey.manifest ({kind} {name})"
 
 
 def test_kinds_are_known_in_the_plural():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isogon import context
-from isogon.errors import FileError, OptionError, SpecError, unknown
+from isogon.errors import FileError, OptionError, unknown
 from isogon.survey import catalogue
 
 RUNS = "runs"
@@ -37,13 +36,7 @@ def find(name: str) -> Callable[[list[str]], int]:
         return COMMANDS[name].run
     measures = {n.replace("_", "-") for n in catalogue.names("measure")}
     if name.replace("_", "-") not in measures:
-        known = sorted({*COMMANDS, *measures})
-        if difflib.get_close_matches(name, known, n=1, cutoff=0.5) or name.startswith("-"):
-            raise unknown("command", name, known, error=OptionError)
-        try:  # a measure that is newer than the manifest
-            catalogue.declaration(name)
-        except SpecError:
-            raise unknown("command", name, known, error=OptionError) from None
+        raise unknown("command", name, sorted({*COMMANDS, *measures}), error=OptionError)
     return lambda words: measure(name, words)
 
 

@@ -1,24 +1,19 @@
 """The catalogue: what there is to run, answered without importing torch.
 
-Names, summaries and declarations of everything built in come from ``manifest.json``
-(written by ``python -m isogon.survey.manifest``, checked by a test); those of other packages
-from their entry points. An entry of the manifest whose source file has changed since is
-ignored in favour of the live one, so that the catalogue is never wrong, at worst slow.
+Names, summaries and declarations of everything built in are read from the sources
+(`isogon.survey.sources`), those of other packages from their entry points. What is registered in
+this process, by whatever way, goes first.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 from isogon import registry
 from isogon.errors import DependencyError, unknown
-from isogon.survey.declare import Declaration, declare, source_hash
+from isogon.survey import sources
+from isogon.survey.declare import Declaration, declare
 
-MANIFEST = Path(__file__).resolve().parents[1] / "manifest.json"
 DECLARED = ("measure", "experiment")
 LISTED = (
     "measure",
@@ -33,15 +28,6 @@ LISTED = (
     "stitch",
     "noun",
 )
-
-
-@cache
-def manifest() -> dict[str, Any]:
-    """The packaged manifest; empty where there is none (a source tree before its first one)."""
-    try:
-        return json.loads(MANIFEST.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def kind(text: str) -> str:
@@ -66,9 +52,9 @@ def kind(text: str) -> str:
 
 def names(kind: str) -> list[str]:
     """Names of a kind: built in, from entry points, and registered in this process."""
-    if kind not in manifest():
+    if not sources.available():
         return registry.names(kind)
-    return sorted({*manifest()[kind], *registry.points(kind), *registry.known(kind)})
+    return sorted({*sources.entries(kind), *registry.points(kind), *registry.known(kind)})
 
 
 def summaries(kind: str) -> dict[str, tuple[str, str]]:
@@ -83,21 +69,18 @@ def declaration(name: str, kind: str = "measure") -> Declaration:
         SpecError: No such name.
     """
     name = name.replace("-", "_")
-    if name not in registry.known(kind):
-        held = manifest().get(kind, {}).get(name)
-        if held is not None and held["source"] == source_hash(held["module"]):
-            return Declaration.from_json(held)
-        if name not in names(kind) and name not in registry.names(kind):
-            raise unknown(kind, name, names(kind))
-    return declare(entry(kind, name))
+    found = registry.known(kind).get(name) or sources.entries(kind).get(name)
+    if found is None and name not in names(kind):
+        raise unknown(kind, name, names(kind))
+    return declare(found or registry.get(kind, name), names("noun"))
 
 
 def entry(kind: str, name: str) -> registry.Entry:
-    """The registered entry; imports the one module that holds it, where the manifest knows it."""
-    held = manifest().get(kind, {}).get(name)
-    if held is not None and name not in registry.known(kind):
+    """The registered entry; imports the one module that holds it, where the sources tell it."""
+    found = sources.entries(kind).get(name)
+    if found is not None and name not in registry.known(kind):
         try:
-            importlib.import_module(held["module"])
+            importlib.import_module(found.build.__module__)
         except ModuleNotFoundError as error:
             if error.name is None or not error.name.startswith("isogon"):
                 raise
@@ -105,11 +88,9 @@ def entry(kind: str, name: str) -> registry.Entry:
 
 
 def _summary(kind: str, name: str) -> tuple[str, str]:
-    held = manifest().get(kind, {}).get(name)
-    if held is not None:
-        return held.get("call", name), held["summary"]
+    found = sources.entries(kind).get(name)
     try:
-        found = registry.get(kind, name)
+        found = found or registry.get(kind, name)
     except DependencyError as error:  # a broken package of someone else must not hide the rest
         return name, f"(can't be imported: {error})"
     return registry.signature(found), found.summary

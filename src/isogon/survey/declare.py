@@ -3,19 +3,16 @@
 Everything that is derived from a measure (its subcommand and help, the validation of plans,
 its section of the report) is derived from its `Declaration`, and a declaration from the
 function itself: parameters annotated with a registered noun are *inputs*, other ones are
-*options*. Declarations of the built-in measures are kept in a manifest, so that help does
-not import torch.
+*options*.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Container
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from collections.abc import Callable, Collection, Container
+from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
 from isogon import registry
@@ -58,7 +55,6 @@ class Declaration:
     options: tuple[Option, ...] = ()
     seeded: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
-    source: str = ""
 
     @property
     def command(self) -> str:
@@ -78,25 +74,16 @@ class Declaration:
         """The option of that name."""
         return next((o for o in self.options if o.name == name), None)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Declaration:
-        """From plain data."""
-        data = dict(data)
-        inputs = tuple(Input(**i) for i in data.pop("inputs", ()))
-        options = tuple(
-            Option(**(o | {"default": _tupled(o["default"])})) for o in data.pop("options", ())
-        )
-        return cls(**data, inputs=inputs, options=options)
+def declare(entry: registry.Entry, nouns: Collection[str] | None = None) -> Declaration:
+    """The declaration of a registered measure or experiment, from its signature.
 
-
-def declare(entry: registry.Entry) -> Declaration:
-    """The declaration of a registered measure or experiment, from its signature."""
+    Args:
+        entry: The entry; a stand-in of `isogon.survey.sources` serves as well.
+        nouns: Names of types that make a parameter an input; those registered by default.
+    """
     build = entry.build
-    nouns = set(registry.names("noun"))
+    nouns = registry.names("noun") if nouns is None else nouns
     text = inspect.getdoc(build) or ""
     helps = arguments(text)
     inputs, options, seeded = [], [], False
@@ -129,20 +116,7 @@ def declare(entry: registry.Entry) -> Declaration:
         tuple(options),
         seeded,
         extra,
-        source_hash(module),
     )
-
-
-def source_hash(module: str) -> str:
-    """Digest of the source file behind a module of isogon, found without importing it."""
-    parts = module.split(".")
-    if parts[0] != "isogon":
-        return ""
-    path = Path(__file__).resolve().parents[1].joinpath(*parts[1:])
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    if not path.is_file():
-        return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def sections(doc: str) -> dict[str, str]:
@@ -194,7 +168,7 @@ def arguments(doc: str, section: str = "Args") -> dict[str, str]:
 # --------------------------------------------------------------------------- internals
 
 
-def _noun(annotation: Any, nouns: set[str]) -> str | None:
+def _noun(annotation: Any, nouns: Collection[str]) -> str | None:
     text = annotation if isinstance(annotation, str) else _spelled(annotation)
     for part in text.split("|"):
         name = part.strip().strip("'\"").split("[")[0].split(".")[-1]
@@ -229,7 +203,3 @@ def _plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(isinstance(k, str) and _plain(v) for k, v in value.items())
     return value is None or isinstance(value, bool | int | float | str)
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value

@@ -6,7 +6,6 @@ Parameter names are those of the published weights.
 from __future__ import annotations
 
 import math
-import re
 from itertools import pairwise
 
 import torch
@@ -15,17 +14,53 @@ from torch import Tensor, nn
 from isogon.errors import OptionError
 from isogon.nets.arch.parts import height_width, positive
 from isogon.registry import arch
+from isogon.variants import variants
 
 # depth: (encoder blocks, heads, ratio of the hidden width, width)
 SHAPES = {2: (2, 2, 1, 128), 4: (4, 2, 1, 128), 6: (6, 4, 2, 256), 7: (7, 4, 2, 256)}
 SHAPES[14] = (14, 6, 3, 384)
 
-VARIANTS = """
-cct_2_3x2_32 cct_2_3x2_32_sine cct_4_3x2_32 cct_4_3x2_32_sine cct_6_3x1_32 cct_6_3x1_32_sine
-cct_6_3x2_32 cct_6_3x2_32_sine cct_7_3x1_32 cct_7_3x1_32_sine cct_7_3x1_32_c100
-cct_7_3x1_32_sine_c100 cct_7_3x2_32 cct_7_3x2_32_sine cct_7_7x2_224 cct_7_7x2_224_sine
-cct_14_7x2_224 cct_14_7x2_384 cct_14_7x2_384_fl
-"""
+# The published networks.
+VARIANTS = {
+    "cct_2_3x2_32": {"depth": 2, "kernel": 3, "layers": 2, "positions": "learnable",
+        "classes": 10, "size": 32},
+    "cct_2_3x2_32_sine": {"depth": 2, "kernel": 3, "layers": 2, "positions": "sine",
+        "classes": 10, "size": 32},
+    "cct_4_3x2_32": {"depth": 4, "kernel": 3, "layers": 2, "positions": "learnable",
+        "classes": 10, "size": 32},
+    "cct_4_3x2_32_sine": {"depth": 4, "kernel": 3, "layers": 2, "positions": "sine",
+        "classes": 10, "size": 32},
+    "cct_6_3x1_32": {"depth": 6, "kernel": 3, "layers": 1, "positions": "learnable",
+        "classes": 10, "size": 32},
+    "cct_6_3x1_32_sine": {"depth": 6, "kernel": 3, "layers": 1, "positions": "sine",
+        "classes": 10, "size": 32},
+    "cct_6_3x2_32": {"depth": 6, "kernel": 3, "layers": 2, "positions": "learnable",
+        "classes": 10, "size": 32},
+    "cct_6_3x2_32_sine": {"depth": 6, "kernel": 3, "layers": 2, "positions": "sine",
+        "classes": 10, "size": 32},
+    "cct_7_3x1_32": {"depth": 7, "kernel": 3, "layers": 1, "positions": "learnable",
+        "classes": 10, "size": 32},
+    "cct_7_3x1_32_sine": {"depth": 7, "kernel": 3, "layers": 1, "positions": "sine",
+        "classes": 10, "size": 32},
+    "cct_7_3x1_32_c100": {"depth": 7, "kernel": 3, "layers": 1, "positions": "learnable",
+        "classes": 100, "size": 32},
+    "cct_7_3x1_32_sine_c100": {"depth": 7, "kernel": 3, "layers": 1, "positions": "sine",
+        "classes": 100, "size": 32},
+    "cct_7_3x2_32": {"depth": 7, "kernel": 3, "layers": 2, "positions": "learnable",
+        "classes": 10, "size": 32},
+    "cct_7_3x2_32_sine": {"depth": 7, "kernel": 3, "layers": 2, "positions": "sine",
+        "classes": 10, "size": 32},
+    "cct_7_7x2_224": {"depth": 7, "kernel": 7, "layers": 2, "positions": "learnable",
+        "classes": 1000, "size": 224},
+    "cct_7_7x2_224_sine": {"depth": 7, "kernel": 7, "layers": 2, "positions": "sine",
+        "classes": 1000, "size": 224},
+    "cct_14_7x2_224": {"depth": 14, "kernel": 7, "layers": 2, "positions": "learnable",
+        "classes": 1000, "size": 224},
+    "cct_14_7x2_384": {"depth": 14, "kernel": 7, "layers": 2, "positions": "learnable",
+        "classes": 1000, "size": 384},
+    "cct_14_7x2_384_fl": {"depth": 14, "kernel": 7, "layers": 2, "positions": "learnable",
+        "classes": 102, "size": 384},
+}  # fmt: skip
 
 
 class Tokenizer(nn.Module):
@@ -267,34 +302,32 @@ def sinusoids(tokens: int, width: int) -> Tensor:
     return torch.stack([phase.sin(), phase.cos()], -1).flatten(1)[None, :, :width]
 
 
-def _register(name: str) -> None:
-    found = re.fullmatch(r"cct_(\d+)_(\d)x(\d)_(\d+)(_.*)?", name)
-    assert found is not None
-    depth, kernel, layers, pixels = (int(found[i]) for i in range(1, 5))
-    flags = (found[5] or "").split("_")
-    outputs = 100 if "c100" in flags else 102 if "fl" in flags else 10 if pixels == 32 else 1000
-    where = "sine" if "sine" in flags else "learnable"
+@variants("arch", VARIANTS, cite="hassani2021")
+def cct_variant(
+    depth: int,
+    kernel: int,
+    layers: int,
+    positions: str,
+    /,
+    *,
+    channels: int = 3,
+    classes: int = 10,
+    size: int | tuple[int, ...] = 32,
+) -> CompactTransformer:
+    """Compact convolutional transformer of depth {depth}: {layers} {kernel}x{kernel} \
+convolutions, {positions} positions, {size}x{size} images, {classes} classes.
 
-    def build(
-        *, channels: int = 3, classes: int = outputs, size: int | tuple[int, ...] = pixels
-    ) -> CompactTransformer:
-        return cct(
-            depth,
-            kernel=kernel,
-            layers=layers,
-            positions=where,
-            channels=channels,
-            classes=classes,
-            size=size,
-        )
-
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = (
-        f"Compact convolutional transformer of depth {depth}: {layers} {kernel}x{kernel} "
-        f"convolutions, {where} positions, {pixels}x{pixels} images, {outputs} classes."
+    Args:
+        channels: Input channels.
+        classes: Number of outputs.
+        size: Image size in pixels.
+    """
+    return cct(
+        depth,
+        kernel=kernel,
+        layers=layers,
+        positions=positions,
+        channels=channels,
+        classes=classes,
+        size=size,
     )
-    arch(name, cite="hassani2021")(build)
-
-
-for _name in VARIANTS.split():
-    _register(_name)

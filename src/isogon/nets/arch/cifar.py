@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from isogon.nets.arch.parts import at_least, positive
 from isogon.registry import arch
+from isogon.variants import variants
 
 VGG: dict[int, tuple[int, ...]] = {  # convolutions per stage
     11: (1, 1, 2, 2, 2),
@@ -18,20 +19,36 @@ VGG: dict[int, tuple[int, ...]] = {  # convolutions per stage
 }
 
 
-def vgg(
+@variants(
+    "arch",
+    {
+        "cifar_vgg11": {"depth": 11, "norm": ""},
+        "cifar_vgg11_bn": {"depth": 11, "norm": " with batch-norm"},
+        "cifar_vgg13": {"depth": 13, "norm": ""},
+        "cifar_vgg13_bn": {"depth": 13, "norm": " with batch-norm"},
+        "cifar_vgg16": {"depth": 16, "norm": ""},
+        "cifar_vgg16_bn": {"depth": 16, "norm": " with batch-norm"},
+        "cifar_vgg19": {"depth": 19, "norm": ""},
+        "cifar_vgg19_bn": {"depth": 19, "norm": " with batch-norm"},
+    },
+    cite="simonyan2015",
+)
+def cifar_vgg(
     depth: int,
+    norm: str,
+    /,
     *,
-    batch_norm: bool,
-    channels: int,
-    classes: int,
-    size: int | tuple[int, ...],
-    log_softmax: bool,
+    channels: int = 3,
+    classes: int = 10,
+    size: int | tuple[int, ...] = 32,
+    log_softmax: bool = False,
 ) -> nn.Sequential:
-    """VGG for small images: five stages of 3x3 convolutions, each pooled by two, one linear layer.
+    """VGG{depth}{norm} for 32x32 images: one linear layer behind the convolutions.
+
+    Five stages of 3x3 convolutions, each pooled by two; the depth counts the linear layers of
+    the original.
 
     Args:
-        depth: 11, 13, 16 or 19 weighted layers (the linear ones of the original counted).
-        batch_norm: Normalise before each nonlinearity.
         channels: Input channels.
         classes: Number of outputs.
         size: Image size in pixels; at least 16.
@@ -44,7 +61,7 @@ def vgg(
     for convolutions, width in zip(VGG[depth], (64, 128, 256, 512, 512), strict=True):
         for _ in range(convolutions):
             features.append(nn.Conv2d(fan_in, width, 3, padding=1))
-            if batch_norm:
+            if norm:
                 features.append(nn.BatchNorm2d(width))
             features.append(nn.ReLU())
             fan_in = width
@@ -59,35 +76,6 @@ def vgg(
     if log_softmax:
         layers["softmax"] = nn.LogSoftmax(dim=1)
     return nn.Sequential(layers)
-
-
-def _register_vgg(depth: int, batch_norm: bool) -> None:
-    def build(
-        *,
-        channels: int = 3,
-        classes: int = 10,
-        size: int | tuple[int, ...] = 32,
-        log_softmax: bool = False,
-    ) -> nn.Sequential:
-        return vgg(
-            depth,
-            batch_norm=batch_norm,
-            channels=channels,
-            classes=classes,
-            size=size,
-            log_softmax=log_softmax,
-        )
-
-    name = f"cifar_vgg{depth}" + ("_bn" if batch_norm else "")
-    norm = " with batch-norm" if batch_norm else ""
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"VGG{depth}{norm} for 32x32 images: one linear layer behind the convolutions."
-    arch(name, cite="simonyan2015")(build)
-
-
-for _depth in VGG:
-    _register_vgg(_depth, False)
-    _register_vgg(_depth, True)
 
 
 @arch(cite="simonyan2015")
@@ -188,23 +176,31 @@ class CifarResNet(nn.Module):
         return self.linear(self.flatten(self.pool(self.block_seq(x))))
 
 
-def _register_resnet(depth: int) -> None:
-    def build(width: int = 16, *, channels: int = 3, classes: int = 10) -> CifarResNet:
-        positive(width=width, channels=channels, classes=classes)
-        count = (depth - 2) // 6
-        widths = (width, 2 * width, 4 * width)
-        return CifarResNet(widths, (count,) * 3, "pad", channels, classes)
+@variants(
+    "arch",
+    {
+        "cifar_resnet20": {"depth": 20, "blocks": 3},
+        "cifar_resnet32": {"depth": 32, "blocks": 5},
+        "cifar_resnet44": {"depth": 44, "blocks": 7},
+        "cifar_resnet56": {"depth": 56, "blocks": 9},
+        "cifar_resnet110": {"depth": 110, "blocks": 18},
+    },
+    cite="he2016",
+)
+def cifar_resnet(
+    depth: int, blocks: int, /, width: int = 16, *, channels: int = 3, classes: int = 10
+) -> CifarResNet:
+    """Residual network of {depth} layers for 32x32 images: three stages of {blocks} blocks, \
+widths 16-32-64, shortcuts without parameters.
 
-    build.__name__ = build.__qualname__ = f"cifar_resnet{depth}"
-    build.__doc__ = (
-        f"Residual network of {depth} layers for 32x32 images: three stages of {(depth - 2) // 6} "
-        "blocks, widths 16-32-64, shortcuts without parameters."
-    )
-    arch(build.__name__, cite="he2016")(build)
-
-
-for _depth in (20, 32, 44, 56, 110):
-    _register_resnet(_depth)
+    Args:
+        width: Channels of the first stage; each further one has twice as many.
+        channels: Input channels.
+        classes: Number of outputs.
+    """
+    positive(width=width, channels=channels, classes=classes)
+    widths = (width, 2 * width, 4 * width)
+    return CifarResNet(widths, (blocks,) * 3, "pad", channels, classes)
 
 
 @arch(cite="he2016")

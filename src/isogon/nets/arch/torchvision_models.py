@@ -17,9 +17,9 @@ from torch import nn
 from isogon import context
 from isogon.errors import FileError, OptionError, unknown
 from isogon.nets.normalize import normalized
-from isogon.registry import arch
+from isogon.variants import variants
 
-_LIST = """
+LIST = """
 alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161
 densenet169 densenet201 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3
 efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_l
@@ -33,11 +33,13 @@ shufflenet_v2_x2_0 squeezenet1_0 squeezenet1_1 swin_b swin_s swin_t swin_v2_b sw
 vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16
 vit_l_32 wide_resnet101_2 wide_resnet50_2
 """
-NAMES = tuple(_LIST.split())
+NAMES = tuple(LIST.split())
 
 
+@variants("arch", LIST)
 def build_torchvision(
     name: str,
+    /,
     *,
     classes: int | None = None,
     num_classes: int | None = None,
@@ -46,10 +48,9 @@ def build_torchvision(
     weights: str | None = None,
     **options: Any,
 ) -> nn.Module:
-    """A classifier of torchvision, randomly initialised unless weights are asked for.
+    """Torchvision's {name}, randomly initialised unless `weights` is given.
 
     Args:
-        name: Name of the builder in `torchvision.models`.
         classes: Number of outputs; 1000 by default.
         num_classes: The same, under torchvision's name.
         channels: Input channels; the first convolution is replaced where they are not three.
@@ -166,34 +167,3 @@ def _replace_head(model: nn.Module, classes: int) -> None:
 def _set(model: nn.Module, path: str, new: nn.Module) -> None:
     parent, _, child = path.rpartition(".")
     setattr(model.get_submodule(parent), child, new)
-
-
-def _register(name: str) -> None:
-    def build(
-        *,
-        classes: int | None = None,
-        num_classes: int | None = None,
-        channels: int = 3,
-        size: int | tuple[int, ...] | None = None,
-        weights: str | None = None,
-        **options: Any,
-    ) -> nn.Module:
-        return build_torchvision(
-            name,
-            classes=classes,
-            num_classes=num_classes,
-            channels=channels,
-            size=size,
-            weights=weights,
-            **options,
-        )
-
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"torchvision's {name}, randomly initialised unless `weights` is given."
-    build.__annotations__ = dict(inspect.get_annotations(build_torchvision))
-    build.__annotations__.pop("name")
-    arch(name)(build)
-
-
-for _name in NAMES:
-    _register(_name)
