@@ -1,4 +1,4 @@
-"""What surrounds a call without being part of its result: data root, cache, progress.
+"""What surrounds a call without being part of its result: data root, cache, progress, trust.
 
 Values live in context variables, so that nested calls, threads and notebooks see their
 own; nothing here enters a spec's identity.
@@ -10,8 +10,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from isogon.errors import SpecError
 
 
 class Progress(Protocol):
@@ -24,10 +27,19 @@ def silent(done: int, total: int | None, what: str) -> None:
     """The default progress callback: does nothing."""
 
 
+@dataclass(frozen=True)
+class _Source:
+    """The file whose text is being built, and what it may name beyond pure builders."""
+
+    path: str
+    data: bool
+
+
 _data_root: ContextVar[Path | None] = ContextVar("data_root", default=None)
 _cache_root: ContextVar[Path | None] = ContextVar("cache_root", default=None)
 _download: ContextVar[bool] = ContextVar("download", default=False)
 _progress: ContextVar[Progress] = ContextVar("progress", default=silent)
+_source: ContextVar[_Source | None] = ContextVar("source", default=None)
 
 
 @contextmanager
@@ -72,8 +84,66 @@ def cache_root() -> Path:
 
 
 def download_allowed() -> bool:
-    """Whether a missing data set may be downloaded (``--download``; off by default)."""
-    return _download.get()
+    """Whether a missing data set may be downloaded (``--download``; off by default).
+
+    Never while a spec is built that a file brought.
+    """
+    return _download.get() and _source.get() is None
+
+
+@contextmanager
+def from_file(path: str | os.PathLike, *, data: bool = False) -> Iterator[None]:
+    """Build specs that a file brought: text that nobody typed, and that must run nothing.
+
+    Inside, whatever imports code, opens the path of a spec, downloads or trains refuses
+    (`typed_only`), and only isogon's own builders may be named.
+
+    Args:
+        path: The file, for messages.
+        data: Data sets of isogon's own may be named as well, without paths.
+    """
+    token = _source.set(_Source(os.fspath(path), data))
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
+def brought_by() -> str | None:
+    """The file that brought the spec that is being built; None where somebody typed it."""
+    source = _source.get()
+    return None if source is None else source.path
+
+
+def may_name(kind: str) -> bool:
+    """Whether builders of a kind may be named by the text that is being built."""
+    source = _source.get()
+    if source is None or kind in ("arch", "family", "group", "metric", "stitch", "slice"):
+        return True
+    return kind == "dataset" and source.data
+
+
+def typed_only(act: str, got: object) -> None:
+    """Refuse to do something on the word of a file.
+
+    Called first by each function that imports a user's code, opens a path that a spec names,
+    downloads or trains.
+
+    Args:
+        act: What would be done, as an infinitive: ``import code``.
+        got: The spec or name that asks for it.
+
+    Raises:
+        SpecError: The spec was brought by a file.
+    """
+    source = _source.get()
+    if source is not None:
+        raise SpecError(
+            f"a file may not make isogon {act}",
+            got=f"{got} in {source.path}",
+            expected="an architecture of isogon's own with plain arguments",
+            fix="If you trust it, type the spec yourself: 'SPEC@FILE'.",
+        )
 
 
 def progress() -> Progress:

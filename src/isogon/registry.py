@@ -14,8 +14,6 @@ import inspect
 import os
 import pkgutil
 import sys
-import types
-import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +21,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
+from isogon import context as surroundings
+from isogon import hints
 from isogon.errors import DependencyError, IsogonError, SpecError, nearest, unknown
 from isogon.specs import Spec
 
@@ -186,6 +186,14 @@ def has(kind: str, name: str) -> bool:
     return name in _entries[kind] or name in names(kind)
 
 
+def is_own(kind: str, name: str) -> bool:
+    """Whether isogon itself brings ``name``; no other package is imported to find out."""
+    if name not in _entries[kind]:
+        _discover(kind)
+    held = _entries[kind].get(name)
+    return held is not None and (held.build.__module__ or "").startswith("isogon.")
+
+
 def build(kind: str, spec: str | Spec, **context: Any) -> Any:
     """Call the builder that a spec names, after checking the arguments against its signature.
 
@@ -203,6 +211,12 @@ def build(kind: str, spec: str | Spec, **context: Any) -> Any:
     spec = parse(spec)
     if spec.name is None:
         raise SpecError(f"a file can't name a {kind}", got=str(spec), expected=f"a {kind}'s name")
+    if spec.module is not None:
+        return call(import_object(spec), spec, what=f"{spec.module}:{spec.name}", **context)
+    if not surroundings.may_name(kind):
+        surroundings.typed_only(f"build a {kind}", spec)
+    if surroundings.brought_by() is not None and not is_own(kind, spec.name):
+        surroundings.typed_only("run code of another package", spec)
     entry = get(kind, spec.name)
     return call(entry.build, spec, what=f"{kind} {spec.name}", **context)
 
@@ -229,20 +243,20 @@ def call(builder: Callable[..., Any], spec: Spec, *, what: str, **context: Any) 
         raise SpecError(
             f"{what}: {error}", got=str(spec), expected=f"{what}{_shown(signature)}"
         ) from None
-    hints = _hints(builder)
+    wanted = hints.of(builder)
     for key, value in bound.arguments.items():
         if (
-            key in hints
+            key in wanted
             and key not in extra
             and parameters[key].kind is not inspect.Parameter.VAR_KEYWORD
         ):
             values = value if parameters[key].kind is inspect.Parameter.VAR_POSITIONAL else (value,)
             for v in values:
-                if not _fits(v, hints[key]):
+                if not hints.fits(v, wanted[key]):
                     raise SpecError(
                         f"{what}: wrong value for {key!r}",
                         got=repr(v) if not isinstance(v, Spec) else str(v),
-                        expected=_type_name(hints[key]),
+                        expected=hints.shown(wanted[key]),
                         fix=f"Usage: {what}{_shown(signature)}.",
                     )
     return builder(*bound.args, **bound.kwargs)
@@ -269,6 +283,7 @@ def import_object(spec: Spec) -> Callable[..., Any]:
     """
     assert spec.module is not None
     assert spec.name is not None
+    surroundings.typed_only("import code", spec)
     try:
         with importable_cwd():
             module = importlib.import_module(spec.module)
@@ -352,46 +367,3 @@ def _shown(signature: inspect.Signature) -> str:
             default = p.default if isinstance(p.default, Spec) else repr(p.default)
             parts.append(p.name if p.default is p.empty else f"{p.name}={default}")
     return f"({', '.join(parts)})"
-
-
-def _hints(builder: Callable[..., Any]) -> dict[str, Any]:
-    target = builder.__init__ if inspect.isclass(builder) else builder
-    try:
-        return typing.get_type_hints(target)
-    except Exception:  # names that only exist under TYPE_CHECKING: leave the values unchecked
-        return {}
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or isinstance(hint, TypeVar):
-        return True
-    if origin is typing.Annotated:
-        return _fits(value, arguments[0])
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, a) for a in arguments)
-    if origin is typing.Literal:
-        return value in arguments
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return all(_fits(v, arguments[0]) for v in value)
-        return len(value) == len(arguments) and all(map(_fits, value, arguments))
-    if hint is None or hint is type(None):
-        return value is None
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint in (bool, str):
-        return isinstance(value, hint)
-    if hint is Spec:
-        return isinstance(value, Spec | str)
-    return True
-
-
-def _type_name(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of: " + ", ".join(map(str, typing.get_args(hint)))
-    return hint.__name__ if isinstance(hint, type) else str(hint)

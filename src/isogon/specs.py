@@ -132,6 +132,23 @@ def parse(text: str | Spec) -> Spec:
     return _call(head, text, path=None, index=index)
 
 
+def names_code(value: Any) -> bool:
+    """Whether a spec, at any depth and also inside its strings, names a module or a file."""
+    if isinstance(value, Spec):
+        inner = (*value.args, *value.kwargs.values())
+        return bool(value.module or value.path) or any(map(names_code, inner))
+    if isinstance(value, tuple | list):
+        return any(map(names_code, value))
+    if isinstance(value, dict):
+        return any(map(names_code, (*value, *value.values())))
+    if not isinstance(value, str) or re.fullmatch(_NAME, value):
+        return False
+    try:
+        return names_code(parse(value))
+    except SpecError:
+        return any(c in value for c in ":@/\\")
+
+
 def _top_level(text: str, *, quotes: bool) -> Iterator[tuple[int, str]]:
     """Places and characters outside of brackets and quotes.
 

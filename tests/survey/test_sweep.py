@@ -87,7 +87,7 @@ def test_a_dead_runner_is_noticed_and_its_job_done_again(here):
     assert sweep.missing(retry=False) == [id]
     sweep.put(State(id, "running", 1, "another-host", gone))
     assert table(sweep.states())["running"] == 1, "another machine's processes can't be seen"
-    assert work(str(sweep.directory), id, Surroundings()) == "done"
+    assert work(str(sweep.directory), id, sweep.jobs[id].digest(), Surroundings()) == "done"
     assert sweep.state(id).attempts == 2
     assert sweep.missing(retry=True) == []
 
@@ -110,7 +110,7 @@ def test_damaged_state_files_mean_not_done(here, damage):
         here / "s", plan.expand({"model": "cnn(width=2)", "measures": ["orientation"]})
     )
     (id,) = sweep.jobs
-    assert work(str(sweep.directory), id, Surroundings()) == "done"
+    assert work(str(sweep.directory), id, sweep.jobs[id].digest(), Surroundings()) == "done"
     (here / "s" / "state" / f"{id}.json").write_text(damage)
     assert sweep.missing(retry=False) == [id]
 

@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from isogon import context
 from isogon.cli.commands import OFFLINE, surroundings
-from isogon.cli.parser import Parser
+from isogon.cli.parser import NOUNS, Parser
 from isogon.errors import FileError, IsogonError, OptionError
 from isogon.specs import parse
 from isogon.survey import catalogue
 from isogon.survey.declare import Option
+from isogon.survey.record import quoted
 
 FORMATS = ("json", "csv", "parquet")
 PICTURES = ("png", "svg", "pdf")
@@ -26,56 +28,75 @@ def show(words: list[str]) -> int:
         'examples:\n  isogon show "resnet18(num_classes=10)"\n  isogon show "mnist(test)"\n'
         "  isogon show data-matrix\n  isogon show runs/data_matrix-1a2b3c4d5e6f\n"
         "  isogon show runs/invariance-1a2b3c4d5e6f --draw graph --out graph.png\n"
-        '  isogon show runs/invariance-1a2b3c4d5e6f --draw "scatter=anova_f"',
+        '  isogon show runs/invariance-1a2b3c4d5e6f --draw "scatter=anova_f"\n'
+        '  isogon show runs/invariance-1a2b3c4d5e6f --draw graph --model "cnn(width=4)" \\\n'
+        '      --batches "digits(test)"',
     )
     parser.positional("what", "a spec, a measure's name, or a folder of results")
     text = "options of the figure of a reading: maps, scatter=anova_f, graph, column=anova_f, ..."
     parser.option(Option("draw", ["union", "str", "none"], None, help=text))
+    for name, noun in (("model", "Module"), ("batches", "Batches")):
+        text = f"for --draw graph: {NOUNS[noun]}"
+        parser.option(Option(name, ["union", "str", "none"], None, help=text))
     parser.commons(out=None, skip=[n for n in OFFLINE if n != "seed"])
     options = parser.parse(words)
     path = Path(options.what)
     with surroundings(options):
         if options.draw is not None or options.out:
-            _draw(path, options.draw or "", options.out, options.seed)
+            _draw(path, options.draw or "", options)
         elif path.is_dir() or path.name in ("record.json", "reading.json", "survey.json"):
-            _folder(path if path.is_dir() else path.parent)
+            with context.from_file(path):  # shown, not run
+                _folder(path if path.is_dir() else path.parent)
         else:
             _spec(options.what, options.seed)
     return 0
 
 
-def _draw(folder: Path, text: str, out: str | None, seed: int) -> None:
-    """Draw a reading with options of its figure; a graph needs the model of its record."""
+def _draw(folder: Path, text: str, given: Any) -> None:
+    """Draw a reading with options of its figure; a graph needs the model, as typed."""
     from isogon import readings, storage
     from isogon.cli import console
     from isogon.show import draw
     from isogon.survey import record
-    from isogon.survey.run import Session
 
     kept = record.load(folder)
     reading = kept.reading if kept is not None else readings.read(_reading_folder(folder))
     chosen = parse(f"draw({text})")
     options = {**{str(a): True for a in chosen.args}, **chosen.kwargs}
     if options.get("graph") is True:
-        if kept is None:
-            raise FileError(
-                "no record there, so the model is not known",
-                got=str(folder),
-                expected="the folder of a record",
-                fix="Name a folder that a measure printed, or call isogon.draw in Python.",
-            )
-        found, _ = Session().inputs(kept.job, catalogue.declaration(kept.job.measure))
-        options |= {"graph": found["model"], "example": found["batches"]}
+        options |= _traced(given, kept)
     name = "-".join(re.findall(r"\w+", f"{reading.measure} {text}"))
-    path = Path(out) if out else folder / f"{name}.png"
+    path = Path(given.out) if given.out else folder / f"{name}.png"
     if path.suffix.lstrip(".").lower() not in PICTURES:
         raise OptionError(
             "unknown kind of picture", got=str(path), expected="a file ending in .png, .svg or .pdf"
         )
-    figure = draw(reading, **options)
+    with context.from_file(folder):
+        figure = draw(reading, **options)
     with storage.atomic(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:].lower())
     console.say(str(path))
+
+
+def _traced(given: Any, kept: Any) -> dict[str, Any]:
+    """The model and inputs that a graph is traced with: typed, since a record builds nothing."""
+    from isogon.survey.run import Session
+
+    if given.model is None or given.batches is None:
+        said = kept.job.inputs if kept is not None else {}
+        model, data = said.get("model", "SPEC"), said.get("batches", "SPEC")
+        raise OptionError(
+            "a graph needs the model and inputs",
+            got="--draw graph alone",
+            expected="--model and --batches",
+            fix=f"The record says: --model {quoted(model)} --batches {quoted(data)}.",
+        )
+    session = Session()
+    data = session.get("Batches", given.batches, seed=given.seed)
+    return {
+        "graph": session.get("Module", given.model, like=data, seed=given.seed),
+        "example": data,
+    }
 
 
 def export(words: list[str]) -> int:
@@ -91,7 +112,7 @@ def export(words: list[str]) -> int:
     parser.option(Option("format", ["literal", *FORMATS], "csv", help="of the file"))
     parser.commons(out=None, skip=OFFLINE)
     options = parser.parse(words)
-    with surroundings(options):
+    with surroundings(options), context.from_file(options.directory):
         from isogon import readings
 
         folder = Path(options.directory)

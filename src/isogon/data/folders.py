@@ -156,7 +156,9 @@ def find(path: str) -> Path:
 
     Raises:
         FileError: Neither exists.
+        SpecError: The path was not typed but brought by a file.
     """
+    context.typed_only("open a file", path)
     for candidate in (Path(path).expanduser(), context.data_root() / path):
         if candidate.exists():
             return candidate

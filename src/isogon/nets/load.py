@@ -13,18 +13,19 @@ import inspect
 import logging
 import math
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from isogon import registry
+from isogon import context, registry
 from isogon.errors import DependencyError, FileError, IsogonError, ModelError, SpecError, unknown
 from isogon.nets.calculus import check_finite, device_dtype
 from isogon.nets.normalize import normalized
 from isogon.nets.weights import check_fits, existing, put, read_weights
-from isogon.specs import PROGRAM_SUFFIXES, SUFFIXES, Spec, parse
+from isogon.specs import PROGRAM_SUFFIXES, SUFFIXES, Spec, names_code, parse
 
 log = logging.getLogger("isogon")
 
@@ -68,13 +69,15 @@ def load(spec: str | os.PathLike | Spec | nn.Module, *, like: Any = None) -> nn.
         )
     path = existing(parsed.path)
     state, meta = read_weights(path)
-    bare = _completed(Spec(parsed.name, parsed.args, parsed.kwargs, module=parsed.module), meta)
-    try:
-        model = put(_make(bare, None), state, source=path, what=str(bare))
-    except (ModelError, SpecError):
-        if like is None:
-            raise
-        model = put(_make(bare, like), state, source=path, what=str(bare))
+    typed = Spec(parsed.name, parsed.args, parsed.kwargs, module=parsed.module)
+    bare = completed(typed, meta.get("spec"))
+    with nullcontext() if bare == typed else context.from_file(path):
+        try:
+            model = put(_make(bare, None), state, source=path, what=str(bare))
+        except (ModelError, SpecError):
+            if like is None:
+                raise
+            model = put(_make(bare, like), state, source=path, what=str(bare))
     return _normalised(model, meta, path).eval()
 
 
@@ -139,6 +142,7 @@ def _make(spec: Spec, like: Any) -> nn.Module:
             torch.manual_seed(seed)
             return build(bare, like=like)
     if registry.has("model", spec.name):
+        context.typed_only("train", spec)
         return registry.build("model", spec)
     names = [*registry.names("arch"), *registry.names("model")]
     raise unknown("architecture or model", spec.name, names)
@@ -160,18 +164,33 @@ def _seed_of(spec: Spec) -> tuple[int, Spec]:
     return seed, dataclasses.replace(spec, kwargs=rest)
 
 
-def _completed(spec: Spec, meta: dict[str, Any]) -> Spec:
-    """What the spec leaves open, as a checkpoint of the same architecture says it."""
-    recorded = parse(meta["spec"]) if isinstance(meta.get("spec"), str) else None
-    if (
-        recorded is None
-        or spec.args
-        or (spec.module, spec.name) != (recorded.module, recorded.name)
-    ):
-        return spec
-    if "num_classes" in spec.kwargs:
-        recorded.kwargs.pop("classes", None)
-    return Spec(spec.name, recorded.args, {**recorded.kwargs, **spec.kwargs}, module=spec.module)
+def completed(typed: Spec, recorded: Any) -> Spec:
+    """What a typed architecture leaves open, as a checkpoint of the same one says it.
+
+    Only for isogon's own architectures, and only where what was typed names no code or files:
+    other people's functions are never called with a file's arguments.
+
+    Args:
+        typed: Without weights.
+        recorded: What the file says, of any kind; anything but a spec of the same architecture
+            counts as nothing.
+
+    Returns:
+        ``typed`` itself where nothing is taken from the file; else to be built under
+        `isogon.context.from_file`.
+    """
+    own = typed.name is not None and registry.is_own("arch", typed.name)
+    if not isinstance(recorded, str) or typed.args or names_code(typed) or not own:
+        return typed
+    try:
+        held = parse(recorded)
+    except SpecError:
+        return typed
+    if (held.module, held.name, held.path, held.index) != (None, typed.name, None, None):
+        return typed
+    if "num_classes" in typed.kwargs:
+        held.kwargs.pop("classes", None)
+    return Spec(typed.name, held.args, {**held.kwargs, **typed.kwargs})
 
 
 def _from_file(path: Path) -> nn.Module:
@@ -194,9 +213,10 @@ def _from_file(path: Path) -> nn.Module:
     if suffix == ".safetensors":
         state, meta = read_weights(path)
         if isinstance(meta.get("spec"), str) and parse(meta["spec"]).module is None:
-            with torch.device("meta"):  # a small file must not make us allocate a huge model
-                check_fits(build(meta["spec"]), state, source=path, what=meta["spec"])
-            model = put(build(meta["spec"]), state, source=path, what=meta["spec"])
+            with context.from_file(path):
+                with torch.device("meta"):  # a small file must not make us allocate a huge model
+                    check_fits(build(meta["spec"]), state, source=path, what=meta["spec"])
+                model = put(build(meta["spec"]), state, source=path, what=meta["spec"])
             return _normalised(model, meta, path)
     elif suffix not in SUFFIXES:
         raise FileError(

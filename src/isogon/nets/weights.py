@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isogon import storage
+from isogon import context, storage
 from isogon.errors import FileError, ModelError
 
 # An isogon checkpoint holds more than weights: theirs are the tensors under this prefix, and the
@@ -19,11 +19,13 @@ PREFIX, KEY = "model.", "isogon"
 
 
 def existing(path: str | Path) -> Path:
-    """The path, if it is a readable file.
+    """The path, if it is a readable file and somebody typed it.
 
     Raises:
+        SpecError: Another file brought the path.
         FileError: Missing, or a folder.
     """
+    context.typed_only("open a file", path)
     path = Path(path).expanduser()
     if not path.exists():
         raise FileError("no such file", got=path, expected="a weights or model file")

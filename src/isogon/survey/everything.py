@@ -18,7 +18,7 @@ from isogon.survey import catalogue
 from isogon.survey.check import canonical, check, given
 from isogon.survey.declare import Declaration
 from isogon.survey.defaults import NotSupplied, Subject, options, supply
-from isogon.survey.record import Job, Record, load
+from isogon.survey.record import Job, Record, load_inside
 from isogon.survey.run import Session, find, run, versions, writable
 from isogon.survey.subject import facts
 
@@ -63,7 +63,7 @@ class Survey:
     def records(self) -> dict[str, Record]:
         """The whole records by measure."""
         assert self.directory is not None
-        found = {n.measure: load(self.directory / n.record) for n in self.lines if n.record}
+        found = {n.measure: load_inside(self.directory, n.record) for n in self.lines if n.record}
         return {k: r for k, r in found.items() if r is not None}
 
     def save(self) -> None:

@@ -66,7 +66,7 @@ def _inline(sweep: Sweep, ids: list[str], surroundings: Surroundings, notify: No
     report = context.progress()
     for done, id in enumerate(ids):
         report(done, len(ids), "sweep")
-        work(str(sweep.directory), id, surroundings)
+        work(str(sweep.directory), id, sweep.jobs[id].digest(), surroundings)
         notify(sweep.state(id))
     report(len(ids), len(ids), "sweep")
 
@@ -94,7 +94,10 @@ def _processes(
         try:
             with _pool(1 if alone else workers, surroundings) as pool:
                 futures = {
-                    pool.submit(work, str(sweep.directory), i, surroundings): i for i in batch
+                    pool.submit(
+                        work, str(sweep.directory), i, sweep.jobs[i].digest(), surroundings
+                    ): i
+                    for i in batch
                 }
                 try:
                     pending = set(futures)
@@ -160,12 +163,13 @@ def _gpus() -> int:
 class Task:
     """A job as submitit calls it; preempted or out of time, it is queued again."""
 
-    def __init__(self, directory: str, id: str, surroundings: Surroundings) -> None:
-        self.directory, self.id, self.surroundings = directory, id, surroundings
+    def __init__(self, directory: str, id: str, digest: str, surroundings: Surroundings) -> None:
+        self.directory, self.id, self.digest = directory, id, digest
+        self.surroundings = surroundings
 
     def __call__(self) -> str:
         """Run the job."""
-        return work(self.directory, self.id, self.surroundings)
+        return work(self.directory, self.id, self.digest, self.surroundings)
 
     def checkpoint(self) -> Any:
         """What to submit in place of this one: the same; training goes on from its file."""
@@ -215,7 +219,10 @@ def _slurm(
     try:
         directory = str(sweep.directory.resolve())
         with executor.batch():
-            jobs = [executor.submit(Task(directory, i, surroundings)) for i in ids]
+            jobs = [
+                executor.submit(Task(directory, i, sweep.jobs[i].digest(), surroundings))
+                for i in ids
+            ]
     except Exception as error:  # submitit's own kinds of failure
         raise FileError(
             f"Slurm did not take the jobs ({' '.join(str(error).split())[:200]})",

@@ -56,6 +56,10 @@ class Job:
         """Plain data (tuples become lists)."""
         return json.loads(json.dumps(asdict(self), sort_keys=True))
 
+    def digest(self) -> str:
+        """Digest of all of it."""
+        return key_of(self.to_json())
+
     @classmethod
     def from_json(cls, data: Any) -> Job:
         """From plain data.
@@ -157,6 +161,14 @@ def load(directory: Path, key: str | None = None) -> Record | None:
         return Record(job, reading, dict(data["provenance"]), data["key"], directory, reused=True)
     except (IsogonError, OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def load_inside(root: Path, name: str) -> Record | None:
+    """The record of that name below a folder; what leads out of the folder is none."""
+    place = root / name
+    if not place.resolve().is_relative_to(root.resolve()):
+        return None
+    return load(place)
 
 
 def scan(root: Path) -> list[Record]:

@@ -20,7 +20,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from isogon import __version__, storage
+from isogon import __version__, context, storage
 from isogon.survey import bibliography, catalogue
 from isogon.survey.declare import Declaration
 from isogon.survey.everything import Line, Survey
@@ -41,7 +41,8 @@ def write(survey: Survey) -> Path:
     """
     assert survey.directory is not None
     path = survey.directory / "report.html"
-    text = render(survey)
+    with context.from_file(survey.directory):  # the folder may not make us run what it names
+        text = render(survey)
     with storage.atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

@@ -8,6 +8,7 @@ anything: a sweep that is killed at any moment and started again does what is mi
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 import traceback
@@ -94,6 +95,8 @@ class Sweep:
                 raise KeyError(PLAN)
             data = storage.read_json(path)
             jobs = {i: Job.from_json(j) for i, j in data["jobs"].items()}
+            if not all(re.fullmatch(r"\w[\w.-]{0,200}", i) for i in jobs):
+                raise KeyError("a job's name that is no file's")
             return cls(path.parent, jobs, **{n: data[n] for n in WORDS if n in data})
         except (KeyError, TypeError, AttributeError):
             raise FileError(
@@ -143,10 +146,17 @@ class Sweep:
         return [s.id for s in self.states(alive) if s.state in run and not _waiting(s, alive)]
 
 
-def work(directory: str, id: str, surroundings: Surroundings) -> str:
+def work(directory: str, id: str, digest: str, surroundings: Surroundings) -> str:
     """Run one job of a sweep in this process and keep its state; returns the state.
 
     Every error ends in the job's log and state, so that one bad job costs the others nothing.
+
+    Args:
+        directory: The sweep's folder.
+        id: Which of its jobs.
+        digest: Of the job as the process read it that the plan was named to: what a job names may
+            import code, and a file in the folder must not be able to ask for that.
+        surroundings: Device, data root, ...
     """
     sweep = Sweep.read(directory)
     state = sweep.state(id)
@@ -161,7 +171,7 @@ def work(directory: str, id: str, surroundings: Surroundings) -> str:
             cache_root=surroundings.cache_root,
             download=True if surroundings.download else None,
         ):
-            record = _run(sweep.jobs[id], sweep.records, surroundings)
+            record = _run(handed(sweep, id, digest), sweep.records, surroundings)
         state.state = "done"
         state.record = str(record.relative_to(sweep.directory))
     except KeyboardInterrupt:
@@ -179,6 +189,23 @@ def work(directory: str, id: str, surroundings: Surroundings) -> str:
         state.ended = time.time()
         sweep.put(state)
     return state.state
+
+
+def handed(sweep: Sweep, id: str, digest: str) -> Job:
+    """The job, if it is the one that was handed out.
+
+    Raises:
+        FileError: The folder's plan says something else by now.
+    """
+    job = sweep.jobs.get(id)
+    if job is None or job.digest() != digest:
+        raise FileError(
+            "the plan in this folder has changed since its jobs were handed out",
+            got=f"another job {id} in {sweep.directory / PLAN}",
+            expected="the job of the plan that was named on the command line",
+            fix="Run `isogon sweep PLAN` again.",
+        )
+    return job
 
 
 _sessions: dict[Surroundings, Any] = {}

@@ -8,12 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from isogon import storage
+from isogon import context, storage
 from isogon.errors import IsogonError
 from isogon.survey import catalogue
 from isogon.survey.check import given
 from isogon.survey.prose import definition
-from isogon.survey.record import Job, Record, load
+from isogon.survey.record import Job, Record, load_inside
 from isogon.survey.report import cited, embedded, page, span, table, title
 from isogon.survey.study import Drawn, study
 from isogon.survey.sweep import State, Sweep
@@ -32,7 +32,11 @@ def write(sweep: Sweep, *, alive: set[str] | None = None) -> list[Path]:
     Returns:
         Paths of the page and of the figures.
     """
-    states = sweep.states(alive)
+    with context.from_file(sweep.directory):  # the folder may not make us run what it names
+        return _written(sweep, sweep.states(alive))
+
+
+def _written(sweep: Sweep, states: list[State]) -> list[Path]:
     records = _records(sweep, states)
     figures, problem = [], ""
     try:
@@ -89,7 +93,7 @@ def _records(sweep: Sweep, states: list[State]) -> dict[str, Record]:
     """The whole records of finished jobs, in the order of the plan as it is written."""
     place = {id: i for i, id in enumerate(sweep.names)}
     done = sorted((s for s in states if s.record), key=lambda s: place.get(s.id, len(place)))
-    found = {s.id: load(sweep.directory / s.record) for s in done}
+    found = {s.id: load_inside(sweep.directory, s.record) for s in done}
     return {id: record for id, record in found.items() if record is not None}
 
 

@@ -11,6 +11,8 @@ import types
 import typing
 from typing import Any, Literal
 
+from isogon import hints
+
 PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "none": type(None), "any": Any}
 _NAMES = {v: k for k, v in PLAIN.items()}
 
@@ -81,21 +83,4 @@ def is_tuple(code: Any) -> bool:
 
 def fits(value: Any, code: Any) -> bool:
     """Whether a value (from YAML, JSON or Python) is of the encoded type."""
-    if isinstance(code, str):
-        if code == "any":
-            return True
-        if code == "float":
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        if code == "int":
-            return isinstance(value, int) and not isinstance(value, bool)
-        return isinstance(value, PLAIN[code])
-    head, *rest = code
-    if head == "literal":
-        return any(value == r and type(value) is type(r) for r in rest)
-    if head == "union":
-        return any(fits(value, r) for r in rest)
-    if not isinstance(value, list | tuple):
-        return False
-    if rest[-1:] == ["..."]:
-        return all(fits(v, rest[0]) for v in value)
-    return len(value) == len(rest) and all(map(fits, value, rest))
+    return hints.fits(value, decode(code))

@@ -16,7 +16,7 @@ Format (``format`` 1):
   epoch); ``state`` (numbers of optimiser and loop); ``versions``.
 
 A reader needs ``spec``, ``normalize`` and the tensors under ``model.`` to have the model back.
-A spec that imports code (``module:name``) is never built because a file says so.
+A spec that imports code, opens a file, trains or downloads is never built because a file says so.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from isogon import storage
+from isogon import context, storage
 from isogon.errors import FileError, ModelError
-from isogon.specs import parse
+from isogon.specs import Spec, parse
 from isogon.training.state import isolated
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Checkpoint:
         optimizer: Tensors of the optimiser's state by ``<parameter number>.<name>``.
         random: States of random generators, uint8 or int64 tensors.
         path: The file it was read from or last written to.
+        template: The module that was trained, where it was passed in as one.
+        typed: Whether ``spec`` was given to this process, and not brought by a file.
     """
 
     weights: dict[str, Tensor]
@@ -75,6 +77,7 @@ class Checkpoint:
     random: dict[str, Tensor] = field(default_factory=dict)
     path: Path | None = None
     template: nn.Module | None = field(default=None, repr=False)
+    typed: bool = field(default=False, repr=False)
 
     @property
     def spec(self) -> str | None:
@@ -103,32 +106,42 @@ class Checkpoint:
 
         return pd.DataFrame(self.meta["history"])
 
-    def model(self) -> nn.Module:
+    def model(self, arch: Spec | None = None) -> nn.Module:
         """A fresh model with these weights, in eval mode, from raw inputs to logits.
+
+        Args:
+            arch: The architecture as somebody typed it, which is then built in place of what
+                the file says; code of the user's own is run only so.
 
         Raises:
             ModelError: No spec to build from, or the weights belong to another architecture.
+            SpecError: The file's spec names more than an architecture of isogon's own.
         """
         with isolated():  # building draws initial weights
-            net = copy.deepcopy(self.template) if self.template is not None else self._build()
+            net = copy.deepcopy(self.template) if self.template is not None else self._build(arch)
         load_state(net, self.weights, what=self.spec or type(net).__name__)
         return normalized(net, self.meta["normalize"]).eval()
 
-    def _build(self) -> nn.Module:
+    def _build(self, arch: Spec | None) -> nn.Module:
         from isogon import nets
 
+        if arch is not None:
+            return nets.build(arch)
+        if self.spec is not None and self.typed:
+            return nets.build(self.spec)
+        where = self.path or "FILE.safetensors"
         if self.spec is None or parse(self.spec).module is not None:
-            where = self.path or "FILE.safetensors"
             raise ModelError(
                 "this checkpoint's model comes from code outside isogon",
                 got=self.spec or "a module that was passed to fit",
                 expected="a registered architecture",
                 fix=f"Name the code yourself: 'my.module:build()@{where}'.",
             )
-        # Shapes first, on no device: a small file must not make us allocate a huge model.
-        with torch.device("meta"):
-            check_state(nets.build(self.spec), self.weights, what=self.spec)
-        return nets.build(self.spec)
+        with context.from_file(where):
+            # Shapes first, on no device: a small file must not make us allocate a huge model.
+            with torch.device("meta"):
+                check_state(nets.build(self.spec), self.weights, what=self.spec)
+            return nets.build(self.spec)
 
     def save(self, path: str | os.PathLike) -> Checkpoint:
         """Write one safetensors file, atomically.

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
+from isogon import hints
 from isogon.errors import OptionError, unknown
 from isogon.specs import Spec
 
@@ -190,9 +191,8 @@ class FitConfig:
                 object.__setattr__(self, field.name, tuple(value))
             elif isinstance(value, Spec) or field.name == "precision":
                 object.__setattr__(self, field.name, str(value))
-        hints = get_type_hints(type(self))
-        for name in hints:
-            _check_type(name, getattr(self, name), hints[name])
+        for name, hint in get_type_hints(type(self)).items():
+            _check_type(name, getattr(self, name), hint)
         for name, (test, expected) in _DOMAINS.items():
             value = getattr(self, name)
             if not all(math.isfinite(v) and test(v) for v in _numbers(value)):
@@ -279,9 +279,7 @@ def _numbers(value: Any) -> tuple[float, ...]:
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
-    from isogon.registry import _fits, _type_name
-
-    if not _fits(value, hint):
+    if not hints.fits(value, hint):
         raise OptionError(
-            f"option {name} has the wrong type", got=repr(value), expected=_type_name(hint)
+            f"option {name} has the wrong type", got=repr(value), expected=hints.shown(hint)
         )

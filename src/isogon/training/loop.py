@@ -72,6 +72,7 @@ def fit(
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
+    context.typed_only("train", arch)
     config = config or FitConfig()
     folder = None if out is None else Path(out)
     if folder is None and (config.snapshot_every or config.snapshot_until or config.snapshot_at):

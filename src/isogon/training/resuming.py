@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isogon import context
+from isogon.actions import family
 from isogon.data import Samples
-from isogon.errors import OptionError
+from isogon.errors import FileError, OptionError
 from isogon.training.checkpoint import Checkpoint
-from isogon.training.config import OVERRIDES, FitConfig
+from isogon.training.config import OVERRIDES, FitConfig, from_options
 
 LAST = "last.safetensors"
 _FACTS = ("spec", "normalize", "data", "shape", "classes", "samples", "data_digest")
@@ -33,7 +35,7 @@ def pointed(config: FitConfig) -> tuple[FitConfig, Checkpoint | None]:
     if config.resume_from is None:
         return config, None
     found = Checkpoint.load(config.resume_from)
-    mine, theirs = config.trajectory(), found.meta["config"]
+    mine, theirs = config.trajectory(), _recorded(found)
     default = FitConfig().trajectory()
     adopted: dict[str, Any] = {}
     for name, value in mine.items():
@@ -53,7 +55,29 @@ def pointed(config: FitConfig) -> tuple[FitConfig, Checkpoint | None]:
                 expected=theirs[name],
                 fix=f"Leave {name} out, {hint}.",
             )
+    if isinstance(adopted.get("family"), str):
+        with context.from_file(config.resume_from):
+            family(adopted["family"])  # refuses what a file may not name
     return dataclasses.replace(config, **adopted), found
+
+
+def _recorded(found: Checkpoint) -> dict[str, Any]:
+    """The options in a checkpoint, each of its option's type.
+
+    Raises:
+        FileError: They are not.
+    """
+    known = FitConfig().as_dict()
+    held = {k: v for k, v in found.meta["config"].items() if k in known}
+    try:
+        return from_options(held | {"resume_from": None}).trajectory()
+    except OptionError as error:
+        raise FileError(
+            f"the options in this checkpoint are not valid ({error.problem})",
+            got=str(found.path),
+            expected="what a run of isogon writes",
+            fix="It was damaged or made by hand: train again.",
+        ) from error
 
 
 def find_start(

@@ -315,6 +315,7 @@ class Run:
             {k: v.detach().cpu().clone() for k, v in tensors.items()},
             self._random(),
             template=None if self.facts["spec"] else self.net,
+            typed=True,
         )
 
     def _random(self) -> dict[str, Tensor]:

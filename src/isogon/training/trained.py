@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from isogon import context, training
+from isogon import context, registry, training
 from isogon.errors import FileError, OptionError
 from isogon.registry import register
 from isogon.specs import Spec, parse
@@ -47,7 +47,9 @@ def trained(
         OptionError: An unknown option.
     """
     options = from_options({"seed": seed, "epochs": epochs, **config})
-    return checkpoint(parse(arch), parse(data), options).model()
+    named = parse(arch)
+    found = checkpoint(named, parse(data), options)
+    return found.model(_completed(named, found.spec))
 
 
 def folder(
@@ -79,6 +81,25 @@ def checkpoint(arch: Spec, data: Spec, config: FitConfig) -> Checkpoint:
             for file in place.rglob(LAST):
                 file.unlink(missing_ok=True)
             return fit(arch, data, config=config, out=place)
+
+
+def _completed(typed: Spec, recorded: str | None) -> Spec | None:
+    """A user's or another package's architecture with the numbers that its data decided.
+
+    Our own cache wrote them; None where the architecture is isogon's own, which a checkpoint may
+    name itself.
+    """
+    if typed.module is None and registry.is_own("arch", str(typed.name)):
+        return None
+    held = parse(recorded).kwargs if recorded else {}
+    numbers = {k: v for k, v in held.items() if _number(v) and k not in typed.kwargs}
+    return Spec(typed.name, typed.args, {**numbers, **typed.kwargs}, module=typed.module)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) or (
+        isinstance(value, tuple) and all(isinstance(v, int | float) for v in value)
+    )
 
 
 def _finished(place: Path, config: FitConfig) -> Checkpoint | None:

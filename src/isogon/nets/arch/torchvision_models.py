@@ -109,6 +109,7 @@ def build_torchvision(
 def _published(name: str, weights: str) -> Any:
     from torchvision import models
 
+    context.typed_only("read published weights", f"{name}(weights={weights})")
     known = models.get_model_weights(name)
     wanted = weights.rpartition(".")[2]
     if wanted not in known.__members__:
