@@ -16,6 +16,7 @@ from isogon.errors import FileError, IsogonError, ModelError, SpecError
 from isogon.nets.arch.torchvision_models import NAMES
 from isogon.specs import Spec, names_code, parse
 from isogon.survey import sweep as sweeps
+from isogon.survey.everything import Survey
 from isogon.survey.plan import expand
 from isogon.survey.record import Job
 from isogon.survey.sweep import Surroundings, Sweep, work
@@ -324,3 +325,20 @@ def test_models_of_own_code_train_and_come_back(folder):
                           torch.nn.Module)  # fmt: skip
     finally:
         sys.modules.pop("mine", None)
+
+
+def test_pages_and_listings_are_made_under_the_flag(folder, monkeypatch):
+    """No builder may import on behalf of the folder that is shown, whatever a figure asks for."""
+    from isogon.cli import show
+    from isogon.survey import report, sweep_report
+
+    plan = expand({"model": SPEC, "batches": "two_moons(test)", "measures": ["data-matrix"]})
+    sweep = Sweep.create(folder / "sweep", plan)
+    seen = []
+    monkeypatch.setattr(sweep_report, "study", lambda *a: seen.append(context.brought_by()) or [])
+    monkeypatch.setattr(report, "render", lambda s: seen.append(context.brought_by()) or "")
+    monkeypatch.setattr(show, "_folder", lambda f: seen.append(context.brought_by()))
+    sweep_report.write(sweep)
+    report.write(Survey("a", "b", {}, directory=folder))
+    main(["show", str(folder)])
+    assert seen == [str(sweep.directory), str(folder), str(folder)]
