@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from isogon import registry, variants
+from isogon import hints, registry, variants
 from isogon.survey import catalogue, sources
 from isogon.survey.declare import declare
 
@@ -108,7 +108,7 @@ def test_a_row_of_a_table_is_a_builder_of_its_own():
     assert build(5, classes=2) == (7, "deep", 5, 2)
     with pytest.raises(TypeError):
         build(depth=2)
-    assert registry._hints(build) == {"width": int, "classes": int, "return": tuple}
+    assert hints.of(build) == {"width": int, "classes": int, "return": tuple}
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "archs"], ["data-matrix", "--help"]])
