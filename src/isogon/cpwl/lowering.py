@@ -23,7 +23,7 @@ from torch import Tensor, fx
 
 from isogon import registry
 from isogon.cpwl.constants import in_double, leaves, mapped
-from isogon.cpwl.program import Affine, Join, Kink, Max, Program, Stage
+from isogon.cpwl.program import Affine, Join, Kink, Max, Program, Stage, Weights
 from isogon.cpwl.refusals import refusal
 from isogon.errors import ModelError, UnsupportedOp
 from isogon.nets.graph import Graph, Place, place, shape
@@ -107,6 +107,8 @@ class Lowering:
         *tensors: Ref | Tensor,
         bias: Tensor | None = None,
         shape: tuple[int, ...] | None = None,
+        weights: Weights | None = None,
+        copies: bool = False,
     ) -> Ref:
         """A stage that is linear in `tensors` jointly, plus a constant.
 
@@ -116,6 +118,8 @@ class Lowering:
             *tensors: Arguments; at least one depends on the input.
             bias: Further constant part, broadcastable to one sample.
             shape: Sample shape of the result, where it is not the node's own.
+            weights: The linear part with its coefficients replaced (see `Affine`).
+            copies: Whether entries are only moved (see `Affine`).
         """
         refs = [t for t in tensors if isinstance(t, Ref)]
         held = [t for t in tensors if isinstance(t, Tensor)]
@@ -125,12 +129,16 @@ class Lowering:
             bias = constant if bias is None else constant + bias
             slots = [None if isinstance(t, Ref) else torch.zeros_like(t) for t in tensors]
 
-            def partial(*values: Tensor) -> Tensor:
-                rest = iter(values)
-                return function(*[next(rest) if s is None else s for s in slots])
+            def partial(inner: Callable[..., Tensor]) -> Callable[..., Tensor]:
+                def filled(*values: Tensor) -> Tensor:
+                    rest = iter(values)
+                    return inner(*[next(rest) if s is None else s for s in slots])
 
-            return self._affine(partial, refs, bias, sizes=shape)
-        return self._affine(function, refs, bias, sizes=shape)
+                return filled
+
+            changed = None if weights is None else lambda f: partial(weights(f))
+            return self._affine(partial(function), refs, bias, None, shape, changed, copies)
+        return self._affine(function, refs, bias, None, shape, weights, copies)
 
     def affine(
         self,
@@ -139,9 +147,11 @@ class Lowering:
         bias: Tensor | None,
         apply: Callable[[Tensor], Tensor] | None = None,
         shape: tuple[int, ...] | None = None,
+        weights: Weights | None = None,
+        copies: bool = False,
     ) -> Ref:
-        """A stage `function(x) + bias`; `apply` does both in one call (`shape` as in `linear`)."""
-        return self._affine(function, [x], bias, apply, sizes=shape)
+        """A stage `function(x) + bias`; `apply` does both in one call (the rest as in `linear`)."""
+        return self._affine(function, [x], bias, apply, shape, weights, copies)
 
     def kink(
         self,
@@ -200,7 +210,7 @@ class Lowering:
                 joined = torch.cat([v.reshape(len(v), -1) for v in values], 1)
                 return joined[:, pick].reshape(-1, *ref.shape)
 
-            return self._affine(gather, list(refs), None, sizes=ref.shape)
+            return self._affine(gather, list(refs), None, sizes=ref.shape, copies=True)
         self.stages.append(
             Max(
                 output=ref.name,
@@ -300,14 +310,16 @@ class Lowering:
         return registry.get("lowers", str(node.target)).build(self, *arguments, **options)
 
     def _constant(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.detach()
+        held, tensor = tensor, tensor.detach()
         if not tensor.is_floating_point():
             return tensor.cpu()
-        if not tensor.isfinite().all():
+        # an infinite constant masks entries; an infinite weight is no network
+        bad = ~tensor.isfinite() if isinstance(held, torch.nn.Parameter) else tensor.isnan()
+        if bad.any():
             raise ModelError(
                 f"{self.node.target!s} holds NaN or infinite values",
-                got=f"{int((~tensor.isfinite()).sum())} of {tensor.numel()}",
-                expected="finite weights and buffers",
+                got=f"{int(bad.sum())} of {tensor.numel()}",
+                expected="finite weights, buffers without NaN",
                 fix="Load another checkpoint.",
             )
         return tensor.to("cpu", torch.float64)
@@ -348,15 +360,16 @@ class Lowering:
         bias: Tensor | None,
         apply: Callable[..., Tensor] | None = None,
         sizes: tuple[int, ...] | None = None,
+        weights: Weights | None = None,
+        copies: bool = False,
     ) -> Ref:
         ref = self._ref(sizes)
         kind = Affine if len(refs) == 1 else Join
-        inputs = tuple(r.name for r in refs)
-        self.stages.append(
-            kind(
-                output=ref.name, inputs=inputs, linear=function, bias=bias, apply=apply, op=self.op
-            )
-        )
+        stage = kind(
+            output=ref.name, inputs=tuple(r.name for r in refs), linear=function, bias=bias,
+            apply=apply, weights=weights, copies=copies, op=self.op,
+        )  # fmt: skip
+        self.stages.append(stage)
         return ref
 
     def _site(self) -> str:

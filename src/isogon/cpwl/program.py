@@ -17,6 +17,8 @@ from torch import Tensor
 
 from isogon.errors import ModelError
 
+Weights = Callable[[Callable[[Tensor], Tensor]], Callable[..., Tensor]]
+
 CHUNK_BYTES = 4 << 20  # per intermediate tensor of a chunk: about what a cache holds
 
 
@@ -31,6 +33,10 @@ class Affine:
             also transports tangent vectors.
         bias: The constant part, broadcastable to the output without its sample axis; None: 0.
         apply: The whole map, where one call is faster than `linear` plus `bias`.
+        weights: `weights(f)` is the linear part with every coefficient w replaced by f(w), f
+            being `torch.abs` or `torch.square`; coefficients from 0 to 1 may stay as they are.
+            None: unknown; rounding errors are then estimated.
+        copies: Every entry of the result is an entry of an input, perhaps negated, or constant.
         op: What it was in the model, for messages.
     """
 
@@ -39,6 +45,8 @@ class Affine:
     linear: Callable[..., Tensor]
     bias: Tensor | None = None
     apply: Callable[..., Tensor] | None = None
+    weights: Weights | None = None
+    copies: bool = False
     op: str = "affine"
 
     def __call__(self, *values: Tensor) -> Tensor:
@@ -93,10 +101,11 @@ class Kink:
         if self.apply is not None:
             return self.apply(z)
         right = z - self.knots[0]
-        result = self.value + self.slopes[0] * right.clamp(max=0) + self.slopes[1] * right.clamp_(0)
+        result = self.value + _times(self.slopes[0], right.clamp(max=0))
+        result += _times(self.slopes[1], right.clamp_(0))
         for k in range(1, len(self.knots)):
             jump = self.slopes[k + 1] - self.slopes[k]
-            result += jump * (z - self.knots[k]).clamp_(0)
+            result += _times(jump, (z - self.knots[k]).clamp_(0))
         return result
 
     def piece(self, z: Tensor) -> Tensor:
@@ -115,15 +124,20 @@ class Kink:
     def on_piece(self, z: Tensor, piece: Tensor) -> Tensor:
         """The affine function of the given pieces (also outside their intervals) at `z`."""
         if self.pieces == 2:
-            return self.value + self.slope(piece) * (z - self.knots[0])
+            return self.value + _times(self.slope(piece), z - self.knots[0])
         start, result = torch.as_tensor(self.value, dtype=z.dtype), torch.zeros_like(z)
         knot = self.knots[0]
         for k in range(self.pieces):
             if k > 1:  # walk the value along the knots
                 start = start + self.slopes[k - 1] * (self.knots[k - 1] - knot)
                 knot = self.knots[k - 1]
-            result += (piece == k) * (start + self.slopes[k] * (z - knot))
+            result += torch.where(piece == k, start + _times(self.slopes[k], z - knot), 0.0)
         return result
+
+
+def _times(slope: Tensor, distance: Tensor) -> Tensor:
+    """Slope times distance; a flat piece stays flat at infinity (padding of -inf)."""
+    return torch.where((slope == 0) & distance.isinf(), 0.0, slope * distance)
 
 
 def relu(output: str, source: str, site: str, *, slope: float | Tensor = 0.0) -> Kink:
@@ -332,5 +346,6 @@ def dense(output: str, source: str, weight: Tensor, bias: Tensor | None) -> Affi
         linear=lambda x: torch.nn.functional.linear(x, weight),
         bias=bias,
         apply=lambda x: torch.nn.functional.linear(x, weight, bias),
+        weights=lambda f: lambda x: torch.nn.functional.linear(x, f(weight)),
         op="linear",
     )

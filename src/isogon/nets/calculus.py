@@ -74,12 +74,16 @@ def cast(x: Any, model: nn.Module) -> Any:
 def check_finite(model: nn.Module) -> None:
     """Refuse weights that are not numbers.
 
+    A buffer may hold infinities, as masks do; running statistics may not.
+
     Raises:
         ModelError: Naming the first parameter or buffer with a NaN or an infinity.
     """
+    masks = {name for name, _ in model.named_buffers() if not name.endswith(("_mean", "_var"))}
     for name, t in [*model.named_parameters(), *model.named_buffers()]:
-        if t.is_floating_point() and not bool(t.isfinite().all()):
-            bad = int((~t.isfinite()).sum())
+        wrong = t.isnan() if name in masks else ~t.isfinite()
+        if t.is_floating_point() and bool(wrong.any()):
+            bad = int(wrong.sum())
             raise ModelError(
                 f"weights hold NaN or infinity in {name!r}",
                 got=f"{bad} of {t.numel()} values",

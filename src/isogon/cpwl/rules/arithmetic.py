@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,14 @@ def sum_of(lower: Lowering, a, b, scale_a=1.0, scale_b=1.0) -> Ref:
         if a is b:
             return scaled(lower, a, _tensor(scale_a + scale_b))
         if scale_a == scale_b == 1:
-            return lower.linear(torch.add, a, b)
-        return lower.linear(lambda x, y: scale_a * x + scale_b * y, a, b)
+            return lower.linear(torch.add, a, b, weights=lambda f: torch.add)
+        first, second = _tensor(scale_a), _tensor(scale_b)
+        return lower.linear(
+            lambda x, y: scale_a * x + scale_b * y,
+            a,
+            b,
+            weights=lambda f: lambda x, y: f(first) * x + f(second) * y,
+        )
     if isinstance(b, Ref):
         return sum_of(lower, b, a, scale_b, scale_a)
     scale, shift = _tensor(scale_a), lower.sample(_tensor(b)) * scale_b
@@ -31,23 +39,25 @@ def sum_of(lower: Lowering, a, b, scale_a=1.0, scale_b=1.0) -> Ref:
 def scaled(lower: Lowering, x: Ref, scale: Tensor, shift: Tensor | None = None) -> Ref:
     """`scale * x + shift`; scale and shift broadcast to one sample."""
     sizes = lower.shape
-    if scale.ndim == 0 and scale == 1:
+    same = scale.ndim == 0 and bool(scale == 1)
 
-        def function(v: Tensor) -> Tensor:
-            return v
+    def function(v: Tensor) -> Tensor:
+        return v if same else v * scale
 
-    else:
+    def weights(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        factor = f(scale)
+        return lambda v: spread(v if same else v * factor, sizes)
 
-        def function(v: Tensor) -> Tensor:
-            return v * scale
-
+    copies = shift is None and bool((scale.abs() == 1).all())
     if x.shape == sizes:
-        ref = lower.affine(function, x, shift)
+        ref = lower.affine(function, x, shift, weights=weights, copies=copies)
         base, factor, offset = lower.form(x)
         total = scale * offset if shift is None else scale * offset + shift
         lower.forms[ref.name] = (base, factor * scale, total)
         return ref
-    return lower.affine(lambda v: spread(function(v), sizes), x, shift)
+    return lower.affine(
+        lambda v: spread(function(v), sizes), x, shift, weights=weights, copies=copies
+    )
 
 
 def spread(v: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -125,7 +135,12 @@ def lerp(lower: Lowering, a, b, weight):
     if isinstance(weight, Ref):
         lower.refuse("has a weight that depends on the input")
     weight = lower.sample(_tensor(weight))
-    return lower.linear(lambda x, y: torch.lerp(x, y, weight.expand_as(x + y)), a, b)
+    return lower.linear(
+        lambda x, y: torch.lerp(x, y, weight.expand_as(x + y)),
+        a,
+        b,
+        weights=lambda f: lambda x, y: f(1 - weight) * x + f(weight) * y,
+    )
 
 
 # --------------------------------------------------------------------------- reductions and maps
@@ -152,7 +167,15 @@ def linear_in_first(lower: Lowering, x, *rest, **options):
         lower.refuse("is linear in its first argument only, and another depends on the input")
     if isinstance(options.get("dtype"), torch.dtype):
         options = {**options, "dtype": None}
-    return lower.affine(lambda v: op(v, *rest, **options), x, None)
+
+    def function(v: Tensor) -> Tensor:
+        return op(v, *rest, **options)
+
+    signed = lower.op in ("diff", "upsample_bicubic2d")
+    copies = "nearest" in lower.op or lower.op == "im2col"
+    return lower.affine(
+        function, x, None, weights=None if signed else lambda f: function, copies=copies
+    )
 
 
 @lowers("aten.grid_sampler.default", "aten.grid_sampler_2d.default")
@@ -161,7 +184,12 @@ def grid_sample(lower: Lowering, x, grid, *rest):
     if isinstance(grid, Ref):
         lower.refuse("samples at positions that depend on the input")
     op = lower.target
-    return lower.affine(lambda v: op(v, grid.expand(len(v), *grid.shape[1:]), *rest), x, None)
+
+    def function(v: Tensor) -> Tensor:
+        return op(v, grid.expand(len(v), *grid.shape[1:]), *rest)
+
+    bicubic = bool(rest) and rest[0] == 2
+    return lower.affine(function, x, None, weights=None if bicubic else lambda f: function)
 
 
 @lowers("aten.mean.default", "aten.sum.default")

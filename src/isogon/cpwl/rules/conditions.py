@@ -52,7 +52,9 @@ def where(lower: Lowering, condition, a, b):
     mask = condition.bool()
     a, b = (t if isinstance(t, Ref) else torch.as_tensor(t, dtype=torch.float64) for t in (a, b))
     zero = torch.zeros((), dtype=torch.float64)
-    return lower.linear(lambda x, y: torch.where(mask, x, zero) + torch.where(mask, zero, y), a, b)
+    return lower.linear(
+        lambda x, y: torch.where(mask, x, zero) + torch.where(mask, zero, y), a, b, copies=True
+    )
 
 
 @lowers("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
@@ -95,7 +97,7 @@ def choose(lower: Lowering, condition: Condition, yes, no) -> Ref:
         lower.refuse("compares along axes that it repeats")
     (s_yes, t_yes), (s_no, t_no) = sides
     v_yes, v_no = s_yes * knot + t_yes, s_no * knot + t_no
-    size = 1 + torch.maximum(v_yes.abs(), v_no.abs())
+    size = (s_yes * knot).abs() + t_yes.abs() + (s_no * knot).abs() + t_no.abs()
     jump = (v_yes - v_no).abs()
     if bool((jump > _CONTINUITY * size).any()):
         lower.refuse(

@@ -18,7 +18,7 @@ def bend(lower: Lowering, x: Ref, low, high, apply=None) -> Ref:
     ]
     if x.shape != lower.shape:
         sizes = lower.shape
-        x, apply = lower.affine(lambda v: spread(v, sizes), x, None), None
+        x, apply = lower.affine(lambda v: spread(v, sizes), x, None, copies=True), None
     low, high = bounds
     if low is not None and bool(torch.isneginf(low).all()):
         low = None
@@ -27,7 +27,7 @@ def bend(lower: Lowering, x: Ref, low, high, apply=None) -> Ref:
     if low is None or high is None:
         bound = high if low is None else low
         if bound is None:
-            return lower.affine(lambda v: v, x, None)
+            return lower.affine(lambda v: v, x, None, copies=True)
         one, zero = torch.ones_like(bound), torch.zeros_like(bound)
         slopes = torch.stack([one, zero] if low is None else [zero, one])
         return lower.kink(x, bound[None], slopes, bound, apply)
@@ -142,7 +142,7 @@ def softshrink(lower: Lowering, x, width=0.5):
     """`x` moved towards zero by `width`, zero in between."""
     width = float(width)
     if width == 0:
-        return lower.affine(lambda v: v, x, None)
+        return lower.affine(lambda v: v, x, None, copies=True)
     return lower.kink(x, [-width, width], [1.0, 0.0, 1.0], 0.0)
 
 

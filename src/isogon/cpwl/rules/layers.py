@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.lowering import Lowering, Ref
+from isogon.cpwl.rules.arithmetic import sum_of
 from isogon.registry import lowers
 
 aten = torch.ops.aten
@@ -47,6 +48,7 @@ def _weighted(
         x,
         None if bias is None else bias.reshape(spread),
         lambda v: call(v, weight, bias),
+        weights=lambda f: lambda v: call(v, f(weight), None),
     )
 
     def rescaled(scale: Tensor, shift: Tensor) -> Ref:
@@ -84,6 +86,7 @@ def linear(lower: Lowering, x, weight, bias=None):
         x,
         bias,
         lambda v: torch.nn.functional.linear(v, weight, bias),
+        weights=lambda f: lambda v: torch.nn.functional.linear(v, f(weight)),
     )
 
 
@@ -146,7 +149,12 @@ def _normalize(lower, x, weight, bias, mean, var, eps):
     spread = (-1,) + (1,) * (len(x.shape) - 1)
     scale, shift = scale.reshape(spread), shift.reshape(spread)
     return lower.affine(
-        lambda v: v * scale, x, shift, lambda v: torch.addcmul(shift, v, scale), x.shape
+        lambda v: v * scale,
+        x,
+        shift,
+        lambda v: torch.addcmul(shift, v, scale),
+        x.shape,
+        weights=lambda f: lambda v: v * f(scale),
     )
 
 
@@ -179,8 +187,12 @@ def matmul(lower: Lowering, a, b):
     if isinstance(a, Ref) and isinstance(b, Ref):
         lower.refuse("multiplies two branches that both depend on the input")
     if isinstance(a, Ref):
-        return lower.affine(lambda v: torch.matmul(v, b), a, None)
-    return lower.affine(lambda v: torch.matmul(a, v), b, None)
+        return lower.affine(
+            lambda v: torch.matmul(v, b), a, None, weights=lambda f: lambda v: torch.matmul(v, f(b))
+        )
+    return lower.affine(
+        lambda v: torch.matmul(a, v), b, None, weights=lambda f: lambda v: torch.matmul(f(a), v)
+    )
 
 
 @lowers("aten.addmm.default", "aten.baddbmm.default")
@@ -188,10 +200,10 @@ def addmm(lower: Lowering, bias, a, b, *, beta=1, alpha=1):
     """`beta * bias + alpha * a b`."""
     product = matmul(lower, a, b)
     if isinstance(bias, Ref):
-        return lower.linear(lambda x, y: beta * x + alpha * y, bias, product)
+        return sum_of(lower, bias, product, float(beta), float(alpha))
     if beta == alpha == 1 and bias.ndim == 1:
-        return lower.affine(lambda v: v, product, bias)
-    return lower.linear(lambda y, x: alpha * y + beta * x, product, bias)
+        return lower.affine(lambda v: v, product, bias, weights=lambda f: lambda v: v)
+    return sum_of(lower, product, bias, float(alpha), float(beta))
 
 
 @lowers("aten.einsum.default")
@@ -202,7 +214,8 @@ def einsum(lower: Lowering, equation, operands, **_):
         lower.refuse("multiplies two branches that both depend on the input")
     (at,) = depends
 
-    def contract(v: Tensor) -> Tensor:
-        return torch.einsum(equation, *[v if i == at else t for i, t in enumerate(operands)])
+    def weights(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        rest = [t if i == at else f(t) for i, t in enumerate(operands)]
+        return lambda v: torch.einsum(equation, *[v if i == at else t for i, t in enumerate(rest)])
 
-    return lower.affine(contract, operands[at], None)
+    return lower.affine(weights(lambda t: t), operands[at], None, weights=weights)

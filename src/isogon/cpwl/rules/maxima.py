@@ -15,7 +15,7 @@ from isogon.registry import lowers
 
 def negative(lower: Lowering, x: Ref) -> Ref:
     """`-x`, in the shape of x."""
-    return lower.linear(torch.neg, x, shape=x.shape)
+    return lower.linear(torch.neg, x, shape=x.shape, copies=True)
 
 
 # --------------------------------------------------------------------------- two branches

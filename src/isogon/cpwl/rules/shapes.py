@@ -15,7 +15,7 @@ def _reshaped(lower: Lowering, x: Ref) -> Ref:
     sizes = lower.shape
     if sizes == x.shape:
         return x
-    return lower.affine(lambda v: v.reshape(len(v), *sizes), x, None)
+    return lower.affine(lambda v: v.reshape(len(v), *sizes), x, None, copies=True)
 
 
 @lowers("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default")
@@ -74,7 +74,7 @@ def native_dropout(lower: Lowering, x, p, train):
 def entries(lower: Lowering, x, *rest, **options):
     """Entries of the first argument, each where it goes (or zero)."""
     op = lower.target
-    return lower.affine(lambda v: op(v, *rest, **options), x, None)
+    return lower.affine(lambda v: op(v, *rest, **options), x, None, copies=True)
 
 
 @lowers("aten.t.default", "aten.numpy_T.default")
@@ -101,11 +101,11 @@ def pad(lower: Lowering, x, pad, mode="constant", value=None):
 def _padded(lower: Lowering, x: Ref, pad, mode: str, value: float) -> Ref:
     pad, bias = list(pad), None
     if mode != "constant":
-        return lower.affine(lambda v: torch.nn.functional.pad(v, pad, mode), x, None)
+        return lower.affine(lambda v: torch.nn.functional.pad(v, pad, mode), x, None, copies=True)
     if value:
         zeros = torch.zeros(1, *x.shape, dtype=torch.float64)
         bias = torch.nn.functional.pad(zeros, pad, value=value)[0]
-    return lower.affine(lambda v: torch.nn.functional.pad(v, pad), x, bias)
+    return lower.affine(lambda v: torch.nn.functional.pad(v, pad), x, bias, copies=True)
 
 
 @lowers("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
@@ -114,7 +114,7 @@ def expand(lower: Lowering, x, *_, **__):
     sizes = lower.shape
     if sizes == x.shape:
         return x
-    return lower.affine(lambda v: spread(v, sizes), x, None)
+    return lower.affine(lambda v: spread(v, sizes), x, None, copies=True)
 
 
 @lowers("aten.repeat.default", "aten.tile.default")
@@ -123,7 +123,7 @@ def repeat(lower: Lowering, x, counts):
     counts = [1] * (x.ndim - len(counts)) + list(counts)
     if len(counts) > x.ndim or counts[0] != 1:
         lower.refuse("repeats the samples")
-    return lower.affine(lambda v: v.repeat(counts), x, None)
+    return lower.affine(lambda v: v.repeat(counts), x, None, copies=True)
 
 
 @lowers("aten.index.Tensor", "aten._unsafe_index.Tensor")
@@ -134,7 +134,7 @@ def index(lower: Lowering, x, indices):
     if indices[0] is not None:
         lower.refuse("looks up positions along the axis of the samples")
     where = (slice(None), *(slice(None) if i is None else i for i in indices[1:]))
-    return lower.affine(lambda v: v[where], x, None)
+    return lower.affine(lambda v: v[where], x, None, copies=True)
 
 
 @lowers("aten.gather.default")
@@ -143,7 +143,10 @@ def gather(lower: Lowering, x, dim, positions, **_):
     if not isinstance(x, Ref) or isinstance(positions, Ref) or not isinstance(dim, int):
         lower.refuse("looks up positions that depend on the input")
     return lower.affine(
-        lambda v: v.gather(dim, positions.expand(len(v), *positions.shape[1:])), x, None
+        lambda v: v.gather(dim, positions.expand(len(v), *positions.shape[1:])),
+        x,
+        None,
+        copies=True,
     )
 
 
@@ -159,26 +162,26 @@ def _batched(values: tuple[Tensor, ...]) -> list[Tensor]:
 @lowers("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
 def cat(lower: Lowering, tensors, dim=0):
     """Branches and constants side by side."""
-    return lower.linear(lambda *values: torch.cat(_batched(values), dim), *tensors)
+    return lower.linear(lambda *values: torch.cat(_batched(values), dim), *tensors, copies=True)
 
 
 @lowers("aten.stack.default")
 def stack(lower: Lowering, tensors, dim=0):
     """Branches and constants along a new axis."""
-    return lower.linear(lambda *values: torch.stack(_batched(values), dim), *tensors)
+    return lower.linear(lambda *values: torch.stack(_batched(values), dim), *tensors, copies=True)
 
 
 @lowers("aten.hstack.default")
 def hstack(lower: Lowering, tensors):
     """Branches side by side along the second axis."""
-    return lower.linear(lambda *values: torch.hstack(_batched(values)), *tensors)
+    return lower.linear(lambda *values: torch.hstack(_batched(values)), *tensors, copies=True)
 
 
 @lowers("aten.slice_scatter.default", "aten.select_scatter.default")
 def scatter(lower: Lowering, base, source, *where):
     """The base with some entries replaced by those of the source."""
     op = lower.target
-    return lower.linear(lambda x, y: op(*_batched((x, y)), *where), base, source)
+    return lower.linear(lambda x, y: op(*_batched((x, y)), *where), base, source, copies=True)
 
 
 @lowers("aten.copy.default")
@@ -218,7 +221,7 @@ def _pieces(lower: Lowering, x: Ref, dim: int, sizes: list[int], keep: bool = Tr
         if not keep:
             del shape[axis - 1]
         cut = _Cut(axis, start, size, keep)
-        found.append(lower.linear(cut, x, shape=tuple(shape)))
+        found.append(lower.linear(cut, x, shape=tuple(shape), copies=True))
         start += size
     return found
 

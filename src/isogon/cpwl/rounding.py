@@ -1,0 +1,301 @@
+"""Carried rounding error: how far a computed value of a unit may be from the exact one.
+
+A value z counts as zero where `|z| <= 32 e`, with e the rounding error that its computation
+carries, per unit and point::
+
+    e_out^2 = (eps (|W| |h| + |b|))^2 + W^2 e_in^2
+
+Noise that is inherited counts, kinks hand it on times their slope (nothing behind a unit that is
+off), maxima that of their largest entry. Nothing here is relative to the largest value of a site:
+one unit of 1e16, or padding of -inf, says nothing about its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from isogon.cpwl.program import Affine, Kink, Max, Program, Stage
+
+__all__ = ["EPS", "ROUNDING", "Bounds", "errors", "errors_at"]
+
+EPS = float(torch.finfo(torch.float64).eps)
+ROUNDING = 32.0  # zero means: within this many carried errors
+PROBES = 8  # signs with which the coefficients of an unknown linear map are looked at
+
+
+def errors(
+    program: Program,
+    x: Tensor,
+    *,
+    given: Tensor | float = 0.0,
+    directions: Tensor | None = None,
+    reach: float = 0.0,
+) -> Iterator[Tensor]:
+    r"""The carried rounding errors e of what every cut sees at points, then of the output.
+
+    A pre-activation z computed by the network at a point has a sign only where
+    :math:`|z - \mathrm{knot}| > 32 e`; two entries of a maximum differ only by more than
+    :math:`32 (e_i + e_j)`.
+
+    Args:
+        program: The network.
+        x: Points ``[N, *shape]``, float64.
+        given: Error of the points themselves, broadcastable to them (0: they are exact).
+        directions: ``[k, *shape]`` in which points may be off by rounding of their coordinates.
+        reach: Largest coordinate along the directions: they are off by ``eps * reach``.
+
+    Yields:
+        In the order of ``program.cuts``: for a kink ``[N, units]``, for a maximum ``[N, units,
+        K]`` like its candidates (0 where a unit has fewer than K); last ``[N, C]``, the output.
+    """
+    for stage, found in _walk(program, x, given, directions, reach, snap=False):
+        if isinstance(stage, Max):
+            flat = torch.cat([e.reshape(len(e), -1) for e in found], 1)
+            entry = flat[:, stage.index.clamp(min=0)]
+            yield entry.masked_fill(stage.index < 0, 0.0)
+        else:
+            yield found[0].reshape(len(x), -1)
+
+
+@torch.no_grad()
+def errors_at(
+    program: Program,
+    position: int,
+    x: Tensor,
+    *,
+    given: Tensor | float = 0.0,
+    directions: Tensor | None = None,
+    reach: float = 0.0,
+) -> Tensor:
+    """The errors `[N, entries]` of what the cut at one stage sees, while a mesh is being cut.
+
+    There a value within 32 e of a knot is set to the knot, so that the unit hands on no error.
+    For a maximum the entries are those of `Max.flat`. Other arguments: see `errors`.
+    """
+    wanted = program.stages[position]
+    for stage, found in _walk(program, x, given, directions, reach, snap=True):
+        if stage is wanted:
+            return torch.cat([e.reshape(len(e), -1) for e in found], 1)
+    raise ValueError("no cut at this stage")
+
+
+def _walk(
+    program: Program,
+    x: Tensor,
+    given: Tensor | float,
+    directions: Tensor | None,
+    reach: float,
+    snap: bool,
+) -> Iterator[tuple[Stage | None, list[Tensor]]]:
+    """Each cut with the errors of its arguments; last None with that of the output."""
+    n = len(x)
+    square = torch.as_tensor(given, dtype=torch.float64).square().expand(x.shape)
+    tangent = None
+    if directions is not None and reach > 0:
+        tangent = directions[:, None].expand(len(directions), *x.shape).to(torch.float64)
+    values = {program.input: (x, square, tangent)}
+    for i, stage in enumerate(program.stages):
+        held = [values[name] for name in stage.inputs]
+        v, e2 = [h[0] for h in held], [h[1] for h in held]
+        d = [h[2] for h in held]
+        if isinstance(stage, Affine):
+            values[stage.output] = (stage(*v), *_affine(stage, v, e2, d, n))
+        else:
+            if d[0] is not None:  # interpolated when the mesh was cut: off by its coordinates
+                moved = [(t.square().sum(0) * (EPS * reach) ** 2) for t in d if t is not None]
+                e2 = [e + m for e, m in zip(e2, moved, strict=True)]
+            yield stage, [e.sqrt() for e in e2]
+            if isinstance(stage, Kink):
+                values[stage.output] = _kink(stage, v[0], e2[0], d[0], snap)
+            else:
+                values[stage.output] = _max(stage, v, e2, d, snap)
+        for name in program.dead_after(i):
+            if name != program.output:
+                values.pop(name, None)
+    yield None, [values[program.output][1].sqrt()]
+
+
+def _affine(
+    stage: Affine, v: list[Tensor], e2: list[Tensor], d: list[Tensor | None], n: int
+) -> tuple[Tensor, Tensor | None]:
+    square = squares(stage, *e2)
+    if not stage.copies:
+        square = square + (EPS * magnitude(stage, *v)).square()
+    if d[0] is None:
+        return square, None
+    flat = [t.reshape(-1, *t.shape[2:]) for t in d if t is not None]
+    tangent = stage.linear(*flat)
+    return square, tangent.reshape(len(d[0]), n, *tangent.shape[1:])
+
+
+def _kink(
+    stage: Kink, z: Tensor, e2: Tensor, d: Tensor | None, snap: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    slack = ROUNDING * e2.sqrt()
+    below, above = stage.slope(stage.piece(z - slack)), stage.slope(stage.piece(z + slack))
+    slope = torch.where(below.abs() > above.abs(), below, above)
+    tangent = None if d is None else d * slope
+    square = slope.square() * e2
+    if snap:
+        for knot in stage.knots:
+            close = (z - knot).abs() <= slack
+            square = square.masked_fill(close, 0.0)
+            z = torch.where(close, knot, z)
+    return stage(z), square, tangent
+
+
+def _max(
+    stage: Max, v: list[Tensor], e2: list[Tensor], d: list[Tensor | None], snap: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    n, shape = len(v[0]), stage.shape
+    flat, squared = stage.flat(*v), torch.cat([e.reshape(n, -1) for e in e2], 1)
+    index = stage.index.clamp(min=0)
+    entry = flat[:, index].masked_fill(stage.index < 0, -torch.inf)
+    error = squared[:, index].masked_fill(stage.index < 0, 0.0)
+    top, winner = entry.max(-1, keepdim=True)
+    own = error.gather(-1, winner)
+    if not snap:  # one that may be the largest in truth
+        near = entry >= top - ROUNDING * (error.sqrt() + own.sqrt())
+        own = error.masked_fill(~near, 0.0).amax(-1, keepdim=True)
+    tangent = None
+    if d[0] is not None:
+        joined = torch.cat([t.reshape(len(t), n, -1) for t in d if t is not None], 2)
+        at = stage.index.expand(n, -1, -1).gather(2, winner)[..., 0]
+        tangent = joined.gather(2, at.expand(len(joined), *at.shape)).reshape(-1, n, *shape)
+    return top.reshape(n, *shape), own.reshape(n, *shape), tangent
+
+
+# --------------------------------------------------------------------------- coefficients
+
+
+def finite(v: Tensor) -> Tensor:
+    """Sizes of values; those that are infinite are constants, which round nothing: 0."""
+    return v.abs().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def magnitude(stage: Affine, *v: Tensor) -> Tensor:
+    """`|W| |v| + |b|`: the size of what a stage sums."""
+    sizes = [finite(t) for t in v]
+    if stage.weights is not None:
+        total = stage.weights(torch.abs)(*sizes)
+    elif stage.copies:
+        total = stage.linear(*sizes).abs()
+    else:
+        total = _probed(stage, sizes).sqrt() * PROBES**0.5 + stage.linear(*sizes).abs()
+    return total if stage.bias is None else total + finite(stage.bias)
+
+
+def squares(stage: Affine, *e2: Tensor) -> Tensor:
+    """`W^2 e^2`: the squared errors that a stage hands on."""
+    if stage.weights is not None:
+        return stage.weights(torch.square)(*e2)
+    if stage.copies:
+        return stage.linear(*e2).abs()
+    return _probed(stage, [e.sqrt() for e in e2])
+
+
+def _probed(stage: Affine, sizes: list[Tensor]) -> Tensor:
+    """`W^2 s^2` of a linear map that tells nothing of its coefficients, by random signs.
+
+    The mean of `(W (+-s))^2` over signs is `W^2 s^2`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    total: Tensor | None = None
+    for _ in range(PROBES):
+        signs = [
+            torch.randint(0, 2, t.shape[1:], generator=generator, dtype=torch.float64) * 2 - 1
+            for t in sizes
+        ]
+        found = stage.linear(*(t * s for t, s in zip(sizes, signs, strict=True))).square()
+        total = found if total is None else total + found
+    assert total is not None
+    return total / PROBES
+
+
+# --------------------------------------------------------------------------- bounds
+
+
+class Bounds:
+    """Bounds per unit, over all points of a mesh, of values and of their carried errors.
+
+    One sample runs through the network, with the largest size and error of every entry; at each
+    cut the true range of the values replaces what was summed up. They are cheap and only say
+    where errors must be looked at: a value beyond its bound is not zero.
+
+    Args:
+        program: The network.
+        start: Inputs of the network between which all points lie, `[n, *shape]`.
+    """
+
+    def __init__(self, program: Program, start: Tensor) -> None:
+        self.program = program
+        size = start.abs().amax(0, keepdim=True)
+        self.held = {program.input: (size, (2 * EPS * size).square())}
+        self.position = 0
+
+    def copy(self) -> Bounds:
+        """The same, to go on with independently."""
+        other = object.__new__(Bounds)
+        other.program, other.position = self.program, self.position
+        other.held = dict(self.held)
+        return other
+
+    def at(self, position: int) -> Tensor:
+        """Bounds `[entries]` of the errors of what the cut at a stage sees."""
+        for i in range(self.position, position):
+            stage = self.program.stages[i]
+            if isinstance(stage, Affine):
+                held = [self.held[name] for name in stage.inputs]
+                size = magnitude(stage, *(h[0] for h in held))
+                square = squares(stage, *(h[1] for h in held))
+                if not stage.copies:
+                    square = square + (EPS * size).square()
+                self.held[stage.output] = size, square
+            elif stage.output not in self.held:
+                self.cut(i)  # a cut that was not made: all its pieces count
+            for name in self.program.dead_after(i):
+                if name != self.program.output:
+                    self.held.pop(name, None)
+        self.position = max(self.position, position)
+        if position == len(self.program.stages):
+            return self.held[self.program.output][1].sqrt().reshape(-1)
+        stage = self.program.stages[position]
+        return torch.cat([self.held[name][1].reshape(-1) for name in stage.inputs]).sqrt()
+
+    def cut(self, position: int, low: Tensor | None = None, high: Tensor | None = None) -> None:
+        """Pass a cut, whose values range from `low` to `high` (`[entries]`; None: unknown)."""
+        stage = self.program.stages[position]
+        if isinstance(stage, Kink):
+            size, square = self.held[stage.inputs[0]]
+            low = -size if low is None else low.reshape(size.shape)
+            high = size if high is None else high.reshape(size.shape)
+            slack = ROUNDING * square.sqrt()
+            first, last = stage.piece(low - slack), stage.piece(high + slack)
+            steep, most = torch.zeros_like(size), finite(torch.maximum(stage(low), stage(high)))
+            most = torch.maximum(most, finite(torch.minimum(stage(low), stage(high))))
+            for k in range(stage.pieces):
+                slope = stage.slopes[k].abs().expand(size.shape)
+                met = (first <= k) & (k <= last)
+                steep = torch.where(met, torch.maximum(steep, slope), steep)
+                if k:
+                    knot = stage.knots[k - 1].expand(size.shape)
+                    inside = (first < k) & (k <= last)
+                    most = torch.where(inside, torch.maximum(most, finite(stage(knot))), most)
+            self.held[stage.output] = most, steep.square() * square
+        elif isinstance(stage, Max):
+            held = [self.held[name] for name in stage.inputs]
+            sizes, squared = (torch.cat([h[k].reshape(-1) for h in held]) for k in (0, 1))
+            alive = stage.index >= 0
+            if low is not None and high is not None:
+                sizes = torch.maximum(finite(low), finite(high))
+                floor = low[stage.index].masked_fill(~alive, -torch.inf).amax(1, keepdim=True)
+                alive &= high[stage.index] >= floor
+            index = stage.index.clamp(min=0)
+            most, square = (
+                t[index].masked_fill(~alive, 0.0).amax(1).reshape(1, *stage.shape)
+                for t in (sizes, squared)
+            )
+            self.held[stage.output] = most, square
