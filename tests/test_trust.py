@@ -105,8 +105,7 @@ def test_a_file_names_nothing_but_architectures(folder, spec):
         ig.load(path)
     with pytest.raises(IsogonError):
         Checkpoint.load(path).model()
-    with pytest.raises(IsogonError):
-        dict(snapshots(str(folder)))
+    assert dict(snapshots(str(folder))).keys() == {"evil"}  # states are read, nothing is built
     assert untouched(folder)
     for command in (["show", path], ["data-matrix", "--model", path, "--batches", "digits(test)"]):
         assert main([*command, "--quiet"] if command[0] != "show" else command) in (1, 2)

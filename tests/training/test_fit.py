@@ -14,6 +14,7 @@ from isogon.errors import DataError, FileError, ModelError, OptionError
 from isogon.nets.load import load
 from isogon.training import Checkpoint, FitConfig, evaluate, fit
 from isogon.training.config import from_options
+from isogon.training.snapshots import Snapshots
 
 TINY = FitConfig(epochs=2, batch_size=64)
 ARCH = "mlp(width=16, depth=1)"
@@ -329,3 +330,19 @@ def test_metadata_that_lies_is_refused(tmp_path, change):
     found.save(tmp_path / "x.safetensors")
     with pytest.raises(FileError, match="not a valid checkpoint"):
         Checkpoint.load(tmp_path / "x.safetensors")
+
+
+def test_snapshots_of_own_code_need_no_code(tmp_path, monkeypatch):
+    """Their states are compared with a model that the user names; the file builds nothing."""
+    (tmp_path / "of_mine.py").write_text(
+        "from torch import nn\n"
+        "def build(inputs=2, classes=2):\n    return nn.Sequential(nn.Linear(inputs, classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = FitConfig(epochs=2, snapshot_every=1)
+    done = fit("of_mine:build()", "two_moons", config=config, out=tmp_path / "run")
+    model = done.model().state_dict()
+    for found in (Snapshots.of(tmp_path / "run"), Snapshots.of([done.path])):
+        states = [found[name] for name in found]
+        assert states[-1].keys() == model.keys()
+        assert all(torch.equal(states[-1][k], model[k]) for k in model)

@@ -122,6 +122,17 @@ class Checkpoint:
         load_state(net, self.weights, what=self.spec or type(net).__name__)
         return normalized(net, self.meta["normalize"]).eval()
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of `model`, without building the architecture: it may be code of the user's."""
+        from isogon.nets.normalize import Normalize
+
+        constants = self.meta["normalize"]
+        if constants is None:
+            return dict(self.weights)
+        layer = Normalize(constants["mean"], constants["std"]).state_dict()
+        inner = {f"model.{k}": v for k, v in self.weights.items()}
+        return {f"normalize.{k}": v for k, v in layer.items()} | inner
+
     def _build(self, arch: Spec | None) -> nn.Module:
         from isogon import nets
 

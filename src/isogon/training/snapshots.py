@@ -13,8 +13,9 @@ from torch.nn import Module
 from isogon import registry
 from isogon.errors import FileError, OptionError
 from isogon.nets import load
+from isogon.nets.weights import read_weights
 from isogon.registry import register
-from isogon.specs import parse
+from isogon.specs import WEIGHT_SUFFIXES, parse
 from isogon.training.checkpoint import Checkpoint
 
 
@@ -53,10 +54,13 @@ class Snapshots(Mapping[str, dict[str, Tensor]]):
 
     def __getitem__(self, name: str) -> dict[str, Tensor]:
         source = self._sources[name]
-        if isinstance(source, Checkpoint):
-            source = source.model()
+        if isinstance(source, str | os.PathLike) and str(source).endswith(WEIGHT_SUFFIXES):
+            state, meta = read_weights(source)
+            source = Checkpoint.load(source) if meta else state
         elif isinstance(source, str | os.PathLike):
             source = load.load(source)
+        if isinstance(source, Checkpoint):
+            return source.state_dict()
         return dict(source.state_dict()) if isinstance(source, Module) else dict(source)
 
     def when(self, name: str) -> tuple[int, int] | None:
