@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from isogon import nets
 from isogon.errors import ModelError, OptionError
 from isogon.nets.sites import Site, sites
-from isogon.nets.tap import stream, tap
+from isogon.nets.tap import tap
 from isogon.nets.trace import place, trace
 
 
@@ -200,9 +200,6 @@ def test_the_model_is_left_as_it_was_also_after_an_exception():
     with pytest.raises(RuntimeError), tap(net, found) as read:  # wrong shape, mid-way
         read(torch.rand(2, 1, 5, 5))
     unchanged(net, before)
-    for _ in stream(net, [(X, torch.zeros(5))] * 3, "relu"):
-        break
-    unchanged(net, before)
     with pytest.raises(RuntimeError):
         sites(net, "all", example=torch.rand(2, 1, 5, 5))
     unchanged(net, before)
@@ -230,17 +227,6 @@ def test_wrappers():
         assert read(X)[1][found[0]].shape == (5, 4, 6, 6)
     compiled = torch.compile(net, backend="eager")
     assert sites(compiled, "relu", example=X) == found
-
-
-def test_streaming_sees_every_batch():
-    net = inplace_net().eval()
-    batches = [(X, torch.zeros(5)), (X[:2] + 1, torch.ones(2))]
-    seen = list(stream(net, batches, "relu, 6"))
-    assert [len(x) for x, *_ in seen] == [5, 2]
-    for x, y, output, values in seen:
-        assert [s.name for s in values] == ["2", "6"]
-        assert torch.equal(output, list(values.values())[1])
-        assert len(y) == len(x)
 
 
 def test_gradients_on_request():
@@ -315,43 +301,3 @@ def test_a_site_that_is_not_reached():
         read(torch.rand(2, 4))
     with pytest.raises(ModelError, match="nope"), tap(net, [Site("nope")]):
         pass
-
-
-def test_visited_activations_are_the_tapped_ones():
-    """Also where a later operation overwrites them, and operations in the visit do not count."""
-    from isogon.nets.tap import visit
-
-    class Adds(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(1, 2, 3)
-            self.relu = nn.ReLU()
-
-        def forward(self, x):
-            h = self.relu(self.conv(x))
-            return F.relu(h.sub_(0.5)) + F.relu(h - 1)
-
-    torch.manual_seed(0)
-    model, x = Adds(), torch.rand(3, 1, 6, 6)
-    found = sites(model, "all", example=x)
-    seen = {}
-
-    def receive(site, value):
-        seen[site] = F.relu(value + 1).clone() - 1  # as a module's own relu and add would be
-
-    with tap(model, found) as read, torch.no_grad():
-        expected_output, expected = read(x)
-    with visit(model, found, receive) as forward:
-        output = forward(x)
-    assert torch.equal(output, expected_output)
-    assert set(seen) == set(expected)
-    for site, value in expected.items():
-        torch.testing.assert_close(seen[site], F.relu(value + 1) - 1)
-    assert not any(m._forward_hooks for m in model.modules())
-    with pytest.raises(RuntimeError, match="stop"), visit(model, found, stop) as forward:
-        forward(x)
-    assert not any(m._forward_hooks for m in model.modules())
-
-
-def stop(site, value):
-    raise RuntimeError("stop")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,19 @@ class Batches:
         return f"Batches({self.name}, {self.count} in batches of {self.batch_size})"
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        found = self._read()
+        found = self._read(0, 1)
         return found if self._watch is None else self._watch(found)
 
-    def _read(self) -> Iterator[tuple[Tensor, Tensor]]:
-        starts = range(0, self.count, self.batch_size)
+    def share(self, k: int, n: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Batches k, k + n, k + 2n, ... alone: index of the first sample, inputs, labels."""
+        starts = range(k * self.batch_size, self.count, n * self.batch_size)
+        found = self._read(k, n)
+        found = found if self._watch is None else self._watch(found, k, n)
+        for start, (x, y) in zip(starts, found, strict=True):
+            yield start, x, y
+
+    def _read(self, k: int, n: int) -> Iterator[tuple[Tensor, Tensor]]:
+        starts = range(k * self.batch_size, self.count, n * self.batch_size)
         if self.workers == 0:
             for start in starts:
                 yield self.samples.take(slice(start, start + self.batch_size))
@@ -106,7 +115,15 @@ class SourceBatches(Batches):
             return len(self._source)  # `list(batches)` asks: don't read everything for it
         return self.count and self._length
 
-    def _read(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def share(self, k: int, n: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Batches k, k + n, k + 2n, ...; a source can only be read as a whole."""
+        start = 0
+        for i, (x, y) in enumerate(self):
+            if i % n == k:
+                yield start, x, y
+            start += len(x)
+
+    def _read(self, k: int, n: int) -> Iterator[tuple[Tensor, Tensor]]:
         return self._pairs(iter(self._source))
 
     def _pairs(self, iterator: Iterator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -148,15 +165,18 @@ class Watch:
     """Compares every pass over a source with its first, by one checksum per batch."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.seen, self.total = name, [], None
+        self.name, self.total = name, None
+        self.seen: dict[int, tuple] = {}
 
-    def __call__(self, found: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same pairs, each compared with what that place held before."""
+    def __call__(
+        self, found: Iterator[tuple[Tensor, Tensor]], k: int = 0, n: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same pairs, each compared with what that place (k, k + n, ...) held before."""
         i = -1
-        for i, (x, y) in enumerate(found):
+        for i, (x, y) in zip(count(k, n), found):
             mark = (tuple(x.shape), str(x.dtype), tuple(y.shape), _checksum(x), _checksum(y))
-            if i == len(self.seen) and self.total is None:
-                self.seen.append(mark)
+            if i not in self.seen and (self.total is None or i < self.total):
+                self.seen[i] = mark
                 if x.is_floating_point() and not torch.isfinite(x).all():
                     raise DataError(
                         f"{self.name}: NaN or infinite inputs",
@@ -164,9 +184,11 @@ class Watch:
                         expected="finite numbers",
                         fix="Clean or drop these samples.",
                     )
-            elif i >= len(self.seen) or self.seen[i] != mark:
+            elif self.seen.get(i) != mark:
                 self._refuse(f"another batch {i}")
             yield x, y
+        if n > 1:
+            return
         if self.total is None:
             self.total = i + 1
             if self.total < len(self.seen):

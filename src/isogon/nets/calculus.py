@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -181,10 +181,24 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
         True
     """
     model = unwrap(model)
-    with uncompiled(model), _BelowSoftmax() as mode:
-        z = output_tensor(model(x.clone()))  # a first layer in place would change the user's data
-    below = mode.below(z)
-    z = z if below is None else below
+    with uncompiled(model):  # a first layer in place would change the user's data
+        return outputs(lambda x: model(x.clone()), x)[1]
+
+
+def outputs(run: Callable[[Tensor], Any], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The tensor in a model's output, and the `logits` behind it, from one forward pass.
+
+    Args:
+        run: The forward pass.
+        x: Inputs ``[N, ...]``.
+
+    Raises:
+        ModelError: As `logits`.
+    """
+    with _BelowSoftmax() as mode:
+        output = output_tensor(run(x))
+    below = mode.below(output)
+    z = output if below is None else below
     if z.dim() == 1 and len(x) == len(z):
         z = z[:, None]
     if z.dim() == 0 or len(z) != len(x):
@@ -194,7 +208,7 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
             expected="[N, ...] to [N, classes]",
             fix="Wrap the model in a module whose outputs have one row per sample.",
         )
-    return z
+    return output, z
 
 
 # --------------------------------------------------------------------------- derivatives

@@ -7,21 +7,20 @@ copy is made at once. Nothing is copied where nothing is overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from isogon.errors import ModelError
-from isogon.nets.calculus import cast, output_tensor, preserved
+from isogon.nets.calculus import output_tensor, preserved
 from isogon.nets.sites import Site
-from isogon.nets.sites import sites as select_sites
 from isogon.nets.trace import unwrap
 from isogon.nets.watch import watched
 
-Tap = Callable[[Tensor], tuple[Tensor, dict[Site, Tensor]]]
 Receive = Callable[[Site, Tensor], None]
+Tap = Callable[[Tensor], tuple[Tensor, dict[Site, Tensor]]]
 
 
 @contextmanager
@@ -44,7 +43,7 @@ def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Itera
         ModelError: A site is not reached by a forward pass.
     """
     model = unwrap(model)
-    wanted, modules, operations = _wanted(model, sites)
+    wanted, modules, operations = wanted_modules(model, sites)
     caught: dict[Site, tuple[Tensor, int | None]] = {}
     overwritten: set[Site] = set()
 
@@ -73,7 +72,7 @@ def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Itera
             overwritten.update(stale)
         for site in wanted.values():
             if site not in caught:
-                raise _unreached(site)
+                raise unreached(site)
         values = {site: caught[site][0] for site in wanted.values()}
         caught.clear()
         return output, values
@@ -107,7 +106,7 @@ def visit(
         ModelError: A site is not reached by a forward pass.
     """
     model = unwrap(model)
-    wanted, modules, operations = _wanted(model, sites)
+    wanted, modules, operations = wanted_modules(model, sites)
     reached: set[Site] = set()
 
     def report(path: str, call: int, op: str, value: Tensor) -> None:
@@ -122,7 +121,7 @@ def visit(
             output = output_tensor(run(x))
         for site in wanted.values():
             if site not in reached:
-                raise _unreached(site)
+                raise unreached(site)
         return output
 
     with (
@@ -132,36 +131,7 @@ def visit(
         yield forward
 
 
-def stream(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    sites: str | Sequence[Site] = "activations",
-) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[Site, Tensor]]]:
-    """Activations batch by batch; only one batch of them is held at a time.
-
-    Args:
-        model: Any module.
-        batches: Re-iterable pairs of inputs ``[n, ...]`` and labels ``[n]``.
-        sites: Sites, or a selector (see `isogon.nets.sites.sites`) resolved on the first batch.
-
-    Yields:
-        Inputs ``[n, ...]`` (on the model's device, in its dtype), labels, output ``[n, C]``, and a
-        dict from site to activation ``[n, *site.shape]``.
-
-    Raises:
-        OptionError: A selector matches nothing.
-        ModelError: A site is not reached by a forward pass.
-    """
-    if isinstance(sites, str):
-        sites = select_sites(model, sites, example=batches)
-    with tap(model, sites) as read:
-        for x, y in batches:
-            x = cast(x, model)
-            output, values = read(x)
-            yield x, y, output, values
-
-
-def _wanted(
+def wanted_modules(
     model: nn.Module, sites: Iterable[Site]
 ) -> tuple[dict[tuple[str, int], Site], list[nn.Module], bool]:
     """Sites by path and call, the modules to watch, and whether operations are among them."""
@@ -169,12 +139,13 @@ def _wanted(
     paths = dict(model.named_modules())
     for (path, _), site in wanted.items():
         if path not in paths and "#" not in path:
-            raise _unreached(site)
+            raise unreached(site)
     modules = [paths[path] for path, _ in wanted if path in paths]
     return wanted, modules, any(path not in paths for path, _ in wanted)
 
 
-def _unreached(site: Site) -> ModelError:
+def unreached(site: Site) -> ModelError:
+    """What to say of a site that no forward pass comes to."""
     return ModelError(
         "the forward pass does not reach a site",
         got=str(site),

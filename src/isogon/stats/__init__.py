@@ -12,14 +12,20 @@ from isogon.stats.cross import Cross, CrossMoments
 from isogon.stats.moments import Moment, Moments
 from isogon.stats.quantiles import Quantiles
 from isogon.stats.twoway import TwoWay, TwoWayMoments
+from isogon.stats.wrappers import Blocks, ByClass, Pair, Pooled, Together
 
 __all__ = [
+    "Blocks",
+    "ByClass",
     "Cross",
     "CrossMoments",
     "Moment",
     "Moments",
+    "Pair",
+    "Pooled",
     "Quantiles",
     "Stat",
+    "Together",
     "TwoWay",
     "TwoWayMoments",
     "all_reduce",

@@ -1,0 +1,121 @@
+"""Watchers: what a pass over data gives activations to, and how they name what they want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol, Self
+
+from torch import Tensor, nn
+
+from isogon.nets.sites import Site
+from isogon.stats.wrappers import feed
+
+# What is not a site of the graph, and is asked for in the same way.
+INPUT = Site("<input>")  # as the model gets it: on its device, in its dtype, under the orbit
+OUTPUT = Site("<output>")  # the tensor in the model's output
+LOGITS = Site("<logits>")  # that before a trailing softmax, [n, C]
+
+Key = Site | tuple[str, Site]  # the second form where there are several models
+Models = nn.Module | Mapping[str, nn.Module]
+
+
+class Watcher(Protocol):
+    """What takes in activations, chunk by chunk.
+
+    Attributes:
+        sites: What it wants: sites, `INPUT`, `OUTPUT`, `LOGITS`; of several models pairs
+            ``(name, site)``.
+    """
+
+    sites: Collection[Any]
+
+    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> Any:
+        """Take in a chunk.
+
+        Args:
+            values: By site, ``[n, *site.shape]``, under an orbit ``[n, T, *site.shape]``, of
+                every model for the same samples. They are the model's own tensors: not to be
+                changed, and copied where they are kept.
+            labels: ``[n]``.
+            rows: Which samples of the data these are, int64 ``[n]``.
+        """
+        ...
+
+    def again(self) -> bool:
+        """At the end of a pass: whether another one is wanted, for which all is made ready."""
+        ...
+
+    def share(self) -> Self:
+        """A watcher for another share of the data, that knows what the passes before found."""
+        ...
+
+    def merge(self, other: Self) -> Self:
+        """Take in what the watcher of another share has seen in this pass."""
+        ...
+
+    def result(self) -> Any:
+        """What was found."""
+        ...
+
+
+class Orbit(Protocol):
+    """Transformations of inputs, such as an `isogon.actions.Family`."""
+
+    def __len__(self) -> int:
+        """T, for each input."""
+        ...
+
+    def orbit(self, x: Tensor, /) -> Tensor:
+        """Inputs ``[n, ...]`` under each of them, ``[T, n, ...]``."""
+        ...
+
+
+class Of:
+    """A watcher that feeds a statistic with the values of one site, or of several in their order.
+
+    Args:
+        sites: The site, or a tuple of keys: two of them make a pair.
+        make: Makes the statistic; ``update`` takes as many tensors as there are sites, and labels
+            and rows if it is one of the wrappers of `isogon.stats`.
+
+    Attributes:
+        stat: The statistic.
+
+    Example:
+        >>> from isogon.nets.passes import all_passes
+        >>> from isogon.stats import CrossMoments, Moments, Pair
+        >>> import torch
+        >>> net, x = nn.Sequential(nn.Linear(2, 3), nn.ReLU()), torch.rand(4, 2)
+        >>> a, b = Of(Site("0"), Moments), Of((Site("0"), Site("1")), lambda: Pair(CrossMoments()))
+        >>> all_passes(net, [(x, torch.zeros(4))], [a, b])
+        4
+        >>> a.result().mean.shape, b.result().xy.shape
+        (torch.Size([3]), torch.Size([3, 3]))
+    """
+
+    def __init__(self, sites: Site | tuple[Any, ...], make: Callable[[], Any]) -> None:
+        one = isinstance(sites, Site) or isinstance(sites[0], str)
+        self.sites: tuple[Any, ...] = (sites,) if one else tuple(sites)  # type: ignore[arg-type]
+        self.make = make
+        self.stat = make()
+
+    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+        """Feed the statistic."""
+        feed(self.stat, *(values[site] for site in self.sites), labels=labels, rows=rows)
+
+    def again(self) -> bool:
+        """One pass is enough."""
+        return False
+
+    def share(self) -> Of:
+        """The same, empty."""
+        return Of(self.sites, self.make)
+
+    def merge(self, other: Of) -> Of:
+        """Merge the statistics."""
+        self.stat.merge(other.stat)
+        return self
+
+    def result(self) -> Any:
+        """The statistic's result."""
+        return self.stat.compute()
