@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from isogon import stopping
 from isogon.errors import IsogonError
 
 __all__ = ["main"]
@@ -27,33 +28,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words behind the program's name; those of this process by default.
 
     Returns:
-        0: done. 1: failed. 2: the command was used wrongly. 130: interrupted.
+        0: done. 1: failed. 2: the command was used wrongly. 130: interrupted by Ctrl-C.
+        143: terminated (SIGTERM).
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    request = stopping.Request()
     try:
-        with warnings.catch_warnings():
+        with stopping.stoppable(request), warnings.catch_warnings():
             warnings.showwarning = _warning if "--quiet" not in words else lambda *_, **__: None
             return _dispatch(words)
     except KeyboardInterrupt:
-        return _fail("interrupted; what was finished is kept, run the same command to go on", 130)
+        return _stopped(request)
     except BrokenPipeError:  # `isogon list archs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SystemExit as stop:  # --help, --print_config
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except IsogonError as error:
-        if "--traceback" in words:
-            raise
-        return _fail(str(error), error.exit_code)
     except Exception as error:
+        if request.number is not None:  # a library that was being imported, a worker, ...
+            return _stopped(request)
         if "--traceback" in words:
             raise
+        if isinstance(error, IsogonError):
+            return _fail(str(error), error.exit_code)
         text = " ".join(str(error).split())[:400]
         return _fail(
             f"{type(error).__name__}: {text or 'no message'}. "
             "This was not foreseen: run again with --traceback to see where.",
             1,
         )
+
+
+def _stopped(request: stopping.Request) -> int:
+    code = stopping.exit_code(request)
+    how = "interrupted" if code == 130 else f"stopped by {stopping.named(code - 128)}"
+    return _fail(f"{how}; what was finished is kept, run the same command to go on", code)
 
 
 def _dispatch(words: list[str]) -> int:

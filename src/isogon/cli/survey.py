@@ -92,13 +92,13 @@ def report(words: list[str]) -> int:
     parser.commons(out=None, skip=OFFLINE)
     options = parser.parse(words)
     with surroundings(options):
-        from isogon.survey import everything, executors, sweep, sweep_report
+        from isogon.cli.sweep import queue
+        from isogon.survey import everything, sweep, sweep_report
         from isogon.survey import report as page
 
         if (Path(options.directory) / sweep.PLAN).is_file():
-            alive = executors.slurm_alive()
             held = sweep.Sweep.read(options.directory)
-            for path in sweep_report.write(held, alive=alive):
+            for path in sweep_report.write(held, alive=queue(held).jobs):
                 console.say(str(path))
             return 0
         found = everything.read_survey(Path(options.directory))

@@ -51,8 +51,11 @@ def sweep(words: list[str]) -> int:
     parser = Parser(
         "sweep",
         "Run every job of a plan, then draw its figures into one HTML page. All jobs are checked\n"
-        "against their measures before the first one starts. Run again, it does what is missing;\n"
-        "--retry adds what failed.",
+        "against their measures before the first one starts. Run again, it does what is missing,\n"
+        "also what a process that was killed or a machine that went down had begun; --retry adds\n"
+        "what failed. Several may work on one folder: each job is run by one of them.\n"
+        "Exit code 0 when every job is done (--on slurm: or waits or runs in Slurm), else 1;\n"
+        "after Ctrl-C 130, after SIGTERM 143, with what is finished in the report.",
         EXAMPLE,
     )
     parser.positional("plan", "a YAML file")
@@ -73,7 +76,7 @@ def sweep(words: list[str]) -> int:
             console.say(f"{len(found.jobs)} jobs, all of them valid")
             return 0
         from isogon import context
-        from isogon.survey import executors
+        from isogon.survey import executors, slurm
         from isogon.survey.run import resolve_device, writable
         from isogon.survey.sweep import Surroundings, Sweep
 
@@ -84,8 +87,6 @@ def sweep(words: list[str]) -> int:
         command += ["--scale", options.scale] if options.scale else []
         command += ["--data-root", options.data_root] if options.data_root else []
         held = Sweep.create(out, found, command=shlex.join(command))
-        alive = executors.slurm_alive()
-        ids = held.missing(retry=options.retry, alive=alive)
         around = Surroundings(
             device=options.device,
             batch_size=options.batch_size,
@@ -101,34 +102,83 @@ def sweep(words: list[str]) -> int:
                 tail = state.error or state.record or state.slurm
                 console.say(f"  {state.state:<8}{state.id:<34}{tail}")
 
-        if ids:
-            executors.execute(
-                held, ids, on=options.on, surroundings=around, resources=resources, notify=notify
-            )
-        alive = executors.slurm_alive() if options.on == "slurm" else alive
-        code = _summary(held, alive)
+        if options.on == "slurm":
+            slurm.check()
+        answer = queue(held, asked=options.on == "slurm")
+        alive, stopped = answer.jobs, None
+        if options.retry and not answer.installed:
+            alive = set()  # Slurm can never be asked here: the user says that it is to be done
+        try:
+            ids = held.missing(retry=options.retry, alive=alive)
+            if options.on == "slurm" and answer.jobs is None:
+                ids = []
+            while True:
+                if ids:
+                    executors.execute(
+                        held, ids, on=options.on, surroundings=around, resources=resources,
+                        notify=notify,
+                    )  # fmt: skip
+                ids = [] if options.on == "slurm" else _left(held, alive, options.quiet)
+                if not ids:
+                    break
+        except KeyboardInterrupt as stop:
+            stopped = stop
+        if options.on == "slurm" and answer.jobs is not None:
+            answer = slurm.queue()
+            alive = answer.jobs
+        code = _summary(held, alive, answer, options.on)
         if any(s.record for s in held.states(alive)):
             from isogon.survey import sweep_report
 
             for path in sweep_report.write(held, alive=alive):
                 console.say(f"{'report ' if path.suffix == '.html' else 'figure '}  {path}")
+        if stopped is not None:
+            raise stopped
     return code
+
+
+def queue(held: Any, *, asked: bool = False) -> Any:
+    """What Slurm holds; it is asked only where it was given anything, or is about to be."""
+    from isogon.survey import slurm
+    from isogon.survey.sweep import waits
+
+    needed = asked or any(waits(held.state(id)) for id in held.jobs)
+    return slurm.queue() if needed else slurm.Queue(set())
+
+
+def _left(held: Any, alive: set[str] | None, quiet: bool) -> list[str]:
+    """Jobs whose owners, on other machines, turn out to be gone."""
+    from isogon.cli import console
+    from isogon.survey import claims
+
+    unsure = held.unsure(alive)
+    if not unsure:
+        return []
+    if not quiet:
+        what = f"{len(unsure)} jobs run on another machine, or did"
+        console.say(f"{what}: watching their heartbeats, at most {claims.STALE:.0f} s")
+    held.watch(alive, unsure)
+    return [s.id for s in held.states(alive, unsure) if s.state == "died"]
 
 
 def status(words: list[str]) -> int:
     """`isogon status DIR`: counts, failures with their logs."""
     from isogon.cli import console
 
-    parser = Parser("status", "How far a sweep is: counts by state, failures with their logs.")
+    parser = Parser(
+        "status",
+        "How far a sweep is: counts by state, failures with their logs.\n"
+        "Exit code 1 where a job has failed or died.",
+    )
     parser.positional("directory", "the folder of a sweep")
     parser.flag("all", "list every job")
     parser.commons(out=None, skip=OFFLINE)
     options = parser.parse(words)
-    from isogon.survey import executors
     from isogon.survey.sweep import Sweep
 
     held = Sweep.read(options.directory)
-    alive = executors.slurm_alive()
+    answer = queue(held)
+    alive = answer.jobs
     if options.all:
         rows = []
         for state in held.states(alive):
@@ -136,13 +186,24 @@ def status(words: list[str]) -> int:
             spent = f"{end - state.started:8.1f} s" if state.started else " " * 10
             rows.append((state.id, f"{state.state:<8}{spent}  {held.jobs[state.id].command()}"))
         console.listing(rows)
-    return _summary(held, alive)
+    return _summary(held, alive, answer)
 
 
-def _summary(held: Any, alive: set[str] | None) -> int:
-    """Counts, and each failure with what to do; 1 where something failed."""
+def _summary(held: Any, alive: set[str] | None, answer: Any, on: str | None = None) -> int:
+    """Counts, and each failure with what to do.
+
+    Args:
+        held: The sweep.
+        alive: Slurm jobs that wait or run; None where that is not known.
+        answer: Of Slurm.
+        on: Where a sweep ran; None where it was only looked at.
+
+    Returns:
+        0 where all jobs are done; for Slurm, and where the sweep is only looked at, also where
+        the others wait or run.
+    """
     from isogon.cli import console
-    from isogon.survey.sweep import table
+    from isogon.survey.sweep import table, waits
 
     states = held.states(alive)
     counts = table(states)
@@ -160,6 +221,18 @@ def _summary(held: Any, alive: set[str] | None) -> int:
         f"{len(states)} jobs: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n)
     )
     console.say(f"records  {held.records}")
+    given = sum(waits(s) for s in states)
+    if answer.problem and (given or on == "slurm"):
+        told = (
+            "nothing was submitted" if on == "slurm" else f"{given} jobs that Slurm was given stay"
+        )
+        fix = "run again when it answers" if answer.installed else "run where it is, or use --retry"
+        console.say(f"what Slurm holds is not known ({answer.problem}): {told}; {fix}")
     if bad:
         console.say("run the sweep again with --retry to repeat what failed")
-    return 1 if bad else 0
+    left = sum(s.state == "running" or waits(s) for s in states)
+    if left and on in ("inline", "processes"):
+        console.say(f"{left} jobs are in other hands; run the sweep again when they have ended")
+    if on in ("inline", "processes"):
+        return 0 if counts["done"] == len(states) else 1
+    return 1 if bad or (on == "slurm" and left and answer.problem) else 0

@@ -276,7 +276,7 @@ def writable(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with storage.atomic(directory / ".isogon-probe") as path:
             path.write_bytes(b"")
-        (directory / ".isogon-probe").unlink()
+        (directory / ".isogon-probe").unlink(missing_ok=True)  # others may probe at the same time
     except OSError as error:
         reason = getattr(error, "problem", None) or error.strerror or str(error)
         raise FileError(

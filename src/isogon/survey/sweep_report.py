@@ -48,7 +48,7 @@ def _written(sweep: Sweep, states: list[State]) -> list[Path]:
     paths = [sweep.directory / NAME]
     folder = sweep.directory / FIGURES
     for old in folder.glob("figure-*.png"):
-        old.unlink()
+        old.unlink(missing_ok=True)  # another sweep on this folder may end now
     for k, drawn in enumerate(figures, 1):
         paths.append(folder / f"figure-{k}.png")
         with storage.atomic(paths[-1]) as temporary:

@@ -6,7 +6,8 @@ import copy
 import dataclasses
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from isogon import context
+from isogon import context, stopping
 from isogon.errors import OptionError
 from isogon.specs import Spec, parse
 from isogon.training import building, draws, feeds
@@ -26,6 +27,7 @@ from isogon.training.resuming import LAST, data_digest, digest, find_start, poin
 from isogon.training.run import Run
 from isogon.training.state import isolated
 
+_PARENT = "ISOGON_PARENT"
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -92,8 +94,10 @@ def fit(
     )
     task = (arch, data, config, validation, test, tuple(callbacks))
     if config.devices == 1 or config.strategy != "ddp_spawn":
-        fabric.launch()
-        return _work(fabric, *task, folder)
+        with _launching(alone) as tie:
+            fabric.launch()
+        with tie:
+            return _work(fabric, *task, folder)
     # Tensors don't travel back from other processes; files do.
     with tempfile.TemporaryDirectory() as scratch:
         place = folder or Path(scratch)
@@ -124,6 +128,24 @@ def _check_device(config: FitConfig) -> None:
         )
 
 
+@contextmanager
+def _launching(alone: bool) -> Iterator[Any]:
+    """Tell the processes that run this command again whose children they are.
+
+    Yields:
+        What a process must be inside of while it works: one that was told ends with the first.
+    """
+    told = os.environ.get(_PARENT, "")
+    if alone or (told.isdigit() and os.environ.get("LOCAL_RANK", "0") != "0"):
+        yield nullcontext() if alone else stopping.tied(int(told))
+        return
+    os.environ[_PARENT] = str(os.getpid())
+    try:
+        yield nullcontext()
+    finally:
+        del os.environ[_PARENT]
+
+
 class _Parcel:
     """What a spawned process works on, with the surroundings of the one that started it."""
 
@@ -137,8 +159,8 @@ class _Parcel:
 
 
 def _spawned(fabric: Any, parcel: _Parcel) -> None:
-    """`_work` in a process of its own."""
-    with context.use(**parcel.around):
+    """`_work` in a process of its own, which ends when the one that waits for it is gone."""
+    with stopping.tied(), context.use(**parcel.around):
         _work(fabric, *parcel.task)
 
 

@@ -1,0 +1,132 @@
+"""How work is ended from outside: by a signal, or because the process that wanted it is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+PAUSE = 0.5  # seconds between two looks at the parent
+_DEATH = 1  # PR_SET_PDEATHSIG of Linux's prctl
+
+
+class Stopped(KeyboardInterrupt):
+    """Asked to stop by a signal; what handles Ctrl-C handles every such signal.
+
+    Attributes:
+        number: The signal.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(named(number))
+        self.number = int(number)
+
+
+@dataclass
+class Request:
+    """Whether this process was asked to stop, and by which signal."""
+
+    number: int | None = None
+
+
+@contextmanager
+def stoppable(request: Request | None = None) -> Iterator[Request]:
+    """Inside, SIGTERM ends what runs as Ctrl-C does: by a `Stopped` in the main thread.
+
+    Signals that the one who started the process had ignored stay ignored. Outside the main
+    thread nothing changes.
+
+    Args:
+        request: Where a signal is noted; a new one by default.
+    """
+    noted = request or Request()
+    held: dict[int, Any] = {}
+
+    def stop(number: int, frame: Any) -> None:
+        noted.number = number
+        raise Stopped(number)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            was = signal.getsignal(number)
+            if was in (signal.SIG_DFL, signal.default_int_handler):
+                held[number] = was
+                signal.signal(number, stop)
+    try:
+        yield noted
+    finally:
+        for number, was in held.items():
+            signal.signal(number, was)
+
+
+def exit_code(request: Request) -> int:
+    """What a shell calls the end by this signal: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + int(request.number or signal.SIGINT)
+
+
+def named(number: int) -> str:
+    """The name of a signal: SIGSEGV."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+@contextmanager
+def tied(parent: int | None = None) -> Iterator[None]:
+    """Inside, this process ends with its own children soon after its parent is gone.
+
+    A child of ``multiprocessing`` holds one end of a pipe whose other end closes when its
+    parent dies; others look at their parent's number. On Linux the system kills it as well when
+    the thread that started it ends, which helps where this process is deep in foreign code: that
+    thread must be one that waits for it.
+
+    Args:
+        parent: Number of the process that started this one, if that was not
+            ``multiprocessing``.
+    """
+    import multiprocessing
+
+    above: Any = multiprocessing.parent_process() if parent is None else None
+    parent = os.getppid() if parent is None else parent
+    over = threading.Event()
+
+    def gone() -> bool:
+        return not above.is_alive() if above is not None else os.getppid() != parent
+
+    def watch() -> None:
+        while not over.wait(PAUSE):
+            if gone():
+                _end()
+
+    _killed_with_parent(True)
+    if gone():  # before anybody looked
+        _end()
+    threading.Thread(target=watch, name="isogon-parent", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        _killed_with_parent(False)
+
+
+def _killed_with_parent(on: bool) -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_DEATH, signal.SIGKILL if on else 0)
+
+
+def _end() -> None:
+    import multiprocessing
+
+    for child in multiprocessing.active_children():
+        with suppress(OSError, ValueError):
+            child.kill()
+    os._exit(1)
