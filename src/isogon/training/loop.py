@@ -7,7 +7,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,8 @@ def fit(
     )
     task = (arch, data, config, validation, test, tuple(callbacks))
     if config.devices == 1 or config.strategy != "ddp_spawn":
-        with _launching(alone) as tie:
+        with _family(alone):
             fabric.launch()
-        with tie:
             return _work(fabric, *task, folder)
     # Tensors don't travel back from other processes; files do.
     with tempfile.TemporaryDirectory() as scratch:
@@ -129,21 +128,22 @@ def _check_device(config: FitConfig) -> None:
 
 
 @contextmanager
-def _launching(alone: bool) -> Iterator[Any]:
-    """Tell the processes that run this command again whose children they are.
-
-    Yields:
-        What a process must be inside of while it works: one that was told ends with the first.
+def _family(alone: bool) -> Iterator[None]:
+    """Inside, processes that run this command again know whose children they are: they end
+    with the first one.
     """
     told = os.environ.get(_PARENT, "")
-    if alone or (told.isdigit() and os.environ.get("LOCAL_RANK", "0") != "0"):
-        yield nullcontext() if alone else stopping.tied(int(told))
-        return
-    os.environ[_PARENT] = str(os.getpid())
-    try:
-        yield nullcontext()
-    finally:
-        del os.environ[_PARENT]
+    if alone:
+        yield
+    elif told.isdigit() and os.environ.get("LOCAL_RANK", "0") != "0":
+        with stopping.tied(int(told)):
+            yield
+    else:
+        os.environ[_PARENT] = str(os.getpid())
+        try:
+            yield
+        finally:
+            del os.environ[_PARENT]
 
 
 class _Parcel:
