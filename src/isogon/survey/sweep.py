@@ -13,7 +13,7 @@ import re
 import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -241,10 +241,14 @@ def _held(state: State, alive: set[str] | None) -> bool:
 
 def _stored(data: Any, id: str) -> State:
     """The state that a file holds, every field of its kind."""
-    kinds = {f.name: type(f.default) for f in fields(State) if f.name != "id"}
-    if not all(type(data[n]) in (kind, int) for n, kind in kinds.items() if n in data):
-        raise TypeError("a field of another kind")
     found = State(**data)
+    for name, value in asdict(State(id)).items():
+        if isinstance(value, float) and type(data.get(name)) is int:
+            setattr(found, name, float(data[name]))
+        if type(getattr(found, name)) is not type(value):
+            raise TypeError("a field of another kind")
+    if found.state not in STATES:
+        raise ValueError("no such state")
     if found.id != id or (found.record and not _RECORD.fullmatch(found.record)):
         raise ValueError("names something outside the folder")
     return found
