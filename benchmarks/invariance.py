@@ -35,8 +35,8 @@ from torch import nn
 
 import isogon as ig
 from isogon.errors import IsogonError
-from isogon.measures.equivariance import equivariance
-from isogon.measures.invariance import invariance
+from isogon.measures.orbits.equivariance import equivariance
+from isogon.measures.orbits.invariance import invariance
 from isogon.nets.load import build
 
 MOMENTS = ("variance", "squared", "anova")

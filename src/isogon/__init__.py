@@ -35,8 +35,8 @@ _API = {
     "integrability": "isogon.measures.paths",
     "leaf_distance": "isogon.measures.paths",
     # invariance
-    "invariance": "isogon.measures.invariance",
-    "equivariance": "isogon.measures.equivariance",
+    "invariance": "isogon.measures.orbits",
+    "equivariance": "isogon.measures.orbits",
     # arrangement
     "orientation": "isogon.measures.orientation",
     "reset": "isogon.measures.reset",

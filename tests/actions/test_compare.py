@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from isogon.actions.compare import compare
 from isogon.errors import OptionError
+from isogon.measures.orbits.compare import compare
 from isogon.readings import SiteTable
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import isogon as ig
-from isogon.actions.lie import generators
 from isogon.errors import OptionError
-from isogon.measures.equivariance import equivariance
+from isogon.measures.orbits.equivariance import equivariance
+from isogon.measures.orbits.lie import generators
 
 
 def smooth(n=6):

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import isogon as ig
 from isogon.actions import Family, Function
-from isogon.actions.distances import Gaps, PairDistances, pair_gaps, pair_norms
-from isogon.actions.scores import benjamini_hochberg, bonferroni
 from isogon.errors import DataError, ModelError, OptionError
-from isogon.measures.equivariance import equivariance
-from isogon.measures.invariance import invariance
+from isogon.measures.orbits.distances import Gaps, PairDistances, pair_gaps, pair_norms
+from isogon.measures.orbits.equivariance import equivariance
+from isogon.measures.orbits.invariance import invariance
+from isogon.measures.orbits.statistics import benjamini_hochberg, bonferroni
+from isogon.nets.passes import all_passes
 
 EVERYTHING = ("variance", "squared", "anova", "distance", "goodfellow")
 
@@ -160,12 +163,12 @@ def test_batches_and_their_order_do_not_matter(data, measure):
 
 def test_orbits_that_do_not_fit_into_a_pass(data, monkeypatch):
     """Pieces of an orbit are put together before anything is summed."""
-    from isogon.actions import orbits
+    from isogon.nets import passes
 
     options = {"measures": (*EVERYTHING, "simple", "floor"), "sites": "1,4"}
     whole = equivariance(net(), split(data, 16), "rotations(5)", **options).table
-    monkeypatch.setattr(orbits, "CHUNK", 3)
-    monkeypatch.setattr(orbits, "WHOLE", 0)
+    monkeypatch.setattr(passes, "CHUNK", 3)
+    monkeypatch.setattr(passes, "WHOLE", 0)
     pieces = equivariance(net(), split(data, 16), "rotations(5)", **options).table
     for column in whole.select_dtypes("number"):
         np.testing.assert_allclose(pieces[column], whole[column], rtol=1e-9, atol=1e-12)
@@ -178,30 +181,62 @@ def test_gaps():
         for least in (0, 2**60):
             gaps = Gaps((3, 5, 5))
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("isogon.actions.distances.COMPILE", least)
+                patch.setattr("isogon.measures.orbits.distances.COMPILE", least)
                 for x, y in zip(a.to(dtype).split(4, 1), b.to(dtype).split(4, 1)):
                     gaps.update(x, y)
-            unit, channel = gaps.means()
+            unit, channel = gaps.compute()
             apart = (a.double() - b.double()).abs()
             torch.testing.assert_close(unit, apart.mean((0, 1)), rtol=1e-12, atol=0)
             per = apart.square().mean((-1, -2)).sqrt().mean((0, 1))
             torch.testing.assert_close(channel, per, rtol=1e-12, atol=0)
 
 
-def test_two_halves_merge_to_the_whole(data):
-    from isogon.actions.orbits import orbits
-    from isogon.stats import TwoWayMoments
+def watchers(model, data, measure, **options):
+    """Those of a measure, before any pass."""
+    from isogon.measures.orbits.reading import OrbitOptions
+    from isogon.measures.orbits.watcher import OrbitWatcher
 
-    model, family = net(), ig.family("rotations(5)")
-    (site,) = ig.sites(model, "4", example=data[0])
-    whole, *halves = (TwoWayMoments(5) for _ in range(3))
-    for k, orbit in enumerate(orbits(model, split(data, 9), family, [site], chunk=20)):
-        rows = orbit.values[site].transpose(0, 1)
-        whole.update(rows)
-        halves[k % 2].update(rows)
-    a, b = whole.compute(), halves[0].merge(halves[1]).compute()
-    torch.testing.assert_close(a.f()[0], b.f()[0], rtol=1e-9, atol=0, equal_nan=True)
-    torch.testing.assert_close(a.within_rows(), b.within_rows(), rtol=1e-12, atol=0)
+    family, undone = ig.family("rotations(3)"), measure is equivariance
+    found = ig.sites(model, "1,4,7" if not undone else "1,4", example=data[0])
+    return [OrbitWatcher(s, OrbitOptions(**options), family, undone) for s in found], family
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    shares=st.integers(2, 5),
+    size=st.integers(1, 9),
+    measure=st.sampled_from([invariance, equivariance]),
+    by_class=st.booleans(),
+    bootstrap=st.sampled_from([0, 3]),
+    threshold=st.sampled_from(["normal", "quantile"]),
+    aggregate=st.sampled_from(["unit", "channel", "site"]),
+)
+def test_merged_shares_are_the_whole(
+    data, shares, size, measure, by_class, bootstrap, threshold, aggregate
+):
+    """Every statistic, over both passes: what is shared out and merged is what one pass saw."""
+    model, batches = net(), split(data, size)
+    options = {
+        "measures": (*EVERYTHING, "simple", "floor"), "by_class": by_class, "bootstrap": bootstrap,
+        "threshold": threshold, "aggregate": aggregate,
+    }  # fmt: skip
+    one, family = watchers(model, data, measure, **options)
+    many, _ = watchers(model, data, measure, **options)
+    assert all_passes(model, batches, one, orbit=family) == 40
+    assert all_passes(model, batches, many, orbit=family, shards=shares) == 40
+    for a, b in zip(one, many):
+        whole, merged = a.result(), b.result()
+        labels = [c for c in ("site", "class") if c in whole]
+        keys = [*labels, "unit"]
+        whole, merged = (t.sort_values(keys, ignore_index=True) for t in (whole, merged))
+        assert list(whole.columns) == list(merged.columns)
+        for column in whole:
+            if column in labels:
+                assert (whole[column] == merged[column]).all()
+            else:
+                np.testing.assert_allclose(
+                    merged[column], whole[column], rtol=1e-8, atol=1e-10, err_msg=column
+                )
 
 
 def literal(a):
@@ -344,7 +379,7 @@ def test_corrections_are_the_right_way_round():
     assert (bonferroni(q) >= q).all()
     # noise alone: plain p-values reject 1 % of units, the corrected ones next to none
     noise = torch.from_numpy(rng.normal(size=(60, 5, 2000)))
-    from isogon.actions.scores import anova_columns
+    from isogon.measures.orbits.statistics import anova_columns
     from isogon.stats import TwoWayMoments
 
     columns = anova_columns(TwoWayMoments(5).update(noise).compute())
@@ -364,16 +399,18 @@ def test_pairwise_distances():
 
 
 def test_distances_from_disk_are_those_from_memory():
-    a = torch.randn(4, 30, 3, 5, 5, dtype=torch.float64)
+    a = torch.randn(30, 4, 3, 5, 5, dtype=torch.float64)
     for channels in (False, True):
-        memory, disk = PairDistances(channels), PairDistances(channels)
-        disk.kept.limit = 2000
-        for part in a.split(7, 1):
+        memory, disk, rest = (PairDistances(channels) for _ in range(3))
+        disk.kept.limit = rest.kept.limit = 2000
+        for k, part in enumerate(a.split(7)):
             memory.update(part)
-            disk.update(part)
+            (disk if k < 2 else rest).update(part)
+        assert rest.kept._file is not None
+        disk.merge(rest)
         assert disk.kept._file is not None
-        for name, values in memory.columns().items():
-            torch.testing.assert_close(disk.columns()[name], values, rtol=1e-12, atol=0)
+        for name, values in memory.compute().items():
+            torch.testing.assert_close(disk.compute()[name], values, rtol=1e-12, atol=0)
 
 
 class Tokens(nn.Module):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision import models
 
-from isogon.measures.equivariance import equivariance
-from isogon.measures.invariance import invariance
+from isogon.measures.orbits.equivariance import equivariance
+from isogon.measures.orbits.invariance import invariance
 
 MOMENTS = ("variance", "squared", "anova")
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import isogon as ig
-from isogon.measures.equivariance import equivariance
-from isogon.measures.invariance import invariance
+from isogon.measures.orbits.equivariance import equivariance
+from isogon.measures.orbits.invariance import invariance
 
 pytestmark = pytest.mark.shared
 SITES = "0,1,4,7,8,9,10,12"

@@ -10,8 +10,8 @@ from torch import nn
 
 import isogon as ig
 from isogon.errors import OptionError
-from isogon.measures.equivariance import equivariance
-from isogon.measures.invariance import invariance
+from isogon.measures.orbits.equivariance import equivariance
+from isogon.measures.orbits.invariance import invariance
 from isogon.show.invariance import draw_models
 from isogon.show.invariance_models import colours, in_order, spread
 from isogon.show.together import Panel, can_draw_together, draw_together

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from isogon.stats import (
     Blocks,
     ByClass,
     CrossMoments,
+    Kept,
     Moments,
     Pair,
     Pooled,
@@ -175,3 +177,35 @@ def test_together():
     same(both.compute()["a"], Moments().update(x).compute())
     same(both.compute()["b"][1], Moments().update(x[2:]).compute())
     assert both["a"].count == 5
+
+
+@few
+@given(st.integers(0, 12), st.integers(1, 5), st.sampled_from([0, 300, 2**20]), st.booleans())
+def test_everything_is_kept_in_memory_or_on_disk(n, size, limit, merged):
+    x = values(n, 3, 4).transpose(1, 2)
+    kept, rest = Kept(limit), Kept(limit)
+    for k, part in enumerate(x.split(size)):
+        (rest if merged and k % 2 else kept).update(part)
+    order = torch.arange(n)
+    if merged:
+        odd = order // size % 2
+        order = torch.cat([order[odd == 0], order[odd == 1]])
+        kept.merge(rest)
+    assert kept.count == n
+    if not n:
+        return
+    assert torch.equal(kept.compute(), x[order])
+    flat = x[order].reshape(n, 12).numpy()
+    np.testing.assert_array_equal(kept.columns(2, 7), flat[:, 2:7])
+    np.testing.assert_array_equal(kept.columns(1, 3, 1), x[order].numpy()[:, :, 1:3])
+    with pytest.raises(DataError, match="changes its shape"):
+        kept.update(values(2, 5))
+
+
+def test_what_is_kept_is_a_copy_of_its_own_type():
+    x = torch.arange(6, dtype=torch.float32).reshape(3, 2)
+    kept = Kept().update(x)
+    x.zero_()
+    assert kept.compute().dtype == torch.float32
+    assert kept.compute()[1].tolist() == [2, 3]
+    assert kept.columns(0, 2).dtype == np.float64

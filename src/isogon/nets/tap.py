@@ -19,7 +19,6 @@ from isogon.nets.sites import Site
 from isogon.nets.trace import unwrap
 from isogon.nets.watch import watched
 
-Receive = Callable[[Site, Tensor], None]
 Tap = Callable[[Tensor], tuple[Tensor, dict[Site, Tensor]]]
 
 
@@ -76,53 +75,6 @@ def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Itera
         values = {site: caught[site][0] for site in wanted.values()}
         caught.clear()
         return output, values
-
-    with (
-        preserved(model),
-        watched(model, report, modules=modules, operations=operations) as run,
-    ):
-        yield forward
-
-
-@contextmanager
-def visit(
-    model: nn.Module, sites: Iterable[Site], receive: Receive
-) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Hand activations at sites to a function while the forward pass runs.
-
-    Nothing is kept or copied: an activation is still in the cache when it is received, and gone
-    afterwards. The model is treated as by `tap`.
-
-    Args:
-        model: Any module.
-        sites: Where to read.
-        receive: Called with a site and its activation ``[N, *site.shape]``, which a later operation
-            in place may overwrite: what is kept has to be copied.
-
-    Yields:
-        A function from inputs ``[N, ...]`` to the output.
-
-    Raises:
-        ModelError: A site is not reached by a forward pass.
-    """
-    model = unwrap(model)
-    wanted, modules, operations = wanted_modules(model, sites)
-    reached: set[Site] = set()
-
-    def report(path: str, call: int, op: str, value: Tensor) -> None:
-        site = wanted.get((path, call))
-        if site is not None:
-            reached.add(site)
-            receive(site, value.detach())
-
-    def forward(x: Tensor) -> Tensor:
-        reached.clear()
-        with torch.no_grad():
-            output = output_tensor(run(x))
-        for site in wanted.values():
-            if site not in reached:
-                raise unreached(site)
-        return output
 
     with (
         preserved(model),

@@ -20,14 +20,12 @@ Models = nn.Module | Mapping[str, nn.Module]
 
 
 class Watcher(Protocol):
-    """What takes in activations, chunk by chunk.
+    """What takes in activations, chunk by chunk."""
 
-    Attributes:
-        sites: What it wants: sites, `INPUT`, `OUTPUT`, `LOGITS`; of several models pairs
-            ``(name, site)``.
-    """
-
-    sites: Collection[Any]
+    @property
+    def sites(self) -> Collection[Any]:
+        """What it wants: sites, `INPUT`, `OUTPUT`, `LOGITS`; of several models ``(name, site)``."""
+        ...
 
     def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> Any:
         """Take in a chunk.

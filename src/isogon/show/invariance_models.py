@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from isogon.actions.compare import compare
 from isogon.errors import OptionError
+from isogon.measures.orbits.compare import compare
 from isogon.readings import Reading
 from isogon.show import style
 from isogon.show.invariance_parts import check, finite_mean, label, pick, values
@@ -151,7 +151,7 @@ def by_class(panel: Panel) -> Panel:
 
 
 def panel_tables(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
-    """The means of `spread` and the tests of `isogon.actions.compare`, of all panels."""
+    """The means of `spread` and the tests of `isogon.measures.orbits.compare`, of all panels."""
     means, tests = [], []
     for panel in map(by_class, panels):
         where = {"panel": panel.title} if any(p.title for p in panels[1:]) else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from isogon.stats.base import Stat, all_reduce
 from isogon.stats.cross import Cross, CrossMoments
+from isogon.stats.kept import Kept
 from isogon.stats.moments import Moment, Moments
 from isogon.stats.quantiles import Quantiles
 from isogon.stats.twoway import TwoWay, TwoWayMoments
@@ -19,6 +20,7 @@ __all__ = [
     "ByClass",
     "Cross",
     "CrossMoments",
+    "Kept",
     "Moment",
     "Moments",
     "Pair",

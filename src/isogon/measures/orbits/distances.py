@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from typing import Any
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,56 +10,10 @@ from torch import Tensor
 
 from isogon.errors import DataError
 from isogon.jit import loop
-from isogon.stats import Moments
-from isogon.storage import write_error
+from isogon.stats import Kept, Moments
 
-KEPT = 2**28  # bytes of activations of one site held in memory; more go to a temporary file
 BLOCK = 2**24  # numbers worked on at a time
 COMPILE = 2**16  # values in one update from which the compiled loop is used
-
-
-class Spill:
-    """Rows of numbers that are read back column by column, on disk where they are many."""
-
-    def __init__(self, limit: int = KEPT) -> None:
-        self.limit, self.count = limit, 0
-        self._parts: list[np.ndarray] = []
-        self._bytes = 0
-        self._file: Any = None
-        self.shape: tuple[int, ...] = ()
-
-    def append(self, rows: Tensor) -> None:
-        """Keep rows ``[n, T, U]``.
-
-        Raises:
-            FileError: The disk is full.
-        """
-        block = np.array(rows.cpu().numpy(), order="C", copy=True)
-        self.shape, self.dtype = block.shape[1:], block.dtype
-        self.count += len(block)
-        self._parts.append(block)
-        self._bytes += block.nbytes
-        if self._bytes <= self.limit:
-            return
-        try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as this)
-            for part in self._parts:
-                self._file.write(part.data)
-            self._file.flush()
-        except OSError as error:
-            raise write_error(tempfile.gettempdir(), error) from error
-        self._parts, self._bytes = [], 0
-
-    def columns(self, start: int, stop: int) -> np.ndarray:
-        """Columns start..stop of all rows, ``[N, T, k]`` in float64."""
-        held = [p[:, :, start:stop] for p in self._parts]
-        if self._file is not None:
-            t, u = self.shape
-            rows = self.count - sum(len(p) for p in self._parts)
-            stored = np.memmap(self._file, self.dtype, "r", shape=(rows, t, u))
-            held.insert(0, stored[:, :, start:stop])
-        return np.concatenate(held).astype(np.float64)
 
 
 class PairDistances:
@@ -77,21 +30,25 @@ class PairDistances:
     def __init__(self, channels: bool = False) -> None:
         self.channels = channels
         self.within = Moments()
-        self.kept = Spill()
-        self.shape: tuple[int, ...] = ()
+        self.kept = Kept()
 
-    def update(self, a: Tensor) -> None:
-        """Take in ``[T, n, *shape]``."""
-        self.shape = tuple(a.shape[2:])
-        rows = a.transpose(0, 1)  # [n, T, *shape]
+    def update(self, a: Tensor) -> Self:
+        """Take in ``[n, T, *shape]``."""
         if self.channels:
-            maps = rows.flatten(3).transpose(1, 2).double()  # [n, C, T, h * w]
+            maps = a.flatten(3).transpose(1, 2).double()  # [n, C, T, h * w]
             self.within.update(pair_norms(maps))
         else:
-            self.within.update(pair_gaps(rows.double(), 1))
-        self.kept.append(rows.flatten(2))
+            self.within.update(pair_gaps(a.double(), 1))
+        self.kept.update(a)
+        return self
 
-    def columns(self) -> dict[str, Tensor]:
+    def merge(self, other: Self) -> Self:
+        """Take in what another one has seen."""
+        self.within.merge(other.within)
+        self.kept.merge(other.kept)
+        return self
+
+    def compute(self) -> dict[str, Tensor]:
         """TD, SD and their quotient, per unit or channel."""
         if self.kept.count < 2:
             raise DataError("too few samples", got=self.kept.count, expected="at least two")
@@ -104,19 +61,19 @@ class PairDistances:
         }
 
     def _units(self) -> Tensor:
-        t, units = self.kept.shape
+        t, *shape = self.kept.shape
+        units, found = int(np.prod(shape, dtype=int)), []
         step = max(1, BLOCK // max(1, self.kept.count * t))
-        found = []
         for start in range(0, units, step):
-            block = torch.from_numpy(self.kept.columns(start, min(units, start + step)))
+            block = torch.from_numpy(self.kept.columns(start, min(units, start + step), 1))
             found.append(pair_gaps(block, 0).mean(0))
-        return torch.cat(found).reshape(self.shape)
+        return torch.cat(found).reshape(shape)
 
     def _channels(self) -> Tensor:
-        channels, size = self.shape[0], int(np.prod(self.shape[1:]))
-        found = []
+        _, channels, *places = self.kept.shape
+        size, found = int(np.prod(places, dtype=int)), []
         for c in range(channels):
-            maps = torch.from_numpy(self.kept.columns(c * size, (c + 1) * size))
+            maps = torch.from_numpy(self.kept.columns(c * size, (c + 1) * size, 1))
             found.append(torch.stack([pair_norms(maps[:, t]) for t in range(maps.shape[1])]).mean())
         return torch.stack(found)
 
@@ -136,19 +93,27 @@ class Gaps:
         self.unit = torch.zeros(shape, dtype=torch.float64, device=device)
         self.channel = torch.zeros(shape[0], dtype=torch.float64, device=device)
 
-    def update(self, a: Tensor, b: Tensor) -> None:
+    def update(self, a: Tensor, b: Tensor) -> Self:
         """Take in two sets of maps ``[T, n, C, h, w]``."""
         self.count += a.shape[0] * a.shape[1]
         same = a.dtype == b.dtype and a.dtype in (torch.float32, torch.float64)
         if a.device.type == "cpu" and same and a.numel() >= COMPILE:
             maps = (x.detach().flatten(3).flatten(0, 1).contiguous().numpy() for x in (a, b))
             add_gaps(*maps, self.unit.flatten(1).numpy(), self.channel.numpy())
-            return
+            return self
         apart = (a.double() - b.double()).abs()
         self.unit += apart.sum((0, 1))
         self.channel += apart.square_().mean((-1, -2)).sqrt().sum((0, 1))
+        return self
 
-    def means(self) -> tuple[Tensor, Tensor]:
+    def merge(self, other: Self) -> Self:
+        """Take in what another one has seen."""
+        self.count += other.count
+        self.unit += other.unit
+        self.channel += other.channel
+        return self
+
+    def compute(self) -> tuple[Tensor, Tensor]:
         """Per unit ``[C, h, w]`` and per channel ``[C]``."""
         return self.unit / self.count, self.channel / self.count
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
+import numpy as np
 import scipy.stats
 import torch
 from torch import Tensor
 
-from isogon.actions.distances import quotient
 from isogon.errors import DataError
-from isogon.stats import Quantiles, TwoWay, TwoWayMoments
+from isogon.measures.orbits.distances import BLOCK, quotient
+from isogon.stats import Kept, Quantiles, TwoWay
 
 LEVEL = 0.99  # of the normal law or the samples below a threshold
 FLAT = 1e-10  # a spread below this share of the size of the values is rounding
@@ -91,18 +92,31 @@ class Firing:
         self.all = torch.zeros_like(threshold)
         self.normal = torch.zeros_like(threshold)
 
-    def update(self, a: Tensor) -> None:
-        """Take in ``[T, n, *shape]``."""
-        self.treatments, self.samples = len(a), self.samples + a.shape[1]
-        a = a.double()
+    def fresh(self) -> Firing:
+        """The same thresholds, nothing seen."""
+        return Firing(self.threshold, self.pooled)
+
+    def update(self, a: Tensor) -> Self:
+        """Take in ``[n, T, *shape]``."""
+        self.treatments, self.samples = a.shape[1], self.samples + len(a)
+        a = a.transpose(0, 1).double()
         above = a > self.threshold
         first = above[0]
         self.fired += first.sum(0)
         self.kept += (above & first).sum((0, 1))
         self.all += above.sum((0, 1))
         self.normal += (a > self.pooled).sum((0, 1))
+        return self
 
-    def columns(self) -> dict[str, Tensor]:
+    def merge(self, other: Self) -> Self:
+        """Take in what another one with the same thresholds has seen."""
+        self.treatments = self.treatments or other.treatments
+        self.samples += other.samples
+        for name in ("fired", "kept", "all", "normal"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
+    def compute(self) -> dict[str, Tensor]:
         """The scores and their parts; NaN where no sample fires."""
         share = self.fired / self.samples
         local = self.kept / (self.fired * self.treatments)
@@ -117,7 +131,17 @@ class Firing:
         }
 
 
-def thresholds(layout: TwoWay, order: Quantiles | None) -> tuple[Tensor, Tensor]:
+def order_statistic(kept: Kept) -> Tensor:
+    """The 99 % quantile of each unit, exactly, from all values ``[N, *shape]``."""
+    units, found = int(np.prod(kept.shape, dtype=int)), []
+    step = max(1, BLOCK // max(1, kept.count))
+    for start in range(0, units, step):
+        block = torch.from_numpy(kept.columns(start, min(units, start + step)))
+        found.append(Quantiles(LEVEL, total=kept.count).update(block).compute())
+    return torch.cat(found).reshape(kept.shape)
+
+
+def thresholds(layout: TwoWay, order: Tensor | None) -> tuple[Tensor, Tensor]:
     """Threshold per unit of the untransformed and of all samples.
 
     ``mean + z_0.99 sd`` (sd unbiased), or for the untransformed ones the order statistic.
@@ -129,7 +153,7 @@ def thresholds(layout: TwoWay, order: Quantiles | None) -> tuple[Tensor, Tensor]
     mean = layout.shift + layout.column_mean[0]
     first = mean + z * _sd(layout.column_m2[0] / (n - 1), mean)
     if order is not None:
-        first = order.compute().to(first)
+        first = order.to(first)
     squares = layout.ss_within() + layout.ss_treatments()
     pooled = layout.mean + z * _sd(squares / (n * t - 1), layout.mean)
     return first, pooled
@@ -138,47 +162,3 @@ def thresholds(layout: TwoWay, order: Quantiles | None) -> tuple[Tensor, Tensor]
 def _sd(variance: Tensor, mean: Tensor) -> Tensor:
     """Standard deviation; of constants, whose spread is rounding, enough to keep them silent."""
     return variance.sqrt().clamp_min(1e-16).maximum(FLAT * mean.abs())
-
-
-class BlockMoments:
-    """The two-way layout, whole and in blocks of samples for the bootstrap.
-
-    Args:
-        treatments: T.
-        blocks: Number of blocks; sample i belongs to block ``i mod blocks``, so that they do
-            not depend on batches. 0: no blocks.
-    """
-
-    def __init__(self, treatments: int, blocks: int = 0) -> None:
-        self.whole = TwoWayMoments(treatments)
-        self.blocks = [TwoWayMoments(treatments) for _ in range(blocks)]
-        self.seen = 0
-
-    def update(self, a: Tensor) -> None:
-        """Take in ``[T, n, *shape]``."""
-        rows = a.transpose(0, 1)
-        if not self.blocks:
-            self.whole.update(rows)
-            return
-        for k in range(min(len(self.blocks), len(rows))):
-            part = rows[k :: len(self.blocks)]
-            self.blocks[(self.seen + k) % len(self.blocks)].update(part)
-        self.seen += len(rows)
-
-    def compute(self) -> TwoWay:
-        """The layout of all samples."""
-        if self.blocks:
-            self.whole = TwoWayMoments(self.whole.treatments)
-            for block in self.blocks:
-                self.whole.merge(block)
-        return self.whole.compute()
-
-    def replicates(self, count: int, generator: torch.Generator):
-        """Layouts of resamples of the blocks, drawn with replacement."""
-        filled = [b for b in self.blocks if b.count]
-        for _ in range(count):
-            drawn = torch.randint(len(filled), (len(filled),), generator=generator).tolist()
-            sample = TwoWayMoments(self.whole.treatments)
-            for k in drawn:
-                sample.merge(filled[k])
-            yield sample.compute()

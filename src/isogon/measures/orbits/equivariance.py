@@ -5,21 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from torch import Tensor
 from torch.nn import Module
 
 from isogon.actions import Family
 from isogon.actions import family as as_family
-from isogon.actions.distances import Gaps, quotient
-from isogon.actions.lie import lie_columns, lie_derivatives
-from isogon.actions.measuring import Plan, measure_orbits
-from isogon.actions.orbits import Orbit, prepare
 from isogon.data import Batches, as_batches
 from isogon.errors import OptionError
-from isogon.nets.sites import Site
+from isogon.measures.orbits.lie import lie_columns, lie_derivatives
+from isogon.measures.orbits.reading import OrbitOptions
+from isogon.measures.orbits.watcher import measure_orbits, prepare
 from isogon.readings import SiteTable
 from isogon.registry import measure
-from isogon.stats import TwoWayMoments
 
 EquivarianceMeasure = Literal[
     "variance", "squared", "anova", "distance", "goodfellow", "simple", "floor", "lie"
@@ -80,32 +76,16 @@ def equivariance(
         DataError: Inputs that are not images, or fewer than two samples.
         ModelError: Weights that are not finite.
     """
-    plan = Plan(measures, aggregate, pooling, reduce, by_class, bootstrap, threshold, seed)
-    plan.check(KNOWN)
-    members = as_family(family)
-
-    def back(site: Site, values: Tensor, orbit: Orbit) -> Tensor:
-        return members.undo(values, orbit.x.shape[-2:])
-
-    def extras(site: Site) -> _Extras:
-        return _Extras(site, members, measures)
-
+    options = OrbitOptions(
+        measures, aggregate, pooling, reduce, by_class, bootstrap, threshold, seed
+    )
+    options.check(KNOWN)
     if "lie" in measures and by_class:
         raise OptionError(
             "the Lie derivative is not taken by class", got="by_class", expected="one of the two"
         )
-    data = as_batches(batches)
-    reading = measure_orbits(
-        "equivariance",
-        model,
-        data,
-        members,
-        sites,
-        plan,
-        change=back,
-        applies=lambda site: len(site.shape) == 3,
-        extra=extras if {"simple", "floor"} & set(measures) else None,
-    )
+    members, data = as_family(family), as_batches(batches)
+    reading = measure_orbits("equivariance", model, data, members, sites, options, undone=True)
     if "lie" in measures:
         chosen = [s for s in prepare(model, data, members, sites) if len(s.shape) == 3]
         found = lie_derivatives(model, data, members, chosen)
@@ -114,43 +94,3 @@ def equivariance(
             parts = [c[name].cpu().numpy().reshape(-1) for c in columns]
             reading.table[name] = np.concatenate(parts)
     return reading
-
-
-class _Extras:
-    """The simple distance, and the interpolation floor."""
-
-    def __init__(self, site: Site, family: Family, measures: tuple[str, ...]) -> None:
-        self.site, self.family = site, family
-        self.simple = "simple" in measures
-        self.floor = TwoWayMoments(len(family)) if "floor" in measures else None
-        self.gaps: Gaps | None = None
-
-    def update(self, values: Tensor, changed: Tensor, orbit: Orbit, rows: Tensor | None) -> None:
-        """Take in ``[T, n, C, h, w]``, before and after the maps were moved back."""
-        values = values if rows is None else values[:, rows]
-        moved = self.family.act(values[0], orbit.x.shape[-2:])
-        if self.simple:
-            if self.gaps is None:
-                self.gaps = Gaps(self.site.shape, values.device)
-            self.gaps.update(values, moved)
-        if self.floor is not None:
-            again = self.family.undo(moved, orbit.x.shape[-2:])
-            self.floor.update(again.transpose(0, 1))
-
-    def columns(self, aggregate: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Columns per unit, and per channel."""
-        unit: dict[str, Tensor] = {}
-        channel: dict[str, Tensor] = {}
-        if self.gaps is not None:
-            per_unit, per_channel = self.gaps.means()
-            if aggregate == "channel":
-                channel["simple_distance"] = per_channel
-            else:
-                unit["simple_distance"] = per_unit
-        if self.floor is not None:
-            layout = self.floor.compute()
-            within, across = layout.within_rows(), layout.within_columns()
-            unit["transformation_floor"] = within
-            unit["sample_floor"] = across
-            unit["normalized_floor"] = quotient(within, across)
-        return unit, channel

@@ -8,9 +8,10 @@ from torch.nn import Module
 
 from isogon.actions import Family
 from isogon.actions import family as as_family
-from isogon.actions.maps import keep_maps
-from isogon.actions.measuring import Plan, measure_orbits
 from isogon.data import Batches, as_batches
+from isogon.measures.orbits.maps import keep_maps
+from isogon.measures.orbits.reading import OrbitOptions
+from isogon.measures.orbits.watcher import measure_orbits
 from isogon.readings import SiteTable
 from isogon.registry import measure
 
@@ -92,13 +93,13 @@ def invariance(
         DataError: Fewer than two samples (in a class).
         ModelError: Weights that are not finite.
     """
-    plan = Plan(
+    options = OrbitOptions(
         measures, aggregate, pooling, reduce, by_class, bootstrap, threshold, seed, stability
     )
-    plan.check(KNOWN)
+    options.check(KNOWN)
     members = as_family(family)
     data = as_batches(batches)
-    reading = measure_orbits("invariance", model, data, members, sites, plan)
+    reading = measure_orbits("invariance", model, data, members, sites, options)
     if maps > 0 and "normalized_variance" in reading.table:
         keep_maps(reading, model, data, members, sites, maps)
     return reading
