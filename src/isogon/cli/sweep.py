@@ -230,9 +230,9 @@ def _summary(held: Any, alive: set[str] | None, answer: Any, on: str | None = No
         console.say(f"what Slurm holds is not known ({answer.problem}): {told}; {fix}")
     if bad:
         console.say("run the sweep again with --retry to repeat what failed")
-    left = sum(s.state == "running" or waits(s) for s in states)
-    if left and on in ("inline", "processes"):
-        console.say(f"{left} jobs are in other hands; run the sweep again when they have ended")
-    if on in ("inline", "processes"):
-        return 0 if counts["done"] == len(states) else 1
-    return 1 if bad or (on == "slurm" and left and answer.problem) else 0
+    others = sum(s.state == "running" or waits(s) for s in states)
+    here, whole = on in ("inline", "processes"), counts["done"] == len(states)
+    if here and others:
+        console.say(f"{others} jobs are in other hands; run the sweep again when they have ended")
+    unknown = on == "slurm" and bool(answer.problem)
+    return 1 if bad or ((here or unknown) and not whole) else 0

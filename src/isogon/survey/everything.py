@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from isogon.survey.subject import facts
 
 FILE = "survey.json"
 FORMAT = 1
+LOOK = 3.0  # seconds that an interrupted survey looks for what was computed before
+INTERRUPTED = "interrupted; run again to go on"
 GRACE = 5.0  # seconds that a measure which does not report progress may run over the budget
 
 
@@ -171,9 +173,13 @@ def survey(
         report(len(chosen), len(chosen), "survey")
     except KeyboardInterrupt:
         found.interrupted = True
-        done = {line.measure for line in found.lines}
-        rest = [d.name for d in chosen if d.name not in done]
-        found.lines += [Line(name, "skipped", "interrupted; run again to go on") for name in rest]
+        names = {line.measure for line in found.lines}
+        rest = [d for d in chosen if d.name not in names]
+        found.lines += [Line(d.name, "skipped", INTERRUPTED) for d in rest]
+        with suppress(KeyboardInterrupt, OutOfTime), deadline(LOOK):
+            for k, declaration in enumerate(rest, len(names)):  # what is there from before stays
+                line = _one(declaration, subject, directory, session, 0, False, seed, surroundings)
+                found.lines[k] = line if line.record else found.lines[k]
     found.seconds = time.monotonic() - clock
     found.save()
     return found
