@@ -286,6 +286,8 @@ def _value(piece: str, text: str, depth: int) -> Any:
             value = ast.literal_eval(piece)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             value = None
+        if isinstance(value, int) and value.bit_length() > 1024:
+            raise SpecError("number too large", got=repr(text), expected="at most 1024 bits")
         if isinstance(value, int | float):
             return value
     return _inner(piece, text, depth)

@@ -6,11 +6,15 @@ import argparse
 import json
 import shutil
 from collections.abc import Container, Sequence
+from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import yaml
 
-from isogon.errors import OptionError, nearest
+from isogon import storage
+from isogon.errors import IsogonError, OptionError, nearest
+from isogon.storage.yaml_text import MAX_BYTES, parsed_yaml
 from isogon.survey import types
 from isogon.survey.declare import Declaration, Input, Option, sections
 from isogon.survey.record import spelled
@@ -24,6 +28,14 @@ NOUNS = {
     "Points": 'samples without labels, e.g. "digits(test)[3]" or "digits(test, 16)"',
     "Snapshots": "a training run's folder of snapshots",
 }
+
+
+def _loaded(text: str) -> Any:
+    """A configuration, or an option's value, as jsonargparse reads it, within limits."""
+    return parsed_yaml(text, "configuration", jsonargparse.get_loader("yaml"))
+
+
+jsonargparse.set_loader("isogon", _loaded, exceptions=(yaml.YAMLError,))
 
 
 class Parser:
@@ -44,6 +56,7 @@ class Parser:
             exit_on_error=False,
             formatter_class=_Formatter,
             add_help=False,
+            parser_mode="isogon",
         )
         self.values: dict[str, str] = {}  # flag -> what may stand behind it, for messages
         self._codes: dict[str, Any] = {}
@@ -113,10 +126,32 @@ class Parser:
         Raises:
             OptionError: One line that says what was got, what is expected and what to do.
         """
+        self._check_configs(words)
         try:
             return self.inner.parse_args(self._bracketed(words))
         except argparse.ArgumentError as error:
             raise self._explained(str(error), words) from None
+        except IsogonError:
+            raise
+        except Exception as error:  # what its readers of configurations let through
+            raise OptionError(
+                f"{self.name}: options that can't be read ({type(error).__name__})",
+                got=" ".join(str(error).split())[:200],
+                fix=f"See isogon {self.name} --help.",
+            ) from error
+
+    def _check_configs(self, words: Sequence[str]) -> None:
+        """Refuse configuration files that are none, before they are read."""
+        for word, following in zip(words, [*words[1:], ""]):
+            flag, equals, value = word.partition("=")
+            path = Path(value if equals else following)
+            if flag != "--config" or (equals and not value) or not path.exists():
+                continue
+            size = storage.regular(path, "configuration").stat().st_size
+            if size > MAX_BYTES:
+                raise OptionError(
+                    "configuration too large", got=f"{size} bytes", expected=f"at most {MAX_BYTES}"
+                )
 
     # ----------------------------------------------------------------------- internals
 

@@ -56,6 +56,10 @@ class Folder:
                 raise
             raise FileError(f"can't read {str(path)!r}", got=error.strerror) from error
 
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return regular(self.path / name).stat().st_size
+
     def key(self, names: list[str]) -> str:
         """A digest that changes when one of the files does (path, size, time)."""
         mark = hashlib.sha256(str(self.path.resolve()).encode())
@@ -128,6 +132,13 @@ class Archive:
                     expected="plain members",
                     fix="Make it again without a password.",
                 )
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise FileError(  # the others have no limit on what a few bytes unpack to
+                    f"zip {str(self.path)!r} is compressed in a way that is not read",
+                    got=f"method {info.compress_type} of {name!r}",
+                    expected="stored or deflated members",
+                    fix="Make it again with an ordinary zip.",
+                )
             total += info.file_size
         stored = self.path.stat().st_size
         if total > MAX_RATIO * stored + SLACK:
@@ -156,8 +167,12 @@ class Archive:
         if info.file_size > MAX_MEMBER:
             raise _too_large(name, self.path, info.file_size)
         try:
-            with self._lock:
-                return handle.read(info)
+            with self._lock, handle.open(info) as file:
+                # so many and no more: without a number, all of the stream is unpacked first
+                data = file.read(info.file_size + 1)
+            if len(data) != info.file_size:
+                raise ValueError(f"{len(data)} bytes instead of {info.file_size}")
+            return data
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
             raise damaged(self.path, "zip file", f"{name}: {error}") from error
         except (NotImplementedError, RuntimeError, MemoryError) as error:

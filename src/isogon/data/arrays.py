@@ -116,6 +116,13 @@ def audiofolder(
     source = open_source(find(path))
     files, labels, classes, label = listed(source, split, (".wav",))
     order = chosen(labels, limit, seed, label)
+    if 4 * length * len(order) > memory_limit():
+        raise DataError(
+            f"the sounds of {str(source.path)!r} are too large to hold",
+            got=f"{len(order)} of {length} values",
+            expected=f"at most {memory_limit()} bytes",
+            fix="Give a smaller length or a limit.",
+        )
     x = np.stack([_sound(source, files[i], length) for i in order])
     name = f"{PurePosixPath(path).name}({label})"
     return Samples(x, labels[order], name=name, classes=classes)

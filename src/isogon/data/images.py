@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import struct
 import warnings
 from pathlib import Path
@@ -27,7 +28,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".t
 # to an interpreter.
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "GIF", "TIFF", "WEBP")
 MAX_PIXELS = 2**26  # of one image
+# No format that is read packs more than so many values into a byte (deflate at its best: 1032
+# bytes, eight pixels of one bit each); what any image may have anyway is a cap of its own.
+MAX_PACKED = 8300
+FREE_PIXELS = 2**20
 MAX_CACHE = 16 * 2**30  # bytes of one decoded data set
+MAX_GROWTH = 200  # of a decoded data set over its files, where it is kept
+FREE_CACHE = 2**30  # bytes that any decoded data set may have
 MEMORY = 64 * 2**20  # bytes up to which a decoded data set needs no file
 VERSION = 1  # of the decoding: part of the cache's key
 
@@ -64,6 +71,14 @@ class ImageStore:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         files = self.files[index] if isinstance(index, slice) else [self.files[i] for i in index]
+        size = len(files) * math.prod(self.shape[1:])
+        if size > memory_limit():
+            raise DataError(
+                f"{len(files)} images of {str(self.source.path)!r} are too large to hold at once",
+                got=f"{size} bytes",
+                expected=f"at most {memory_limit()}",
+                fix="Give a smaller size, e.g. imagefolder(PATH, size=64), or a smaller batch.",
+            )
         out = np.empty((len(files), *self.shape[1:]), np.uint8)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong is refused, in one line
@@ -79,7 +94,9 @@ class ImageStore:
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels is too large")
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+            if image.width * image.height > FREE_PIXELS + MAX_PACKED * len(data):
+                raise ValueError(f"{image.width} x {image.height} pixels in {len(data)} bytes")
             image.load()
             mode = "L" if self.channels == 1 else "RGB"
             image = image if image.mode == mode else image.convert(mode)
@@ -141,10 +158,12 @@ class MappedArray:
 
 def decoded(store: ImageStore) -> Any:
     """The store's images, decoded once: in memory if small, else in a mapped cache file."""
-    size = int(np.prod(store.shape))
+    size = math.prod(store.shape)
     if size <= MEMORY and store.shape[0] <= 1000:
         return store[:]
-    if size > MAX_CACHE:
+    # a few bytes may stand for many pixels: they fill no disk
+    most = MAX_GROWTH * sum(map(store.source.size, store.files)) if size > FREE_CACHE else size
+    if size > min(most, MAX_CACHE):
         return store
     options = f"{VERSION}\0{store.channels}\0{store.size}\0{store.enlarge}\0"
     key = hashlib.sha256((options + store.source.key(store.files)).encode()).hexdigest()[:32]

@@ -1,17 +1,19 @@
 """Pickles of numbers and text, read without running any code.
 
-The published CIFAR files are pickles. They are read by an interpreter of the few opcodes that
-such files need, in which the only callables that exist are three stand-ins for NumPy's array
-constructors and one for ``_codecs.encode``; any other name, any other opcode, and any length
-that is not backed by bytes in the file, is refused. Nothing is imported, nothing is called.
+The published CIFAR files are pickles. Before one is read its opcodes are listed, which builds
+nothing: every length must be backed by bytes of the file, places in the memo must follow each
+other, and nesting is counted. Then Python's own unpickler reads it, in which the only names that
+exist are stand-ins for NumPy's array constructors and one for ``_codecs.encode``. What comes out
+may not be larger than the file: a pickle refers to its parts as often as it likes.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -19,12 +21,10 @@ from isogon.errors import FileError
 from isogon.storage.files import damaged, first_line, regular
 
 MAX_BYTES = 512 * 2**20
-_OPCODES = (
-    b"PROTO FRAME STOP MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 LIST DICT "
-    b"APPEND APPENDS SETITEM SETITEMS NONE NEWTRUE NEWFALSE INT LONG1 BININT BININT1 BININT2 "
-    b"BINFLOAT BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINUNICODE SHORT_BINUNICODE "
-    b"PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD"
-).split()
+MAX_DEPTH = 32  # of containers in containers
+TIMES = 4  # what may come out (values and bytes), over the bytes of the file
+_INTO = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
+_DTYPES = ("u1", "i1", "i2", "i4", "i8", "f4", "f8")
 
 
 class _Array:
@@ -34,18 +34,13 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, data = state
-        if not isinstance(kind, _Kind) or not all(type(s) is int and s >= 0 for s in shape):
-            raise pickle.UnpicklingError("an array of odd shape or type")
         data = data.encode("latin1") if isinstance(data, str) else data
-        if type(data) is not bytes:
-            raise pickle.UnpicklingError("an array without bytes")
-        count = 1
-        for s in shape:
-            count *= s
-        if count * kind.dtype.itemsize != len(data):
-            raise pickle.UnpicklingError("an array whose shape does not fit its bytes")
+        if not isinstance(kind, _Kind) or type(shape) is not tuple or type(data) is not bytes:
+            raise pickle.UnpicklingError("an array of odd shape, type or contents")
         order = "F" if fortran else "C"
         self.value = np.frombuffer(data, kind.dtype).reshape(shape, order=order)
+        if self.value.shape != shape:  # an axis of -1
+            raise pickle.UnpicklingError("an array of odd shape")
 
 
 class _Kind:
@@ -55,65 +50,62 @@ class _Kind:
         self.dtype = dtype
 
     def __setstate__(self, state: Any) -> None:
-        order = state[1]
-        if order in ("<", ">", "="):
-            self.dtype = self.dtype.newbyteorder(order)
+        if state[1] in ("<", ">", "="):
+            self.dtype = self.dtype.newbyteorder(state[1])
 
 
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
+class _Name:
+    """A callable that stands for a name, and takes no state."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, *given: Any) -> Any:
+        return self.function(*given)
+
+    def __setstate__(self, state: Any) -> NoReturn:
+        raise pickle.UnpicklingError("state for an object that has none")
 
 
-def _ndarray(*_: Any) -> None:
-    raise pickle.UnpicklingError("an array built by hand")
+class _Reader(pickle.Unpickler):
+    """Python's unpickler, in which five names exist."""
 
-
-def _dtype(text: Any, *_: Any) -> _Kind:
-    text = text.decode("ascii", "replace") if isinstance(text, bytes) else text
-    if not isinstance(text, str) or text not in ("u1", "i1", "i2", "i4", "i8", "f4", "f8"):
-        raise pickle.UnpicklingError(f"numbers of type {text!r}")
-    return _Kind(np.dtype(text))
-
-
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
-        raise pickle.UnpicklingError("an odd encoding")
-    return text.encode("latin1")
-
-
-_NAMES = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): _ndarray,
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encode,
-}
-
-
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined]
-    """Python's own slow unpickler: its memo is a dictionary, so an index can't fill memory."""
-
-    dispatch = {  # noqa: RUF012 - the base class declares it so
-        getattr(pickle, name.decode())[0]: pickle._Unpickler.dispatch[  # type: ignore
-            getattr(pickle, name.decode())[0]
-        ]
-        for name in _OPCODES
-    }
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        self.left = TIMES * len(data)  # bytes that encoding may still make
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name; every other name is refused."""
-        if (module, name) not in _NAMES:
+        known = {
+            "numpy.core.multiarray _reconstruct": self._reconstruct,
+            "numpy._core.multiarray _reconstruct": self._reconstruct,
+            "numpy ndarray": self._ndarray,
+            "numpy dtype": self._dtype,
+            "_codecs encode": self._encode,
+        }
+        if f"{module} {name}" not in known:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return _NAMES[module, name]
+        return _Name(known[f"{module} {name}"])
 
-    def load_build(self) -> None:
-        """Give a stand-in its state; nothing else has any."""
-        stack: list[Any] = self.stack  # type: ignore[attr-defined]
-        if not isinstance(stack[-2], _Array | _Kind):
-            raise pickle.UnpicklingError("state for an object that has none")
-        stack[-2].__setstate__(stack.pop())
+    def _reconstruct(self, *_: Any) -> _Array:
+        return _Array()
 
-    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]
+    def _ndarray(self, *_: Any) -> NoReturn:
+        raise pickle.UnpicklingError("an array built by hand")
+
+    def _dtype(self, text: Any, *_: Any) -> _Kind:
+        text = text.decode("ascii", "replace") if isinstance(text, bytes) else text
+        if not isinstance(text, str) or text not in _DTYPES:
+            raise pickle.UnpicklingError(f"numbers of type {str(text)[:20]!r}")
+        return _Kind(np.dtype(text))
+
+    def _encode(self, text: Any, encoding: Any = "latin1") -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+            raise pickle.UnpicklingError("an odd encoding")
+        self.left -= len(text)
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"over {TIMES} times what the file holds")
+        return text.encode("latin1")
 
 
 def read_pickle(path: Path) -> Any:
@@ -122,16 +114,16 @@ def read_pickle(path: Path) -> Any:
     All text comes as ``str``, whether it was stored as bytes or as text.
 
     Raises:
-        FileError: Missing, damaged, or it holds anything else (nothing of it has run).
+        FileError: Missing, damaged, larger inside than outside, or it holds anything else
+            (nothing of it has run).
     """
     path = regular(path, "data file")
     if path.stat().st_size > MAX_BYTES:
         raise damaged(path, "data file", f"{path.stat().st_size} bytes", f"at most {MAX_BYTES}")
+    data = path.read_bytes()
     try:
-        found = _Reader(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-        return _plain(found, 0)
-    except FileError:
-        raise
+        check_opcodes(io.BytesIO(data))
+        return _plain(_Reader(data).load(), 0, [TIMES * len(data) + 1000])
     except pickle.UnpicklingError as error:
         raise FileError(
             f"{str(path)!r} holds more than numbers and text; nothing of it was run",
@@ -143,20 +135,68 @@ def read_pickle(path: Path) -> Any:
         raise damaged(path, "data file", f"{type(error).__name__} {first_line(error)}") from error
 
 
-def _plain(value: Any, depth: int) -> Any:
-    if depth > 8:
-        raise pickle.UnpicklingError("deep nesting")
+def check_opcodes(file: Any) -> None:
+    """Go through one pickle as `pickletools` lists it, and build nothing.
+
+    Raises:
+        ValueError: A length that is not backed by bytes, a place in the memo that was skipped
+            (the memo is an array: one large number would fill memory), or nesting deeper than
+            `MAX_DEPTH` (hashing a deep tuple overflows the stack).
+    """
+    mark = object()
+    stack: list[Any] = []  # of the depth of every value, or the mark
+    memo: dict[int, Any] = {}
+    for code, given, _ in pickletools.genops(file):
+        taken = 0
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            place = len(memo) if code.name == "MEMOIZE" else int(str(given))
+            if not 0 <= place <= len(memo) + 1:
+                raise ValueError(f"place {place} in a memo of {len(memo)}")
+            memo[place] = stack[-1]
+            continue
+        if code.name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[int(str(given))])
+            continue
+        if code.name == "MARK":
+            stack.append(mark)
+            continue
+        if code.name == "DUP":
+            stack.append(stack[-1])
+            continue
+        before = [s for s in code.stack_before if s is not pickletools.stackslice]
+        into = code.name in _INTO  # the first one taken is what the others go into
+        if pickletools.markobject in before:
+            while (item := stack.pop()) is not mark:
+                taken = max(taken, item)
+            before = before[: before.index(pickletools.markobject)]
+        held = 0
+        for i in reversed(range(len(before))):
+            item = stack.pop()
+            if item is mark:
+                raise ValueError("a mark where a value belongs")
+            held, taken = (item, taken) if into and not i else (0, max(taken, item))
+        depth = max(held, taken + 1) if code.stack_before else 0
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nesting deeper than {MAX_DEPTH}")
+        stack += [depth] * len(code.stack_after)
+
+
+def _plain(value: Any, depth: int, left: list[int]) -> Any:
+    """The value in Python's and NumPy's types; ``left`` counts down what may still come out."""
+    left[0] -= len(value) if isinstance(value, str | bytes) else 1
+    if depth > 8 or left[0] < 0:
+        what = "deep nesting" if depth > 8 else f"over {TIMES} times what the file holds"
+        raise pickle.UnpicklingError(what)
     if isinstance(value, _Array):
         if value.value is None:
             raise pickle.UnpicklingError("an array without state")
+        left[0] -= value.value.nbytes
         return value.value
     if isinstance(value, dict):
-        return {
-            k.decode("latin1") if isinstance(k, bytes) else str(k): _plain(v, depth + 1)
-            for k, v in value.items()
-        }
+        return {str(_plain(k, 9, left) if isinstance(k, tuple) else _plain(k, depth, left)):
+                _plain(v, depth + 1, left) for k, v in value.items()}  # fmt: skip
     if isinstance(value, list | tuple):
-        return [_plain(v, depth + 1) for v in value]
+        return [_plain(v, depth + 1, left) for v in value]
     if isinstance(value, bytes):
         return value.decode("latin1")
     if value is None or isinstance(value, str | int | float):

@@ -32,16 +32,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from isogon import storage
 from isogon.errors import FileError, IsogonError, OptionError, unknown
 from isogon.specs import Spec, parse
+from isogon.storage.yaml_text import MAX_BYTES, MAX_CHARACTERS, MAX_VALUES, read_yaml
 from isogon.survey import catalogue, types
 from isogon.survey.check import check
 from isogon.survey.declare import Declaration
 from isogon.survey.record import Job, key_of
 
-MAX_BYTES = 2**20
 MAX_JOBS = 100_000
 FIGURE_KEYS = ("panels", "curves", "each", "column", "where", "draw", "title", "caption")
 KEYS = ("about", "axes", "figures", "measures", "pairs", "scales", "seed", "title")
@@ -86,23 +85,17 @@ def read(path: str | Path, *, scale: str | None = None) -> Plan:
         SpecError: A name that does not exist.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FileError("plan too large", got=str(path), expected=f"at most {MAX_BYTES} bytes")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        if isinstance(error, IsogonError):
-            raise
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark is not None else ""
-        reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
-        raise FileError(
-            f"the plan can't be read ({reason}{where})",
-            got=str(path),
-            expected="a YAML file with model and measures",
-            fix="See plans/ for examples.",
-        ) from None
+    data = read_yaml(_text(path), "plan", source=path)
     return expand(data, title=path.stem, scale=scale)
+
+
+def _text(path: Path) -> bytes:
+    """What is in a plan's file, if it is no more than a plan may be."""
+    with storage.regular(path, "plan").open("rb") as file:
+        text = file.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise FileError("plan too large", got=str(path), expected=f"at most {MAX_BYTES} bytes")
+    return text
 
 
 def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
@@ -124,6 +117,7 @@ def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
     if not isinstance(axes, dict):
         raise OptionError("axes must be a mapping", got=axes, expected="name: [values]")
     jobs: dict[str, Job] = {}
+    made = 0
     names: dict[str, dict[str, str]] = {}
     used: set[str] = set()
     points = [dict(zip(axes, p)) for p in _product("axes", *map(_many, axes.values()))]
@@ -134,6 +128,7 @@ def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
                 declaration = catalogue.declaration(str(entry["name"]))
                 used |= {i.name for i in declaration.inputs} | {o.name for o in declaration.options}
                 for point in points:
+                    made += 1
                     filled = _filled({**_seeded(data), **entry}, point)
                     filled.pop("name")
                     for job, called in make(declaration, filled, _filled(shared, point)):
@@ -141,7 +136,8 @@ def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
                         names_exist(job, declaration)
                         jobs[key_of(job.to_json())] = job
                         names.setdefault(_id(job), {}).update(called)
-                        if len(jobs) > MAX_JOBS:
+                        made += 1
+                        if made > 2 * MAX_JOBS:  # also where they are the same job again
                             raise OptionError("plan too large", expected=f"<= {MAX_JOBS} jobs")
             except IsogonError as error:
                 message = type(error)(
@@ -334,15 +330,36 @@ def _seeded(data: dict) -> dict:
     return {"seed": data["seed"]} if "seed" in data else {}
 
 
-def _filled(value: Any, point: dict[str, Any]) -> Any:
-    """``{name}`` replaced by the value of that axis; a text that is only that keeps its type."""
+def _filled(value: Any, point: dict[str, Any], left: list[int] | None = None) -> Any:
+    """``{name}`` replaced by the value of that axis; a text that is only that keeps its type.
+
+    ``left`` counts down the values and characters that may come out: replacements hold names
+    of their own, and a few lines of them could stand for more text than memory holds.
+    """
+    left = [MAX_VALUES, MAX_CHARACTERS] if left is None else left
+    left[0] -= 1
     if isinstance(value, dict):
-        return {str(_filled(k, point)): _filled(v, point) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_filled(v, point) for v in value]
-    if isinstance(value, str):
+        value = {str(_filled(k, point, left)): _filled(v, point, left) for k, v in value.items()}
+    elif isinstance(value, list):
+        value = [_filled(v, point, left) for v in value]
+    elif isinstance(value, str):
         if value[1:-1] in point and value[:1] + value[-1:] == "{}":
             return point[value[1:-1]]
         for name, here in point.items():
-            value = value.replace("{" + name + "}", str(here))
+            if count := value.count(mark := "{" + name + "}"):
+                here = str(here)
+                left[1] -= count * len(here)
+                _within(left)
+                value = value.replace(mark, here)
+    _within(left)
     return value
+
+
+def _within(left: list[int]) -> None:
+    if min(left) < 0:
+        raise OptionError(
+            "what the plan stands for is too large",
+            got="axes or scales that repeat each other",
+            expected=f"at most {MAX_VALUES} values and {MAX_CHARACTERS} characters",
+            fix="Split the plan, or write it shorter.",
+        )
