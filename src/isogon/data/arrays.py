@@ -183,13 +183,20 @@ def _sound(source: Source, name: str, length: int) -> np.ndarray:
         with wave.open(io.BytesIO(data)) as file:
             channels, width = file.getnchannels(), file.getsampwidth()
             raw = file.readframes(length)
-    except (wave.Error, EOFError, ValueError, OSError, MemoryError) as error:
+        return _mono(raw, channels, width, length)
+    except Exception as error:  # the module that reads sounds fails in many ways
         raise FileError(
             f"sound {name!r} in {str(source.path)!r} can't be read",
             got=first_line(error),
             expected="an uncompressed .wav file",
             fix="Replace or remove it.",
         ) from error
+
+
+def _mono(raw: bytes, channels: int, width: int, length: int) -> np.ndarray:
+    """Frames of ``width`` bytes as ``[1, length]`` in [-1, 1]."""
+    if width not in (1, 2, 3, 4):
+        raise ValueError(f"{8 * width} bits")
     raw = raw[: len(raw) // (width * channels) * width * channels]
     if width == 3:  # NumPy has no 24-bit integers: widen to 32 with a low zero byte
         wide = np.zeros((len(raw) // 3, 4), np.uint8)
