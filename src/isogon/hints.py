@@ -40,17 +40,42 @@ def fits(value: Any, hint: Any) -> bool:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return all(fits(v, arguments[0]) for v in value)
         return len(value) == len(arguments) and all(map(fits, value, arguments))
+    if origin in (list, dict):
+        if not isinstance(value, (list, tuple) if origin is list else dict):
+            return False
+        parts = [value] if origin is list else [value.keys(), value.values()]
+        return all(fits(v, a) for p, a in zip(parts, arguments) for v in p)
     if hint is None or hint is type(None):
         return value is None
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if hint in (bool, str):
+    if hint is list:
+        return isinstance(value, list | tuple)
+    if hint in (bool, str, dict):
         return isinstance(value, hint)
     if hint is Spec:
         return isinstance(value, Spec | str)
     return True
+
+
+def made(kind: Callable[..., Any], data: Any, **more: Any) -> Any:
+    """A dataclass from a dictionary that a file held, every field of its type.
+
+    Args:
+        kind: The dataclass.
+        data: Fields by name; those with a default may be missing.
+        **more: Fields that the caller supplies.
+
+    Raises:
+        TypeError: A field is missing, unknown, or of another type.
+    """
+    found = kind(**data, **more)
+    for name, hint in of(kind).items():
+        if name in data and not fits(data[name], hint):
+            raise TypeError(f"{name} of another kind: {str(data[name])[:60]!r}")
+    return found
 
 
 def shown(hint: Any) -> str:

@@ -34,7 +34,7 @@ from isogon.errors import IsogonError
 from isogon.nets.load import build, load
 from isogon.nets.weights import read_weights
 from isogon.survey import catalogue, plan, record
-from isogon.survey.everything import read_survey
+from isogon.survey.everything import Line, Survey, read_survey
 from isogon.survey.sweep import Sweep
 
 warnings.filterwarnings("ignore")
@@ -340,8 +340,9 @@ def _folders(reader: str, folder: Path) -> list[tuple[str, bytes]]:
         if reader == "record":
             file = "records/k/record.json"
             return [(file, (folder / file).read_bytes())]
-        line = {"measure": "data_matrix", "state": "done", "seconds": 1.0, "record": "records/k"}
-        return [("survey.json", _survey(line))]
+        line = Line("data_matrix", "done", record="records/k", seconds=1.0)
+        Survey("cnn()", "digits(test)", {"n": 3}, [line], directory=folder).save()
+        return [("survey.json", (folder / "survey.json").read_bytes())]
     yaml = folder / "p.yaml"
     yaml.write_bytes(b"model: cnn()\nbatches: digits(test)\nmeasures: [data-matrix]\n")
     held = Sweep.create(folder, plan.read(yaml))
@@ -352,21 +353,6 @@ def _folders(reader: str, folder: Path) -> list[tuple[str, bytes]]:
     return [
         (str(p.relative_to(folder)), p.read_bytes()) for p in sorted(folder.glob("state/*.json"))
     ]
-
-
-def _survey(line: dict[str, Any]) -> bytes:
-    import dataclasses
-
-    from isogon.survey.everything import FORMAT, Line, Survey
-
-    known = {f.name for f in dataclasses.fields(Line)}
-    whole: dict[str, Any] = {"format": FORMAT, "lines": [{k: line[k] for k in line if k in known}]}
-    for field in dataclasses.fields(Survey):
-        if field.name not in ("lines", "directory"):
-            missing = field.default is dataclasses.MISSING
-            simple = {"str": "", "float": 1.0, "int": 1, "bool": False}
-            whole[field.name] = simple.get(str(field.type), {}) if missing else field.default
-    return json.dumps(whole, default=lambda _: {}).encode()
 
 
 # --------------------------------------------------------------------------- cases

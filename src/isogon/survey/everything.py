@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isogon import context, storage
+from isogon import context, hints, storage
 from isogon.errors import FileError, IsogonError, OptionError
 from isogon.survey import catalogue
 from isogon.survey.check import canonical, check, given
@@ -88,8 +88,8 @@ def read_survey(directory: Path) -> Survey:
         data = storage.read_json(directory / FILE)
         if data.pop("format") != FORMAT:
             raise KeyError("format")
-        lines = [Line(**line) for line in data.pop("lines")]
-        return Survey(**data, lines=lines, directory=directory)
+        lines = [hints.made(Line, line) for line in data.pop("lines")]
+        return hints.made(Survey, data, lines=lines, directory=directory)
     except (KeyError, TypeError, AttributeError) as error:
         raise FileError(
             "not a survey's folder", got=str(directory), expected=f"a folder with {FILE}",

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isogon import context, storage
+from isogon import context, hints, storage
 from isogon.errors import FileError, IsogonError
 from isogon.processes import Process
 from isogon.survey import claims
@@ -104,7 +104,8 @@ class Sweep:
             jobs = {i: Job.from_json(j) for i, j in data["jobs"].items()}
             if not all(_ID.fullmatch(id) for id in jobs):
                 raise KeyError("a file's name")
-            return cls(path.parent, jobs, **{n: data[n] for n in WORDS if n in data})
+            words = {n: data[n] for n in WORDS if n in data}
+            return hints.made(cls, words, directory=path.parent, jobs=jobs)
         except (KeyError, TypeError, AttributeError):
             raise FileError(
                 "not a sweep's folder",
