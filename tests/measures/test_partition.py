@@ -203,7 +203,7 @@ def test_max_regions_stops_with_a_sound_mesh():
     program = random_mlp([2, 40, 40, 2], scale=2)
     p = partition(program, SQUARE, max_regions=100)
     assert not p.complete
-    assert 50 <= len(p) <= 101
+    assert 50 <= len(p) <= 100
     certificate = p.certify(100)
     assert not certificate.passed
     assert [c.name for c in certificate if not c.passed] == ["finished"]

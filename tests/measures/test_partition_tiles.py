@@ -85,15 +85,15 @@ def test_stops_at_the_limit(limit):
     program = random_mlp([2, 16, 16, 16, 3], seed=1, scale=1.5)
     p, _ = tiled(program, SQUARE, 8_000, 2_000, max_regions=limit)
     assert not p.complete
-    assert len(p) <= limit + 1
-    assert len(p) >= limit / 4
+    assert len(p) <= limit
+    assert len(p) >= limit / 4 or limit < 10
     assert len(p.vertices) - len(p.edges) + len(p) == 1
     assert p.area.sum() == pytest.approx(4, rel=1e-12)
     assert p.area.min() > 0
     x = torch.from_numpy(p.vertices)
     assert np.abs(p.outputs - program.evaluate(x).numpy()).max() < 1e-12
     assert len(p.patterns.keys()) == len(p)
-    assert set(p.pattern(len(p) - 1)) <= set(program.sites)
+    assert all(list(p.pattern(i)) == program.sites[: p.depth[i]] for i in range(len(p)))
 
 
 def test_progress_never_goes_back():

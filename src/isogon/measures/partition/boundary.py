@@ -184,20 +184,29 @@ def workplace(offsets, size):
     )  # fmt: skip
 
 
-def argmax_boundary(offsets, loops, xy, outputs, ends, sides):
+def argmax_boundary(offsets, loops, xy, outputs, ends, sides, finished=None):
     """All segments `[B, 2, 2]`, their classes `[B, 2]` (ascending) and region (-1: on an edge).
 
-    With one output it is the zero set, of classes 0 (negative) and 1.
+    With one output it is the zero set, of classes 0 (negative) and 1. `finished [R]` are the
+    regions on which the outputs are affine (default: all); the others have none.
     """
     if outputs.shape[1] == 1:
         outputs = np.concatenate([np.zeros_like(outputs), outputs], 1)
     tol = 32 * np.finfo(np.float64).eps * max(float(np.abs(outputs).max(initial=0)), 1e-290)
+    own = np.arange(len(offsets) - 1)
+    inside, corners = offsets, loops
+    if finished is not None and not finished.all():
+        own = np.flatnonzero(finished)
+        sizes = np.diff(offsets)[own]
+        inside = np.concatenate([[0], np.cumsum(sizes)])
+        corners = loops[np.arange(inside[-1]) + np.repeat(offsets[own] - inside[:-1], sizes)]
+        sides = np.where((sides >= 0) & finished[sides], sides, -1)
     nothing = np.empty((0, 2, 2)), np.empty((0, 2), np.int64), np.empty(0, np.int64)
-    room = workplace(offsets, outputs.shape[1])
-    count = face_boundary(offsets, loops, xy, outputs, tol, *nothing, room)
+    room = workplace(inside, outputs.shape[1])
+    count = face_boundary(inside, corners, xy, outputs, tol, *nothing, room)
     segments, classes = np.empty((count, 2, 2)), np.empty((count, 2), np.int64)
     faces = np.empty(count, np.int64)
-    face_boundary(offsets, loops, xy, outputs, tol, segments, classes, faces, room)
+    face_boundary(inside, corners, xy, outputs, tol, segments, classes, faces, room)
     # edges of regions that lie on the boundary: two outputs tie at both of their ends
     tied = (outputs >= outputs.max(1, keepdims=True) - tol).sum(1) > 1
     edges = np.nonzero(tied[ends[:, 0]] & tied[ends[:, 1]])[0]
@@ -206,4 +215,4 @@ def argmax_boundary(offsets, loops, xy, outputs, ends, sides):
     real = (winner[:, 0] >= 0) & (winner[:, 0] != winner[:, 1])
     segments = np.concatenate([segments, xy[ends[edges[real]]]])
     classes = np.concatenate([classes, np.sort(winner[real], 1)])
-    return segments, classes, np.concatenate([faces, np.full(real.sum(), -1)])
+    return segments, classes, np.concatenate([own[faces], np.full(real.sum(), -1)])

@@ -65,7 +65,8 @@ def certify(p: Any, points: int | None, generator: torch.Generator | None) -> Ce
     points = affordable(p) if points is None else points
     found = Ledger()
     found.facts |= {"regions": len(p), "vertices": len(p.vertices), "edges": len(p.edges)}
-    found.check("finished", not p.complete, 0, "1 where it stopped at max_regions")
+    left = int((~p.finished).sum())
+    found.check("finished", left, 0, "regions that were not cut to the end")
     _mesh(p, found)
     _distinct(p, found)
     if p.complete:
@@ -101,8 +102,9 @@ def _mesh(p: Any, found: Ledger) -> None:
 
 def _distinct(p: Any, found: Ledger) -> None:
     keys = p.patterns.keys()
-    distinct = len(np.unique(keys, axis=0)) if len(keys) == len(p) else 0
-    found.check("distinct", len(p) - distinct, 0, "regions that share a pattern")
+    own = keys[p.finished] if len(keys) == len(p) else keys
+    distinct = len(np.unique(own, axis=0))
+    found.check("distinct", p.finished.sum() - distinct, 0, "regions that share a pattern")
 
 
 def _chunks(p: Any, rows: int):

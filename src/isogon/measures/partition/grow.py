@@ -10,11 +10,11 @@ from torch import Tensor
 
 from isogon.context import Progress
 from isogon.cpwl.program import Kink, Max, Program
-from isogon.measures.partition import memory, stream, tiles
+from isogon.measures.partition import memory, stopping, stream, tiles
 from isogon.measures.partition.joining import joined_patterns
 from isogon.measures.partition.kinks import cut_kink
 from isogon.measures.partition.maxima import cut_max, straighten
-from isogon.measures.partition.mesh import Mesh
+from isogon.measures.partition.mesh import Full, Limit, Mesh
 from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.seams import Seams
 from isogon.measures.partition.stream import Pending
@@ -28,11 +28,12 @@ class Task:
 
     Attributes:
         program: The network.
-        limit: Faces to stop at.
+        limit: Most faces.
         progress: Called with what is going on.
+        marks: `[m, 2]` points near which faces are cut first where there is no room for all.
         elsewhere: Faces outside the mesh that is being grown: those of other tiles.
         span: How much of the whole is done before this mesh, and after it.
-        complete: Whether all cuts were made so far.
+        stopping: Whether there was no room for all cuts.
         tiled: Whether there were tiles.
         floors: Site -> tolerance that was used along the seams of the tiles.
     """
@@ -40,9 +41,10 @@ class Task:
     program: Program
     limit: int
     progress: Progress
+    marks: np.ndarray
     elsewhere: int = 0
     span: tuple[float, float] = (0.0, 1.0)
-    complete: bool = True
+    stopping: bool = False
     tiled: bool = False
     floors: dict[str, float] = field(default_factory=dict)
 
@@ -55,21 +57,28 @@ class Task:
 
 @torch.no_grad()
 def grow(
-    program: Program, start: Tensor, corners: np.ndarray, limit: int, progress: Progress
-) -> tuple[Mesh, list[SitePattern], bool]:
+    program: Program,
+    start: Tensor,
+    corners: np.ndarray,
+    limit: int,
+    progress: Progress,
+    marks: np.ndarray | None = None,
+) -> tuple[Mesh, list[SitePattern]]:
     """Partition a polygon: `start` are the network's inputs at its corners.
 
-    Returns the mesh, with the network's output at its vertices as the only live tensor, the
-    cuts in order, and whether all were made (False: `limit` faces were reached).
+    Returns the mesh, with the network's output at its vertices as the only live tensor, and the
+    cuts in order. It never has more than `limit` faces; those that were left before the end
+    (`Mesh.stopped`) are the farthest from the marks (default: the polygon's middle).
     """
     mesh = Mesh.of_polygon(corners)
     mesh.live[program.input] = start
-    task = Task(program, limit, progress)
+    near = corners.mean(0, keepdims=True) if marks is None or not len(marks) else marks
+    task = Task(program, limit, progress, near)
     mesh, cuts = run(task, mesh, 0)
     if task.tiled:
         straighten(mesh)
     task.report(1.0, mesh, "")
-    return mesh, cuts, task.complete
+    return mesh, cuts
 
 
 def run(task: Task, mesh: Mesh, i: int) -> tuple[Mesh, list[SitePattern]]:
@@ -88,17 +97,20 @@ def run(task: Task, mesh: Mesh, i: int) -> tuple[Mesh, list[SitePattern]]:
     cuts: list[SitePattern] = []
     while i < len(program.stages):
         stage = program.stages[i]
-        if isinstance(stage, Kink | Max) and task.complete:
+        if isinstance(stage, Kink | Max):
             share = (i - first) / (len(program.stages) - first)
             task.report(share, mesh, f"before {stage.site}")
+            if not mesh.open.any():
+                rows = stream.all_rows(mesh.live, None)
+                mesh.live = stream.advance(program, i, len(program.stages), len(mesh.xy), rows)
+                return mesh, cuts + nothing_from(program, i, len(mesh))
             cut, pending = make_cut(task, mesh, stage)
-            if cut is not None:
-                cuts.append(cut)
+            cuts.append(cut)
             count = memory.tiles(program, i, len(mesh.xy))
-            if count > 1 and len(mesh) > 1 and task.complete:
+            if count > 1 and len(mesh) > 1 and mesh.open.any():
                 return by_tiles(task, mesh, pending, i, cuts, count)
-            if pending is not None or not task.complete:
-                stop = stream.next_cut(program, i) if task.complete else len(program.stages)
+            if pending is not None:
+                stop = stream.next_cut(program, i)
                 rows = stream.all_rows(mesh.live, pending)
                 mesh.live = stream.advance(program, i, stop, len(mesh.xy), rows)
                 mesh.room, i = {}, stop
@@ -115,18 +127,56 @@ def run(task: Task, mesh: Mesh, i: int) -> tuple[Mesh, list[SitePattern]]:
     return mesh, cuts
 
 
-def make_cut(
-    task: Task, mesh: Mesh, stage: Kink | Max
-) -> tuple[SitePattern | None, Pending | None]:
-    """Cut a mesh at a site; notes where not all cuts could be made."""
+def make_cut(task: Task, mesh: Mesh, stage: Kink | Max) -> tuple[SitePattern, Pending | None]:
+    """Cut a mesh at a site, as much of it as there is room for."""
     site = task.program.sites.index(stage.site)
-    limit = min(task.limit - task.elsewhere, len(mesh) + memory.most(task.program))
     floor = task.floors.get(stage.site, 0.0)
-    if isinstance(stage, Kink):
-        cut, task.complete, pending = cut_kink(mesh, stage, site, limit, floor)
-        return cut, pending
-    cut, task.complete = cut_max(mesh, stage, site, limit, floor)
-    return cut, None
+    kind = cut_kink if isinstance(stage, Kink) else cut_max
+
+    def cut(limit: Limit, units: np.ndarray | None = None) -> tuple[SitePattern, Pending | None]:
+        return kind(mesh, stage, site, limit, floor, units)
+
+    first, parent = len(mesh), np.arange(len(mesh))
+    room = spare = max(0, min(task.limit - task.elsewhere - first, memory.most(task.program)))
+    while True:
+        if task.stopping:  # the later sites want some, too
+            room = 2 * spare // (len(task.program.sites) - site + 1) - len(mesh) + first
+        start, before = len(mesh), mesh.snapshot()
+        try:
+            found, pending = cut(stopping.limit(start + room, task.stopping))
+            parent = parent[found.parent]
+            # fewer faces than were counted beforehand: what was left may have another turn
+            left = mesh.stopped == site
+            if left.any() and pending is None and len(mesh) - start > room // 50:
+                mesh.stopped = np.where(left, -1, mesh.stopped)
+                continue
+            found.parent = parent.astype(found.parent.dtype)
+            return found, pending
+        except Full as full:
+            mesh.restore(before)
+            if not task.stopping:
+                task.stopping = True
+                continue
+            room = 0 if full.memory else room
+            order, own = stopping.asking(mesh, full.new, task.marks)
+            large = order[:own][full.new[order[:own]] > room // own]
+            made = None
+            if len(large):
+                near, spared = task.marks, room // own // 2
+                made = stopping.divide(mesh, lambda *a: cut(*a)[0], stage, large[0], spared, near)
+            if made is None:
+                stopping.leave(mesh, site, full.new, room, order)
+            else:
+                parent = parent[made]
+
+
+def nothing_from(program: Program, i: int, faces: int) -> list[SitePattern]:
+    """Patterns of the sites from stage i on, where no face is still cut."""
+    return [
+        SitePattern.nothing(stage.site, "max" if isinstance(stage, Max) else "kink", faces)
+        for stage in program.stages[i:]
+        if isinstance(stage, Kink | Max)
+    ]
 
 
 def by_tiles(
@@ -136,6 +186,7 @@ def by_tiles(
 
     All later vertices on the seams between the tiles are found first, edge by edge; a tile then
     never cuts a seam, so that the tiles fit together vertex by vertex whatever rounding does.
+    The tiles nearest to the marks come first.
     """
     program = task.program
     task.tiled = True
@@ -143,9 +194,9 @@ def by_tiles(
     group = tiles.assigned(mesh, count)
     stop = stream.next_cut(program, i)
     seams = Seams.between(mesh, group)
-    if task.complete:
-        seams.cut(program, rows.of, i, task.floors)
+    seams.cut(program, rows.of, i, task.floors)
     parts = tiles.cut_out(mesh, group, seams, rows)
+    parts.sort(key=lambda part: float(stopping.distance(part.mesh, task.marks).min()))
     low, high = task.span
     start = low + (high - low) * i / len(program.stages)
     outside, waiting = task.elsewhere, len(mesh)
@@ -155,10 +206,9 @@ def by_tiles(
         task.elsewhere = outside + waiting
         share = (high - start) / len(parts)
         task.span = start + n * share, start + (n + 1) * share
-        end = stop if task.complete else len(program.stages)
         total = len(part.mesh.xy)
-        part.mesh.live = stream.advance(program, i, end, total, part.rows())
-        part.mesh, patterns = run(task, part.mesh, end)
+        part.mesh.live = stream.advance(program, i, stop, total, part.rows())
+        part.mesh, patterns = run(task, part.mesh, stop)
         found.append(patterns)
         outside += len(part.mesh)
     task.elsewhere, task.span = outside - sum(len(part.mesh) for part in parts), (low, high)

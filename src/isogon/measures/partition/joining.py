@@ -20,20 +20,11 @@ def joined_patterns(
     Args:
         before: Patterns of the whole, up to the moment it was divided.
         faces: Numbers of each tile's faces at that moment, in the order of the joined mesh.
-        found: The patterns of each tile since then. Where some tiles stopped early, what all
-            have is kept.
+        found: The patterns of each tile since then.
     """
-    depth = min(map(len, found))
-    ancestors = [descent(patterns[depth:]) for patterns in found]
-    if depth == 0:
-        faces = [own if a is None else own[a] for own, a in zip(faces, ancestors, strict=True)]
     known = [*before[:-1], taken(before[-1], np.concatenate(faces))]
     sizes = [len(own) for own in faces]
-    for n in range(depth):
-        level = [patterns[n] for patterns in found]
-        if n == depth - 1:
-            pairs = zip(level, ancestors, strict=True)
-            level = [p if a is None else taken(p, a) for p, a in pairs]
+    for level in zip(*found, strict=True):
         known.append(merged(level, np.cumsum([0, *sizes[:-1]])))
         sizes = [len(pattern.parent) for pattern in level]
     return known
@@ -44,24 +35,24 @@ def taken(pattern: SitePattern, faces: np.ndarray) -> SitePattern:
     return replace(pattern, bits=pattern.bits[faces], parent=pattern.parent[faces])
 
 
-def descent(patterns: list[SitePattern]) -> np.ndarray | None:
-    """From which faces before some sites those after them came; None where there is no site."""
-    if not patterns:
-        return None
-    face = np.arange(len(patterns[-1].parent))
-    for pattern in reversed(patterns):
-        face = pattern.parent[face]
-    return face
-
-
 def merged(level: Sequence[SitePattern], start: np.ndarray) -> SitePattern:
     """One site's patterns of all tiles; `start`: number of each tile's first parent."""
     parent = np.concatenate([p.parent + s for p, s in zip(level, start, strict=True)])
-    join = maxima if level[0].kind == "max" else kinks
-    pattern = join(level)
+    said = next((p for p in level if not p.void), None)
+    if said is None:
+        pattern = SitePattern.nothing(level[0].site, level[0].kind, len(parent))
+    else:
+        join = maxima if said.kind == "max" else kinks
+        pattern = join([like(p, said) if p.void else p for p in level])
     pattern.parent = parent.astype(level[0].parent.dtype)
     pattern.tol = max(p.tol for p in level)
     return pattern
+
+
+def like(pattern: SitePattern, other: SitePattern) -> SitePattern:
+    """A pattern that says nothing, with what is the same everywhere taken from another one."""
+    nothing = np.zeros(0, np.int64)
+    return replace(pattern, base=other.base, passed=other.passed, function=nothing, void=False)
 
 
 def kinks(level: Sequence[SitePattern]) -> SitePattern:

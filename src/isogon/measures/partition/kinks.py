@@ -9,7 +9,7 @@ from torch import Tensor
 from isogon.cpwl.program import Kink
 from isogon.measures.partition import edges as ek
 from isogon.measures.partition import memory, stream
-from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
+from isogon.measures.partition.mesh import INDEX, Full, Functions, Limit, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.stream import Pending
 
@@ -73,19 +73,28 @@ def listed(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def cut_kink(
-    mesh: Mesh, stage: Kink, site: int, limit: int, floor: float = 0.0
-) -> tuple[SitePattern | None, bool, Pending | None]:
-    """Cut the mesh along the knots of every unit of a kink; None: memory would not suffice.
+    mesh: Mesh,
+    stage: Kink,
+    site: int,
+    limit: Limit,
+    floor: float = 0.0,
+    units: np.ndarray | None = None,
+) -> tuple[SitePattern, Pending | None]:
+    """Cut the mesh along the knots of every unit of a kink.
 
     Args:
         mesh: What to cut; its fixed edges have their vertices already.
         stage: The kink.
         site: Its number.
-        limit: Faces to stop at.
+        limit: Faces that may be made.
         floor: Least tolerance.
+        units: Those that cut; default: all.
 
     Returns:
-        The pattern of every face, whether all cuts were made, the vertices left pending.
+        The pattern of every face, the vertices left pending.
+
+    Raises:
+        Full: There would be more faces, or memory would not suffice; the mesh is half cut.
     """
     name = stage.inputs[0]
     held = mesh.live[name]
@@ -96,6 +105,8 @@ def cut_kink(
     ek.either(*signs, up, down)
     up, down = of_bits(up, len(functions)), of_bits(down, len(functions))
     varying = np.nonzero(up & down)[0]
+    if units is not None:
+        varying = varying[np.isin(functions.unit[varying], units)]
     # the piece of a unit: knots that are passed everywhere, plus the bits of those that vary
     passed = (up & ~down).reshape(len(stage.knots), -1)
     base = passed.sum(0).astype(np.int16)
@@ -104,9 +115,9 @@ def cut_kink(
         empty = np.zeros((len(mesh), 0), np.uint64)
         pattern = SitePattern(stage.site, "kink", base, varying, empty, parent, tol)
         pattern.note(varying, passed.reshape(-1))
-        return pattern, True, None
+        return pattern, None
     every = np.arange(len(functions))
-    if len(varying) < 0.75 * len(functions):
+    if len(varying) < 0.75 * len(functions) or units is not None:
         every, functions = varying, select(functions, varying)
         used, functions.column = np.unique(functions.column, return_inverse=True)
         flat = held.reshape(len(held), -1)
@@ -114,33 +125,57 @@ def cut_kink(
         signs = masks(mesh.values(name), functions, tol, None)
     else:
         base[:] = 0  # every function has its bit
-    by_face = listed(ek.face_functions, len(mesh), mesh.offsets, mesh.loops, *signs)
+    first, which = by_face(mesh, signs)
+    new = np.diff(first)
+    if len(mesh) + new.sum() > limit.counted:
+        raise Full(new)
     by_edge = crossings(mesh, signs)
     if not memory.fits(mesh.live, len(by_edge[1])):
-        mesh.forget([TABLE])
-        return None, False, None
+        raise Full(new, memory=True)
     cut_edges(mesh, name, functions, tol, *by_edge)
-    parent, complete, pending = cut_faces(
-        mesh, name, functions, tol, site, *by_face, limit, stream.LARGE
-    )
+    parent, new, pending = cut_faces(
+        mesh, name, functions, tol, site, first, which, limit.counted,
+        stream.LARGE if units is None else np.inf,
+    )  # fmt: skip
+    if len(mesh) > limit.faces:
+        raise Full(new)
     signs = masks(mesh.values(name), functions, tol, signs)
     if pending is not None:
         signs = pending_masks(mesh.live[name], pending, functions, tol, signs)
     bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
     mixed = np.empty_like(bits)
-    if ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits) and complete:
+    if ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits):
+        mixed[~mesh.open] = 0  # what was left at an earlier site has no pattern here
         settle(mesh, mesh.live[name], pending, functions, mixed, bits)
     mesh.forget([TABLE])
     pattern = SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol)
     pattern.note(every, passed.reshape(-1))
-    return pattern, complete, pending
+    return pattern, pending
+
+
+def by_face(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """CSR by face of the functions that change sign over it; none for those that were left."""
+    faces, offsets, loops = mesh.open_faces()
+    own, functions = listed(ek.face_functions, len(faces), offsets, loops, *signs)
+    return spread(own, faces, len(mesh)), functions
 
 
 def crossings(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """CSR by edge of the functions that change sign along it; none for the fixed edges."""
-    free = mesh.ends[mesh.fixed :]
-    first, functions = listed(ek.edge_crossings, len(free), free, *signs)
-    return np.concatenate([np.zeros(mesh.fixed, np.int64), first]), functions
+    """CSR by edge of the functions that change sign along it.
+
+    None for the fixed edges, and none where no face is still cut on either side.
+    """
+    free = np.flatnonzero(mesh.open_edges())
+    free = free[free >= mesh.fixed]
+    own, functions = listed(ek.edge_crossings, len(free), mesh.ends[free], *signs)
+    return spread(own, free, len(mesh.ends)), functions
+
+
+def spread(first: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """CSR offsets of some rows (ascending) as those of all rows."""
+    sizes = np.zeros(count, np.int64)
+    sizes[rows] = np.diff(first)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
 def pending_masks(

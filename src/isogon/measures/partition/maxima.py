@@ -14,7 +14,7 @@ from isogon.measures.partition import envelope as ev
 from isogon.measures.partition import memory
 from isogon.measures.partition.boundary import workplace
 from isogon.measures.partition.kinks import TABLE, tolerance
-from isogon.measures.partition.mesh import INDEX, Functions, Mesh, cut_edges, cut_faces
+from isogon.measures.partition.mesh import INDEX, Full, Functions, Limit, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
 
 WORD = 64
@@ -22,50 +22,65 @@ NEAR = 256.0  # tolerances below the envelope that still count as on it, on a se
 
 
 def cut_max(
-    mesh: Mesh, stage: Max, site: int, limit: int, floor: float = 0.0
-) -> tuple[SitePattern | None, bool]:
-    """Cut where the set of largest entries of a group changes; None: memory would not suffice.
+    mesh: Mesh,
+    stage: Max,
+    site: int,
+    limit: Limit,
+    floor: float = 0.0,
+    units: np.ndarray | None = None,
+) -> tuple[SitePattern, None]:
+    """Cut where the set of largest entries of a group changes.
 
-    Args and result are those of `kinks.cut_kink`, without vertices left pending.
+    Args, result and errors are those of `kinks.cut_kink`; no vertices are left pending.
     """
     table = TABLE
     arguments = [mesh.live[name] for name in stage.inputs]
     flat = stage.flat(*arguments)
     tol = tolerance(flat, floor)
     base, varying = everywhere(stage, flat, tol)
+    if units is not None:
+        varying = np.intersect1d(varying, units)
     parent = np.arange(len(mesh), dtype=INDEX)
     if len(varying) == 0:
         empty = np.zeros((len(mesh), 0), np.uint64)
-        return SitePattern(stage.site, "max", base, varying, empty, parent, tol), True
+        return SitePattern(stage.site, "max", base, varying, empty, parent, tol), None
     entry, mesh.live[table] = entries(stage, flat, varying)
     z = mesh.values(table)
     masks = np.empty((len(z), len(varying)), np.uint64)
     ev.winner_masks(z, entry, tol, 0, masks)
     nothing = np.empty((0, 4), np.int64)
     room = workplace(mesh.offsets, entry.shape[1])
-    count = ev.face_pairs(mesh.offsets, mesh.loops, z, entry, masks, tol, nothing, room)
+    faces, offsets, loops = mesh.open_faces()
+    count = ev.face_pairs(offsets, loops, z, entry, masks, tol, nothing, room)
     pairs = np.empty((count, 4), np.int64)
-    ev.face_pairs(mesh.offsets, mesh.loops, z, entry, masks, tol, pairs, room)
+    ev.face_pairs(offsets, loops, z, entry, masks, tol, pairs, room)
+    pairs[:, 0] = faces[pairs[:, 0]]
     functions, which = as_functions(pairs, entry, varying)
     first = np.searchsorted(pairs[:, 0], np.arange(len(mesh) + 1))
+    if len(mesh) + count > limit.counted:
+        raise Full(np.diff(first))
     by_edge = crossings(mesh, z, functions, tol, first, which)
     by_edge = off_seams(
         mesh, z, functions, entry[np.searchsorted(varying, functions.unit)], tol, *by_edge
     )
     if not memory.fits(mesh.live, len(by_edge[1])):
-        mesh.forget([table])
-        return None, False
+        raise Full(np.diff(first), memory=True)
     cut_edges(mesh, table, functions, tol, *by_edge)
-    parent, complete, _ = cut_faces(mesh, table, functions, tol, site, first, which, limit)
+    parent, new, _ = cut_faces(mesh, table, functions, tol, site, first, which, limit.counted)
     z = mesh.values(table)
     masks = np.empty((len(z), len(varying)), np.uint64)
     ev.winner_masks(z, entry, tol, 0, masks)
     bits = np.empty((len(mesh), len(varying)), np.uint64)
     ev.face_winners(mesh.offsets, mesh.loops, z, entry, masks, bits)
     mesh.forget([table])
-    kept = dissolve(mesh, void_edges(mesh, site, bits, varying))
+    void = void_edges(mesh, site, bits, varying)
+    kept, group = unions(mesh, void)
+    if len(kept) > limit.faces:
+        raise Full(new)
+    if void.any():
+        dissolve(mesh, void, kept, group)
     pattern = SitePattern(stage.site, "max", base, varying, bits[kept], parent[kept], tol)
-    return pattern, complete
+    return pattern, None
 
 
 def everywhere(stage: Max, flat: Tensor, tol: float) -> tuple[np.ndarray, np.ndarray]:
@@ -188,8 +203,9 @@ def void_edges(mesh: Mesh, site: int, bits: np.ndarray, varying: np.ndarray) -> 
 
     Two groups may share a bisector; an edge is attributed to one that does change there.
     """
-    own = np.nonzero(mesh.site == site)[0]
-    sides = mesh.sides()[own]
+    sides = mesh.sides()
+    own = np.flatnonzero((mesh.site == site) & mesh.open[sides].all(1))
+    sides = sides[own]
     void = np.zeros(len(mesh.ends), bool)
     for low in range(0, len(own), 1 << 14):
         part = own[low : low + (1 << 14)]
@@ -203,26 +219,30 @@ def void_edges(mesh: Mesh, site: int, bits: np.ndarray, varying: np.ndarray) -> 
     return void
 
 
-def dissolve(mesh: Mesh, void: np.ndarray) -> np.ndarray:
-    """Remove edges, joining the (convex) unions of faces; returns a former face of each face.
-
-    Vertices that are left with two edges, other than the domain's corners, go too.
-    """
+def unions(mesh: Mesh, void: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The unions of faces without some edges: one face of each, the union of each face."""
     faces = len(mesh)
     if not void.any():
-        return np.arange(faces)
+        return np.arange(faces), np.arange(faces)
     a, b = mesh.sides()[void].T
     graph = coo_array((np.ones(len(a)), (a, b)), shape=(faces, faces))
     _, group = connected_components(graph, directed=False)
-    kept, group = np.unique(group, return_index=True)[1], group
+    kept = np.unique(group, return_index=True)[1]
     order = np.argsort(kept, kind="stable")
     rank = np.empty(len(kept), np.int64)
     rank[order] = np.arange(len(kept))
-    kept = kept[order]
-    _relink(mesh, rank[group], ~void)
+    return kept[order], rank[group]
+
+
+def dissolve(mesh: Mesh, void: np.ndarray, kept: np.ndarray, group: np.ndarray) -> None:
+    """Remove edges, joining the (convex) unions of faces.
+
+    Vertices that are left with two edges, other than the domain's corners, go too.
+    """
+    mesh.stopped = mesh.stopped[kept]
+    _relink(mesh, group, ~void)
     _drop_edges(mesh, ~void)
     straighten(mesh)
-    return kept
 
 
 def _relink(mesh: Mesh, group: np.ndarray, stay: np.ndarray) -> None:

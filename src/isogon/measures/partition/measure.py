@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import Module
 
@@ -12,6 +13,8 @@ from isogon.cpwl.program import Program
 from isogon.errors import DataError, ModelError, OptionError
 from isogon.measures.partition.grow import grow
 from isogon.measures.partition.jit import compiled
+from isogon.measures.partition.mesh import Mesh
+from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.reading import Partition
 from isogon.measures.partition.slices import Slice
 from isogon.registry import measure
@@ -62,8 +65,43 @@ def partition(
     if not compiled():
         report(0, None, "compiling the kernels (once; cached on disk)")
     start = plane.embed(plane.corners).reshape(-1, *program.shape)
-    mesh, sites, complete = grow(program, start, plane.corners, max_regions or UNLIMITED, report)
-    return Partition.of(mesh, sites, program, plane, complete=complete)
+    limit = max_regions or UNLIMITED
+    mesh, sites = grow(program, start, plane.corners, limit, report, plane.marks)
+    return read_off(mesh, sites, program, plane)
+
+
+def read_off(mesh: Mesh, sites: list[SitePattern], program: Program, plane: Slice) -> Partition:
+    """The partition that a finished mesh is; its live tensor is the output at the vertices."""
+    (outputs,) = mesh.live.values()
+    arrays = {
+        "vertices": mesh.xy,
+        "edges": mesh.ends,
+        "edge_site": mesh.site,
+        "edge_unit": mesh.unit,
+        "face_offsets": mesh.offsets,
+        "face_edges": mesh.borders,
+        "face_vertices": mesh.loops,
+        "outputs": outputs.reshape(len(outputs), -1).numpy(),
+        "slice_origin": plane.origin,
+        "slice_basis": plane.basis,
+        "slice_corners": plane.corners,
+        "slice_marks": plane.marks,
+    }
+    for i, site in enumerate(sites):
+        for name in ("base", "unit", "bits", "parent"):
+            arrays[f"site{i}_{name}"] = getattr(site, name)
+    complete = bool(mesh.open.all())
+    if not complete:
+        arrays["depth"] = np.where(mesh.open, len(sites), mesh.stopped).astype(np.int32)
+    meta = {
+        "sites": [s.site for s in sites],
+        "kinds": [s.kind for s in sites],
+        "tolerances": [s.tol for s in sites],
+        "shape": list(plane.shape),
+    }
+    found = Partition("partition", arrays=arrays, meta=meta, complete=complete)
+    found.program = program
+    return found
 
 
 def lowered(model: Any, plane: Slice) -> tuple[Program, Slice]:

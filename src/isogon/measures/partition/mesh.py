@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,30 @@ from isogon.measures.partition.faces import Cut, Made, Room, split_faces
 from isogon.measures.partition.stream import Pending
 
 INDEX = np.int32
+
+
+class Full(Exception):
+    """A cut would make more faces than there is room for.
+
+    Attributes:
+        new: `[F]` how many it adds to each face, or a part of them.
+        memory: Whether it is memory that does not suffice.
+    """
+
+    def __init__(self, new: np.ndarray, *, memory: bool = False) -> None:
+        super().__init__(int(new.sum()))
+        self.new, self.memory = new, memory
+
+
+class Limit(NamedTuple):
+    """Most faces that a cut may make; and most of them as counted beforehand.
+
+    Chords that meet in one point are counted as if they did so in pairs: a cut may make fewer
+    faces than are counted.
+    """
+
+    faces: int
+    counted: int
 
 
 @dataclass(eq=False)
@@ -41,7 +66,8 @@ class Mesh:
     network's tensors at the vertices, `[V, ...]`: on each face and edge they are affine, so a
     new vertex gets the interpolation of the two vertices between which it was made. The first
     `corners` vertices are the domain's, or shared with other tiles; the first `fixed` edges are
-    shared with other tiles and have all their vertices already.
+    shared with other tiles and have all their vertices already. `stopped [F]` is the number of
+    the site at which a face was left, uncut by it and all later ones; -1: it is still cut.
     """
 
     xy: np.ndarray
@@ -55,6 +81,11 @@ class Mesh:
     room: dict[str, Tensor] = field(default_factory=dict)
     corners: int = 0
     fixed: int = 0
+    stopped: np.ndarray = field(default_factory=lambda: np.zeros(0, INDEX))
+
+    def __post_init__(self) -> None:
+        if len(self.stopped) != len(self):
+            self.stopped = np.full(len(self), -1, INDEX)
 
     @classmethod
     def of_polygon(cls, corners: np.ndarray) -> Mesh:
@@ -74,6 +105,41 @@ class Mesh:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def open(self) -> np.ndarray:
+        """`[F]` whether a face is still cut."""
+        return self.stopped < 0
+
+    def open_faces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Numbers of the faces that are still cut, and their loops (CSR)."""
+        faces = np.flatnonzero(self.open)
+        if len(faces) == len(self):
+            return faces, self.offsets, self.loops
+        sizes = np.diff(self.offsets)[faces]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        half = np.arange(offsets[-1]) + np.repeat(self.offsets[faces] - offsets[:-1], sizes)
+        return faces, offsets, self.loops[half]
+
+    def open_edges(self) -> np.ndarray:
+        """`[E]` whether a face that is still cut lies on either side of an edge."""
+        if self.open.all():
+            return np.ones(len(self.ends), bool)
+        found = np.zeros(len(self.ends), bool)
+        found[self.borders[np.repeat(self.open, np.diff(self.offsets))]] = True
+        return found
+
+    def snapshot(self) -> Mesh:
+        """What `restore` needs: all but the live tensors, of which only the rows grow."""
+        return replace(self, live={}, room={})
+
+    def restore(self, before: Mesh) -> None:
+        """Undo cuts, back to a snapshot; tables of cut values are dropped."""
+        self.forget([name for name in self.live if name.startswith("#")])
+        live, room = self.live, self.room
+        vars(self).update(vars(before))
+        self.live = {name: held[: len(self.xy)] for name, held in live.items()}
+        self.room = room
 
     def add_vertices(self, source: np.ndarray, ratio: np.ndarray) -> None:
         """Append vertices at `(1 - ratio) source[:, 0] + ratio source[:, 1]`."""
@@ -183,6 +249,16 @@ def cut_edges(
     mesh.add_vertices(source, ratio)
 
 
+class Split(NamedTuple):
+    """What `cut_faces` did: the parent of every face, the new faces that were counted for each
+    of the former ones beforehand, the pending vertices if any.
+    """
+
+    parent: np.ndarray
+    new: np.ndarray
+    pending: Pending | None
+
+
 def cut_faces(
     mesh: Mesh,
     table: str,
@@ -193,8 +269,8 @@ def cut_faces(
     which: np.ndarray,
     limit: int,
     large: float = np.inf,
-) -> tuple[np.ndarray, bool, Pending | None]:
-    """Split every face along its functions' chords, up to about `limit` faces.
+) -> Split:
+    """Split every face along its functions' chords.
 
     Args:
         mesh: With all crossings on its edges (`cut_edges`).
@@ -204,11 +280,11 @@ def cut_faces(
         site: Number of the site, for the new edges.
         first: `[F + 1]` CSR offsets: the functions of each face ...
         which: ... and their numbers.
-        limit: Faces to stop at.
+        limit: Faces, counted beforehand, from which on nothing is split.
         large: Bytes from which the new vertices are left pending.
 
-    Returns:
-        The parent of every face, whether all cuts were made, the pending vertices if any.
+    Raises:
+        Full: There would be more faces.
     """
     z = mesh.values(table)
     start, end = np.empty(len(which), np.int64), np.empty(len(which), np.int64)
@@ -221,13 +297,13 @@ def cut_faces(
     kept = np.empty(len(first), np.int64)
     total = keep_chords(first, start, end, which, kept)
     meetings = np.empty(len(mesh), np.int64)
-    allowed = count_meetings(kept, start, end, limit, meetings)
-    complete = allowed == total
-    if not complete:
-        kept = np.minimum(kept, allowed)
-        count_meetings(kept, start, end, np.iinfo(np.int64).max, meetings)
     k = np.diff(kept)
-    chords = np.stack([which[:allowed], start[:allowed], end[:allowed]], 1)
+    if count_meetings(kept, start, end, limit, meetings) < total:
+        if len(mesh) + total > limit:
+            raise Full(k)
+        count_meetings(kept, start, end, np.iinfo(np.int64).max, meetings)
+        raise Full(k + meetings)
+    chords = np.stack([which[:total], start[:total], end[:total]], 1)
     cut = Cut(z, f.column, f.other, f.offset, tol)
     base = len(mesh.ends)
     slack, failed = 1.0, 0
@@ -244,12 +320,13 @@ def cut_faces(
     mesh.unit = np.concatenate([mesh.unit, f.unit[edge[2]].astype(INDEX)])
     mesh.offsets, parent = face[0].copy(), face[1, :-1].astype(INDEX)
     mesh.loops, mesh.borders = half[0], half[1]
+    mesh.stopped = mesh.stopped[parent]
     source, ratio = made.source[:n_vertex], made.ratio[:n_vertex]
     if n_vertex * mesh.row_bytes() >= large:
         mesh.add_places(source, ratio)
-        return parent, complete, Pending(source, ratio)
+        return Split(parent, k + meetings, Pending(source, ratio))
     mesh.add_vertices(source, ratio)
-    return parent, complete, None
+    return Split(parent, k + meetings, None)
 
 
 def _room(mesh: Mesh, k: np.ndarray, meetings: np.ndarray, slack: float) -> tuple[Made, Room]:

@@ -27,6 +27,7 @@ class SitePattern:
         function: While growing: `[f]` number of each varying function among all of the site
             (kink: knot by knot).
         passed: While growing, kink: which of all functions are positive everywhere, `[all]`.
+        void: While growing: nothing was still cut here, so that it says nothing.
     """
 
     site: str
@@ -38,6 +39,15 @@ class SitePattern:
     tol: float
     function: np.ndarray | None = None
     passed: np.ndarray | None = None
+    void: bool = False
+
+    @classmethod
+    def nothing(cls, site: str, kind: str, faces: int) -> SitePattern:
+        """The pattern at a site where all faces were left before."""
+        none, parent = np.zeros(0, np.int64), np.arange(faces, dtype=np.int32)
+        bits = np.zeros((faces, 0), np.uint64)
+        base = np.zeros(0, np.int16 if kind == "kink" else np.uint64)
+        return cls(site, kind, base, none, bits, parent, 0.0, void=True)
 
     def note(self, function: np.ndarray, passed: np.ndarray) -> None:
         """Keep what is needed to join this pattern with that of another part of the slice."""
@@ -75,9 +85,20 @@ def lowest(masks: np.ndarray) -> np.ndarray:
 
 @dataclass(eq=False)
 class Patterns:
-    """The patterns of all regions, site by site."""
+    """The patterns of all regions, site by site.
+
+    Attributes:
+        sites: In order.
+        depth: `[R]` how many of them, the first ones, cut each region; default: all.
+    """
 
     sites: list[SitePattern]
+    depth: np.ndarray | None = None
+
+    def cut(self, faces: np.ndarray, site: int) -> np.ndarray:
+        """Which of some regions a site cut: `[n]`."""
+        whole = self.depth is None
+        return np.ones(len(faces), bool) if whole else self.depth[faces] > site
 
     def ancestors(self, faces: np.ndarray) -> list[np.ndarray]:
         """The faces after each site from which given regions came."""
@@ -88,16 +109,30 @@ class Patterns:
         return found[::-1]
 
     def of(self, face: int) -> dict[str, np.ndarray]:
-        """Pattern of one region: site -> `[units]`."""
+        """Pattern of one region: site -> `[units]`, of the sites that cut it."""
         rows = self.ancestors(np.array([face]))
-        return {s.site: s.rows(at)[0] for s, at in zip(self.sites, rows, strict=True)}
+        own = list(zip(self.sites, rows, strict=True))
+        own = own if self.depth is None else own[: self.depth[face]]
+        return {s.site: s.rows(at)[0] for s, at in own}
+
+    def _left(self) -> list[np.ndarray]:
+        """Per site, which of the faces after it were left before it."""
+        found = []
+        depth = np.full(0, 0) if self.depth is None else self.depth
+        for number, site in reversed(list(enumerate(self.sites))):
+            found.append(depth <= number)
+            before = np.empty(int(site.parent.max(initial=-1)) + 1, depth.dtype)
+            if len(depth):
+                before[site.parent] = depth
+            depth = before if len(depth) else depth
+        return found[::-1]
 
     def keys(self) -> np.ndarray:
         """Two 64-bit hashes of each region's pattern, `[R, 2]`; equal patterns, equal keys."""
         rng = np.random.default_rng(0)
         key = np.zeros((1, 2), np.uint64)
         with np.errstate(over="ignore"):
-            for site in self.sites:
+            for site, left in zip(self.sites, self._left(), strict=True):
                 key = key[site.parent] if len(key) else key
                 odd = rng.integers(1, 2**63, (2, site.bits.shape[1] + 1), np.uint64) * 2 + 1
                 for column in range(2):
@@ -106,15 +141,18 @@ class Patterns:
                         word = site.bits[:, w]
                         h = h + (word ^ (word >> np.uint64(29))) * odd[column, w]
                         h ^= h >> np.uint64(32)
-                    key[:, column] = h
+                    key[:, column] = np.where(left, key[:, column], h) if len(left) else h
         return key
 
     def differences(self, left: np.ndarray, right: np.ndarray) -> list[np.ndarray]:
-        """Per site, the (row, unit) pairs in which regions `left[n]` and `right[n]` differ."""
+        """Per site, the (row, unit) pairs in which regions `left[n]` and `right[n]` differ.
+
+        Where both were cut by the site.
+        """
         found = []
         pairs = zip(self.ancestors(left), self.ancestors(right), strict=True)
-        for site, (a, b) in zip(self.sites, pairs, strict=True):
-            rows = np.nonzero(a != b)[0]
+        for number, (site, (a, b)) in enumerate(zip(self.sites, pairs, strict=True)):
+            rows = np.nonzero((a != b) & self.cut(left, number) & self.cut(right, number))[0]
             words = site.bits[a[rows]] ^ site.bits[b[rows]]
             if site.kind == "max":
                 n, f = np.nonzero(words)

@@ -15,6 +15,7 @@ from isogon.measures.partition import boundary as edge_of_classes
 from isogon.measures.partition import geometry
 from isogon.measures.partition.affine import affine_maps
 from isogon.measures.partition.certify import certify
+from isogon.measures.partition.locate import located
 from isogon.measures.partition.mesh import INDEX
 from isogon.measures.partition.patterns import Patterns, SitePattern
 from isogon.measures.partition.slices import Slice
@@ -44,46 +45,13 @@ class Partition(Reading):
         face_offsets: `[R + 1]`: region i's edges are `face_edges[face_offsets[i]:...[i + 1]]`,
             counter-clockwise, and `face_vertices` likewise.
         area: `[R]`.
-        label: `[R]` largest output at the centroid (one output: whether it is positive).
+        label: `[R]` largest output at the centroid (one output: whether it is positive); -1
+            where the region was not cut to the end.
         boundary: `[B, 2, 2]` exact segments of the decision boundary (one output: zero set).
         boundary_classes: `[B, 2]` the two classes on its sides, ascending.
     """
 
     row = "region"
-
-    @classmethod
-    def of(cls, mesh, sites: list[SitePattern], program, plane: Slice, **facts: Any) -> Partition:
-        """From a finished mesh, whose live tensor is the network's output at the vertices."""
-        (outputs,) = mesh.live.values()
-        arrays = {
-            "vertices": mesh.xy,
-            "edges": mesh.ends,
-            "edge_site": mesh.site,
-            "edge_unit": mesh.unit,
-            "face_offsets": mesh.offsets,
-            "face_edges": mesh.borders,
-            "face_vertices": mesh.loops,
-            "outputs": outputs.reshape(len(outputs), -1).numpy(),
-            "slice_origin": plane.origin,
-            "slice_basis": plane.basis,
-            "slice_corners": plane.corners,
-            "slice_marks": plane.marks,
-        }
-        for i, site in enumerate(sites):
-            for name in ("base", "unit", "bits", "parent"):
-                arrays[f"site{i}_{name}"] = getattr(site, name)
-        meta = {
-            "sites": [s.site for s in sites],
-            "kinds": [s.kind for s in sites],
-            "tolerances": [s.tol for s in sites],
-            "shape": list(plane.shape),
-            **facts,
-        }
-        complete = bool(facts.pop("complete", True))
-        meta.pop("complete", None)
-        found = cls("partition", arrays=arrays, meta=meta, complete=complete)
-        found.program = program
-        return found
 
     program: Any = None
 
@@ -112,6 +80,21 @@ class Partition(Reading):
         )  # fmt: skip
 
     @cached_property
+    def depth(self) -> np.ndarray:
+        """`[R]` how many sites, the first ones in order, cut each region.
+
+        All of them, unless the partition stopped early: then a region that further sites would
+        cut is marked by the number of those that did.
+        """
+        whole = len(self.sites) if self.complete else 0
+        return self.arrays.get("depth", np.full(len(self), whole, np.int32))
+
+    @property
+    def finished(self) -> np.ndarray:
+        """`[R]` whether a region was cut to the end, so that the network is affine on it."""
+        return self.depth >= len(self.sites) if not self.complete else np.ones(len(self), bool)
+
+    @cached_property
     def patterns(self) -> Patterns:
         """The activation patterns of all regions."""
         facts = zip(self.meta["sites"], self.meta["kinds"], self.meta["tolerances"], strict=True)
@@ -121,7 +104,8 @@ class Partition(Reading):
                 SitePattern(name, kind, a[f"site{i}_base"], a[f"site{i}_unit"],
                             a[f"site{i}_bits"], a[f"site{i}_parent"], tol)
                 for i, (name, kind, tol) in enumerate(facts)
-            ]
+            ],
+            None if self.complete else self.depth,
         )  # fmt: skip
 
     @cached_property
@@ -142,6 +126,7 @@ class Partition(Reading):
             self.face_offsets, self.face_vertices, self.vertices, self.outputs,
             area, centroid, center,
         )  # fmt: skip
+        center[~self.finished] = np.nan
         return area, centroid, center
 
     @property
@@ -156,15 +141,19 @@ class Partition(Reading):
 
     @cached_property
     def label(self) -> np.ndarray:
-        """`[R]` class of the largest output at the centroid; one output: 1 where positive."""
+        """`[R]` class of the largest output at the centroid; one output: 1 where positive.
+
+        -1 where the region was not cut to the end.
+        """
         center = self._means[2]
-        return (center[:, 0] > 0).astype(np.int64) if center.shape[1] == 1 else center.argmax(1)
+        found = (center[:, 0] > 0).astype(np.int64) if center.shape[1] == 1 else center.argmax(1)
+        return np.where(self.finished, found, -1)
 
     @cached_property
     def _boundary(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return edge_of_classes.argmax_boundary(
             self.face_offsets, self.face_vertices, self.vertices, self.outputs,
-            self.edges, self.edge_faces,
+            self.edges, self.edge_faces, self.finished,
         )  # fmt: skip
 
     @property
@@ -191,7 +180,7 @@ class Partition(Reading):
         """Activation pattern of region i: site -> `[units]`.
 
         For a kink the index of the linear piece (ReLU: 0 off, 1 on), for a maximum the position
-        of the (first) largest entry.
+        of the (first) largest entry. Only the sites that cut the region, see `depth`.
         """
         return self.patterns.of(self._index(i))
 
@@ -199,8 +188,18 @@ class Partition(Reading):
         """The map of region i in slice coordinates: output = A c + b, `A [C, 2]`, `b [C]`.
 
         Computed from the region's pattern (so it is right for the smallest regions too).
+
+        Raises:
+            OptionError: No such region, or one that was not cut to the end.
         """
         i = self._index(i)
+        if not self.finished[i]:
+            raise OptionError(
+                "the network is not affine on this region: it was not cut to the end",
+                got=f"region {i}, cut by {self.depth[i]} of {len(self.sites)} sites",
+                expected="a region of partition.finished",
+                fix="Raise max_regions, or choose a smaller slice.",
+            )
         at = self.centroid[[i]]
         if self.program is None:
             return self._fitted(i)
@@ -214,11 +213,16 @@ class Partition(Reading):
         return a, self._means[2][i] - a @ center
 
     def gradients(self, regions: Any = None) -> np.ndarray:
-        """`[n, C, 2]` slopes of many regions (default: all)."""
+        """`[n, C, 2]` slopes of many regions (default: all); NaN where not cut to the end."""
         faces = np.arange(len(self)) if regions is None else np.asarray(regions)
-        if self.program is None:
-            return np.stack([self._fitted(int(i))[0] for i in faces])
-        return affine_maps(self.program, self.plane, self.patterns, faces, self.centroid[faces])[1]
+        found = np.full((len(faces), self.outputs.shape[1], 2), np.nan)
+        own = self.finished[faces]
+        faces, at = faces[own], self.centroid[faces[own]]
+        if self.program is not None:
+            found[own] = affine_maps(self.program, self.plane, self.patterns, faces, at)[1]
+        elif len(faces):
+            found[own] = np.stack([self._fitted(int(i))[0] for i in faces])
+        return found
 
     def edge_units(self, edges: Any) -> list[np.ndarray]:
         """All that changes across edges: per site `[m, 2]` pairs (position in `edges`, unit).
@@ -238,32 +242,7 @@ class Partition(Reading):
 
     def locate(self, points: Any) -> np.ndarray:
         """Index of the region that holds each point `[N, 2]` of the slice; -1 outside."""
-        points = np.atleast_2d(np.asarray(points, np.float64))
-        starts = self._grid(points)
-        found = np.empty(len(points), np.int64)
-        geometry.walk_to(
-            self.face_offsets, self.face_vertices, self.face_edges, self.edges, self.edge_faces,
-            self.vertices, points, starts, found,
-        )  # fmt: skip
-        return found
-
-    def _grid(self, points: np.ndarray) -> np.ndarray:
-        """A region near each point: the one whose centroid fell into the same or a near cell."""
-        low, high = self.vertices.min(0), self.vertices.max(0)
-        side = int(np.clip(np.sqrt(len(self)), 1, 1024))
-        scale = side / np.maximum(high - low, 1e-300)
-
-        def cell(xy: np.ndarray) -> np.ndarray:
-            ij = np.clip(((xy - low) * scale).astype(np.int64), 0, side - 1)
-            return ij[:, 0] * side + ij[:, 1]
-
-        grid = np.full(side * side, -1, np.int64)
-        order = np.argsort(self.area, kind="stable")
-        grid[cell(self.centroid[order])] = order  # the largest region of a cell wins
-        filled = np.maximum.accumulate(np.where(grid >= 0, np.arange(len(grid)), 0))
-        grid = grid[filled]
-        grid[grid < 0] = grid.max()
-        return grid[cell(points)]
+        return located(self, points)
 
     def sample_boundary(
         self, n: int, generator: torch.Generator | None = None, near: Any = None
@@ -367,7 +346,7 @@ class Partition(Reading):
     # -- tables ------------------------------------------------------------------------------
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per region: area, centroid, vertices, label, mean of each output."""
+        """One row per region: area, centroid, vertices, label, finished, mean of each output."""
         center = self._means[2]
         columns = {
             "region": np.arange(len(self)),
@@ -376,6 +355,7 @@ class Partition(Reading):
             "y": self.centroid[:, 1],
             "vertices": np.diff(self.face_offsets),
             "label": self.label,
+            "finished": self.finished,
         }
         if center.shape[1] <= 32:
             columns |= {f"output_{c}": center[:, c] for c in range(center.shape[1])}
@@ -388,7 +368,8 @@ class Partition(Reading):
         return frame.iloc[1:].reset_index(drop=True)
 
     def __repr__(self) -> str:
-        state = "" if self.complete else " (incomplete)"
+        left = int((~self.finished).sum())
+        state = f" (incomplete: {left} of them not cut to the end)" if left else ""
         return (
             f"Partition: {len(self)} regions{state}, {len(self.vertices)} vertices, "
             f"{len(self.edges)} edges, {len(self.sites)} sites"

@@ -32,12 +32,14 @@ class Seams:
     Attributes:
         edges: `[S]` numbers of the edges, ascending.
         ends: `[S, 2]` their vertices.
+        open: `[S]` whether a face on either side is still cut.
         first: `[S + 1]` CSR offsets of their new vertices ...
         place: ... and where these lie, from 0 at the first end to 1, ascending on each edge.
     """
 
     edges: np.ndarray
     ends: np.ndarray
+    open: np.ndarray
     first: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     place: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
@@ -49,7 +51,8 @@ class Seams:
         inner = inner[inner >= mesh.fixed]
         left, right = sides[inner].T
         edges = inner[group[left] != group[right]]
-        return cls(edges, mesh.ends[edges], np.zeros(len(edges) + 1, np.int64))
+        still = mesh.open_edges()[edges]
+        return cls(edges, mesh.ends[edges], still, np.zeros(len(edges) + 1, np.int64))
 
     def cut(
         self,
@@ -68,11 +71,13 @@ class Seams:
         """
         edge, place = [np.zeros(0, np.int64)], [np.zeros(0)]
         step = max(16, memory.TILE // (64 * memory.width(program, start)))
-        for low in range(0, len(self.edges), step):
-            ends = self.ends[low : low + step]
+        still = np.flatnonzero(self.open)
+        for low in range(0, len(still), step):
+            part = still[low : low + step]
+            ends = self.ends[part]
             line = strings(rows(ends.reshape(-1)), len(ends))
             run(program, line, start, floors)
-            edge.append(low + line.xy[2 * len(ends) :, 1].astype(np.int64))
+            edge.append(part[line.xy[2 * len(ends) :, 1].astype(np.int64)])
             place.append(line.xy[2 * len(ends) :, 0])
         number, at = np.concatenate(edge), np.concatenate(place)
         inside = (at > 0) & (at < 1)

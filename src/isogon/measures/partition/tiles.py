@@ -125,6 +125,7 @@ def cut_out(mesh: Mesh, group: np.ndarray, seams: Seams, rows: Rows) -> list[Til
             mesh.xy[vertices], number[mesh.ends[inside]].astype(INDEX), mesh.site[inside],
             mesh.unit[inside], offsets, loops, borders,
             corners=int(kept[vertices].sum()), fixed=int(fixed[inside].sum()),
+            stopped=mesh.stopped[faces],
         )  # fmt: skip
         found.append(Tile(part, faces, vertices, inside, ends[vertices], place[vertices], rows))
     return found
@@ -191,4 +192,5 @@ def joined(whole: Mesh, parts: list[Tile]) -> Mesh:
         np.concatenate([[0], np.cumsum(np.concatenate(sizes))]),
         np.concatenate(loops), np.concatenate(borders),
         live={name: live}, corners=whole.corners, fixed=whole.fixed,
+        stopped=np.concatenate([part.mesh.stopped for part in parts]),
     )  # fmt: skip
