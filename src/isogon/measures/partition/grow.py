@@ -131,10 +131,11 @@ def make_cut(task: Task, mesh: Mesh, stage: Kink | Max) -> tuple[SitePattern, Pe
     """Cut a mesh at a site, as much of it as there is room for."""
     site = task.program.sites.index(stage.site)
     floor = task.floors.get(stage.site, 0.0)
-    kind = cut_kink if isinstance(stage, Kink) else cut_max
 
     def cut(limit: Limit, units: np.ndarray | None = None) -> tuple[SitePattern, Pending | None]:
-        return kind(mesh, stage, site, limit, floor, units)
+        if isinstance(stage, Kink):
+            return cut_kink(mesh, stage, site, limit, floor, units)
+        return cut_max(mesh, stage, site, limit, floor, units)
 
     first, parent = len(mesh), np.arange(len(mesh))
     room = spare = max(0, min(task.limit - task.elsewhere - first, memory.most(task.program)))

@@ -97,8 +97,9 @@ class Patterns:
 
     def cut(self, faces: np.ndarray, site: int) -> np.ndarray:
         """Which of some regions a site cut: `[n]`."""
-        whole = self.depth is None
-        return np.ones(len(faces), bool) if whole else self.depth[faces] > site
+        if self.depth is None:
+            return np.ones(len(faces), bool)
+        return self.depth[faces] > site
 
     def ancestors(self, faces: np.ndarray) -> list[np.ndarray]:
         """The faces after each site from which given regions came."""

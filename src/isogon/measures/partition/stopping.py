@@ -118,7 +118,8 @@ def nearest(mesh: Mesh, stage: Kink | Max, face: int, marks: np.ndarray) -> np.n
         still = ((values > 0).any(0) & (values < 0).any(0)).any(0)
     else:  # [corners, entries, units]
         values = stage.candidates(*arguments).permute(0, 2, 1).numpy()
-        still = ~(values == values.max(1, keepdims=True)).all(0).any(0)
+        always = np.all(values == values.max(1, keepdims=True), axis=0)
+        still = ~np.asarray(always).any(0)
         values = np.where(np.isfinite(values), values, -1e300)
     chart = np.column_stack([xy - center, np.ones(len(xy))])
     fitted = (np.linalg.pinv(chart) @ values.reshape(len(xy), -1)).reshape(3, *values.shape[1:])
@@ -133,4 +134,4 @@ def nearest(mesh: Mesh, stage: Kink | Max, face: int, marks: np.ndarray) -> np.n
         gap = np.abs(here) / np.maximum(np.hypot(*slope), 1e-290)
         found = np.minimum(found, gap.min(0))
     order = np.argsort(found, kind="stable")
-    return order[still[order]]
+    return order[np.asarray(still)[order]]
