@@ -25,6 +25,7 @@ from isogon import context as surroundings
 from isogon import hints
 from isogon.errors import DependencyError, IsogonError, SpecError, nearest, unknown
 from isogon.specs import Spec
+from isogon.storage import modules
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -279,14 +280,14 @@ def importable_cwd() -> Iterator[None]:
 def import_object(spec: Spec) -> Callable[..., Any]:
     """The callable behind ``module:name``; importing runs the user's code.
 
-    The working directory counts as importable.
+    The working directory counts as importable; what has changed on disk is imported again.
     """
     assert spec.module is not None
     assert spec.name is not None
     surroundings.typed_only("import code", spec)
     try:
         with importable_cwd():
-            module = importlib.import_module(spec.module)
+            module = modules.imported(spec.module)
     except ModuleNotFoundError as error:
         raise SpecError(
             f"no module {error.name!r}",

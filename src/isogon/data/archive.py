@@ -6,16 +6,18 @@ encrypted members, and members that would unpack to more than `MAX_MEMBER` bytes
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import threading
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from isogon import context
 from isogon.errors import FileError
+from isogon.storage import digests
 from isogon.storage.files import damaged, regular
 
 MAX_MEMBER = 256 * 2**20  # bytes of one member once unpacked
@@ -60,13 +62,21 @@ class Folder:
         """Bytes of a file."""
         return regular(self.path / name).stat().st_size
 
-    def key(self, names: list[str]) -> str:
-        """A digest that changes when one of the files does (path, size, time)."""
-        mark = hashlib.sha256(str(self.path.resolve()).encode())
-        for name in names:
-            facts = (self.path / name).stat()
-            mark.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
-        return mark.hexdigest()
+    def digest(self, names: list[str]) -> str:
+        """Digest of the bytes of these files, in this order.
+
+        Raises:
+            FileError: As `read`.
+        """
+        paths = [self.path / name for name in names]
+        try:
+            return digests.remembered(paths, (), lambda: _digest(self, names))
+        except OSError as error:
+            if isinstance(error, FileError):
+                raise
+            raise FileError(
+                f"can't read {str(error.filename or self.path)!r}", got=error.strerror
+            ) from error
 
 
 class Archive:
@@ -178,13 +188,16 @@ class Archive:
         except (NotImplementedError, RuntimeError, MemoryError) as error:
             raise damaged(self.path, "zip file", f"{name}: {error}") from error
 
-    def key(self, names: list[str]) -> str:
-        """A digest of the members' names, sizes and checksums."""
-        mark = hashlib.sha256(b"zip")
-        for name in names:
-            info = self._members[name]
-            mark.update(f"{name}\0{info.file_size}\0{info.CRC}\0{info.compress_size}\0".encode())
-        return mark.hexdigest()
+    def digest(self, names: list[str]) -> str:
+        """Digest of the bytes of these members, unpacked, in this order.
+
+        Raises:
+            FileError: As `read`.
+        """
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._open().fp.fileno()), os.stat(self.path)):  # type: ignore[union-attr]
+                return digests.remembered([self.path], names, lambda: _digest(self, names))
+        return _digest(self, names)  # another file lies there now than the one that is open
 
 
 Source = Folder | Archive
@@ -198,6 +211,15 @@ def open_source(path: str | os.PathLike) -> Source:
     """
     path = Path(path)
     return Folder(path) if path.is_dir() else Archive(path)
+
+
+def _digest(source: Source, names: list[str]) -> str:
+    mark, tell = digests.Digest(), context.progress()
+    for i, name in enumerate(names):
+        mark.add(source.read(name))
+        if i % 250 == 0:
+            tell(i, len(names), "reading files")
+    return mark.hex()
 
 
 def suffix(name: str) -> str:

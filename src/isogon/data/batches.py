@@ -13,6 +13,7 @@ from torch import Tensor
 
 from isogon.data.samples import Samples
 from isogon.errors import DataError, OptionError
+from isogon.storage import digests
 
 
 class Batches:
@@ -29,6 +30,8 @@ class Batches:
         name: What the data set is called in reports.
         classes: Names of its classes, or None.
     """
+
+    _digest: str | None = None
 
     def __init__(self, samples: Samples, batch_size: int = 256, *, workers: int = 0) -> None:
         if batch_size < 1:
@@ -75,6 +78,14 @@ class Batches:
     def first(self, n: int) -> tuple[Tensor, Tensor]:
         """The first ``n`` samples (all, where there are fewer) as one ``(x, y)``."""
         return self.samples.take(slice(0, n))
+
+    def digest(self) -> str:
+        """Digest of all samples, in order; the same in batches of any size."""
+        if self._watch is None:
+            return self.samples.digest()
+        if self._digest is None:
+            self._digest = digests.batches(self, self.classes)
+        return self._digest
 
 
 class SourceBatches(Batches):

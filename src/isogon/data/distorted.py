@@ -44,7 +44,7 @@ def rotated_mnist(
     def turn(x: Tensor, index: Tensor) -> Tensor:
         return turned(x, torch.deg2rad(angles[index])).clamp_(0, 1)
 
-    made = plain.limited(limit).mapped(turn)
+    made = plain.limited(limit).mapped(turn, key=("turned", angles))
     made.name = f"rotated_mnist({split})"
     return made
 
@@ -101,7 +101,9 @@ def cluttered_mnist(
                 ]
         return out.clamp_(0, 1)
 
-    made = plain.limited(limit).mapped(scatter)
+    made = plain.limited(limit).mapped(
+        scatter, key=("cluttered", plain, size, clutter, patch, seed)
+    )
     made.name = f"cluttered_mnist({split})"
     return made
 

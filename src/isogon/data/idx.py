@@ -16,6 +16,7 @@ from isogon.data.samples import Samples
 from isogon.errors import FileError
 from isogon.registry import dataset
 from isogon.storage.files import first_line
+from isogon.storage.stamps import note
 
 Split = Literal["train", "test", "all"]
 DIGITS = [str(c) for c in range(10)]
@@ -112,6 +113,7 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
     head = 4 + 4 * ndim
     expected = f"uint8, {ndim} axes, as many bytes as its header says, at most {MAX_BYTES}"
     try:
+        note(path)
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             start = file.read(head)
             shape = struct.unpack(f">{ndim}I", start[4:]) if len(start) == head else ()

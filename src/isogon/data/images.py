@@ -7,7 +7,6 @@ too large, or the cache can't be written, images are decoded whenever they are t
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import struct
@@ -20,7 +19,7 @@ import numpy as np
 from isogon import context
 from isogon.data.archive import Source
 from isogon.errors import DataError, FileError, OptionError
-from isogon.storage import atomic
+from isogon.storage import atomic, digests
 from isogon.storage.files import first_line, memory_limit
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff", ".webp")
@@ -68,6 +67,11 @@ class ImageStore:
         self.channels, self.size, self.enlarge = channels, size, enlarge
         shape = (channels, size, size) if size is not None else self._decode(files[0], None).shape
         self.shape: tuple[int, ...] = (len(files), *shape)
+
+    def digest(self) -> str:
+        """Digest of all images: the bytes of their files, and how they are decoded."""
+        facts = (VERSION, self.channels, self.size, self.enlarge)
+        return digests.of("images", *facts, self.source.digest(self.files))
 
     def __getitem__(self, index: Any) -> np.ndarray:
         files = self.files[index] if isinstance(index, slice) else [self.files[i] for i in index]
@@ -128,10 +132,16 @@ class ImageStore:
 
 
 class MappedArray:
-    """A uint8 array in an .npy file, mapped on first use and never pickled itself."""
+    """A uint8 array in an .npy file, mapped on first use and never pickled itself.
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self.path, self.shape = path, shape
+    Args:
+        path: The file.
+        shape: Of the array.
+        key: Digest of what it was made of.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], key: str) -> None:
+        self.path, self.shape, self.key = path, shape, key
         self._array: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -139,6 +149,10 @@ class MappedArray:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         return self.array()[index]
+
+    def digest(self) -> str:
+        """Digest of what the array was made of."""
+        return self.key
 
     def array(self) -> np.ndarray:
         """The mapped array.
@@ -165,9 +179,9 @@ def decoded(store: ImageStore) -> Any:
     most = MAX_GROWTH * sum(map(store.source.size, store.files)) if size > FREE_CACHE else size
     if size > min(most, MAX_CACHE):
         return store
-    options = f"{VERSION}\0{store.channels}\0{store.size}\0{store.enlarge}\0"
-    key = hashlib.sha256((options + store.source.key(store.files)).encode()).hexdigest()[:32]
-    mapped = MappedArray(context.cache_root() / "images" / f"{key}.npy", store.shape)
+    key = store.digest()
+    place = context.cache_root() / "images" / f"{key[:32]}.npy"
+    mapped = MappedArray(place, store.shape, key)
     try:
         mapped.array()
         return mapped

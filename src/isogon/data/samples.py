@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from isogon.errors import DataError, OptionError
+from isogon.storage import digests, modules
 
 Transform = Callable[[Tensor, Tensor], Tensor]
+PIECE = 1024  # samples that are read at once for a digest
 
 
 class Store(Protocol):
@@ -23,7 +25,7 @@ class Store(Protocol):
 
     shape: tuple[int, ...]
 
-    def __getitem__(self, index: Any) -> np.ndarray: ...
+    def __getitem__(self, index: Any) -> np.ndarray: ...  # and, where it has one: digest() -> str
 
 
 class Samples:
@@ -44,6 +46,8 @@ class Samples:
         DataError: No samples, or as many labels as there are not inputs.
     """
 
+    _digest: str | None = None
+
     def __init__(
         self,
         inputs: Any,
@@ -58,6 +62,7 @@ class Samples:
         self._index = torch.arange(len(self._labels))
         self._divisor = divisor
         self._transforms: tuple[Transform, ...] = ()
+        self._keys: tuple[Any, ...] = ()
         self.name = name
         self.classes = None if classes is None else [str(c) for c in classes]
         self.shape: tuple[int, ...] = tuple(int(s) for s in self._store.shape[1:])
@@ -119,22 +124,54 @@ class Samples:
         return x, self._labels[index]
 
     def _read(self, index: Tensor) -> Tensor:
+        raw = self._raw(index)
+        if self._divisor is not None:
+            return torch.from_numpy(raw.astype(np.float32)).div_(self._divisor)
+        return torch.from_numpy(raw.copy() if np.shares_memory(raw, _base(self._store)) else raw)
+
+    def _raw(self, index: Tensor) -> np.ndarray:
+        """Inputs as they are stored."""
         rows = index.numpy()
         first = int(rows[0]) if len(rows) else 0
         if len(rows) and rows[-1] - first == len(rows) - 1 and (np.diff(rows) == 1).all():
             raw = self._store[first : first + len(rows)]  # a slice reads without a gather
         else:
             raw = self._store[rows]
-        raw = np.ascontiguousarray(raw)
-        if self._divisor is not None:
-            return torch.from_numpy(raw.astype(np.float32)).div_(self._divisor)
-        return torch.from_numpy(raw.copy() if np.shares_memory(raw, _base(self._store)) else raw)
+        return np.ascontiguousarray(raw)
+
+    # ------------------------------------------------------------------ content
+
+    def digest(self) -> str:
+        """Digest of all of the content: inputs and labels in their order, and the class names.
+
+        Inputs in memory count by their values, those in files by the files' bytes, and what
+        is made of them by a transformation by its ``key``; where it has none, and where a
+        user's code gives the samples, every sample is read once.
+        """
+        if self._digest is None:
+            self._digest = self._content()
+        return self._digest
+
+    def _content(self) -> str:
+        if type(self) is not Samples or any(key is None for key in self._keys):
+            pieces = (self.take(slice(i, i + PIECE)) for i in range(0, len(self), PIECE))
+            return digests.batches(pieces, self.classes)
+        mark = digests.Digest("samples", self.classes, self._divisor, self.shape, self.labels)
+        if self._keys:  # a transformation may differ by place in the data set as loaded
+            mark.add(self.loaded, self._keys, self._index)
+        if (whole := getattr(self._store, "digest", None)) is not None:
+            return mark.add(whole(), self._index).hex()
+        for i in range(0, len(self), PIECE):
+            raw = self._raw(self._index[i : i + PIECE])
+            mark.add(raw.dtype.str).stream(raw)
+        return mark.hex()
 
     # ------------------------------------------------------------------ derived data sets
 
     def _with(self, **changes: Any) -> Samples:
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
+        new._digest = None
         new.__dict__.update(changes)
         new._refuse_empty()
         return new
@@ -150,13 +187,21 @@ class Samples:
         names = self.classes if classes is None else [str(c) for c in classes]
         return self._with(_labels=all_labels, classes=names)
 
-    def mapped(self, transform: Transform) -> Samples:
+    def mapped(self, transform: Transform, *, key: Any = None) -> Samples:
         """The same samples seen through ``transform(x [n, ...], index [n]) -> x``.
 
         ``index`` holds each sample's position in the data set as it was loaded, so that a
         transformation can differ from sample to sample and still be the same every time.
+
+        Args:
+            transform: The transformation.
+            key: What tells it from others: its name and all that decides what it does (values,
+                arrays, `Samples`). Without one `digest` reads the transformed samples.
         """
-        new = self._with(_transforms=(*self._transforms, transform))
+        if key is not None:
+            key = (key, modules.code(transform.__module__))
+        transforms, keys = (*self._transforms, transform), (*self._keys, key)
+        new = self._with(_transforms=transforms, _keys=keys)
         new.shape = tuple(new.take(range(1))[0].shape[1:])
         return new
 
@@ -188,7 +233,7 @@ class MapSamples(Samples):
     def __init__(self, dataset: Any, *, name: str) -> None:
         self._dataset = dataset
         self._index = torch.arange(len(dataset))
-        self._transforms = ()
+        self._transforms, self._keys = (), ()
         self._targets: Tensor | None = None
         self.name = name
         names = getattr(dataset, "classes", None)

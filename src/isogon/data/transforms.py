@@ -172,7 +172,7 @@ def shuffled_pixels(data: Samples, *, seed: int, each: bool = False) -> Samples:
         order = torch.from_numpy(table[index.numpy() if each else 0].astype(np.int64))
         return flat.gather(2, order.reshape(-1, 1, pixels).expand_as(flat)).reshape(x.shape)
 
-    return data.mapped(shuffle)
+    return data.mapped(shuffle, key=("shuffled_pixels", seed, each))
 
 
 def resized(
@@ -209,7 +209,7 @@ def resized(
             return F.interpolate(x, size=(size, size), mode="nearest")
         return F.interpolate(x, (size, size), mode="bilinear", antialias=True).clamp_(0, 1)
 
-    return data.mapped(resize)
+    return data.mapped(resize, key=("resized", size, how))
 
 
 def class_count(data: Samples) -> int:

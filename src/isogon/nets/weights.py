@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from isogon import context, storage
 from isogon.errors import FileError, ModelError
+from isogon.storage.stamps import note
 
 # An isogon checkpoint holds more than weights: theirs are the tensors under this prefix, and the
 # metadata entry of this name is JSON with the architecture's spec and the normalisation.
@@ -31,6 +32,7 @@ def existing(path: str | Path) -> Path:
         raise FileError("no such file", got=path, expected="a weights or model file")
     if not path.is_file():
         raise FileError("not a file", got=path, expected="a weights or model file")
+    note(path)
     return path
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from isogon.storage.files import (
     atomic,
     damaged,
-    digest,
     inside,
     memory_limit,
     plain,
@@ -26,7 +25,6 @@ from isogon.storage.tensors import read_metadata, read_tensors, write_tensors
 __all__ = [
     "atomic",
     "damaged",
-    "digest",
     "inside",
     "memory_limit",
     "plain",

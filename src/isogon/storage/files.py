@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from isogon.errors import FileError, OptionError
+from isogon.storage.stamps import note
 
 MAX_JSON = 64 * 2**20  # bytes of one JSON file
 MAX_DEPTH = 64  # of nesting in JSON
@@ -156,6 +156,7 @@ def regular(path: str | os.PathLike, what: str = "file") -> Path:
     """
     path = Path(path)
     try:
+        note(path)
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         near = _neighbours(path)
@@ -222,12 +223,6 @@ def read_json(path: str | os.PathLike, *, limit: int = MAX_JSON) -> Any:
         return _decode(value)
     except (ValueError, RecursionError, MemoryError) as error:
         raise damaged(path, "JSON file", first_line(error), "JSON text in UTF-8") from error
-
-
-def digest(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def memory_limit() -> int:

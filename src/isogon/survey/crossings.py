@@ -71,9 +71,16 @@ def with_regions(model: Module, path: Path, *, limit: int = LIMIT) -> Path:
     return replace(path, table=path.table.assign(**{COLUMN: column}), meta=meta)
 
 
+def complements(measure: str) -> tuple[str, ...]:
+    """The other measures that what `complemented` gives for this one comes from."""
+    return ("segments",) if measure == "walk" else ()
+
+
 def complemented(reading: Reading, model: Any) -> Reading:
     """What a reading of one measure gains from another, where both are at hand."""
-    if not isinstance(reading, Path) or reading.measure != "walk" or COLUMN in reading.table:
+    if not isinstance(reading, Path) or not complements(reading.measure):
+        return reading
+    if COLUMN in reading.table:
         return reading
     return with_regions(model, reading) if isinstance(model, Module) else reading
 

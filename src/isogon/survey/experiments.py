@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +16,7 @@ from isogon.errors import DataError, DependencyError, FileError, OptionError
 from isogon.measures.paths import walk
 from isogon.nets import calculus, load
 from isogon.registry import register
-from isogon.storage import atomic
+from isogon.storage import atomic, digests, modules
 from isogon.survey.crossings import with_regions
 
 REPROJECT = 10  # so that clamping to the images' domain does not push a walk out of the kernel
@@ -291,14 +289,9 @@ class _Stage:
         return path
 
     def _key(self, origin: Tensor, options: dict[str, Any]) -> str:
-        """Digest of all that decides the walk: weights, images, options."""
-        digest = hashlib.sha256()
-        plain = {k: v for k, v in options.items() if not isinstance(v, Tensor)}
-        digest.update(json.dumps(plain, sort_keys=True).encode())
-        tensors = [origin, *(v for v in options.values() if isinstance(v, Tensor))]
-        for t in [*tensors, *self.model.state_dict().values()]:
-            digest.update(t.detach().cpu().contiguous().double().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Digest of all that decides the walk: network, images, options, the code that walks."""
+        code = [modules.measure(f.__module__) for f in (walk, with_regions)]
+        return digests.of(self.model, origin, options, code)[:24]
 
     def _left(self, given: dict[str, Any]) -> readings.Path | None:
         """What an earlier run of the same experiment left in the folder."""

@@ -17,8 +17,8 @@
       - name: invariance
         family: [rotations(8), rotations(16)]
         aggregate: channel
-    pairs:                      # measures of two models: each pair of the models above
-      - name: similarity
+    pairs:                      # measures of two models: each pair of the models above, those of
+      - name: similarity        # all values of the axes together
         over: distinct          # distinct (default), ordered, or all
     figures:                    # see `isogon.survey.study`; a sensible one by default
       - panels: family
@@ -27,7 +27,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from isogon.errors import FileError, IsogonError, OptionError, unknown
 from isogon.specs import Spec, parse
 from isogon.storage.yaml_text import MAX_BYTES, MAX_CHARACTERS, MAX_VALUES, read_yaml
 from isogon.survey import catalogue, types
-from isogon.survey.check import check
+from isogon.survey.check import canonical, check
 from isogon.survey.declare import Declaration
 from isogon.survey.record import Job, key_of
 
@@ -121,24 +122,28 @@ def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
     names: dict[str, dict[str, str]] = {}
     used: set[str] = set()
     points = [dict(zip(axes, p)) for p in _product("axes", *map(_many, axes.values()))]
+    if not points:
+        raise _nothing(axes)
     for section, make in (("measures", _measure_jobs), ("pairs", _pair_jobs)):
         for place, entry in enumerate(_entries(data.get(section), section), 1):
             where = f"{section} {place} ({entry.get('name')})"
             try:
                 declaration = catalogue.declaration(str(entry["name"]))
                 used |= {i.name for i in declaration.inputs} | {o.name for o in declaration.options}
-                for point in points:
+                entry = {**_seeded(data), **{k: v for k, v in entry.items() if k != "name"}}
+                filled = ((_filled(entry, point), _filled(shared, point)) for point in points)
+                made += len(points)
+                before = made
+                for job, called in make(declaration, filled):
                     made += 1
-                    filled = _filled({**_seeded(data), **entry}, point)
-                    filled.pop("name")
-                    for job, called in make(declaration, filled, _filled(shared, point)):
-                        job, _ = check(job, declaration)
-                        names_exist(job, declaration)
-                        jobs[key_of(job.to_json())] = job
-                        names.setdefault(_id(job), {}).update(called)
-                        made += 1
-                        if made > 2 * MAX_JOBS:  # also where they are the same job again
-                            raise OptionError("plan too large", expected=f"<= {MAX_JOBS} jobs")
+                    if made > 2 * MAX_JOBS:  # also where they are the same job again
+                        raise OptionError("plan too large", expected=f"<= {MAX_JOBS} jobs")
+                    job, _ = check(job, declaration)
+                    names_exist(job, declaration)
+                    jobs[key_of(job.to_json())] = job
+                    names.setdefault(_id(job), {}).update(called)
+                if made == before:
+                    raise _nothing({**axes, **shared, **entry})
             except IsogonError as error:
                 message = type(error)(
                     f"{where}: {error.problem}", got=error.got, expected=error.expected,
@@ -183,6 +188,7 @@ def _exists(spec: Spec, kinds: tuple[str, ...]) -> None:
 
 
 Named = tuple[Job, dict[str, str]]  # a job, and what the plan calls its inputs
+Filled = tuple[dict[str, Any], dict[str, Any]]  # an entry, and what is shared, at one point of axes
 
 
 def _id(job: Job) -> str:
@@ -214,7 +220,24 @@ def _figures(section: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _measure_jobs(declaration: Declaration, entry: dict, shared: dict) -> Iterator[Named]:
+def _nothing(given: dict[str, Any]) -> OptionError:
+    """The error for an entry that no job comes out of."""
+    empty = [f"{name}: []" for name, value in given.items() if value in ([], {}, ())]
+    return OptionError(
+        "this stands for no job",
+        got=", ".join(empty) or "nothing to combine",
+        expected="at least one value in every list",
+        fix=f"Give a value for {empty[0].split(':')[0]}, or leave it out." if empty else None,
+    )
+
+
+def _measure_jobs(declaration: Declaration, filled: Iterable[Filled]) -> Iterator[Named]:
+    for entry, shared in filled:
+        yield from _combined(declaration, entry, shared)
+
+
+def _combined(declaration: Declaration, entry: dict, shared: dict) -> Iterator[Named]:
+    """The jobs of one entry at one point of the axes."""
     inputs: dict[str, list] = {}
     called: dict[str, dict[str, str]] = {}
     for wanted in declaration.inputs:
@@ -232,24 +255,45 @@ def _measure_jobs(declaration: Declaration, entry: dict, shared: dict) -> Iterat
         yield job, {n: t for n, t in texts.items() if t is not None}
 
 
-def _pair_jobs(declaration: Declaration, entry: dict, shared: dict) -> Iterator[Named]:
-    given = entry.pop("model", shared.get("model") or [])
-    if not isinstance(given, dict):
-        given = {str(m): m for m in _many(given)}
-    models = [{k: str(spec)} for k, specs in given.items() for spec in _many(specs)]
-    over = entry.pop("over", "distinct")
-    first, *rest = [i.name for i in declaration.inputs if i.noun == "Module" and i.required]
-    if len(rest) != 1:
-        raise OptionError("not a measure of two models", got=declaration.command)
-    pairs = {
-        "distinct": itertools.combinations(models, 2),
-        "ordered": itertools.permutations(models, 2),
-        "all": itertools.product(models, repeat=2),
-    }
-    if over not in pairs:
-        raise unknown("choice of pairs", str(over), pairs, error=OptionError)
-    for a, b in pairs[over]:
-        yield from _measure_jobs(declaration, {**entry, first: a, rest[0]: b}, shared)
+def _pair_jobs(declaration: Declaration, filled: Iterable[Filled]) -> Iterator[Named]:
+    """Each pair of the models at *all* points of the axes, with all else at each of them."""
+    places = [i.name for i in declaration.inputs if i.noun == "Module" and i.required]
+    if len(places) != 2:
+        raise OptionError(
+            "pairs: is for measures of two models",
+            got=f"{declaration.command}, which takes {len(places) or 'no'} model"
+            + "s" * (len(places) > 1),
+            expected="a measure that requires two",
+            fix="Put it under measures:.",
+        )
+    models: dict[str, dict[str, str]] = {}
+    rests: dict[str, Filled] = {}
+    for entry, shared in filled:
+        given = entry.pop("model", shared.get("model") or [])
+        if not isinstance(given, dict):
+            given = {str(m): m for m in _many(given)}
+        for name, specs in given.items():
+            models |= {canonical(str(spec)): {name: str(spec)} for spec in _many(specs)}
+        rest = entry, {k: v for k, v in shared.items() if k != "model"}
+        rests.setdefault(json.dumps(rest, sort_keys=True, default=str), rest)
+    for entry, shared in rests.values():
+        over = entry.pop("over", "distinct")
+        pairs = {
+            "distinct": itertools.combinations(models.values(), 2),
+            "ordered": itertools.permutations(models.values(), 2),
+            "all": itertools.product(models.values(), repeat=2),
+        }
+        if over not in pairs:
+            raise unknown("choice of pairs", str(over), pairs, error=OptionError)
+        if len(models) < (1 if over == "all" else 2):
+            raise OptionError(
+                "no pair of models",
+                got=", ".join(models) or "no model",
+                expected="at least two",
+                fix="List them under model:, or write an axis into its spec.",
+            )
+        for a, b in pairs[over]:
+            yield from _combined(declaration, {**entry, places[0]: a, places[1]: b}, shared)
 
 
 def _jobs(

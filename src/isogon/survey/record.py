@@ -19,7 +19,7 @@ from isogon.errors import FileError, IsogonError
 if TYPE_CHECKING:
     from isogon.readings import Reading
 
-FORMAT = 1
+FORMAT = 2
 FILE = "record.json"
 
 
@@ -100,6 +100,8 @@ class Record:
     def save(self, directory: Path) -> Record:
         """Write the record as a whole: a reader sees the old folder, the new one, or none."""
         from isogon import storage
+        from isogon.readings.files import MANIFEST
+        from isogon.storage import digests
 
         temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.part")
         try:
@@ -110,7 +112,7 @@ class Record:
                 "key": self.key,
                 "job": self.job.to_json(),
                 "provenance": dict(self.provenance),
-                "files": _digests(temporary),
+                "reading": digests.read(temporary / "reading" / MANIFEST),
             }
             storage.write_json(temporary / FILE, data)
             if directory.exists():  # half a record, or one that does not match its digests
@@ -144,17 +146,19 @@ class Record:
 def load(directory: Path, key: str | None = None) -> Record | None:
     """The record kept in a folder, or None where there is none that is whole.
 
-    Every file is compared with the digest it was written with: a record that was cut short or
-    altered is no record.
+    The record holds the digest of its reading's manifest, the manifest those of the reading's
+    files: a record that was cut short or altered is no record.
     """
     from isogon import storage
     from isogon.readings import read
+    from isogon.readings.files import MANIFEST
+    from isogon.storage import digests
 
     try:
         data = storage.read_json(directory / FILE)
         if data["format"] != FORMAT or (key is not None and data["key"] != key):
             return None
-        if data["files"] != _digests(directory):
+        if data["reading"] != digests.read(directory / "reading" / MANIFEST):
             return None
         reading = read(directory / "reading")
         job = Job.from_json(data["job"])
@@ -197,16 +201,6 @@ def spelled(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(spelled(v) for v in value) + "]"
     return str(value)
-
-
-def _digests(directory: Path) -> dict[str, str]:
-    found = {}
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if path.is_file() and name != FILE and name.startswith("reading/"):
-            with path.open("rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
 
 
 def _tupled(value: Any) -> Any:

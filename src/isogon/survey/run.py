@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import importlib.util
 import inspect
+import marshal
+import os
 import platform
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from isogon import __version__, registry, storage
+from isogon import __version__, context, registry, storage
 from isogon.errors import DataError, FileError, OptionError
+from isogon.nets.calculus import device_dtype
 from isogon.specs import DATA_SUFFIXES, Spec, parse
+from isogon.storage import digests, modules
+from isogon.storage.stamps import Stamp, noting, untouched
 from isogon.survey import catalogue
 from isogon.survey.check import check
-from isogon.survey.crossings import complemented
+from isogon.survey.crossings import complemented, complements
 from isogon.survey.declare import Declaration
 from isogon.survey.record import Job, Record, key_of, load
 
 KEEP = 8  # objects of one session that stay in memory
+
+
+@dataclass(frozen=True)
+class Held:
+    """An object that a session keeps, the digest of its content, the files that it came from."""
+
+    found: Any
+    print: str
+    files: Mapping[str, Stamp]
 
 
 class Session:
@@ -40,7 +53,7 @@ class Session:
     def __init__(self, *, device: str = "cpu", batch_size: int | None = None) -> None:
         self.device = resolve_device(device)
         self.batch_size = batch_size
-        self._held: OrderedDict[tuple, tuple[Any, str]] = OrderedDict()
+        self._held: OrderedDict[tuple, Held] = OrderedDict()
 
     def get(self, noun: str, spec: str, *, like: Any = None, seed: int = 0) -> Any:
         """The object of a noun that a spec names.
@@ -51,27 +64,31 @@ class Session:
             like: Data whose shape and classes complete an architecture's arguments.
             seed: Of fresh weights; the global random state is as before afterwards.
         """
-        return self._get(noun, spec, like, seed)[0]
+        return self._get(noun, spec, like, seed).found
 
     def fingerprint(self, noun: str, spec: str, *, like: Any = None, seed: int = 0) -> str:
         """Digest of what the spec stands for now: weights, data, files."""
-        return self._get(noun, spec, like, seed)[1]
+        return self._get(noun, spec, like, seed).print
 
     def forget(self) -> None:
         """Drop all objects, e.g. after a measure was stopped in its middle."""
         self._held.clear()
 
-    def _get(self, noun: str, spec: str, like: Any, seed: int) -> tuple[Any, str]:
-        key = (noun, spec, getattr(like, "name", ""), seed)
-        if key not in self._held:
+    def _get(self, noun: str, spec: str, like: Any, seed: int) -> Held:
+        """What a spec stands for now; built anew where a file that it was read from has changed."""
+        here = (os.getcwd(), str(context.data_root()))  # what paths are relative to
+        key = (noun, spec, None if like is None else content(like), seed, *here)
+        held = self._held.get(key)
+        if held is None or not untouched(held.files):
             builder = catalogue.entry("noun", noun).build
             wanted = inspect.signature(builder).parameters
             given = {"like": like, "batch_size": self.batch_size}
             extra = {k: v for k, v in given.items() if k in wanted and v is not None}
-            with torch.random.fork_rng(devices=[]):
+            with noting() as files, torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 found = place(builder(spec, **extra), self.device)
-            self._held[key] = found, fingerprint(found, spec)
+                print = fingerprint(found, spec)
+            self._held[key] = Held(found, print, dict(files))
             while len(self._held) > KEEP:
                 self._held.popitem(last=False)
         self._held.move_to_end(key)
@@ -86,9 +103,8 @@ class Session:
         objects: dict[str, Any] = {}
         prints: dict[str, str] = {}
         for name in order:
-            where = (nouns[name], job.inputs[name])
-            objects[name] = self.get(*where, like=like, seed=job.seed)
-            prints[name] = self.fingerprint(*where, like=like, seed=job.seed)
+            held = self._get(nouns[name], job.inputs[name], like, job.seed)
+            objects[name], prints[name] = held.found, held.print
         return objects, prints
 
 
@@ -122,12 +138,15 @@ def run(
         writable(directory.parent)
     started, clock = datetime.now(UTC), time.perf_counter()
     reading = complemented(call_measure(job, objects), objects.get("model"))
+    if precision := precision_of(objects):
+        reading.meta.setdefault("precision", precision)
     provenance = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - clock,
         "device": str(session.device),
         "threads": torch.get_num_threads(),
         "seed": job.seed,
+        "precision": precision,
         "fingerprints": prints,
         "versions": versions(),
     }
@@ -233,26 +252,41 @@ def place(found: Any, device: torch.device) -> Any:
 
 
 def fingerprint(found: Any, spec: str) -> str:
-    """Digest of an input's content, so that a changed file is not taken for the old one."""
-    digest = hashlib.sha256()
-    for path in _files(parse(spec)):
-        digest.update(_file_digest(str(path), path.stat().st_mtime_ns, path.stat().st_size))
-    if isinstance(found, nn.Module):
-        _absorb_module(digest, found)
-    elif torch.is_tensor(found):
-        _absorb(digest, found)
-    elif isinstance(found, list | tuple) and found and isinstance(found[0], nn.Module):
-        for module in found:
-            _absorb_module(digest, module)
-    elif hasattr(found, "first") and hasattr(found, "samples"):
-        try:
-            for tensor in next(iter(found)):
-                _absorb(digest, torch.as_tensor(tensor))
-        except StopIteration:
-            raise DataError(
-                "empty data set", got=spec, expected="at least one sample", fix="Check the spec."
-            ) from None
-    return digest.hexdigest()[:24]
+    """Digest of an input: its content, and the code and files that its spec refers to.
+
+    Raises:
+        DataError: Data without samples.
+    """
+    if getattr(found, "count", 1) == 0:
+        raise DataError(
+            "empty data set", got=spec, expected="at least one sample", fix="Check the spec."
+        )
+    return digests.of(content(found), modules.referred(parse(spec)))[:24]
+
+
+def content(found: Any) -> str:
+    """Digest of all that an object holds; batches that can't say theirs are read once."""
+    if hasattr(found, "first") and hasattr(found, "samples"):
+        return found.digest() if hasattr(found, "digest") else digests.batches(found)
+    return digests.of(found)
+
+
+def code_of(declaration: Declaration) -> str:
+    """Digest of the source of a measure, see `isogon.storage.modules.measure`."""
+    homes = [declaration.module]
+    homes += [catalogue.declaration(name).module for name in complements(declaration.name)]
+    if not modules.files(declaration.module):  # typed into a session: no file holds it
+        build = inspect.unwrap(catalogue.entry("measure", declaration.name).build)
+        code = getattr(build, "__code__", None)
+        return digests.of(build, None if code is None else marshal.dumps(code))
+    return digests.of([modules.measure(home) for home in homes])
+
+
+def precision_of(objects: Mapping[str, Any]) -> str:
+    """Types of number that the models among some objects compute in, e.g. ``bfloat16``."""
+    models = [o for o in objects.values() if isinstance(o, nn.Module)]
+    found = {str(device_dtype(m)[1]).removeprefix("torch.") for m in models}
+    return ", ".join(sorted(found))
 
 
 def versions() -> dict[str, str]:
@@ -291,10 +325,18 @@ def writable(directory: Path) -> None:
 
 
 def _addressed(job: Job, out: str | Path | None, session: Session) -> tuple:
-    """The checked job, its key, the folder of its record, its objects and their digests."""
+    """The checked job, its key, the folder of its record, its objects and their digests.
+
+    The key stands for the job in words, the content of its inputs, and the source of the code
+    that measures: the same words with other content, or an improved measure, are another record.
+    """
     job, declaration = check(job)
     objects, prints = session.inputs(job, declaration)
-    identity = job.to_json() | {"fingerprints": prints, "isogon": __version__}
+    identity = job.to_json() | {
+        "fingerprints": prints,
+        "code": code_of(declaration),
+        "isogon": __version__,
+    }
     if not declaration.seeded:
         identity.pop("seed")  # fresh weights are told apart by their digest
     key = key_of(identity)
@@ -313,20 +355,6 @@ def _bind(measure: Any, values: dict[str, Any]) -> tuple[list, dict]:
     return positional, keywords
 
 
-def _absorb(digest: Any, tensor: torch.Tensor) -> None:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    digest.update(flat.view(torch.uint8).numpy().tobytes())
-
-
-def _absorb_module(digest: Any, module: nn.Module) -> None:
-    digest.update(type(module).__qualname__.encode())
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        if torch.is_tensor(value):
-            _absorb(digest, value)
-
-
 def _data_sets(spec: Spec) -> Iterator[Spec]:
     """The data sets that a spec names, itself or within: through(digits(test)[0], ...)."""
     if spec.name is not None and spec.module is None and registry.has("dataset", spec.name):
@@ -337,28 +365,3 @@ def _data_sets(spec: Spec) -> Iterator[Spec]:
         for value in (*spec.args, *spec.kwargs.values()):
             if isinstance(value, Spec):
                 yield from _data_sets(value)
-
-
-def _files(spec: Spec) -> Iterator[Path]:
-    """Files that a spec names: weights, data, the module of a user's function."""
-    if spec.path is not None and Path(spec.path).is_file():
-        yield Path(spec.path)
-    if spec.path is not None and Path(spec.path).is_dir():
-        yield from sorted(Path(spec.path).rglob("*.safetensors"))
-    if spec.module is not None:
-        found = importlib.util.find_spec(spec.module)
-        if found is not None and found.origin and Path(found.origin).is_file():
-            yield Path(found.origin)
-    for value in (*spec.args, *spec.kwargs.values()):
-        if isinstance(value, Spec):
-            yield from _files(value)
-
-
-_digests: dict[tuple, bytes] = {}
-
-
-def _file_digest(path: str, *stamp: int) -> bytes:
-    if (path, *stamp) not in _digests:
-        with open(path, "rb") as file:
-            _digests[path, *stamp] = hashlib.file_digest(file, "sha256").digest()
-    return _digests[path, *stamp]

@@ -10,10 +10,11 @@ Format (``format`` 1):
   argument that the data decided; null for a module that was passed in); ``normalize`` (null, or
   ``mean`` and ``std`` per channel: a `Normalize` layer goes before the architecture);
   ``data`` (spec), ``data_digest``, ``shape`` (of one sample), ``classes``, ``samples`` (their
-  number); ``initial`` (digest of initial weights that did not come from the seed); ``config``
-  (options of training); ``seed``; ``epoch`` (complete ones), ``step`` (updates made), ``batch``
-  (batches done of the epoch that has begun); ``metrics`` (latest), ``history`` (one row per
-  epoch); ``state`` (numbers of optimiser and loop); ``versions``.
+  number); ``initial`` (digest of a start that did not come from the seed); ``code`` (digest of a
+  user's source of the architecture, or null); ``config`` (options of training); ``seed``;
+  ``epoch`` (complete ones), ``step`` (updates made), ``batch`` (batches done of the epoch that
+  has begun); ``metrics`` (latest), ``history`` (one row per epoch); ``state`` (numbers of
+  optimiser and loop); ``versions``.
 
 A reader needs ``spec``, ``normalize`` and the tensors under ``model.`` to have the model back.
 A spec that imports code, opens a file, trains or downloads is never built because a file says so.

@@ -18,12 +18,13 @@ from torch import nn
 from isogon import context, stopping
 from isogon.errors import OptionError
 from isogon.specs import Spec, parse
+from isogon.storage import digests, modules
 from isogon.training import building, draws, feeds
 from isogon.training.callbacks import Callback, brought
 from isogon.training.checkpoint import Checkpoint, normalized
 from isogon.training.config import FitConfig
 from isogon.training.evaluation import loss_of
-from isogon.training.resuming import LAST, data_digest, digest, find_start, pointed
+from isogon.training.resuming import LAST, find_start, pointed
 from isogon.training.run import Run
 from isogon.training.state import isolated
 
@@ -215,10 +216,11 @@ def _attempt(
     given = spec is None or parse(arch).path is not None
     facts = {
         "spec": spec,
-        "initial": digest(net.state_dict().values()) if given else None,
+        "initial": digests.of(net) if given else None,
+        "code": modules.referred(parse(arch)) if spec and parse(arch).module else None,
         "normalize": constants,
         "data": sets.spec,
-        "data_digest": data_digest(sets.train),
+        "data_digest": sets.train.digest(),
         "shape": list(sets.train.shape),
         "classes": list(sets.train.classes or []),
         "samples": len(sets.train),

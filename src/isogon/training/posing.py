@@ -11,6 +11,7 @@ from torch import Tensor
 from isogon.actions import Family
 from isogon.data import Samples
 from isogon.errors import OptionError
+from isogon.storage import digests
 from isogon.training import draws
 
 
@@ -73,6 +74,10 @@ class Posed(Samples):
 
     def __len__(self) -> int:
         return len(self.raw)
+
+    def digest(self) -> str:
+        """Digest of the samples, the family, and which member each is under."""
+        return digests.of("posed", self.raw, self.family, self.table, self.member)
 
     @property
     def labels(self) -> Tensor:

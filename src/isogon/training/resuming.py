@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from isogon import context
 from isogon.actions import family
-from isogon.data import Samples
 from isogon.errors import FileError, OptionError
 from isogon.training.checkpoint import Checkpoint
 from isogon.training.config import OVERRIDES, FitConfig, from_options
 
 LAST = "last.safetensors"
-_FACTS = ("spec", "normalize", "data", "shape", "classes", "samples", "data_digest")
+_FACTS = ("spec", "normalize", "data", "shape", "classes", "samples", "data_digest", "code")
 
 
 def pointed(config: FitConfig) -> tuple[FitConfig, Checkpoint | None]:
@@ -122,21 +116,6 @@ def find_start(
                 fix="Choose another out, or set resume=false to start over.",
             )
     return last
-
-
-def digest(tensors: Iterable[Tensor]) -> str:
-    """Checksum of tensors, to tell runs apart (not to prove anything)."""
-    total = 0
-    for t in tensors:
-        array = t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        total = zlib.crc32(array.data, total)
-    return f"{total:08x}"
-
-
-def data_digest(train: Samples) -> str:
-    """Checksum of all labels and of sixteen inputs, evenly spread."""
-    places = torch.linspace(0, len(train) - 1, min(16, len(train))).long()
-    return digest([train.labels, train.take(places)[0]])
 
 
 def _prefix(config: FitConfig) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,18 @@ from typing import Any
 from torch import nn
 
 from isogon import context, registry, training
+from isogon.data import samples
 from isogon.errors import FileError, OptionError
 from isogon.registry import register
 from isogon.specs import Spec, parse
+from isogon.storage import digests, modules
+from isogon.training import building, feeds
 from isogon.training.checkpoint import Checkpoint
 from isogon.training.config import CIRCUMSTANCES, FitConfig, from_options
+from isogon.training.evaluation import loss_of
 from isogon.training.loop import fit
 from isogon.training.resuming import LAST
+from isogon.training.state import isolated
 
 _SNAPSHOTS = ("snapshot_every", "snapshot_until", "snapshot_at")
 _HARMLESS = {"device", "workers", "train_accuracy", "checkpoint_every", "checkpoint_seconds"}
@@ -30,7 +33,9 @@ def trained(
     """A network trained by isogon, from the cache if it was trained before.
 
     The first call trains and keeps the result under ``context.cache_root()``; equal specs then
-    give the same weights without training. Several processes may ask at once (one trains, the
+    give the same weights without training, as long as they stand for the same content: other
+    data under the same name, other files, or another source of a user's own function are
+    another network. Several processes may ask at once (one trains, the
     others wait), and a killed training goes on where it was.
 
     Args:
@@ -103,7 +108,7 @@ def _number(value: Any) -> bool:
 
 
 def _finished(place: Path, config: FitConfig) -> Checkpoint | None:
-    """The checkpoint in a folder if training is over; reads no data and builds no model."""
+    """The checkpoint in a folder if training is over; builds no model."""
     try:
         found = Checkpoint.load(place / LAST)
     except FileError:
@@ -113,7 +118,11 @@ def _finished(place: Path, config: FitConfig) -> Checkpoint | None:
 
 
 def home(arch: Spec, data: Spec, config: FitConfig) -> Path:
-    """Folder in the cache of the run that these specs and options describe."""
+    """Folder in the cache of the run that these specs and options describe.
+
+    It is named by their text and by what the text stands for now: the content of the training
+    samples, files, users' code. This reads the data once.
+    """
     default = FitConfig().as_dict()
     chosen = config.trajectory() | {k: config.as_dict()[k] for k in _SNAPSHOTS}
     for name in sorted(CIRCUMSTANCES - set(_SNAPSHOTS) - _HARMLESS):
@@ -127,9 +136,27 @@ def home(arch: Spec, data: Spec, config: FitConfig) -> Path:
     key = {
         "arch": str(arch),
         "data": str(data),
+        "content": _content(arch, data, config),
         "config": {k: v for k, v in chosen.items() if v != default[k]},
         "version": training.VERSION,
     }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     label = re.sub(r"\W+", "-", f"{arch.name}-{data.name}")[:60]
-    return context.cache_root() / "trained" / f"{label}-{digest[:24]}"
+    return context.cache_root() / "trained" / f"{label}-{digests.of(key)[:24]}"
+
+
+def _content(arch: Spec, data: Spec, config: FitConfig) -> str:
+    """Digest of all that the specs and options of a run stand for, besides their text."""
+    learned = samples(data, split="train").digest()
+    options = {k: v for k, v in config.trajectory().items() if isinstance(v, str)}
+    mark = digests.Digest(learned, modules.referred(tuple(options.values())))
+    if arch.module is not None:  # a function may read files of its own: see what it gives
+        mark.add(_start(arch, data, config))
+    return mark.add(modules.referred(arch)).hex()
+
+
+def _start(arch: Spec, data: Spec, config: FitConfig) -> nn.Module:
+    """The network as training finds it."""
+    train = feeds.resolve(data, config).train
+    outputs = building.outputs_of(train, loss_of(config, train.labels[:1])[0])
+    with isolated(config.seed):
+        return building.build(arch, train, outputs)[0]

@@ -1,0 +1,55 @@
+"""Stamps of files: what tells that one was touched, and which were read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+Stamp = tuple[int, ...]
+
+_noted: ContextVar[dict[str, Stamp] | None] = ContextVar("noted", default=None)
+
+
+def stamp(path: str | os.PathLike) -> Stamp:
+    """What changes with a file: size, times of writing and of change in ns, inode, device.
+
+    Raises:
+        OSError: The file can't be looked at.
+    """
+    facts = os.stat(path)
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev
+
+
+@contextmanager
+def noting() -> Iterator[dict[str, Stamp]]:
+    """Collects the files that isogon's readers read inside, with their stamps."""
+    held: dict[str, Stamp] = {}
+    token = _noted.set(held)
+    try:
+        yield held
+    finally:
+        _noted.reset(token)
+        if (outer := _noted.get()) is not None:
+            outer.update(held)
+
+
+def note(path: str | os.PathLike) -> Stamp:
+    """Say that a file is going to be read; its stamp.
+
+    Raises:
+        OSError: The file can't be looked at.
+    """
+    found = stamp(path)
+    if (held := _noted.get()) is not None:
+        held.setdefault(os.path.abspath(path), found)
+    return found
+
+
+def untouched(held: Mapping[str, Stamp]) -> bool:
+    """Whether files are still those that were noted."""
+    try:
+        return all(stamp(path) == then for path, then in held.items())
+    except OSError:
+        return False
