@@ -20,7 +20,12 @@ from isogon import context
 from isogon.storage import digests, stamps
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
     lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
@@ -169,8 +174,6 @@ def test_functions_count_by_what_they_close_over():
 
 
 # --------------------------------------------------------------------------- files
-
-
 
 
 @pytest.fixture
