@@ -222,3 +222,32 @@ def test_fresh_weights_are_the_same_each_time_and_leave_the_global_state_alone()
 )
 def test_numerals(value, text):
     assert report.numeral(value) == text
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "stopped"), [(3, 3, False), (4, 3, False), (2, 3, True), (9, None, True)]
+)
+def test_what_is_finished_is_kept_even_if_it_says_so_after_the_deadline(done, total, stopped):
+    said = []
+    with context.use(progress=lambda *report: said.append(report)):
+        try:
+            with everything.deadline(0.01):
+                time.sleep(0.03)
+                context.progress()(done, total, "work")
+            assert not stopped
+        except everything.OutOfTime:
+            assert stopped
+    assert said == [(done, total, "work")], "the report is passed on in any case"
+
+
+def test_a_measure_that_ends_late_with_its_last_report_is_in_the_survey(tmp_path, monkeypatch):
+    def slow(job, objects):
+        time.sleep(0.6)
+        context.progress()(1, 1, "work")
+        return SampleTable("orientation")
+
+    monkeypatch.setattr("isogon.survey.run.call_measure", slow)
+    found = everything.survey(
+        "mlp(4)", "digits(test, 8)", out=tmp_path, budget=0.5, only=("orientation",)
+    )
+    assert [(n.status, n.reason) for n in found.lines] == [("done", "")]

@@ -96,8 +96,16 @@ def test_a_relative_path_is_what_it_leads_to_from_here(here, monkeypatch):
 
 
 def test_data_of_a_users_function_count_to_the_last_sample_and_with_its_helpers(here):
-    write(here / "mydata.py", "import torch\nfrom myhelp.values import LAST\n\n\ndef data(n):\n"
-          "    x = torch.zeros(n, 3)\n    x[-1] = LAST\n    return x, torch.arange(n) % 2\n")  # fmt: skip
+    source = """
+        import torch
+        from myhelp.values import LAST
+
+        def data(n):
+            x = torch.zeros(n, 3)
+            x[-1] = LAST
+            return x, torch.arange(n) % 2
+        """
+    write(here / "mydata.py", source)
     write(here / "myhelp" / "__init__.py", "")
     write(here / "myhelp" / "values.py", "LAST = 1.0\n")
     assert noticed(
@@ -127,7 +135,8 @@ def test_a_loader_of_a_users_function_counts_to_the_last_batch(here):
 
 def test_the_data_behind_a_slice_count(here):
     npz(here / "d.npz")
-    inputs = {"model": "mlp(4)", "plane": "through(npz('d.npz')[450], npz('d.npz')[1], npz('d.npz')[2])"}  # fmt: skip
+    plane = "through(npz('d.npz')[450], npz('d.npz')[1], npz('d.npz')[2])"
+    inputs = {"model": "mlp(4)", "plane": plane}
 
     def found():
         return run(Job("partition", inputs), out="records")
@@ -196,7 +205,8 @@ def test_a_users_module_counts_alone_and_in_a_package_with_relative_imports(here
     write(here / "pack" / "__init__.py", "")
     write(here / "pack" / "sub" / "__init__.py", "from ..scale import factor\n")
     write(here / "pack" / "scale.py", "factor = 0.5\n")
-    write(here / "pack" / "model.py", MODEL.format(imports="from .sub import factor", factor="factor"))  # fmt: skip
+    source = MODEL.format(imports="from .sub import factor", factor="factor")
+    write(here / "pack" / "model.py", source)
     npz(here / "d.npz", n=20)
     assert noticed(
         lambda: write(here / "pack" / "scale.py", "factor = 1.5\n"), "pack.model:build()"
@@ -215,8 +225,16 @@ def test_weights_behind_a_spec_count(here):
         write_tensors(here / "w.safetensors", {"weight": net.weight, "bias": net.bias})
         torch.save(net.state_dict(), here / "w.pt")
 
-    write(here / "plain.py", "import torch\n\n\ndef build(path=None):\n    net = torch.nn.Linear(3, 2)\n"
-          "    net.load_state_dict(torch.load(path)) if path else None\n    return net\n")  # fmt: skip
+    source = """
+        import torch
+
+        def build(path=None):
+            net = torch.nn.Linear(3, 2)
+            if path:
+                net.load_state_dict(torch.load(path))
+            return net
+        """
+    write(here / "plain.py", source)
     weights(0)
     specs = [
         "plain:build()@w.safetensors",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
+from isogon import registry
 from isogon.errors import FileError, IsogonError, OptionError, SpecError
+from isogon.readings import SampleTable
 from isogon.survey import plan
 
 BASE = {"model": "cnn(width=2)", "batches": "digits(test, 8)"}
@@ -104,6 +108,123 @@ def test_mistakes_are_found_before_anything_runs(change, error, said):
 def test_the_place_of_a_mistake_is_named():
     with pytest.raises(IsogonError, match=r"measures 2 \(orientation\)"):
         jobs(measures=["data-matrix", {"name": "orientation", "x": 1}])
+
+
+# --------------------------------------------------------------------------- pairs
+
+
+@pytest.fixture
+def alike():
+    """A measure of two models, registered and gone again afterwards."""
+    registry.names("measure")
+    kept = dict(registry._entries["measure"])
+
+    @registry.measure(name="alike")
+    def alike(
+        a: Module,  # noqa: F821
+        b: Module,  # noqa: F821
+        batches: Batches | None = None,  # noqa: F821
+        *,
+        points: int = 3,
+    ) -> SampleTable:
+        """How alike two networks are.
+
+        Args:
+            a: One.
+            b: The other.
+            batches: Data.
+            points: A number.
+        """
+        return SampleTable("alike")
+
+    yield
+    registry._entries["measure"].clear()
+    registry._entries["measure"].update(kept)
+
+
+def pairs(**data):
+    found = plan.expand({"batches": "digits(test, 8)", **data}).jobs
+    return sorted((j.inputs["a"], j.inputs["b"]) for j in found)
+
+
+SEEDS = {"seed": [0, 1, 2]}
+SEEDED = "trained(cnn, digits, seed={seed})"
+
+
+@pytest.mark.parametrize(("over", "count"), [("distinct", 3), ("ordered", 6), ("all", 9)])
+def test_pairs_are_gathered_over_all_points_of_an_axis(alike, over, count):
+    models = [SEEDED.format(seed=s) for s in range(3)]
+    wanted = {
+        "distinct": itertools.combinations(models, 2),
+        "ordered": itertools.permutations(models, 2),
+        "all": itertools.product(models, repeat=2),
+    }[over]
+    section = [{"name": "alike", "over": over}]
+    found = pairs(axes=SEEDS, model=SEEDED, pairs=section)
+    assert found == sorted(wanted)
+    assert len(found) == count
+    assert pairs(model=models, pairs=section) == found, "as if they had been written out"
+    assert pairs(axes=SEEDS, pairs=[{"name": "alike", "over": over, "model": SEEDED}]) == found
+
+
+def test_pairs_over_two_axes_and_of_named_models(alike):
+    data = {"pairs": ["alike"], "axes": {"seed": [0, 1], "w": [2, 4]}}
+    assert len(pairs(**data, model="trained(cnn(width={w}), digits, seed={seed})")) == 6
+    named = {"a": SEEDED, "b": "trained(mlp, digits, seed={seed})"}
+    assert len(pairs(axes=SEEDS, model=named, pairs=["alike"])) == 15
+    one = {"a": "cnn(width=2)", "b": "cnn( width = 2 )"}
+    with pytest.raises(OptionError, match="no pair of models"):
+        pairs(model=one, pairs=["alike"])
+    found = plan.expand({"axes": SEEDS, "model": named, "pairs": ["alike"]})
+    job = next(j for j in found.jobs if "mlp" in j.inputs["b"] and "cnn" in j.inputs["a"])
+    assert found.names[plan._id(job)] == {"a": "a", "b": "b"}
+
+
+def test_what_else_varies_with_an_axis_multiplies_the_pairs(alike):
+    data = {"axes": {"seed": [0, 1, 2], "n": [8, 9]}, "model": SEEDED}
+    found = plan.expand({**data, "batches": "digits(test, {n})", "pairs": ["alike"]}).jobs
+    assert len(found) == 6
+    found = plan.expand({**data, "pairs": [{"name": "alike", "points": "{n}"}]}).jobs
+    assert sorted(j.options["points"] for j in found) == [8] * 3 + [9] * 3
+    found = plan.expand({**data, "pairs": [{"name": "alike", "points": [1, 2]}]}).jobs
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pairs": ["data-matrix"]}, "two models"),
+        ({"pairs": ["segments"]}, "two models"),
+        ({"pairs": ["alike"]}, "at least two"),
+        ({"pairs": ["alike"], "model": []}, "at least two"),
+        ({"pairs": [{"name": "alike", "over": "distant"}], "model": ["cnn", "mlp"]}, "distinct"),
+        ({"pairs": [{"name": "alike", "points": []}], "model": ["cnn", "mlp"]}, "points: []"),
+        ({"measures": ["data-matrix"], "axes": {"seed": []}}, "seed: []"),
+        ({"measures": ["data-matrix"], "model": []}, "model: []"),
+        ({"measures": [{"name": "invariance", "family": []}]}, "family: []"),
+        ({"measures": ["data-matrix", {"name": "orientation", "linear": []}]}, "linear: []"),
+        ({"measures": ["data-matrix"], "seed": []}, "seed: []"),
+    ],
+)
+def test_a_plan_or_a_part_of_it_that_stands_for_nothing_is_an_error(alike, change, said):
+    with pytest.raises(OptionError) as caught:
+        jobs(**change)
+    assert said in str(caught.value)
+    assert "expected" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_the_command_refuses_an_empty_plan(alike, tmp_path, capsys):
+    from isogon.cli import main
+
+    path = tmp_path / "p.yaml"
+    path.write_text(f"axes: {{seed: []}}\nmodel: {SEEDED}\nmeasures: [orientation]\n")
+    assert main(["sweep", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "stands for no job" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    path.write_text(f"axes: {{seed: [0, 1]}}\nmodel: '{SEEDED}'\npairs: [alike]\n")
+    assert main(["sweep", str(path), "--check"]) == 0
+    assert "1 jobs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
