@@ -25,7 +25,6 @@ from isogon import context as surroundings
 from isogon import hints
 from isogon.errors import DependencyError, IsogonError, SpecError, nearest, unknown
 from isogon.specs import Spec
-from isogon.storage import modules
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -282,6 +281,8 @@ def import_object(spec: Spec) -> Callable[..., Any]:
 
     The working directory counts as importable; what has changed on disk is imported again.
     """
+    from isogon.storage import modules
+
     assert spec.module is not None
     assert spec.name is not None
     surroundings.typed_only("import code", spec)
