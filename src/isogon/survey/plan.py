@@ -27,7 +27,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +37,9 @@ from isogon.errors import FileError, IsogonError, OptionError, unknown
 from isogon.specs import Spec, parse
 from isogon.storage.yaml_text import MAX_BYTES, MAX_CHARACTERS, MAX_VALUES, read_yaml
 from isogon.survey import catalogue, types
-from isogon.survey.check import canonical, check
+from isogon.survey.check import check
 from isogon.survey.declare import Declaration
+from isogon.survey.pairs import Filled, many, paired
 from isogon.survey.record import Job, key_of
 
 MAX_JOBS = 100_000
@@ -121,7 +121,7 @@ def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
     made = 0
     names: dict[str, dict[str, str]] = {}
     used: set[str] = set()
-    points = [dict(zip(axes, p)) for p in _product("axes", *map(_many, axes.values()))]
+    points = [dict(zip(axes, p)) for p in _product("axes", *map(many, axes.values()))]
     if not points:
         raise _nothing(axes)
     for section, make in (("measures", _measure_jobs), ("pairs", _pair_jobs)):
@@ -188,7 +188,6 @@ def _exists(spec: Spec, kinds: tuple[str, ...]) -> None:
 
 
 Named = tuple[Job, dict[str, str]]  # a job, and what the plan calls its inputs
-Filled = tuple[dict[str, Any], dict[str, Any]]  # an entry, and what is shared, at one point of axes
 
 
 def _id(job: Job) -> str:
@@ -210,7 +209,7 @@ def _scaled(data: dict, scale: str | None) -> dict:
 
 def _figures(section: Any) -> list[dict[str, Any]]:
     """The figures of a plan, as `isogon.survey.study` draws them."""
-    found = [] if section is None else _many(section)
+    found = [] if section is None else many(section)
     for entry in found:
         if not isinstance(entry, dict):
             raise OptionError("figures must be a list", got=entry, expected="- panels: family")
@@ -245,62 +244,25 @@ def _combined(declaration: Declaration, entry: dict, shared: dict) -> Iterator[N
         if given is None and wanted.noun == "Module" and wanted.required:
             given = shared.get("model")
         if isinstance(given, dict):
-            given = {str(k): _many(v) for k, v in given.items()}
+            given = {str(k): many(v) for k, v in given.items()}
             called[wanted.name] = {str(v): k for k, values in given.items() for v in values}
             given = [v for values in given.values() for v in values]
         if given is not None:
-            inputs[wanted.name] = [str(v) for v in _many(given)]
+            inputs[wanted.name] = [str(v) for v in many(given)]
     for job in _jobs(declaration, inputs, entry, shared):
         texts = {n: called[n].get(spec) for n, spec in job.inputs.items() if n in called}
         yield job, {n: t for n, t in texts.items() if t is not None}
 
 
 def _pair_jobs(declaration: Declaration, filled: Iterable[Filled]) -> Iterator[Named]:
-    """Each pair of the models at *all* points of the axes, with all else at each of them."""
-    places = [i.name for i in declaration.inputs if i.noun == "Module" and i.required]
-    if len(places) != 2:
-        raise OptionError(
-            "pairs: is for measures of two models",
-            got=f"{declaration.command}, which takes {len(places) or 'no'} model"
-            + "s" * (len(places) > 1),
-            expected="a measure that requires two",
-            fix="Put it under measures:.",
-        )
-    models: dict[str, dict[str, str]] = {}
-    rests: dict[str, Filled] = {}
-    for entry, shared in filled:
-        given = entry.pop("model", shared.get("model") or [])
-        if not isinstance(given, dict):
-            given = {str(m): m for m in _many(given)}
-        for name, specs in given.items():
-            models |= {canonical(str(spec)): {name: str(spec)} for spec in _many(specs)}
-        rest = entry, {k: v for k, v in shared.items() if k != "model"}
-        rests.setdefault(json.dumps(rest, sort_keys=True, default=str), rest)
-    for entry, shared in rests.values():
-        over = entry.pop("over", "distinct")
-        pairs = {
-            "distinct": itertools.combinations(models.values(), 2),
-            "ordered": itertools.permutations(models.values(), 2),
-            "all": itertools.product(models.values(), repeat=2),
-        }
-        if over not in pairs:
-            raise unknown("choice of pairs", str(over), pairs, error=OptionError)
-        if len(models) < (1 if over == "all" else 2):
-            raise OptionError(
-                "no pair of models",
-                got=", ".join(models) or "no model",
-                expected="at least two",
-                fix="List them under model:, or write an axis into its spec.",
-            )
-        for a, b in pairs[over]:
-            yield from _combined(declaration, {**entry, places[0]: a, places[1]: b}, shared)
+    yield from _measure_jobs(declaration, paired(declaration, filled))
 
 
 def _jobs(
     declaration: Declaration, inputs: dict[str, list], entry: dict, shared: dict
 ) -> Iterator[Job]:
     """Every combination of the inputs and the options."""
-    seeds = _many(entry.pop("seed", 0)) if declaration.option("seed") is None else [0]
+    seeds = many(entry.pop("seed", 0)) if declaration.option("seed") is None else [0]
     options: dict[str, list] = {}
     for name, value in entry.items():
         option = declaration.option(name)
@@ -345,10 +307,6 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def _many(value: Any) -> list:
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
 def _product(what: str, *lists: list) -> Iterator[tuple]:
     size = 1
     for values in lists:
@@ -361,7 +319,7 @@ def _product(what: str, *lists: list) -> Iterator[tuple]:
 def _entries(section: Any, name: str) -> list[dict]:
     if section is None:
         return []
-    entries = [{"name": e} if isinstance(e, str) else e for e in _many(section)]
+    entries = [{"name": e} if isinstance(e, str) else e for e in many(section)]
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise OptionError(
