@@ -11,11 +11,16 @@ from typing import Any, TypeVar
 from isogon.specs import Spec
 
 
-def of(builder: Callable[..., Any]) -> dict[str, Any]:
-    """Parameter -> hint; empty where a hint can't be resolved (names under TYPE_CHECKING)."""
+def of(builder: Callable[..., Any], *, extras: bool = False) -> dict[str, Any]:
+    """Parameter -> hint; empty where a hint can't be resolved (names under TYPE_CHECKING).
+
+    Args:
+        builder: A function, or a class (of options).
+        extras: Keep ``Annotated``.
+    """
     target = builder.__init__ if inspect.isclass(builder) else builder
     try:
-        return typing.get_type_hints(target)
+        return typing.get_type_hints(target, include_extras=extras)
     except Exception:  # names that only exist under TYPE_CHECKING: leave the values unchecked
         return {}
 

@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 HOMES: dict[str, tuple[str, ...]] = {
     "arch": ("isogon.nets.arch",),
     "model": ("isogon.training.trained",),
-    "dataset": ("isogon.data",),
+    "dataset": ("isogon.data", "isogon.training.data_of"),
     "family": ("isogon.actions",),
     "group": ("isogon.actions",),
     "slice": ("isogon.measures.partition",),

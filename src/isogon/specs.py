@@ -24,7 +24,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 from isogon.errors import SpecError
 
@@ -82,6 +82,13 @@ class Spec:
 
     def __hash__(self) -> int:
         return hash(str(self))
+
+
+# What a builder writes for an argument that is a spec itself, with the noun that it stands for.
+ModelSpec = Annotated[Spec, "Module"]
+DataSpec = Annotated[Spec, "Batches"]
+PointSpec = Annotated[Spec, "Points"]
+FamilySpec = Annotated[Spec, "Family"]
 
 
 def parse(text: str | Spec) -> Spec:

@@ -16,7 +16,7 @@ from isogon.actions.family import Family
 from isogon.actions.family import family as as_family
 from isogon.errors import OptionError
 from isogon.registry import family
-from isogon.specs import Spec
+from isogon.specs import FamilySpec
 
 Padding = Literal["border", "zeros", "reflection"]
 Mode = Literal["bilinear", "nearest", "bicubic"]
@@ -153,7 +153,7 @@ def brightness(count: int = 5, low: float = 0.5, high: float = 1.5) -> Family:
 
 
 @family()
-def product(first: Spec, second: Spec, *others: Spec) -> Family:
+def product(first: FamilySpec, second: FamilySpec, *others: FamilySpec) -> Family:
     """Every member of the first family after every member of the second, and so on.
 
     Affine members compose to one affine map, which is interpolated once and inverted as a whole.

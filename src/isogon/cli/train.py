@@ -63,6 +63,7 @@ def train(words: list[str]) -> int:
 
         from isogon.survey.run import writable
         from isogon.training import fit
+        from isogon.training.data_of import data_spec
 
         writable(out)
         done = fit(
@@ -81,9 +82,5 @@ def train(words: list[str]) -> int:
     console.say(f"checkpoint  {done.path}")
     # code of the user's own is named by the user, never by a file
     model = f"{done.spec}@{done.path}" if arch.module else done.path
-    console.say(f'next        isogon survey "{model}" --batches "{_test(data)}"')
+    console.say(f'next        isogon survey "{model}" --batches "{data_spec(str(done.path))}"')
     return 0
-
-
-def _test(data) -> str:
-    return f"{data.name}(test)" if data.name and not data.module else str(data)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,10 @@ from torch import Tensor
 
 from isogon import context, registry
 from isogon.data.batches import Batches, SourceBatches
+from isogon.data.derived import called, with_split
 from isogon.data.samples import Samples, as_samples
 from isogon.errors import DataError, SpecError
-from isogon.specs import Spec, parse
+from isogon.specs import Spec
 
 Points = Tensor  # a noun: inputs [n, *shape], given on the command line as a data spec
 
@@ -39,14 +38,25 @@ def samples(
     """
     if isinstance(spec, Samples):
         return spec
-    spec = _parse(spec)
+    spec = called(spec)
     with context.use(data_root=root):
         if spec.module is not None:
             found = _user(spec)
-            return found.samples if isinstance(found, Batches) else found
-        extra = {} if split is None or _gives_split(spec) else {"split": split}
-        found = registry.build("dataset", spec, **extra)
-    return as_samples(found, name=str(spec))
+            found = found.samples if isinstance(found, Batches) else found
+        else:
+            if split is not None:
+                spec = with_split(spec, split, only_open=True)
+            found = as_samples(registry.build("dataset", spec), name=str(spec))
+    if spec.index is None:
+        return found
+    if not -len(found) <= spec.index < len(found):
+        raise SpecError(
+            "no such sample",
+            got=f"[{spec.index}] of {found.name}",
+            expected=f"an index below {len(found)}",
+            fix="Choose another index or split.",
+        )
+    return found.subset([spec.index % len(found)])
 
 
 def batches(
@@ -77,27 +87,15 @@ def batches(
     """
     if not isinstance(spec, str | Spec | Samples):
         return as_batches(spec)  # a loader, or batches already
-    index = None
     if not isinstance(spec, Samples):
-        spec = _parse(spec)
-        index = spec.index
-        if spec.module is not None:
+        spec = called(spec)
+        if spec.module is not None and spec.index is None:
             with context.use(data_root=root):
                 found = _user(spec)
-            if isinstance(found, Batches) and index is None:
+            if isinstance(found, Batches):
                 return found
-            spec = found.samples if isinstance(found, Batches) else found
-    found = samples(spec, root=root)
-    if index is not None:
-        if not -len(found) <= index < len(found):
-            raise SpecError(
-                "no such sample",
-                got=f"[{index}] of {found.name}",
-                expected=f"an index below {len(found)}",
-                fix="Choose another index or split.",
-            )
-        found = found.subset([index % len(found)])
-    return Batches(found, batch_size, workers=workers)
+            spec = found
+    return Batches(samples(spec, root=root), batch_size, workers=workers)
 
 
 def as_batches(source: Any) -> Batches:
@@ -157,31 +155,6 @@ registry.register("noun", "Batches")(batches)
 registry.register("noun", "Points")(points)
 
 
-def _parse(spec: str | Spec) -> Spec:
-    """A spec; a file or folder of data becomes the data set that reads it."""
-    if isinstance(spec, str) and os.sep in spec and Path(spec).is_dir():
-        return Spec("imagefolder", (spec,))
-    spec = parse(spec)
-    if spec.name is not None and spec.path is not None:
-        raise SpecError(
-            "a data set has no weights",
-            got=str(spec),
-            expected="a data set without '@'",
-            fix="Give a path as an argument, e.g. imagefolder('photos.zip').",
-        )
-    if spec.name is not None:
-        return spec
-    readers = {".npz": "npz", ".zip": "imagefolder"}
-    suffix = Path(str(spec.path)).suffix.lower()
-    if suffix not in readers:
-        raise SpecError(
-            "not a data set",
-            got=str(spec),
-            expected="a data set's name, an .npz, or a .zip or folder of images",
-        )
-    return Spec(readers[suffix], (spec.path,), index=spec.index)
-
-
 def _user(spec: Spec) -> Samples | Batches:
     """What a user's function gives: a data set, or batches such as a DataLoader's."""
     builder = registry.import_object(spec)
@@ -191,14 +164,3 @@ def _user(spec: Spec) -> Samples | Batches:
     if isinstance(found, Iterable) and not hasattr(found, "__getitem__"):
         return SourceBatches(found, name=str(spec))
     return as_samples(found, name=str(spec))
-
-
-def _gives_split(spec: Spec) -> bool:
-    """Whether a spec says which split it wants (or its data set has none)."""
-    signature = inspect.signature(registry.get("dataset", str(spec.name)).build)
-    if "split" not in signature.parameters:
-        return True
-    try:
-        return "split" in signature.bind_partial(*spec.args, **spec.kwargs).arguments
-    except TypeError:
-        return True  # wrong arguments: the registry says which

@@ -221,6 +221,34 @@ def class_count(data: Samples) -> int:
 # --------------------------------------------------------------------------- training
 
 
+def altered(
+    train: Samples,
+    *others: Samples | None,
+    classes: int | None = None,
+    classes_seed: int = 42,
+    pixel_shuffle: Literal["none", "one", "each"] = "none",
+    noise_seed: int = 12345,
+    size: int | None = None,
+    resize: Literal["bilinear", "nearest", "pad"] = "bilinear",
+) -> list[Samples | None]:
+    """A training set and others after choice of classes, pixel permutation and resizing.
+
+    The training set's classes are the ones chosen from; with a permutation per image the others
+    draw theirs from another stream.
+    """
+    parts = [train, *others]
+    if classes is not None:
+        kept = class_subset(class_count(train), classes, seed=classes_seed)
+        parts = [part and keep_classes(part, kept) for part in parts]
+    if pixel_shuffle != "none":
+        own = pixel_shuffle == "each"
+        seeds = [noise_seed, *[noise_seed + own] * len(others)]
+        parts = [part and shuffled_pixels(part, seed=s, each=own) for part, s in zip(parts, seeds)]
+    if size is not None:
+        parts = [part and resized(part, size, how=resize) for part in parts]
+    return parts
+
+
 @dataclass(frozen=True)
 class Splits:
     """What one training run sees; ``validation`` is None where none was asked for."""
@@ -263,15 +291,18 @@ def splits(
         resize: How to reach ``size``.
     """
     train, test = load_samples(spec, split="train"), load_samples(spec, split="test")
-    if classes is not None:
-        kept = class_subset(class_count(train), classes, seed=classes_seed)
-        train, test = keep_classes(train, kept), keep_classes(test, kept)
-    if pixel_shuffle != "none":
-        each = pixel_shuffle == "each"
-        train = shuffled_pixels(train, seed=noise_seed, each=each)
-        test = shuffled_pixels(test, seed=noise_seed + each, each=each)
-    if size is not None:
-        train, test = resized(train, size, how=resize), resized(test, size, how=resize)
+    train, test = altered(
+        train,
+        test,
+        classes=classes,
+        classes_seed=classes_seed,
+        pixel_shuffle=pixel_shuffle,
+        noise_seed=noise_seed,
+        size=size,
+        resize=resize,
+    )
+    assert train is not None
+    assert test is not None
     held = None
     if validation != 0:
         labels = train.labels if stratified else None

@@ -11,16 +11,18 @@ function of the `Subject` that returns one (or None, where there is none).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from isogon import registry
+from isogon.data import derived
 from isogon.errors import IsogonError
 from isogon.specs import Spec, parse
 from isogon.survey.declare import Declaration, Input
+from isogon.training.data_of import data_spec
 
 SAMPLES = 2000  # what accuracy is read from, where a measure needs it many times
 REGIONS = 12_000  # linear regions in the picture of a survey: seconds to find and to draw
@@ -48,19 +50,14 @@ class Subject:
         shape = getattr(self.data.samples, "shape", ())
         return len(shape) == 3
 
-    def sample(self, index: int) -> str:
+    def sample(self, index: int) -> Spec:
         """The spec of one sample."""
         spec = parse(self.batches)
-        return str(Spec(spec.name, spec.args, spec.kwargs, spec.module, spec.path, index))
+        return spec if spec.index is not None else replace(spec, index=index)
 
-    def limited(self, count: int, of: str | None = None) -> str:
+    def limited(self, count: int, of: str | Spec | None = None) -> str:
         """The spec of the first samples, of these data or of others."""
-        spec = parse(of or self.batches)
-        if spec.name is None or spec.module or len(spec.args) > 1 or "limit" in spec.kwargs:
-            return of or self.batches
-        split = spec.args[:1] or ((spec.kwargs["split"],) if "split" in spec.kwargs else ("test",))
-        rest = {k: v for k, v in spec.kwargs.items() if k != "split"}
-        return str(Spec(spec.name, (*split, count), rest))
+        return str(derived.limited(of or self.batches, count))
 
 
 class NotSupplied(Exception):
@@ -118,7 +115,7 @@ def _named(text: str, subject: Subject) -> str | None:
     index, chosen = int(text.removeprefix("@class:")), _classes(subject)
     if index >= len(chosen):
         raise NotSupplied(f"needs samples of {index + 1} different classes")
-    return subject.sample(chosen[index])
+    return str(subject.sample(chosen[index]))
 
 
 def _classes(subject: Subject, enough: int = 3) -> list[int]:
@@ -159,24 +156,18 @@ def _snapshots(subject: Subject) -> str | None:
 def _learned(subject: Subject) -> str | None:
     """The first samples that the model was trained on, as far as its spec or the data tell."""
     spec = parse(subject.model)
-    given = spec.args[1] if spec.name == "trained" and len(spec.args) > 1 else None
-    if isinstance(given, str):
-        given = parse(given)
-    if not isinstance(given, Spec):
-        given = parse(_train(subject))
-        known = given.module is None and str(given) != subject.batches
-        return subject.limited(SAMPLES, str(given)) if known else None
-    if not given.args and "split" not in given.kwargs:
-        given = Spec(given.name, ("train",), given.kwargs, given.module, given.path, given.index)
-    return subject.limited(SAMPLES, str(given))
+    if spec.name == "trained" and spec.module is None:
+        return subject.limited(SAMPLES, data_spec(spec, "train"))
+    given = parse(_train(subject))
+    known = given.module is None and given != parse(subject.batches)
+    return subject.limited(SAMPLES, given) if known else None
 
 
 def _train(subject: Subject) -> str:
     """The data's training split, where it has one."""
-    spec = parse(subject.batches)
-    kwargs = {k: "train" if k == "split" and v == "test" else v for k, v in spec.kwargs.items()}
-    args = tuple("train" if a == "test" else a for a in spec.args)
-    return str(Spec(spec.name, args, kwargs, spec.module, spec.path, spec.index))
+    if derived.split_of(subject.batches) not in ("test", "val"):
+        return subject.batches
+    return str(derived.with_split(subject.batches, "train"))
 
 
 def _family(subject: Subject) -> str:
@@ -191,9 +182,9 @@ def _slice(subject: Subject) -> str:
     if subject.data.count < 3:
         raise NotSupplied("needs three samples for a plane through them")
     chosen += [i for i in range(6) if i not in chosen][: 3 - len(chosen)]
-    anchors = ", ".join(subject.sample(i) for i in chosen)
+    anchors = tuple(subject.sample(i) for i in chosen)
     radius = _radius(subject, chosen, anchors)
-    return f"through({anchors})" if radius is None else f"anchors({anchors}, radius={radius:.2g})"
+    return str(Spec("through", anchors)) if radius is None else _anchored(anchors, radius)
 
 
 def _around(subject: Subject) -> str | None:
@@ -202,12 +193,16 @@ def _around(subject: Subject) -> str | None:
     chosen += [i for i in range(6) if i not in chosen][: 3 - len(chosen)]
     if subject.data.count < 3:
         return _slice(subject)
-    center = subject.sample(chosen[0])
+    center = (subject.sample(chosen[0]),)
     radius = _radius(subject, chosen, center)
-    return _slice(subject) if radius is None else f"anchors({center}, radius={radius:.2g})"
+    return _slice(subject) if radius is None else _anchored(center, radius)
 
 
-def _radius(subject: Subject, chosen: list[int], anchors: str) -> float | None:
+def _anchored(anchors: tuple[Spec, ...], radius: float) -> str:
+    return str(Spec("anchors", anchors, {"radius": float(f"{radius:.2g}")}))
+
+
+def _radius(subject: Subject, chosen: list[int], anchors: tuple[Spec, ...]) -> float | None:
     """Half side of a square around the anchors with about `REGIONS` regions; None: all of it.
 
     A pilot on a square of a fiftieth of the size gives the density of regions, which is taken
@@ -221,7 +216,7 @@ def _radius(subject: Subject, chosen: list[int], anchors: str) -> float | None:
         return None
     small = half / 50
     try:
-        plane = registry.get("noun", "Slice").build(f"anchors({anchors}, radius={small!r})")
+        plane = registry.get("noun", "Slice").build(Spec("anchors", anchors, {"radius": small}))
         pilot = registry.get("measure", "partition").build(subject.module, plane, max_regions=4000)
     except IsogonError:
         return None  # the measure itself will say why

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isogon import storage
+from isogon import nesting, storage
 from isogon.errors import FileError, IsogonError, OptionError, unknown
 from isogon.specs import Spec, parse
 from isogon.storage.yaml_text import MAX_BYTES, MAX_CHARACTERS, MAX_VALUES, read_yaml
@@ -52,13 +52,6 @@ KINDS = {  # where the name of a noun's spec is looked up
     "Family": ("family",),
     "Group": ("group",),
     "Slice": ("slice",),
-}
-# Specs inside specs: what the arguments of a call are, by place, and by name wherever they stand.
-PLACES = {"trained": ("arch", "data"), "product": ("family",) * 9}
-ROLES = {
-    "arch": KINDS["Module"],
-    "data": KINDS["Batches"],
-    "family": KINDS["Family"],
 }
 
 
@@ -174,14 +167,14 @@ def names_exist(job: Job, declaration: Declaration) -> None:
 
 def _exists(spec: Spec, kinds: tuple[str, ...]) -> None:
     """The same for one spec and the specs in its arguments."""
-    if spec.name is None or spec.module is not None:
+    if spec.name is None or spec.module is not None or not kinds:
         return
     known = {n for kind in kinds for n in catalogue.names(kind)}
-    if known and spec.name not in known:
+    if spec.name not in known:
         raise unknown(" or ".join(kinds), spec.name, known)
-    for role, value in [*zip(PLACES.get(spec.name, ()), spec.args), *spec.kwargs.items()]:
-        if role in ROLES and isinstance(value, str | Spec):
-            _exists(parse(value), ROLES[role])
+    kind = next(k for k in kinds if spec.name in catalogue.names(k))
+    for noun, value in nesting.nested(catalogue.entry(kind, spec.name), spec):
+        _exists(parse(value), KINDS.get(noun, ()))
 
 
 # --------------------------------------------------------------------------- internals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import inspect
 import marshal
@@ -18,10 +19,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from isogon import __version__, context, registry, storage
+from isogon import __version__, context, nesting, registry, storage
 from isogon.errors import DataError, FileError, OptionError
 from isogon.nets.calculus import device_dtype
-from isogon.specs import DATA_SUFFIXES, Spec, parse
+from isogon.specs import Spec, parse
 from isogon.storage import digests, modules
 from isogon.storage.stamps import Stamp, noting, untouched
 from isogon.survey import catalogue
@@ -98,7 +99,7 @@ class Session:
         """The objects of a job's inputs and their digests; data first, models like the data."""
         nouns = {i.name: i.noun for i in declaration.inputs}
         order = sorted(job.inputs, key=lambda name: nouns[name] != "Batches")
-        data = next((d for name in order for d in _data_sets(parse(job.inputs[name]))), None)
+        data = next((d for n in order for d in _data_sets(nouns[n], parse(job.inputs[n]))), None)
         like = None if data is None else self.get("Batches", str(data), seed=job.seed)
         objects: dict[str, Any] = {}
         prints: dict[str, str] = {}
@@ -355,13 +356,17 @@ def _bind(measure: Any, values: dict[str, Any]) -> tuple[list, dict]:
     return positional, keywords
 
 
-def _data_sets(spec: Spec) -> Iterator[Spec]:
-    """The data sets that a spec names, itself or within: through(digits(test)[0], ...)."""
-    if spec.name is not None and spec.module is None and registry.has("dataset", spec.name):
-        yield Spec(spec.name, spec.args, spec.kwargs)
-    elif spec.name is None and str(spec.path).lower().endswith(DATA_SUFFIXES):
-        yield spec
-    elif spec.name is None or not registry.has("model", spec.name):
-        for value in (*spec.args, *spec.kwargs.values()):
-            if isinstance(value, Spec):
-                yield from _data_sets(value)
+def _data_sets(noun: str, spec: Spec) -> Iterator[Spec]:
+    """The data sets that an input names, itself or within: through(digits(test)[0], ...)."""
+    if noun in ("Batches", "Points"):
+        yield dataclasses.replace(spec, index=None)
+    elif noun != "Module":
+        yield from _data_within(noun, spec)
+
+
+def _data_within(noun: str, spec: Spec) -> Iterator[Spec]:
+    kind = noun.lower()
+    if kind not in registry.HOMES or spec.name is None or not registry.has(kind, spec.name):
+        return
+    for inner, value in nesting.nested(registry.get(kind, spec.name), spec):
+        yield from _data_sets(inner, parse(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from isogon import hints
 from isogon.errors import OptionError, unknown
@@ -144,7 +144,7 @@ class FitConfig:
     stratified: bool = False
     split_seed: int = 42
     augment: tuple[str, ...] = ()
-    family: str | None = None
+    family: Annotated[str | None, "Family"] = None
     family_mode: Literal["random", "all"] = "random"
     predict: Literal["label", "transformation"] = "label"
     shuffle: bool = True
@@ -173,7 +173,7 @@ class FitConfig:
     log_file: str | None = None
     observe: str | None = None
     observe_every: int = 0
-    observe_data: str | None = None
+    observe_data: Annotated[str | None, "Batches"] = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their domain.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon import registry
 from isogon.actions import family
-from isogon.data import Samples, as_batches, samples, transforms
+from isogon.data import Samples, as_batches, derived, samples, transforms
 from isogon.data.augment import augmentation
 from isogon.errors import OptionError
 from isogon.specs import Spec, parse
@@ -74,29 +72,19 @@ def _changed(
     train: Samples, held: Samples | None, test: Samples | None, config: FitConfig
 ) -> tuple[Samples, Samples | None, Samples | None]:
     """The data sets after class choice, pixel permutation, resizing, split and label noise."""
-
-    def each(change: Callable[[Samples], Samples]) -> None:
-        nonlocal train, held, test
-        train = change(train)
-        held = None if held is None else change(held)
-        test = None if test is None else change(test)
-
-    if config.classes is not None:
-        kept = transforms.class_subset(
-            transforms.class_count(train), config.classes, seed=config.classes_seed
-        )
-        each(lambda data: transforms.keep_classes(data, kept))
-    if config.pixel_shuffle != "none":
-        own = config.pixel_shuffle == "each"
-        training, seed = train, config.noise_seed
-        # with a permutation per image, the other splits draw theirs from another stream
-        each(
-            lambda data: transforms.shuffled_pixels(
-                data, seed=seed + (own and data is not training), each=own
-            )
-        )
-    if (size := config.size) is not None:
-        each(lambda data: transforms.resized(data, size, how=config.resize))
+    changed, held, test = transforms.altered(
+        train,
+        held,
+        test,
+        classes=config.classes,
+        classes_seed=config.classes_seed,
+        pixel_shuffle=config.pixel_shuffle,
+        noise_seed=config.noise_seed,
+        size=config.size,
+        resize=config.resize,
+    )
+    assert changed is not None
+    train = changed
     if config.validation:
         if held is not None:
             raise OptionError(
@@ -238,18 +226,8 @@ def _samples(data: Any) -> Samples:
 
 def _test_spec(spec: Spec) -> Spec | None:
     """The test split of the data set whose training split ``spec`` names."""
-    if spec.name is None or spec.module is not None or spec.index is not None:
-        return None
-    builder = registry.get("dataset", spec.name).build
-    signature = inspect.signature(builder)
-    if "split" not in signature.parameters:
-        return None
-    try:
-        bound = signature.bind_partial(*spec.args, **spec.kwargs).arguments
-    except TypeError:
-        return None  # wrong arguments: building the training set says which
-    if bound.pop("split", "train") != "train":
+    whole = derived.with_split(spec, "train", only_open=True)
+    if whole.index is not None or derived.split_of(whole) != "train":
         return None
     # a subset of the training samples is still measured on the whole test split
-    kept = {k: v for k, v in bound.items() if k not in ("limit", "seed")}
-    return Spec(spec.name, (), {**kept, "split": "test"})
+    return derived.with_split(derived.without_limit(whole), "test")

@@ -12,7 +12,7 @@ from isogon import context, registry, training
 from isogon.data import samples
 from isogon.errors import FileError, OptionError
 from isogon.registry import register
-from isogon.specs import Spec, parse
+from isogon.specs import DataSpec, ModelSpec, Spec, parse
 from isogon.storage import digests, modules
 from isogon.training import building, feeds
 from isogon.training.checkpoint import Checkpoint
@@ -26,9 +26,9 @@ _SNAPSHOTS = ("snapshot_every", "snapshot_until", "snapshot_at")
 _HARMLESS = {"device", "workers", "train_accuracy", "checkpoint_every", "checkpoint_seconds"}
 
 
-@register("model", "trained")
+@register("model", "trained", options=FitConfig)
 def trained(
-    arch: Spec, data: Spec, *, seed: int = 0, epochs: int = FitConfig.epochs, **config: Any
+    arch: ModelSpec, data: DataSpec, *, seed: int = 0, epochs: int = FitConfig.epochs, **config: Any
 ) -> nn.Module:
     """A network trained by isogon, from the cache if it was trained before.
 

@@ -12,9 +12,7 @@ from isogon.data import Batches, batches, points
 from isogon.errors import DataError
 from isogon.measures.partition.slices import Slice
 from isogon.registry import register
-from isogon.specs import Spec
-
-Where = Spec | str
+from isogon.specs import DataSpec, PointSpec, Spec
 
 
 @register("noun", "Slice")
@@ -24,16 +22,16 @@ def parse_slice(spec: str | Spec | Slice, *, like: Batches | None = None) -> Sli
 
 
 @register("slice", "through")
-def through(a: Where, b: Where, c: Where, *, margin: float = 0.3) -> Slice:
+def through(a: PointSpec, b: PointSpec, c: PointSpec, *, margin: float = 0.3) -> Slice:
     """The square around three inputs in the plane through them."""
     return Slice.through(*(_one(p) for p in (a, b, c)), margin=margin)
 
 
 @register("slice", "anchors")
 def anchors(
-    x1: Where,
-    x2: Where | None = None,
-    x3: Where | None = None,
+    x1: PointSpec,
+    x2: PointSpec | None = None,
+    x3: PointSpec | None = None,
     *,
     radius: float,
     seed: int = 0,
@@ -51,9 +49,9 @@ def box2d(low: tuple[float, float] = (-1.0, -1.0), high: tuple[float, float] = (
 
 
 @register("slice", "neighbours")
-def neighbours(data: Where, first: int, second: int, *, margin: float = 0.5) -> Slice:
+def neighbours(data: DataSpec, first: int, second: int, *, margin: float = 0.5) -> Slice:
     """The plane through the two nearest inputs of two classes and the next one of the first."""
-    return nearest(batches(str(data)), first, second, margin=margin)
+    return nearest(batches(data), first, second, margin=margin)
 
 
 def nearest(data: Batches, first: int, second: int, *, margin: float = 0.5) -> Slice:
@@ -88,7 +86,7 @@ def nearest(data: Batches, first: int, second: int, *, margin: float = 0.5) -> S
     return Slice.through(a[i], b[j], a[third], margin=margin)
 
 
-def _one(spec: Where | Tensor) -> Tensor:
+def _one(spec: str | Spec | Tensor) -> Tensor:
     """One input without its sample axis."""
     found = points(spec) if not isinstance(spec, Tensor) else spec
     return found[0]

@@ -13,7 +13,7 @@ from isogon.errors import OptionError
 from isogon.nets.arch.parts import activation as make_activation
 from isogon.nets.arch.parts import at_least, positive
 from isogon.registry import arch
-from isogon.specs import Spec
+from isogon.specs import FamilySpec
 
 
 @arch(cite="quiroga2023")
@@ -179,7 +179,7 @@ def ti_pooling(
     width: int = 32,
     hidden: int = 128,
     *,
-    family: Spec | None = None,
+    family: FamilySpec | None = None,
     kernel: int = 3,
     activation: str = "elu",
     batch_norm: bool = False,

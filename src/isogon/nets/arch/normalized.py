@@ -8,12 +8,12 @@ from torch import nn
 
 from isogon.nets.normalize import normalized as behind
 from isogon.registry import arch
-from isogon.specs import Spec
+from isogon.specs import ModelSpec, Spec
 
 
 @arch()
 def normalized(
-    arch: Spec = Spec("cnn"),  # noqa: B008 (immutable)
+    arch: ModelSpec = Spec("cnn"),  # noqa: B008 (immutable)
     mean: float | tuple[float, ...] = 0.5,
     std: float | tuple[float, ...] = 0.5,
     *,
