@@ -56,9 +56,13 @@ class SpecError(IsogonError, ValueError):
 
 
 class OptionError(IsogonError, ValueError):
-    """An option outside its domain (also a selector that matches nothing)."""
+    """An option outside its domain."""
 
     exit_code = 2
+
+
+class NoSuchSite(OptionError):
+    """A selector that matches no site of a model."""
 
 
 class ModelError(IsogonError, ValueError):

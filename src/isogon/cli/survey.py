@@ -80,7 +80,8 @@ def survey(words: list[str]) -> int:
     console.say(str(page))
     if done.interrupted:
         raise KeyboardInterrupt
-    return 0 if any(line.record for line in done.lines) else 1
+    failed = any(line.status == "failed" for line in done.lines)
+    return 0 if any(line.record for line in done.lines) and not failed else 1
 
 
 def report(words: list[str]) -> int:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from isogon.errors import DataError, ModelError, OptionError
+from isogon.nets.origin import check_classes
 from isogon.nets.trace import unwrap
 from isogon.nets.watch import uncompiled
 
@@ -302,8 +303,10 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
         A number in [0, 1].
 
     Raises:
-        DataError: No samples, or labels that are not classes.
+        DataError: No samples, labels that are not classes, or other classes than those that the
+            model was trained on.
     """
+    check_classes(model, batches)
     right = total = 0
     with preserved(model) as model:
         for x, y in batches:

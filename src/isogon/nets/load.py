@@ -24,6 +24,7 @@ from isogon import context, registry
 from isogon.errors import DependencyError, FileError, IsogonError, ModelError, SpecError, unknown
 from isogon.nets.calculus import check_finite, device_dtype
 from isogon.nets.normalize import normalized
+from isogon.nets.origin import marked
 from isogon.nets.weights import check_fits, existing, put, read_weights
 from isogon.specs import PROGRAM_SUFFIXES, SUFFIXES, Spec, names_code, parse
 
@@ -234,10 +235,10 @@ def _from_file(path: Path) -> nn.Module:
 
 
 def _normalised(model: nn.Module, meta: dict[str, Any], path: Path) -> nn.Module:
-    """The model behind the normalisation that its checkpoint records."""
+    """The model behind the normalisation that its checkpoint records, marked with its classes."""
     constants = meta.get("normalize")
     if constants is None:
-        return model
+        return marked(model, meta.get("classes"), str(path))
     try:
         layer = normalized(model, constants["mean"], constants["std"])
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
@@ -248,7 +249,7 @@ def _normalised(model: nn.Module, meta: dict[str, Any], path: Path) -> nn.Module
             fix="It was damaged or made by hand: train again.",
         ) from error
     layer.normalize.to(*device_dtype(model))
-    return layer
+    return marked(layer, meta.get("classes"), str(path))
 
 
 def _user_model(spec: Spec, given: dict[str, Any]) -> nn.Module:

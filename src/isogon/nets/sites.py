@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isogon.errors import DataError, OptionError, nearest
+from isogon.errors import DataError, NoSuchSite, OptionError, nearest
 from isogon.nets.calculus import cast, preserved
 from isogon.nets.trace import unwrap
 from isogon.nets.watch import NONLINEAR_OPS, watched
@@ -101,7 +101,7 @@ def sites(model: nn.Module, select: str = "relu", *, example: Any = None) -> lis
         The selected sites.
 
     Raises:
-        OptionError: A selector matches nothing; lists what there is.
+        NoSuchSite: A selector matches nothing; lists what there is.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
@@ -202,7 +202,7 @@ def _nothing(part: str, found: Sequence[Site], modules: dict[str, nn.Module]) ->
     close = nearest(part.removeprefix("!"), [*names, *(s.op for s in found)])
     types = ", ".join(dict.fromkeys(s.op for s in found))
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return OptionError(
+    return NoSuchSite(
         "the selector matches no site of the model",
         got=repr(part),
         expected=f"activations, weights, all, a type ({types}), a name or glob of: {listed}",

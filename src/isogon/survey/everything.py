@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from isogon import context, hints, storage
-from isogon.errors import FileError, IsogonError, OptionError
+from isogon.errors import FileError, IsogonError, NoSuchSite, OptionError, SpecError
+from isogon.nets.origin import check_classes
 from isogon.survey import catalogue
 from isogon.survey.check import canonical, check, given
 from isogon.survey.declare import Declaration
@@ -27,6 +28,8 @@ FORMAT = 1
 LOOK = 3.0  # seconds that an interrupted survey looks for what was computed before
 INTERRUPTED = "interrupted; run again to go on"
 GRACE = 5.0  # seconds that a measure which does not report progress may run over the budget
+
+_WRONG = (SpecError, OptionError, FileError)  # errors of a survey, not of what is surveyed
 
 
 class OutOfTime(Exception):
@@ -149,6 +152,7 @@ def survey(
     session = session or Session()
     data = session.get("Batches", batches, seed=seed)
     module = session.get("Module", model, like=data, seed=seed)
+    check_classes(module, data)
     subject = Subject(model, batches, module, data)
     found = Survey(
         model,
@@ -236,7 +240,9 @@ def _one(
         line.seconds = record.provenance["seconds"]
         return line
     except (NotSupplied, IsogonError) as error:
-        line.reason = str(error)
+        # what was asked for wrongly (by us: a survey makes up the inputs) is no "does not apply"
+        wrong = isinstance(error, _WRONG) and not isinstance(error, NoSuchSite)
+        line.status, line.reason = "failed" if wrong else "skipped", str(error)
     except OutOfTime:
         if left > 0:
             session.forget()  # the model may have been in the middle of something

@@ -34,6 +34,7 @@ import torch
 
 from isogon import context, storage
 from isogon.errors import FileError, ModelError
+from isogon.nets.origin import marked
 from isogon.specs import Spec, parse
 from isogon.training.state import isolated
 
@@ -121,7 +122,10 @@ class Checkpoint:
         with isolated():  # building draws initial weights
             net = copy.deepcopy(self.template) if self.template is not None else self._build(arch)
         load_state(net, self.weights, what=self.spec or type(net).__name__)
-        return normalized(net, self.meta["normalize"]).eval()
+        net = normalized(net, self.meta["normalize"])
+        return marked(
+            net, self.meta["classes"], None if self.path is None else str(self.path)
+        ).eval()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The state of `model`, without building the architecture: it may be code of the user's."""

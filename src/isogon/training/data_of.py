@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from isogon import context
 from isogon.data import Samples, derived
 from isogon.errors import DataError, FileError, OptionError, SpecError
 from isogon.registry import dataset
@@ -44,9 +45,22 @@ def data_of(
         SpecError: Not a trained model.
         DataError: The run had no such samples, or its data had no spec.
     """
-    data, options = _recorded(parse(checkpoint))
+    spec = parse(checkpoint)
+    data, options = _recorded(spec)
     config = from_options({k: v for k, v in options.items() if k in _READ})
-    sets = feeds.resolve(data, config)
+    if spec.path is None:
+        sets = feeds.resolve(data, config)
+    else:
+        try:
+            with context.from_file(spec.path, data=True):
+                sets = feeds.resolve(data, config)
+        except SpecError as error:
+            raise SpecError(
+                error.problem,
+                got=error.got,
+                expected="a data set of isogon's own, without paths",
+                fix=f'If you trust it, type the data yourself: "{_views(data, config, split)}".',
+            ) from error
     found = {"train": sets.train, "val": sets.validation, "test": sets.test}[split]
     if found is None:
         raise DataError(
@@ -77,6 +91,18 @@ def data_spec(model: str | Spec, split: str = "test") -> Spec:
     return derived.with_split(data, split, only_open=True)
 
 
+def _views(data: Spec, config: FitConfig, split: str) -> Spec:
+    """The same data by name: what to type where a file may not say it."""
+    found = derived.with_split(data, split)
+    if config.classes is not None:
+        found = Spec("classes", (found, config.classes), {"seed": config.classes_seed})
+    if config.pixel_shuffle != "none":
+        found = Spec("shuffled", (found, config.pixel_shuffle), {"seed": config.noise_seed})
+    if config.size is not None:
+        found = Spec("resized", (found, config.size), {"how": config.resize})
+    return found
+
+
 def _recorded(spec: Spec) -> tuple[Spec, dict[str, Any]]:
     """Spec of the data and options of the training that a model's spec stands for."""
     if spec.name == "trained" and spec.module is None and spec.path is None:
@@ -94,6 +120,7 @@ def _recorded(spec: Spec) -> tuple[Spec, dict[str, Any]]:
             expected="a checkpoint of isogon's, ARCHITECTURE@CHECKPOINT, or trained(...)",
             fix="Name the data yourself.",
         )
+    context.typed_only("open a file", spec)
     found = Checkpoint.load(Path(spec.path).expanduser())
     text = found.meta.get("data")
     if not isinstance(text, str):

@@ -11,6 +11,7 @@ from torch import nn
 from isogon import context, registry, training
 from isogon.data import samples
 from isogon.errors import FileError, OptionError
+from isogon.nets.origin import marked
 from isogon.registry import register
 from isogon.specs import DataSpec, ModelSpec, Spec, parse
 from isogon.storage import digests, modules
@@ -54,7 +55,10 @@ def trained(
     options = from_options({"seed": seed, "epochs": epochs, **config})
     named = parse(arch)
     found = checkpoint(named, parse(data), options)
-    return found.model(_completed(named, found.spec))
+    model = found.model(_completed(named, found.spec))
+    chosen = {k: v for k, v in options.as_dict().items() if v != FitConfig().as_dict()[k]}
+    chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()}
+    return marked(model, found.meta["classes"], Spec("trained", (arch, data), chosen))
 
 
 def folder(

@@ -30,6 +30,7 @@ from isogon.measures.orbits.statistics import (
     variance_columns,
 )
 from isogon.nets.calculus import check_finite
+from isogon.nets.origin import check_classes
 from isogon.nets.passes import INPUT, all_passes
 from isogon.nets.sites import Site
 from isogon.nets.sites import sites as select_sites
@@ -63,6 +64,8 @@ def measure_orbits(
     Returns:
         The table.
     """
+    if options.by_class:
+        check_classes(model, batches)
     found = prepare(model, batches, family, sites)
     chosen = [s for s in found if not undone or len(s.shape) == 3]
     watchers = [OrbitWatcher(site, options, family, undone) for site in chosen]

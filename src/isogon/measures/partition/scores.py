@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from isogon.errors import DataError, ModelError
 from isogon.nets import calculus
+from isogon.nets.origin import check_classes
 from isogon.nets.surgery import swapped
 from isogon.nets.trace import unwrap
 from isogon.training.snapshots import Snapshots
@@ -82,8 +83,10 @@ def score(model: Module, batches: Any) -> tuple[float, float]:
     """Accuracy (NaN for real-valued labels) and mean loss of a model.
 
     Raises:
-        DataError: No samples, or labels that the outputs don't have.
+        DataError: No samples, labels that the outputs don't have, or other classes than those of
+            the model's training.
     """
+    check_classes(model, batches)
     count, right, loss = 0, 0.0, 0.0
     with calculus.preserved(model):
         for x, y in batches:
