@@ -93,6 +93,10 @@ class DependencyError(IsogonError, ImportError):
     """An optional dependency that is not installed."""
 
 
+class IncompleteWarning(UserWarning):
+    """A result that stopped before its end: a part of it is missing, and says so."""
+
+
 def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     """The names most like ``name``, best first (case-insensitive)."""
     lower = {n.lower(): n for n in names}

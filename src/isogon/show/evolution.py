@@ -163,13 +163,15 @@ def _picture(
     faces = part["vertices"], part["offsets"], part["loops"]
     if scale is None:
         single = bool(reading.meta.get("outputs") == 1)
-        shade, palette = by_class(part["label"], np.full(len(part["label"]), TINTS // 2), single)
+        label = np.maximum(part["label"], 0)
+        shade, palette = by_class(label, np.full(len(label), TINTS // 2), single)
     else:
         areas = np.maximum(part["area"], scale.vmin or 0)
         shade = np.round(scale(areas).filled(0) * (LEVELS - 1)).astype(np.int64)
         palette = style.SEQUENTIAL.reversed()(np.linspace(0, 1, LEVELS))
     mesh.fill(ax, *faces, shade, palette, pixels=pixels)
     if scale is None:
+        mesh.hatched(ax, *faces, np.flatnonzero(part["label"] < 0))
         thin = float(np.clip(18 / np.sqrt(len(part["edges"])), 0.05, 0.35))
         mesh.strokes(ax, part["vertices"][part["edges"]], color="white", linewidths=thin, zorder=2)
     if len(part["boundary"]):

@@ -9,12 +9,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, TriMesh
+from matplotlib.colors import to_rgb
 from matplotlib.path import Path
 from matplotlib.tri import Triangulation
 
 CHUNK = 2000  # shapes per path: Agg's limit for one path is not far above 10,000
 MANY = 4000  # faces from which they are drawn as pixels, also in vector formats
 DPI = 200.0  # of these pixels
+HATCH, PALE, GRID = "//////", "#f1f1ef", "#a9a9a4"  # of what is not known
 
 
 def fill(
@@ -64,6 +66,24 @@ def fill(
     shapes.set_in_layout(False)  # the axes around it are
     ax.add_collection(shapes, autolim=False)
     return shapes
+
+
+def hatched(
+    ax: Axes, vertices: np.ndarray, offsets: np.ndarray, loops: np.ndarray, which: np.ndarray
+) -> None:
+    """Hatch some polygons of a mesh: of them nothing is known."""
+    if not len(which):
+        return
+    sizes = np.diff(offsets)[which]
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    corner = np.arange(first[-1]) + np.repeat(offsets[which] - first[:-1], sizes)
+    shapes = fill(
+        ax, vertices, first, loops[corner], np.zeros(len(which), np.int64),
+        np.array([to_rgb(PALE)]), zorder=1.1,
+    )  # fmt: skip
+    shapes.set_hatch(HATCH)
+    shapes.set_edgecolor(GRID)
+    shapes.set_linewidth(0.0)
 
 
 def strokes(ax: Axes, segments: np.ndarray, **look: Any) -> PathCollection:

@@ -99,11 +99,12 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> No
     rng = np.random.default_rng(0)
     faces: Faces = (p.vertices, p.face_offsets, p.face_vertices)
     single = p.outputs.shape[1] == 1
-    state = "" if p.complete else ", incomplete"
+    left = np.flatnonzero(~p.finished)
+    state = f", {len(left):,} unfinished" if len(left) else ""
     if color == "class":
         tint = rng.integers(TINTS, size=len(p))
         part = decisions(p)
-        mesh.fill(ax, *part[:3], *by_class(part.label, tint[part.region], single))
+        mesh.fill(ax, *part[:3], *by_class(np.maximum(part.label, 0), tint[part.region], single))
         title = f"Regions by {'sign' if single else 'class'}"
         _legend(ax, p, single)
     elif color == "random":
@@ -114,7 +115,7 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> No
         title = _output(fig, ax, p, output)
     elif color in ("slope", "area"):
         if color == "slope":
-            values = np.linalg.norm(p.gradients().reshape(len(p), -1), axis=1)
+            values = np.nan_to_num(np.linalg.norm(p.gradients().reshape(len(p), -1), axis=1))
         else:
             values = p.area
         title = f"Regions by {'norm of their slope' if color == 'slope' else color}"
@@ -124,6 +125,8 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> No
             "regions have no such colours", got=repr(color),
             expected="class, area, slope, random or output",
         )  # fmt: skip
+    if color != "area":
+        mesh.hatched(ax, *faces, left)
     ax.set_title(f"{title} ({len(p):,}{state})")
 
 
@@ -161,7 +164,7 @@ def _bar(fig: Figure, ax: Axes, colors: ScalarMappable, label: str) -> None:
 
 
 def _legend(ax: Axes, p: Partition, single: bool) -> None:
-    present = np.unique(p.label)
+    present = np.unique(p.label[p.finished])
     if len(present) > LEGEND:
         return
     names = {0: "output < 0", 1: "output > 0"} if single else {}
@@ -170,6 +173,8 @@ def _legend(ax: Axes, p: Partition, single: bool) -> None:
         Patch(color=tuple(palette[s]), label=names.get(int(k), f"class {k}"))
         for k, s in zip(present, shade, strict=True)
     ]
+    if not p.complete:
+        handles.append(Patch(fc=mesh.PALE, ec=mesh.GRID, hatch=mesh.HATCH, lw=0, label="unfinished"))
     if len(p.boundary):
         what = "zero set" if single else "boundary"
         handles.append(Line2D([], [], color=style.INK, lw=1.3, label=what))

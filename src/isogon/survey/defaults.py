@@ -10,6 +10,7 @@ function of the `Subject` that returns one (or None, where there is none).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 
 from isogon import registry
 from isogon.data import derived
-from isogon.errors import IsogonError
+from isogon.errors import IncompleteWarning, IsogonError
 from isogon.specs import Spec, parse
 from isogon.survey.declare import Declaration, Input
 from isogon.training.data_of import data_spec
@@ -217,10 +218,16 @@ def _radius(subject: Subject, chosen: list[int], anchors: tuple[Spec, ...]) -> f
     small = half / 50
     try:
         plane = registry.get("noun", "Slice").build(Spec("anchors", anchors, {"radius": small}))
-        pilot = registry.get("measure", "partition").build(subject.module, plane, max_regions=4000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", IncompleteWarning)
+            measure = registry.get("measure", "partition").build
+            pilot = measure(subject.module, plane, max_regions=4000)
     except IsogonError:
         return None  # the measure itself will say why
-    wanted = small * (REGIONS / len(pilot)) ** 0.5
+    whole = pilot.finished
+    share = float(pilot.area[whole].sum()) / pilot.plane.area
+    count = whole.sum() / share if share > 0 else len(pilot)
+    wanted = small * (REGIONS / count) ** 0.5
     return None if wanted >= half else wanted
 
 

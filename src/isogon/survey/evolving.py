@@ -61,7 +61,7 @@ def partition_evolution(
         scale: ``laptop`` (an MLP on two moons) or ``paper`` (a CNN on 1,000 images of MNIST).
         color: What colours the regions: their class, or their area (dark: small).
         most: At most so many snapshots.
-        max_regions: A partition stops at about so many regions.
+        max_regions: No partition has more regions.
         out: Folder for the reading, ``table.csv``, ``figure.png`` and ``evolution.gif``.
     """
     from isogon import show

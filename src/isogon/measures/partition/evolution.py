@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -14,9 +15,9 @@ from torch.nn import Module
 
 from isogon import context
 from isogon.data import Batches, as_batches
-from isogon.errors import OptionError
+from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.partition.decisions import decisions
-from isogon.measures.partition.measure import partition
+from isogon.measures.partition.measure import partitioned
 from isogon.measures.partition.reading import Partition
 from isogon.measures.partition.scores import gap, score, sequence, states, when
 from isogon.measures.partition.slices import Slice
@@ -140,7 +141,8 @@ def evolution(
             slice's extent.
         most: At most so many snapshots, evenly spread, the first and the last among them.
         frames: Of so many rows, evenly spread, the partition is kept for pictures.
-        max_regions: A partition stops at about this many regions; its row is then marked.
+        max_regions: No partition has more regions; where that does not suffice, its row is
+            marked, counts all regions, and describes those that were cut to the end.
         progress: Called with (rows done, rows, what); default: the context's.
 
     Returns:
@@ -149,7 +151,7 @@ def evolution(
         area, vertices, eccentricity, corner_ratio, centrality, perimeter, boundary_length;
         count, density, area_mean, eccentricity_mean, boundary_length with ``_near`` and
         ``_far``; train_accuracy, test_accuracy, gap, train_loss, test_loss, loss_gap;
-        complete.
+        complete, unfinished (regions that were not cut to the end, among the regions).
 
     Raises:
         UnsupportedOp: The network is not continuous piecewise linear.
@@ -173,20 +175,29 @@ def evolution(
     with closing(states(model, given, order)) as steps:
         for i, name in enumerate(steps):
             report(i, total, "evolution")
-            p = partition(
-                model, plane, max_regions=max_regions,
-                progress=lambda done, total, what, i=i: report(i, len(order), what),
+            p = partitioned(
+                model, plane, max_regions,
+                lambda done, total, what, i=i: report(i, len(order), what),
             )  # fmt: skip
             rows.append(
                 {"snapshot": name or "model", **when(given, name)}
                 | numbers(p, near, radius)
                 | gap({k: score(model, b) for k, b in data.items()})
-                | {"complete": p.complete}
+                | {"complete": p.complete, "unfinished": int((~p.finished).sum())}
             )
             if i in shown:
                 arrays |= {f"frame{i}_{key}": a for key, a in picture(p).items()}
     report(total, total, "evolution")
     table = pd.DataFrame(rows)
+    early = int((~table["complete"]).sum())
+    if early:
+        warnings.warn(
+            f"{early} of {len(table)} partitions stopped early (max_regions={max_regions}): their "
+            "rows describe the regions that were cut to the end. Raise max_regions or choose a "
+            "smaller slice.",
+            IncompleteWarning,
+            stacklevel=2,
+        )
     table = table[[c for c in table if not table[c].isna().all()]]
     found = correlations(table)
     return Evolution(

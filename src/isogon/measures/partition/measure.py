@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.nn import Module
 
 from isogon import context
 from isogon.cpwl.program import Program
-from isogon.errors import DataError, ModelError, OptionError
+from isogon.errors import DataError, IncompleteWarning, ModelError, OptionError
 from isogon.measures.partition.grow import grow
 from isogon.measures.partition.jit import compiled
 from isogon.measures.partition.mesh import Mesh
@@ -47,7 +48,10 @@ def partition(
         model: Any network of piecewise-linear operations (also with skips, max-pooling,
             several kinds of activation); evaluated in float64, left as it was.
         plane: A `Slice`.
-        max_regions: Stop at about this many regions; the result is then marked incomplete.
+        max_regions: Never make more regions than this. Where it (or memory) does not suffice,
+            the regions around the slice's anchors (else its middle) are cut to the end, as far
+            as there is room; the others are marked (`Partition.finished`), have label -1, no
+            affine map and no boundary, and an `IncompleteWarning` says how many they are.
         progress: Called with (sites done, sites, what); default: the context's.
 
     Returns:
@@ -60,6 +64,28 @@ def partition(
     """
     if max_regions is not None and max_regions < 1:
         raise OptionError("no room for a region", got=max_regions, expected="max_regions >= 1")
+    found = partitioned(model, plane, max_regions, progress)
+    if not found.complete:
+        warnings.warn(told(found, max_regions), IncompleteWarning, stacklevel=2)
+    return found
+
+
+def told(p: Partition, max_regions: int | None) -> str:
+    """What is missing from a partition that stopped early, in words."""
+    left = ~p.finished
+    share = float(p.area[left].sum() / p.plane.area)
+    reason = "memory does not suffice" if max_regions is None else f"max_regions={max_regions}"
+    return (
+        f"the partition stopped early ({reason}): {int(left.sum()):,} of {len(p):,} regions, "
+        f"{100 * share:.3g} % of the slice, are not cut to the end (label -1, no affine map, no "
+        "boundary). Raise max_regions or choose a smaller slice."
+    )
+
+
+def partitioned(
+    model: Any, plane: Slice, max_regions: int | None, progress: context.Progress | None = None
+) -> Partition:
+    """The partition, without a warning where it stopped early."""
     report = progress or context.progress()
     program, plane = lowered(model, plane)
     if not compiled():

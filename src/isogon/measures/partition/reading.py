@@ -304,7 +304,8 @@ class Partition(Reading):
 
         Returns:
             One row for all regions and, where there are such inputs, one each for near and far:
-            regions (name of the group), count, share_of_area, density, mean and standard
+            regions (name of the group), count, share_of_area, density, all of regions that were
+            cut to the end; unfinished, unfinished_share_of_area: the others; mean and standard
             deviation (`_mean`, `_sd`) of area, vertices, eccentricity, corner_ratio,
             centrality, perimeter and corner_spread, area_median, boundary_length.
 

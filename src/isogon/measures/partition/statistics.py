@@ -120,7 +120,8 @@ def statistics(p: Any, near: Any = None, radius: float | None = None) -> pd.Data
     distance = np.linalg.norm(p.vertices - p.vertices.mean(0), axis=1)[p.face_vertices]
     corner_face = np.repeat(np.arange(len(p)), np.diff(p.face_offsets))
     rows = []
-    for name, members in groups.items():
+    for name, inside in groups.items():
+        members, left = inside & p.finished, inside & ~p.finished
         part, spread = table[members], distance[members[corner_face]]
         values = {column: part[column].to_numpy(float) for column in table}
         area, some = float(values["area"].sum()), bool(len(part))
@@ -129,6 +130,8 @@ def statistics(p: Any, near: Any = None, radius: float | None = None) -> pd.Data
             "count": len(part),
             "share_of_area": area / p.plane.area,
             "density": len(part) / area if area else np.nan,
+            "unfinished": int(left.sum()),
+            "unfinished_share_of_area": float(p.area[left].sum()) / p.plane.area,
         }
         for column in values:
             row[f"{column}_mean"] = float(values[column].mean()) if some else np.nan
@@ -184,8 +187,11 @@ def sampled(p: Any, n: int, generator: torch.Generator | None, near: Any) -> np.
     length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
     if not length.sum() > 0:
         raise OptionError(
-            "no decision boundary on this slice", got=f"labels {np.unique(p.label)}",
-            fix="Choose a slice through inputs of different classes.",
+            "no decision boundary on this slice" if p.complete else
+            "no decision boundary on the regions that were cut to the end",
+            got=f"labels {np.unique(p.label[p.finished])}",
+            fix="Choose a slice through inputs of different classes."
+            if p.complete else "Raise max_regions or choose a smaller slice.",
         )  # fmt: skip
     if near is not None:
         marks = p.plane.project(near)
