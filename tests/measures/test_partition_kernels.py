@@ -303,7 +303,8 @@ def test_means_and_dents(seed):
         assert centroid[i] == pytest.approx([float(x) for x in c], abs=1e-12)
         at = [float(slow.affine(f, c)) for f in functions]
         assert center[i] == pytest.approx(at, abs=1e-12)
-    assert geo.convexity(m.offsets, m.loops, m.xy) < 1e-12
+    sense = np.ones(len(m.offsets) - 1)
+    assert geo.convexity(m.offsets, m.loops, m.xy, sense) < 1e-12
     dented = m.xy + 0.2 * m.rng.standard_normal(m.xy.shape)
     depth = [0.0]
     for ring in m.rings:
@@ -312,7 +313,7 @@ def test_means_and_dents(seed):
         ):
             p, q = dented[b] - dented[a], dented[c] - dented[b]
             depth.append((p[1] * q[0] - p[0] * q[1]) / max(np.hypot(*p), np.hypot(*q)))
-    assert geo.convexity(m.offsets, m.loops, dented) == pytest.approx(max(depth))
+    assert geo.convexity(m.offsets, m.loops, dented, sense) == pytest.approx(max(depth))
 
 
 @twin("walk_to")

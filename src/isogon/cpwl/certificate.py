@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 
 from isogon.errors import IsogonError
 
-__all__ = ["Certificate", "CertificateError", "Check"]
+__all__ = ["Certificate", "CertificateError", "Check", "Ledger"]
 
 
 class CertificateError(IsogonError):
@@ -47,16 +48,54 @@ class Certificate:
         subject: What was certified.
         checks: The checks, in the order in which they were made.
         facts: Further numbers: sizes, tolerances, counts that decide nothing.
+        whole: Whether all of the result was looked at; False where time was short.
     """
 
     subject: str
     checks: tuple[Check, ...]
     facts: dict[str, Any] = field(default_factory=dict)
+    whole: bool = True
 
     @property
     def passed(self) -> bool:
         """Whether every check passed."""
         return all(check.passed for check in self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """One line: whether the result is certified, by how many checks, else what failed."""
+        failed = [c for c in self.checks if not c.passed]
+        good = f"{len(self.checks) - len(failed)} of {len(self.checks)} checks"
+        seen = [f"{int(self.facts[k]):,} {k}" for k in ("corners", "points") if k in self.facts]
+        if not failed:
+            what = "certified" if self.whole else "certified in part"
+            return f"{what}: {', '.join([good, *(seen[-1:] if self.whole else seen)])}"
+        reasons = ", ".join(c.name for c in failed)
+        if [c.name for c in failed] == ["finished"]:
+            reasons = f"{failed[0].value:,.0f} {failed[0].note}"
+        return f"NOT certified: {reasons} ({good} passed)"
+
+    def to_json(self) -> dict[str, Any]:
+        """In JSON's types; `from_json` reads it."""
+        rows = [[c.name, _number(c.value), _number(c.limit), c.note] for c in self.checks]
+        facts = {key: _number(value) for key, value in self.facts.items()}
+        return {
+            "verdict": self.verdict, "passed": self.passed, "whole": self.whole,
+            "subject": self.subject, "checks": rows, "facts": facts,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, data: Any) -> Certificate | None:
+        """The certificate that `to_json` wrote; None where the data are none."""
+        try:
+            checks = tuple(
+                Check(str(name), float(value), float(limit), str(note))
+                for name, value, limit, note in data["checks"]
+            )
+            facts = {str(k): float(v) for k, v in data["facts"].items()}
+            return cls(str(data["subject"]), checks, facts, data["whole"] is True)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
 
     def __bool__(self) -> bool:
         return self.passed
@@ -90,7 +129,7 @@ class Certificate:
         return self
 
     def __str__(self) -> str:
-        lines = [f"{self.subject}: {'passed' if self.passed else 'FAILED'}"]
+        lines = [f"{self.subject}: {self.verdict}"]
         for c in self.checks:
             mark = "ok    " if c.passed else "FAILED"
             lines.append(
@@ -98,3 +137,25 @@ class Certificate:
             )
         lines += [f"         {key}: {value}" for key, value in self.facts.items()]
         return "\n".join(lines)
+
+
+class Ledger:
+    """Collects the checks and facts of a certificate."""
+
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+        self.facts: dict[str, float] = {}
+
+    def check(self, name: str, value: float, limit: float, note: str, **facts: float) -> None:
+        """Add a check that passes where `value <= limit`."""
+        self.checks.append(Check(name, float(value), float(limit), note))
+        self.facts |= {key: float(v) for key, v in facts.items()}
+
+    def certificate(self, subject: str, *, whole: bool = True) -> Certificate:
+        """Of all that was collected."""
+        return Certificate(subject, tuple(self.checks), self.facts, whole)
+
+
+def _number(value: float) -> float | str:
+    """A number that JSON can hold; infinite and undefined ones as text."""
+    return float(value) if math.isfinite(value) else str(float(value))

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import torch
 
-from isogon.cpwl.certificate import Certificate, Check
+from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.measures.partition import geometry
 from isogon.measures.partition.affine import region_values
+from isogon.measures.partition.allowances import Allowances
 from isogon.measures.partition.contradictions import Found, checks_of, seen_by
 
-SLACK = 16.0  # allowance over the rounding that was observed
 POINTS = 100_000  # random points where nothing is said and the network is not too large ...
 NUMBERS = 300_000_000  # ... to be evaluated there with about so many intermediate numbers
 FEWEST = 2_000
-SAMPLE = 256  # vertices at which the effect of rounding is observed
+CORNERS = 0.6  # share of the time that is for corners, where time is bounded
 
 
-class Ledger:
-    """Collects the checks and facts of a certificate."""
+class Clock:
+    """How much of a time is left; all of it where there is no bound."""
 
-    def __init__(self) -> None:
-        self.checks: list[Check] = []
-        self.facts: dict[str, float] = {}
+    def __init__(self, seconds: float | None) -> None:
+        self.start, self.seconds = time.monotonic(), seconds
 
-    def check(self, name: str, value: float, limit: float, note: str, **facts: float) -> None:
-        """Add a check that passes where `value <= limit`."""
-        self.checks.append(Check(name, float(value), float(limit), note))
-        self.facts |= {key: float(v) for key, v in facts.items()}
+    def over(self, share: float = 1.0) -> bool:
+        """Whether a share of the time is spent."""
+        return self.seconds is not None and self.spent() > share * self.seconds
+
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.start
 
 
 def affordable(p: Any) -> int:
@@ -42,40 +45,51 @@ def affordable(p: Any) -> int:
     return min(POINTS, max(FEWEST, len(p.vertices) // 4, NUMBERS // max(numbers, 1)))
 
 
-def certify(p: Any, points: int | None, generator: torch.Generator | None) -> Certificate:
+def certify(
+    p: Any,
+    points: int | None,
+    generator: torch.Generator | None,
+    seconds: float | None = None,
+) -> Certificate:
     """Check a partition against its network.
 
-    - *Mesh*: V - E + F = 1; areas are positive within rounding and sum to the slice's area;
-      every edge has a region on either side, or one and the border; faces are convex and
-      counter-clockwise within rounding.
+    - *Finished*: every region was cut to the end. What follows holds for what was cut.
+    - *Mesh*: V - E + F = 1 (euler); areas sum to the slice's (area), none is clockwise
+      (orientation), faces are convex (convex); every edge has a region on either side, or one
+      and the border (watertight).
     - *Completeness*: at every vertex of every region each pre-activation, computed anew by the
-      network, lies on the side that the region's pattern says, or is zero within tolerance.
+      network, lies on the side that the region's pattern says, or is zero within rounding.
       It is affine on a convex region, so no cut is missing. For a maximum: the region's winners
       are the largest at every vertex.
     - *Distinct*: no two regions have the same pattern.
-    - *Edges*: the patterns of two neighbours differ, in the unit that the edge is attributed
-      to, and only in units that vanish along the whole edge.
-    - *Agreement*: at random points the pattern and the output are those of the region that
-      holds the point (units within tolerance of zero are counted apart); the affine maps of
-      neighbours agree at the ends of their edge.
+    - *Edges*: the patterns of two neighbours differ in the unit that the edge is attributed to.
+    - *Agreement*: at random points, which some region holds (located), the pattern (patterns)
+      and the output (outputs; at all vertices, too) are those of that region, and most points
+      are no nearer to a knot than rounding (decided); the affine maps of neighbours agree at
+      the ends of their edge (neighbours).
 
-    The tolerance of a site is 16 times the change that moving the points by two units in the
-    last place of their coordinates makes, plus the tolerance used while cutting.
+    Rounding is that of each unit at each point: 64 times the rounding error that its computation
+    carries (`cpwl.rounding`); nothing is relative to the largest value of a site.
     """
-    points = affordable(p) if points is None else points
+    clock = Clock(seconds)
     found = Ledger()
     found.facts |= {"regions": len(p), "vertices": len(p.vertices), "edges": len(p.edges)}
     left = int((~p.finished).sum())
-    found.check("finished", left, 0, "regions that were not cut to the end")
+    found.check("finished", left, 0, f"of {len(p)} regions are not cut to the end")
     _mesh(p, found)
     _distinct(p, found)
-    if p.complete:
-        tolerances = _completeness(p, found)
-        _edges(p, found)
-        _agreement(p, found, points, generator or torch.Generator().manual_seed(0), tolerances)
-        _neighbours(p, found, points, tolerances[-1])
-    subject = f"partition into {len(p)} regions"
-    return Certificate(subject, tuple(found.checks), found.facts)
+    _edges(p, found)
+    allowances = Allowances.of_slice(p)
+    off = _completeness(p, found, allowances, clock)
+    n = affordable(p) if points is None else points
+    if points is None and seconds is not None:  # a point costs about three corners
+        each = clock.spent() / max(found.facts["corners"], 1)
+        n = int(np.clip((seconds - clock.spent()) / (3 * each), min(n, 200), n))
+    generator = generator or torch.Generator().manual_seed(0)
+    _agreement(p, found, n, generator, allowances, off)
+    _neighbours(p, found, max(n, FEWEST if seconds is None else 0), allowances)
+    whole = found.facts["corners"] >= len(p.vertices)
+    return found.certificate(f"partition into {len(p)} regions", whole=whole)
 
 
 def _mesh(p: Any, found: Ledger) -> None:
@@ -90,7 +104,7 @@ def _mesh(p: Any, found: Ledger) -> None:
     found.check(
         "orientation", -smallest, allowance * extent, "largest clockwise area", min_area=smallest
     )
-    bend = geometry.convexity(p.face_offsets, p.face_vertices, p.vertices)
+    bend = geometry.convexity(p.face_offsets, p.face_vertices, p.vertices, np.sign(area))
     found.check("convex", bend, allowance, "depth of the deepest dent of a region")
     sides = p.edge_faces
     inner = p.edge_site >= 0
@@ -107,84 +121,10 @@ def _distinct(p: Any, found: Ledger) -> None:
     found.check("distinct", p.finished.sum() - distinct, 0, "regions that share a pattern")
 
 
-def _chunks(p: Any, rows: int):
-    """Slices of rows whose sites' values and incidences stay within some tens of megabytes."""
-    chunk = max(1, p.program.chunk() // 4)
-    for low in range(0, rows, chunk):
-        yield slice(low, min(low + chunk, rows))
-
-
-def _tolerances(p: Any) -> np.ndarray:
-    """Per site (last: the output): how much rounding of the coordinates moves its values."""
-    rng = np.random.default_rng(0)
-    rows = rng.choice(len(p.vertices), min(len(p.vertices), SAMPLE), replace=False)
-    xy = p.vertices[rows]
-    ulp = np.finfo(float).eps * float(np.abs(p.vertices).max())
-    moved = np.zeros(len(p.program.cuts) + 1)
-    for part in _chunks(p, len(rows)):
-        before = list(seen_by(p.program, _embed(p, xy[part])))
-        for sign in ([1, 1], [1, -1], [-1, 1]):
-            after = seen_by(p.program, _embed(p, xy[part] + 2 * ulp * np.array(sign)))
-            for i, (a, b) in enumerate(zip(before, after, strict=True)):
-                with np.errstate(invalid="ignore"):  # -inf pads of a max
-                    moved[i] = max(moved[i], float(np.nanmax(np.abs(a - b), initial=0)))
-    size = 32 * np.finfo(float).eps * float(np.abs(p.outputs).max(initial=1e-290))
-    return SLACK * moved + np.array([*p.meta["tolerances"], size])
-
-
-def _embed(p: Any, xy: np.ndarray) -> torch.Tensor:
-    return p.plane.embed(xy).reshape(-1, *p.program.shape)
-
-
-def _contradictions(
-    p: Any, checks: list, xy: np.ndarray, at: np.ndarray, region: np.ndarray
-) -> tuple[list[Found], np.ndarray]:
-    """Per site, where values at points contradict the patterns of regions `region` at `at`.
-
-    Also returns the network's output at the points.
-    """
-    rows = p.patterns.ancestors(region)
-    values = seen_by(p.program, _embed(p, xy))
-    found = [
-        check.contradictions(next(values), at, faces)
-        for check, faces in zip(checks, rows, strict=True)
-    ]
-    return found, next(values)
-
-
-@torch.no_grad()
-def _completeness(p: Any, found: Ledger) -> np.ndarray:
-    """Signs at every (region, vertex) incidence; each vertex is evaluated once."""
-    tolerances = _tolerances(p)
-    checks = checks_of(p.program, p.patterns.sites)
-    order = np.argsort(p.face_vertices, kind="stable")  # incidences by vertex
-    region = np.repeat(np.arange(len(p)), np.diff(p.face_offsets))[order]
-    vertex = p.face_vertices[order]
-    starts = np.searchsorted(vertex, np.arange(len(p.vertices) + 1))
-    wrong, worst = 0, 0.0
-    for part in _chunks(p, len(p.vertices)):
-        mine = slice(starts[part.start], starts[part.stop])
-        sites, output = _contradictions(
-            p, checks, p.vertices[part], vertex[mine] - part.start, region[mine]
-        )
-        for site, tolerance in zip(sites, tolerances, strict=False):
-            wrong += int((~(site.off <= tolerance)).sum())
-            worst = max(worst, float(site.off.max(initial=0)) / tolerance)
-        wrong += int((~np.isfinite(output)).sum())
-    found.check(
-        "complete",
-        wrong,
-        0,
-        "signs at corners that contradict the pattern: a cut is missing or a pattern is wrong",
-        worst_sign_in_tolerances=worst,
-        sign_tolerance=float(tolerances[:-1].max(initial=0)),
-    )
-    return tolerances
-
-
-@torch.no_grad()
 def _edges(p: Any, found: Ledger) -> None:
-    edges = np.nonzero(p.edge_site >= 0)[0]
+    edges = np.flatnonzero((p.edge_site >= 0) & (p.edge_faces >= 0).all(1))
+    # in a region that the site did not cut to the end, it may have left an edge
+    edges = edges[(p.depth[p.edge_faces[edges]] > p.edge_site[edges, None]).all(1)]
     pairs = p.edge_units(edges)
     own = np.zeros(len(edges), bool)
     for s, rows in enumerate(pairs):
@@ -197,50 +137,127 @@ def _edges(p: Any, found: Ledger) -> None:
     found.check("edges", int((~own).sum()), 0, note, further_units_on_edges=extra)
 
 
+def _contradictions(
+    p: Any, checks: list, values: Any, at: np.ndarray, region: np.ndarray
+) -> list[Found]:
+    """Per site, where values at points contradict the patterns of regions `region` at `at`."""
+    found = []
+    rows = p.patterns.ancestors(region)
+    for number, (check, faces) in enumerate(zip(checks, rows, strict=True)):
+        own = check.contradictions(next(values), at, faces)
+        found.append(own.only(p.depth[region[own.row]] > number))
+    return found
+
+
 @torch.no_grad()
-def _agreement(p: Any, found: Ledger, n: int, generator: Any, tolerances: np.ndarray) -> None:
+def _completeness(p: Any, found: Ledger, allowances: Allowances, clock: Clock) -> float:
+    """Signs at every (region, vertex) incidence; each vertex is evaluated once.
+
+    Returns the largest difference of outputs, in allowances.
+    """
+    checks = checks_of(p.program, p.patterns)
+    region = np.repeat(np.arange(len(p)), np.diff(p.face_offsets))
+    # incidences by vertex, those of regions that most sites cut first
+    order = np.lexsort([-p.depth[region], p.face_vertices])
+    region, vertex = region[order], p.face_vertices[order]
+    starts = np.searchsorted(vertex, np.arange(len(p.vertices) + 1))
+    corners = np.arange(len(p.vertices))
+    if clock.seconds is not None:
+        corners = np.random.default_rng(0).permutation(corners)
+    wrong, worst, seen, gap = 0, 0.0, 0, 0.0
+    for part in allowances.chunks(len(corners)):
+        if seen and clock.over(CORNERS):
+            break
+        own = corners[part]
+        sizes = starts[own + 1] - starts[own]
+        at = np.repeat(np.arange(len(own)), sizes)
+        first = np.cumsum(sizes) - sizes
+        rows = np.arange(len(at)) + np.repeat(starts[own] - first, sizes)
+        values = seen_by(p.program, allowances.embed(p.vertices[own]))
+        sites = _contradictions(p, checks, values, at, region[rows])
+        real, most = allowances.judged(sites, p.vertices[own], at)
+        wrong += sum(int(r.sum()) for r in real)
+        worst = max(worst, most)
+        output = next(values)
+        wrong += int((~np.isfinite(output)).sum())
+        off = np.abs(output - p.outputs[own])
+        gap = np.maximum(gap, allowances.exceeded(off, p.vertices[own]))  # NaN stays NaN
+        seen += len(own)
+    where = "" if seen == len(corners) else f" (at {seen:,} of {len(corners):,})"
+    found.check(
+        "complete",
+        wrong,
+        0,
+        f"signs at corners{where} that contradict the pattern: a cut is missing, a pattern is wrong",
+        worst_sign_in_tolerances=worst,
+        corners=seen,
+    )
+    return float(gap)
+
+
+@torch.no_grad()
+def _agreement(
+    p: Any, found: Ledger, n: int, generator: Any, allowances: Allowances, gap: float
+) -> None:
     xy = random_points(p.plane.corners, n, generator)
     region = p.locate(xy)
     inside = region >= 0
     xy, region = xy[inside], region[inside]
-    checks = checks_of(p.program, p.patterns.sites)
-    wrong, near, gap = 0, 0, 0.0
-    value = region_values(p.program, p.plane, p.patterns, region, xy)
-    for part in _chunks(p, len(xy)):
+    checks = checks_of(p.program, p.patterns)
+    wrong, near = 0, 0
+    whole = np.flatnonzero(p.finished[region])
+    value = np.zeros((len(xy), p.outputs.shape[1]))
+    value[whole] = region_values(p.program, p.plane, p.patterns, region[whole], xy[whole])
+    for part in allowances.chunks(len(xy)):
         at = np.arange(part.stop - part.start)
-        sites, output = _contradictions(p, checks, xy[part], at, region[part])
+        values = _watched(p, seen_by(p.program, allowances.embed(xy[part])), allowances)
+        sites = _contradictions(p, checks, values, at, region[part])
+        real, _ = allowances.judged(sites, xy[part], at)
         bad, close = np.zeros((2, len(at)), bool)
-        for site, tolerance in zip(sites, tolerances, strict=False):
+        for site, contradicts in zip(sites, real, strict=True):
             close[site.row] = True
-            bad[site.row[~(site.off <= tolerance)]] = True
-        gap = np.maximum(gap, np.abs(value[part] - output).max(initial=0))  # NaN stays NaN
+            bad[site.row[contradicts]] = True
+        output, undecided = next(values)
+        off = np.where(p.finished[region[part], None], np.abs(value[part] - output), 0.0)
+        gap = np.maximum(gap, allowances.exceeded(off, xy[part], 2.0))
         wrong += int(bad.sum())
-        near += int((close & ~bad).sum())
+        near += int(((close | undecided) & ~bad).sum())
     found.check("located", n - len(xy), 0.001 * n, "random points that no region holds")
-    found.check(
-        "patterns",
-        wrong,
-        0,
-        "random points where the network's pattern is not the region's",
-        points=len(xy),
-        points_within_tolerance=near,
-    )
-    found.check("outputs", gap, tolerances[-1], "largest difference of outputs at these points")
+    note = "random points where the network's pattern is not the region's"
+    found.check("patterns", wrong, 0, note, points=len(xy), points_within_tolerance=near)
+    note = "share of these points at which a unit is within rounding of its knot"
+    found.check("decided", near / max(len(xy), 1), 0.5, note)
+    note = "largest difference of outputs at corners and at these points, in allowances"
+    found.check("outputs", gap, 1, note)
+
+
+def _watched(p: Any, values: Any, allowances: Allowances) -> Any:
+    """What the sites see, and last the output with the points at which a site is undecided."""
+    undecided = False
+    for number, stage in enumerate(p.program.cuts):
+        seen = next(values)
+        undecided = undecided | allowances.undecided(number, stage, seen)
+        yield seen
+    output = next(values)
+    yield output, np.broadcast_to(undecided, len(output))
 
 
 @torch.no_grad()
-def _neighbours(p: Any, found: Ledger, n: int, tolerance: float) -> None:
-    edges = np.nonzero(p.edge_site >= 0)[0]
+def _neighbours(p: Any, found: Ledger, n: int, allowances: Allowances) -> None:
+    sides = p.edge_faces
+    edges = np.flatnonzero((p.edge_site >= 0) & (sides >= 0).all(1) & p.finished[sides].all(1))
     if len(edges) > n:
-        edges = edges[:: -(-len(edges) // n)]
+        edges = edges[:: -(-len(edges) // max(n, 1))]
     ends = p.vertices[p.edges[edges]].transpose(1, 0, 2).reshape(-1, 2)
-    sides = p.edge_faces[edges]
+    sides = sides[edges]
     faces = np.concatenate([sides[:, 0], sides[:, 0], sides[:, 1], sides[:, 1]])
-    both = region_values(p.program, p.plane, p.patterns, faces, np.concatenate([ends, ends]))
-    left, right = np.split(both, 2)
-    gap = float(np.abs(left - right).max(initial=0))
-    note = f"largest difference of adjacent maps at the ends of {len(edges)} edges"
-    found.check("neighbours", gap, 2 * tolerance, note)
+    gap = 0.0
+    if len(edges):
+        both = region_values(p.program, p.plane, p.patterns, faces, np.concatenate([ends, ends]))
+        left, right = np.split(both, 2)
+        gap = allowances.exceeded(np.abs(left - right), ends, 4.0)
+    note = f"largest difference of adjacent maps at the ends of {len(edges)} edges, in allowances"
+    found.check("neighbours", gap, 1, note)
 
 
 def random_points(corners: np.ndarray, n: int, generator: torch.Generator) -> np.ndarray:

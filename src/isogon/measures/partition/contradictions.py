@@ -6,7 +6,7 @@ regions say, so that single values are looked at only where a bit differs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,55 @@ import torch
 
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.measures.partition import edges as ek
-from isogon.measures.partition.patterns import SitePattern
+from isogon.measures.partition.patterns import Patterns, SitePattern
 
 WORD = 64
 
 
 @dataclass(eq=False)
 class Found:
-    """Values on the wrong side: `row` of the (point, region) pair, and how far off each is."""
+    """Values on the wrong side.
+
+    Attributes:
+        row: `[n]` number of the (point, region) pair.
+        off: `[n]` how far off the value is.
+        unit: `[n]` the unit.
+        entry: `[n]` of a maximum: the entry that is said to be the largest ...
+        top: ... and the one that is; -1 for a kink.
+    """
 
     row: np.ndarray
     off: np.ndarray
+    unit: np.ndarray
+    entry: np.ndarray
+    top: np.ndarray
+
+    @classmethod
+    def of(cls, row: np.ndarray, off: Any, unit: Any = 0, entry: Any = -1, top: Any = -1) -> Found:
+        """From columns, or one number for all rows."""
+        n = len(row)
+        rest = (np.broadcast_to(np.asarray(v, np.int64), n) for v in (unit, entry, top))
+        return cls(row, np.broadcast_to(np.asarray(off, float), n), *rest)
 
     @classmethod
     def joined(cls, parts: list[Found]) -> Found:
         """All of several."""
-        return cls(*(np.concatenate([getattr(f, name) for f in parts]) for name in ("row", "off")))
+        names = [f.name for f in fields(cls)]
+        return cls(*(np.concatenate([getattr(f, name) for f in parts]) for name in names))
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def only(self, which: np.ndarray) -> Found:
+        """Some of the rows."""
+        return Found(*(getattr(self, f.name)[which] for f in fields(self)))
+
+    def error(self, errors: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """`[n]` carried errors, from those `[N, units]` or `[N, units, K]` of points `at [n]`."""
+        if errors.ndim == 2:
+            return errors[at, self.unit]
+        entry, top = np.maximum(self.entry, 0), np.maximum(self.top, 0)
+        return errors[at, self.unit, entry] + errors[at, self.unit, top]
 
 
 def entries_of(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +85,12 @@ def first_of(at: np.ndarray, count: int) -> np.ndarray:
     first = np.full(count, -1)
     first[at[::-1]] = np.arange(len(at))[::-1]
     return first
+
+
+def counted_once(found: Found, at: np.ndarray, count: int) -> Found:
+    """Rows that are points, as the first (point, region) pair of each point; without: none."""
+    found.row = first_of(at, count)[found.row]
+    return found.only(found.row >= 0)
 
 
 class KinkCheck:
@@ -85,18 +124,18 @@ class KinkCheck:
         rows = np.arange(len(z))
         found.append(self._off(z, self.fixed_column, self.fixed_offset, rows, self.fixed_bits))
         # a fixed function is wrong in every region at the point: count it once
-        found[1].row = first_of(at, len(z))[found[1].row]
+        found[1] = counted_once(found[1], at, len(z))
         if not self.sane:
-            found.append(Found(np.zeros(1, np.int64), np.full(1, np.inf)))
+            found.append(Found.of(np.zeros(1, np.int64), np.inf))
         return Found.joined(found)
 
     def _off(self, z, column, offset, at, bits) -> Found:
         if len(column) == 0:
-            return Found(np.zeros(0, np.int64), np.zeros(0))
+            return Found.of(np.zeros(0, np.int64), 0.0)
         up, down = (np.empty((len(z), -(-len(column) // WORD)), np.uint64) for _ in range(2))
         ek.sign_masks(z, column, offset, 0.0, 0, up, down)
         row, f = entries_of((up[at] & ~bits) | (down[at] & bits))
-        return Found(row, np.abs(z[at[row], column[f]] - offset[f]))
+        return Found.of(row, np.abs(z[at[row], column[f]] - offset[f]), column[f])
 
 
 class MaxCheck:
@@ -114,12 +153,11 @@ class MaxCheck:
         held = self._off(values, self.group, at, self.bits[faces])
         rows = np.arange(len(values))
         fixed = self._off(values, self.fixed, rows, np.repeat(self.fixed_bits, len(values), 0))
-        fixed.row = first_of(at, len(values))[fixed.row]
-        return Found.joined([held, fixed])
+        return Found.joined([held, counted_once(fixed, at, len(values))])
 
     def _off(self, values, group, at, bits) -> Found:
         none = np.nonzero(bits == 0)[0]  # no entry is said to be the largest
-        found = [Found(none, np.full(len(none), np.inf))]
+        found = [Found.of(none, np.inf)]
         if len(group) == 0:
             return found[0]
         own = values[:, group]
@@ -131,18 +169,30 @@ class MaxCheck:
         g, k = entry // WORD, entry % WORD
         k, outside = np.minimum(k, own.shape[2] - 1), k >= own.shape[2]
         off = top[at[row], g] - own[at[row], g, k]
-        found.append(Found(row, np.where(outside, np.inf, off)))
+        best = own[at[row], g].argmax(-1)
+        found.append(Found.of(row, np.where(outside, np.inf, off), group[g], k, best))
         return Found.joined(found)
 
 
-def checks_of(program: Program, sites: list[SitePattern]) -> list[KinkCheck | MaxCheck]:
+class NoCheck:
+    """A site that cut no region: its pattern says nothing."""
+
+    def contradictions(self, values: np.ndarray, at: np.ndarray, faces: np.ndarray) -> Found:
+        """None."""
+        return Found.of(np.zeros(0, np.int64), 0.0)
+
+
+def checks_of(program: Program, patterns: Patterns) -> list[KinkCheck | MaxCheck | NoCheck]:
     """One per cut of the program, in order."""
-    return [
-        MaxCheck(pattern)
-        if isinstance(stage, Max)
-        else KinkCheck(stage, pattern, program.shapes[stage.output])
-        for stage, pattern in zip(program.cuts, sites, strict=True)
-    ]
+    found: list[KinkCheck | MaxCheck | NoCheck] = []
+    for stage, pattern in zip(program.cuts, patterns.sites, strict=True):
+        if not len(pattern.base):
+            found.append(NoCheck())
+        elif isinstance(stage, Max):
+            found.append(MaxCheck(pattern))
+        else:
+            found.append(KinkCheck(stage, pattern, program.shapes[stage.output]))
+    return found
 
 
 def seen_by(program: Program, x: torch.Tensor) -> Any:

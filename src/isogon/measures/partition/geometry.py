@@ -48,8 +48,11 @@ def face_means(offsets, loops, xy, outputs, area, centroid, center):
 
 
 @kernel
-def convexity(offsets, loops, xy):
-    """Largest distance by which a vertex lies on the wrong side of the next edge of its face."""
+def convexity(offsets, loops, xy, sense):
+    """Largest distance by which a vertex lies on the wrong side of the next edge of its face.
+
+    `sense [F]`: 1 where a face is counter-clockwise, -1 where it is not.
+    """
     worst = 0.0
     for i in range(len(offsets) - 1):
         low, n = offsets[i], offsets[i + 1] - offsets[i]
@@ -61,7 +64,7 @@ def convexity(offsets, loops, xy):
             u, v = xy[c, 0] - xy[b, 0], xy[c, 1] - xy[b, 1]
             longest = max(np.hypot(x, y), np.hypot(u, v))
             if longest > 0:
-                worst = max(worst, -(x * v - y * u) / longest)
+                worst = max(worst, -sense[i] * (x * v - y * u) / longest)
     return worst
 
 

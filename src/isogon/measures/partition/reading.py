@@ -260,14 +260,25 @@ class Partition(Reading):
         """
         return sampled(self, n, generator, near)
 
-    def certify(self, points: int | None = None, *, generator: Any = None) -> Certificate:
+    def certify(
+        self,
+        points: int | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        seconds: float | None = None,
+    ) -> Certificate:
         """Check the partition against the network itself (see `certify.certify`).
+
+        The certificate stays with the partition (`certificate`), also in a file.
 
         Args:
             points: Random points at which pattern and output are compared; default: 100,000, or
                 for large networks as many as are affordable, 2,000 at least (how many is in the
-                certificate). Completeness, at every vertex of every region, is always full.
+                certificate).
             generator: Source of the points; default: seed 0.
+            seconds: About how long it may take. Completeness, which is checked at every vertex
+                of every region, is then checked at as many as there is time for, in random
+                order, and the certificate says so; default: at all.
 
         Raises:
             ModelError: The partition was read from disk and knows no network: `attach` it.
@@ -277,7 +288,14 @@ class Partition(Reading):
                 "a partition read from disk has no network to be checked against",
                 fix="Call partition.attach(model) first.",
             )
-        return certify(self, points, generator)
+        found = certify(self, points, generator, seconds)
+        self.meta["certificate"] = found.to_json()
+        return found
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What `certify` found last; None where it was not called."""
+        return Certificate.from_json(self.meta.get("certificate"))
 
     def statistics(self, near: Any = None, radius: float | None = None) -> pd.DataFrame:
         """Number, density, size and shape of the regions, boundary length; near data and far.
