@@ -15,6 +15,7 @@ from isogon.cpwl.program import mlp
 from isogon.measures.partition import Slice, partition
 
 SQUARE = Slice.box2d([-1, -1], [1, 1])
+pytestmark = pytest.mark.filterwarnings("ignore::isogon.errors.IncompleteWarning")
 
 
 def values(p, xy):

@@ -174,7 +174,9 @@ def _legend(ax: Axes, p: Partition, single: bool) -> None:
         for k, s in zip(present, shade, strict=True)
     ]
     if not p.complete:
-        handles.append(Patch(fc=mesh.PALE, ec=mesh.GRID, hatch=mesh.HATCH, lw=0, label="unfinished"))
+        handles.append(
+            Patch(fc=mesh.PALE, ec=mesh.GRID, hatch=mesh.HATCH, lw=0, label="unfinished")
+        )
     if len(p.boundary):
         what = "zero set" if single else "boundary"
         handles.append(Line2D([], [], color=style.INK, lw=1.3, label=what))

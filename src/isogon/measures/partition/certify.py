@@ -188,7 +188,7 @@ def _completeness(p: Any, found: Ledger, allowances: Allowances, clock: Clock) -
         "complete",
         wrong,
         0,
-        f"signs at corners{where} that contradict the pattern: a cut is missing, a pattern is wrong",
+        f"signs at corners{where} that contradict the pattern: a cut is missing or it is wrong",
         worst_sign_in_tolerances=worst,
         corners=seen,
     )
