@@ -260,7 +260,7 @@ def test_both_forms_of_the_warp_give_the_same_bits(monkeypatch, dtype, size):
         found.append((orbit, family.undo(orbit, (14, 18))))
     for loop, plain in zip(*found):
         assert torch.equal(loop, plain)
-    grid = warp._plan(np.asarray(family[1].matrix)[None].tobytes(), *size, "border").grid
+    grid = warp.positions(np.asarray(family[1].matrix)[None], *size, "border").grid
     torchs = F.grid_sample(
         x.double(), grid.expand(3, -1, -1, -1), padding_mode="border", align_corners=False
     )

@@ -191,6 +191,40 @@ def test_gaps():
             torch.testing.assert_close(channel, per, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize(
+    "spec", ["rotations(4)", "rotations(7)", "product(mirrors(), scales(2, 0.7, 1.3))"]
+)
+@pytest.mark.parametrize("shape", [(3, 7, 7), (33, 8, 5), (1, 1, 9)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_maps_moved_by_the_compiled_loop_are_those_moved_by_torch(spec, shape, dtype, monkeypatch):
+    from isogon.measures.orbits import moved
+
+    family = ig.family(spec)
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(5, len(family), *shape, generator=generator).to(dtype)
+    x = torch.zeros(5, len(family), 1, 14, 10)
+    found = []
+    for least in (0, 2**60):
+        monkeypatch.setattr(moved, "COMPILE", least)
+        stat = moved.Moved(shape, family, ("simple", "floor"))
+        assert (stat._warps(a, (14, 10)) is None) == bool(least)
+        other = moved.Moved(shape, family, ("simple", "floor")).update(a[3:], x[3:])
+        found.append(stat.update(a[:2], x[:2]).update(a[2:3], x[2:3]).merge(other).compute())
+    for one, two in zip(*found):
+        assert one.keys() == two.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], rtol=1e-12, atol=1e-14)
+    (unit, channel), _ = found
+    moved_there = family.act(a[:, 0], (14, 10)).transpose(0, 1)
+    gap = (a.double() - moved_there.double()).abs()
+    torch.testing.assert_close(unit["simple_distance"], gap.mean((0, 1)), rtol=1e-12, atol=0)
+    per = gap.square().mean((-1, -2)).sqrt().mean((0, 1))
+    torch.testing.assert_close(channel["simple_distance"], per, rtol=1e-12, atol=0)
+    again = family.undo(moved_there.transpose(0, 1), (14, 10)).double()  # [T, n, C, h, w]
+    floor = again.std(0).mean(0)
+    torch.testing.assert_close(unit["transformation_floor"], floor, rtol=1e-6, atol=1e-7)
+
+
 def watchers(model, data, measure, **options):
     """Those of a measure, before any pass."""
     from isogon.measures.orbits.reading import OrbitOptions

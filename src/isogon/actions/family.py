@@ -89,6 +89,16 @@ class Family:
         """Each member on feature maps of untransformed inputs: ``[N, C, h, w] -> [T, N, ...]``."""
         return _apply(self._maps(size, maps.shape[-2:], undone=False), maps)
 
+    def warps(
+        self, size: Sequence[int], maps: Sequence[int], undone: bool = False
+    ) -> tuple[np.ndarray, str, str] | None:
+        """Members, or their inverses, on maps of a size as matrices ``[T, 3, 3]``.
+
+        Returns:
+            Matrices, padding and mode; None where not all are warps of one kind.
+        """
+        return _matrices(self._maps(size, maps, undone))
+
     def _maps(self, size: Sequence[int], maps: Sequence[int], undone: bool) -> list[Action]:
         """The members, or their inverses, on maps of a size."""
         key = (*size, *maps, undone)

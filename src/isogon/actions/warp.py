@@ -66,7 +66,7 @@ def _moved(x: Tensor, matrices: np.ndarray, padding: str, mode: str) -> Tensor:
     """``x`` is ``[T or 1, N, C, H, W]``."""
     t, (n, c, h, w) = len(matrices), x.shape[1:]
     rows = x.reshape(len(x), n * c, h * w)
-    plan = _plan(np.asarray(matrices, float).tobytes(), h, w, padding)
+    plan = positions(matrices, h, w, padding)
     usual = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if usual and mode == "bilinear" and padding == "border":
         tracked = torch.is_grad_enabled() and x.requires_grad
@@ -79,7 +79,7 @@ def _moved(x: Tensor, matrices: np.ndarray, padding: str, mode: str) -> Tensor:
 
 
 @dataclass
-class Plan:
+class Positions:
     """Where each pixel of T maps comes from, in positions that were computed in float64.
 
     Attributes:
@@ -109,8 +109,13 @@ class Plan:
         return self.weights.astype(np.float32)
 
 
+def positions(matrices: np.ndarray, h: int, w: int, padding: str) -> Positions:
+    """Where the pixels of images of a size come from, under each of several affine maps."""
+    return _positions(np.asarray(matrices, float).tobytes(), h, w, padding)
+
+
 @lru_cache(maxsize=64)
-def _plan(matrices: bytes, h: int, w: int, padding: str) -> Plan:
+def _positions(matrices: bytes, h: int, w: int, padding: str) -> Positions:
     inverse = np.linalg.inv(np.frombuffer(matrices).reshape(-1, 3, 3))[:, :, :, None, None]
     rows, columns = np.mgrid[0:h, 0:w].astype(float)
     x, y = columns + 0.5 - w / 2, rows + 0.5 - h / 2
@@ -134,7 +139,7 @@ def _plan(matrices: bytes, h: int, w: int, padding: str) -> Plan:
     index = np.where(exact[:, None, None], copied, upper * w + left)
     right, down = column - left, row - upper
     weights = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
-    return Plan(
+    return Positions(
         h,
         w,
         exact,
@@ -144,13 +149,13 @@ def _plan(matrices: bytes, h: int, w: int, padding: str) -> Plan:
     )
 
 
-def _copied(rows: Tensor, plan: Plan, k: int) -> Tensor:
+def _copied(rows: Tensor, plan: Positions, k: int) -> Tensor:
     index = torch.from_numpy(plan.index[k]).long().to(rows.device)
     moved = rows.index_select(1, index.clamp_min(0))
     return moved * (index >= 0).to(moved.dtype) if bool((index < 0).any()) else moved
 
 
-def _sampled(rows: Tensor, plan: Plan, k: int, padding: str, mode: str) -> Tensor:
+def _sampled(rows: Tensor, plan: Positions, k: int, padding: str, mode: str) -> Tensor:
     """By PyTorch, on any device: ``[R, H * W]``."""
     if plan.exact[k]:
         return _copied(rows, plan, k)
@@ -161,7 +166,7 @@ def _sampled(rows: Tensor, plan: Plan, k: int, padding: str, mode: str) -> Tenso
     return moved.reshape(rows.shape)
 
 
-def _weighed(rows: Tensor, plan: Plan, k: int) -> Tensor:
+def _weighed(rows: Tensor, plan: Positions, k: int) -> Tensor:
     """Bilinear interpolation in torch: ``[R, H * W]``."""
     if plan.exact[k]:
         return _copied(rows, plan, k)
@@ -174,7 +179,7 @@ def _weighed(rows: Tensor, plan: Plan, k: int) -> Tensor:
     return moved
 
 
-def _compiled(rows: Tensor, plan: Plan) -> Tensor:
+def _compiled(rows: Tensor, plan: Positions) -> Tensor:
     """The same for all maps at once: ``[T or 1, R, H * W]`` to ``[T, R, H * W]``."""
     out = rows.new_empty(len(plan.exact), *rows.shape[1:])
     weights = plan.single if rows.dtype == torch.float32 else plan.weights

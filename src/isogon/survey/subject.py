@@ -11,6 +11,8 @@ from torch import nn
 
 from isogon.errors import IsogonError
 from isogon.nets import calculus
+from isogon.nets.sites import called
+from isogon.nets.trace import unwrap
 from isogon.survey.defaults import Subject
 
 PICTURES = 14
@@ -44,22 +46,13 @@ def facts(subject: Subject) -> dict[str, Any]:
 
 def layers(module: nn.Module, example: torch.Tensor) -> list[dict[str, Any]]:
     """One row per leaf module: path, type, shape of its output without the sample axis, weights."""
-    shapes: dict[str, list[int]] = {}
+    module = unwrap(module)
     names = {m: n for n, m in module.named_modules() if not any(m.children())}
-
-    def note(leaf: nn.Module, _: Any, output: Any) -> None:
-        if torch.is_tensor(output):
-            shapes.setdefault(names[leaf], list(output.shape[1:]))
-
-    handles = [leaf.register_forward_hook(note) for leaf in names]
     try:
-        with calculus.preserved(module), torch.no_grad():
-            module(calculus.cast(example, module))
-    except (RuntimeError, TypeError, ValueError):
-        pass  # a measure will say what is wrong, in better words
-    finally:
-        for handle in handles:
-            handle.remove()
+        found = called(module, example)
+    except (IsogonError, RuntimeError, TypeError, ValueError):
+        found = []  # a measure will say what is wrong, in better words
+    shapes = {site.path: list(site.shape) for site in found if not site.call}
     return [
         {
             "path": name or "(model)",
