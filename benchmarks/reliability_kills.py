@@ -117,7 +117,7 @@ def content(folder: Path, kind: str) -> dict[str, str]:
             rows = [{k: v for k, v in r.items() if k != "seconds"} for r in held.meta["history"]]
             found[f"{name}:history"] = json.dumps(rows)
         return found
-    files = sorted(out.glob("records/*/reading/**/*"))
+    files = sorted(out.glob("records/[!.]*/reading/**/*"))  # with a dot: never finished
     return {
         p.relative_to(out).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in files
@@ -134,7 +134,7 @@ def finished(folder: Path, kind: str) -> dict[str, int]:
         return {s.id: s.attempts for s in Sweep.read(out).states() if s.state == "done"}
     if kind == "train":
         return {p.name: 1 for p in out.glob("snapshots/epoch-*.safetensors")}
-    return {p.parent.name: 1 for p in out.glob("records/*/record.json")}
+    return {p.parent.name: 1 for p in out.glob("records/[!.]*/record.json")}
 
 
 def children(pid: int) -> list[int]:

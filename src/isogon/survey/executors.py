@@ -108,6 +108,9 @@ def _parameters(resources: Resources) -> dict[str, Any]:
         "timeout_min": resources.minutes,
         "cpus_per_task": resources.cpus,
         "slurm_array_parallelism": resources.parallel,
+        # Warned so long before the limit, a job is queued again; submitit's 90 s would be the
+        # whole of a short job.
+        "slurm_signal_delay_s": min(90, 15 * resources.minutes),
         # Without it a killed task is not queued again by Slurm itself.
         "slurm_additional_parameters": {"requeue": True},
     }
