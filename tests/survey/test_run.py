@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 
@@ -176,6 +177,20 @@ def test_an_interrupted_measure_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         runner.run(job(), out=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_cleared_away_after_a_while(tmp_path):
+    old, young, other = (
+        tmp_path / name for name in (".a-1.0a1b2c3d.part", ".b-1.0a1b2c3d.old", ".mine")
+    )
+    for path in (old, young, other):
+        (path / "reading").mkdir(parents=True)
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    runner.run(job(), out=tmp_path)
+    assert not old.exists()
+    assert young.exists()
+    assert other.exists()
 
 
 def test_seed_seeds_the_generator():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -105,6 +107,7 @@ class Record:
 
         temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.part")
         try:
+            _tidy(directory.parent)
             temporary.mkdir(parents=True)
             self.reading.save(temporary / "reading")
             data = {
@@ -141,6 +144,17 @@ class Record:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return Record(self.job, self.reading, self.provenance, self.key, directory, self.reused)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the halves of records that writers left who were killed long ago."""
+    from isogon.storage.files import STALE
+
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            half = re.fullmatch(r"\..+\.[0-9a-f]{8}\.(part|old)", entry.name)
+            if half and time.time() - entry.stat().st_mtime > STALE:
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def load(directory: Path, key: str | None = None) -> Record | None:
