@@ -36,7 +36,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "family": ("isogon.actions",),
     "group": ("isogon.actions",),
     "slice": ("isogon.measures.partition",),
-    "metric": ("isogon.measures",),
+    "metric": ("isogon.measures.alignment.metrics",),
     "stitch": ("isogon.measures",),
     "measure": ("isogon.measures",),
     "lowers": ("isogon.cpwl.rules",),

@@ -1,0 +1,214 @@
+"""HSIC of all pairs of representations at once, from one centred n x n matrix each."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.errors import DataError
+from isogon.measures.alignment.metrics.kernels import Alignment
+
+RAM = 2 * 2**30  # bytes of matrices that are held in memory; more lie on disk in float32
+BLOCK = 2**24  # numbers of a matrix that are worked on at once
+LEAST = 4  # samples: the unbiased estimator divides by n (n - 3)
+
+
+class Grams:
+    """U-centred (or doubly centred) matrices ``[n, n]`` of a list of representations.
+
+    Args:
+        chosen: The kernel and its options.
+        count: n.
+        sites: How many there will be.
+        dtype: Of the numbers, where they fit into memory.
+
+    Raises:
+        DataError: Fewer than four samples.
+    """
+
+    def __init__(self, chosen: Alignment, count: int, sites: int, dtype: torch.dtype) -> None:
+        if count < LEAST:
+            raise DataError(
+                "too few samples for CKA", got=count, expected=f"at least {LEAST}",
+                fix="Use more samples.",
+            )  # fmt: skip
+        self.chosen, self.count = chosen, count
+        self.filled = 0
+        size = sites * count * count
+        wide = dtype == torch.float64 and size * 8 <= RAM
+        kept = torch.float64 if wide else torch.float32
+        self._folder = None
+        if size * kept.itemsize <= RAM:
+            self.values = torch.empty(sites, count, count, dtype=kept)
+        else:
+            self._folder = tempfile.TemporaryDirectory(prefix="isogon-")
+            self.values = torch.from_numpy(
+                np.memmap(
+                    f"{self._folder.name}/grams", np.float32, "w+", shape=(sites, count, count)
+                )
+            )
+
+    def add(self, x: Tensor) -> None:
+        """The matrix of one representation ``[n, C, P]``."""
+        target = self.values[self.filled]
+        self.filled += 1
+        block = kernel_of(x, self.chosen)
+        step = max(1, BLOCK // self.count)
+        for r in range(0, self.count, step):
+            target[r : r + step] = block(slice(r, r + step))
+        centre(target, unbiased=self.chosen.unbiased, step=step)
+
+    def inner(self, other: Grams, order: Tensor | None = None) -> np.ndarray:
+        """``tr(K L)`` for all pairs, ``[sites, other's sites]``; L with its samples permuted."""
+        a, b, n = self.values, other.values, self.count
+        found = torch.zeros(len(a), len(b), dtype=torch.float64)
+        step = max(1, BLOCK // (n * max(len(a), len(b))))
+        for r in range(0, n, step):
+            mine = a[:, r : r + step].flatten(1)
+            rows = b[:, r : r + step] if order is None else b[:, order[r : r + step]][:, :, order]
+            # sums of float32 products over many rows are added in float64
+            found += (mine @ rows.flatten(1).T.to(mine.dtype)).double()
+        return found.numpy()
+
+    def own(self) -> np.ndarray:
+        """``tr(K K)`` of each, ``[sites]``."""
+        return np.array([self._square(k) for k in range(len(self.values))])
+
+    def _square(self, k: int) -> float:
+        rows = self.values[k].split(max(1, BLOCK // self.count))
+        return sum(float(part.double().square().sum()) for part in rows)
+
+
+def centre(matrix: Tensor, *, unbiased: bool, step: int) -> None:
+    """Centre a symmetric matrix in place: U-centred with a zero diagonal, or doubly centred.
+
+    ``k_ij - r_i / (n-2) - r_j / (n-2) + s / ((n-1)(n-2))`` with row sums r and total s off the
+    diagonal: rows then sum to 0, whatever was added to a row and its column.
+    """
+    n = len(matrix)
+    if unbiased:
+        matrix.fill_diagonal_(0)
+    parts = range(0, n, step)
+    rows = torch.cat([matrix[r : r + step].double().sum(1) for r in parts])
+    one, two = (n - 2, (n - 1) * (n - 2)) if unbiased else (n, n * n)
+    mean, whole = rows / one, float(rows.sum()) / two
+    for r in parts:
+        block = matrix[r : r + step]
+        block.copy_(block.double() - mean[r : r + step, None] - mean + whole)
+    if unbiased:
+        matrix.fill_diagonal_(0)
+
+
+def kernel_of(x: Tensor, chosen: Alignment) -> Callable[[slice], Tensor]:
+    """Rows of the kernel's matrix of a representation ``[n, C, P]``.
+
+    Centred over the samples and scaled to its largest value first, which no centred kernel sees, so
+    that neither an offset nor a scale costs digits or leaves the range of float32.
+    """
+    x = _normalised(x, chosen)
+    if chosen.kernel in ("linear", "rbf"):
+        flat = x.flatten(1)
+        if chosen.kernel == "rbf":
+            return _rbf(flat, chosen.sigma)
+        return lambda rows: flat[rows] @ flat.T
+    by_channel = x.movedim(1, 0).contiguous()  # [C, n, P]
+    if chosen.kernel == "max":
+        return lambda rows: _largest(by_channel, rows)
+    return lambda rows: _median(by_channel, rows)
+
+
+def _normalised(x: Tensor, chosen: Alignment) -> Tensor:
+    kept = x.dtype
+    if chosen.normalize == "none":
+        if chosen.kernel == "rbf" and chosen.sigma is not None:
+            return x.double()
+        x = x.double()
+        whole = x.abs().max()
+        if chosen.kernel in ("linear", "rbf"):
+            x = x - x.mean(0, keepdim=True)
+        peak = x.abs().max()
+        if peak <= 4 * torch.finfo(torch.float64).eps * whole:
+            return torch.zeros_like(x).to(kept)  # constant: what is left is rounding
+        return (x / peak).to(kept)
+    x = x.double()
+    peak = x.abs().amax((0, 2), keepdim=True)
+    x = x / torch.where(peak > 0, peak, 1.0)  # squares stay within range
+    raw = x.square().sum((0, 2))
+    if chosen.center:
+        x = x - x.mean((0, 2), keepdim=True)
+    squares = x.square().sum((0, 2))
+    live = squares > raw * x[:, 0].numel() * torch.finfo(torch.float64).eps ** 2
+    if chosen.drop_dead:
+        x, squares = x[:, live], squares[live]
+        live = live[live]
+    scale = torch.where(live, squares, 1.0).rsqrt() * live
+    return (x * scale[:, None]).to(kept)
+
+
+def _rbf(x: Tensor, sigma: float | None) -> Callable[[slice], Tensor]:
+    x = x.double()
+    squares = x.square().sum(1)
+
+    def squared(rows: slice) -> Tensor:
+        return (squares[rows, None] + squares - 2 * x[rows] @ x.T).clamp(min=0)
+
+    if sigma is None:
+        n = len(x)
+        below = torch.tril_indices(n, n, -1)
+        middle = float(np.median(squared(slice(None))[below[0], below[1]].numpy()))
+    else:
+        middle = sigma**2
+    if not middle > 0:
+        return lambda rows: torch.full((len(squares[rows]), len(x)), math.nan).double()
+    return lambda rows: torch.exp(squared(rows) / (-2 * middle))
+
+
+def _channels(x: Tensor, rows: slice, most: int) -> Iterator[Tensor]:
+    """``<x_ic, x_jc>`` for some channels at a time, ``[c, rows, n]``."""
+    for part in x.split(max(1, most)):
+        yield part[:, rows] @ part.transpose(1, 2)
+
+
+def _largest(x: Tensor, rows: slice) -> Tensor:
+    height = len(range(*rows.indices(x.shape[1])))
+    best = x.new_full((height, x.shape[1]), -math.inf)
+    step = max(1, BLOCK // max(1, height * x.shape[1]))
+    for products in _channels(x, rows, step):
+        best = torch.maximum(best, products.amax(0))
+    return best if len(x) else best.fill_(math.nan)
+
+
+def _median(x: Tensor, rows: slice) -> Tensor:
+    n = x.shape[1]
+    if not len(x):
+        return x.new_full((len(range(*rows.indices(n))), n), math.nan)
+    first, last, _ = rows.indices(n)
+    step = max(1, BLOCK // (len(x) * n))
+    parts = [
+        (x[:, r : min(r + step, last)] @ x.transpose(1, 2)).median(0).values
+        for r in range(first, last, step)
+    ]
+    return torch.cat(parts)
+
+
+def ratio(inner: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """CKA from ``tr(K L)``, ``tr(K K)`` and ``tr(L L)``; NaN where a side is constant."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = np.sqrt(a)[:, None] * np.sqrt(b)[None, :]
+        return np.where(size > 0, inner / size, math.nan)
+
+
+def minibatch(chosen: Alignment, values: list[Any]) -> np.ndarray:
+    """Centred matrices of one batch, a row per representation ``[sites, b * b]``, float64."""
+    rows = []
+    for x in values:
+        matrix = kernel_of(x, chosen)(slice(0, len(x))).double()
+        centre(matrix, unbiased=True, step=len(matrix))
+        rows.append(matrix.flatten().numpy() / (len(x) * (len(x) - 3)) ** 0.5)
+    return np.stack(rows)

@@ -1,0 +1,1 @@
+"""Metrics of similarity, a module per kind."""

@@ -1,0 +1,142 @@
+"""Subspaces of samples: canonical correlations, regression, overlap of eigenspaces."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from isogon.measures.alignment.metrics.metric import Metric, bounded
+from isogon.measures.alignment.moments import CrossView, SiteView
+from isogon.registry import register
+
+_ALL = ("permutation", "orthogonal", "G_relu", "invertible", "scale", "translation")
+
+
+@register("metric")
+def cca() -> Metric:
+    """Mean canonical correlation of the centred representations, over the smaller rank.
+
+    Source: `raghu2017`.
+    """
+
+    def pair(x: SiteView, y: SiteView, cross: CrossView) -> float:
+        return _mean(cross.canonical, min(x.rank, y.rank))
+
+    return Metric("cca", "moments", _itself, pair, invariant=_ALL)
+
+
+@register("metric")
+def svcca(keep: float = 0.99) -> Metric:
+    """Mean canonical correlation of the leading principal components.
+
+    Of each side the least number of components is kept whose share of the variance reaches
+    ``keep``; the mean is over the smaller number.
+
+    Args:
+        keep: Share of the variance, in (0, 1].
+
+    Source: `raghu2017`.
+    """
+    bounded(keep, "keep", 1e-12, 1.0)
+
+    def site(x: SiteView) -> tuple[int, Tensor]:
+        values = x.eigen[0][: x.rank]
+        share = values.cumsum(0) / values.sum()
+        k = int((share < keep * (1 - 1e-12)).sum()) + 1 if len(values) else 0
+        return min(k, x.rank), x.whiten(min(k, x.rank))
+
+    def pair(x: tuple[int, Tensor], y: tuple[int, Tensor], cross: CrossView) -> float:
+        found = torch.linalg.svdvals(x[1].T @ cross.centred @ y[1]).clamp(max=1)
+        return _mean(found, min(x[0], y[0]))
+
+    return Metric(
+        "svcca", "moments", site, pair,
+        invariant=("permutation", "orthogonal", "scale", "translation"),
+    )  # fmt: skip
+
+
+@register("metric")
+def pwcca(*, reverse: bool = False) -> Metric:
+    """Canonical correlations, weighted by how much of x each canonical direction accounts for.
+
+    Weights are ``sum_j |<h_i, x_j>|`` over the channels of x (of y where ``reverse``), with h_i the
+    canonical variates of that side.
+
+    Args:
+        reverse: Weigh by y.
+
+    Source: `morcos2018`.
+    """
+
+    def pair(x: SiteView, y: SiteView, cross: CrossView) -> float:
+        own, other = (y, x) if reverse else (x, y)
+        between = cross.centred.T if reverse else cross.centred
+        whitened = own.whiten()
+        u, values, _ = torch.linalg.svd(
+            whitened.T @ between @ other.whiten(), full_matrices=False
+        )
+        weights = (u.T @ (whitened.T @ own.centred)).abs().sum(1)
+        return float((weights * values.clamp(max=1)).sum() / weights.sum())
+
+    return Metric(
+        "pwcca", "moments", _itself, pair,
+        invariant=("permutation", "scale", "translation"),
+    )  # fmt: skip
+
+
+@register("metric")
+def linear_regression(*, reverse: bool = False) -> Metric:
+    """Share of the centred variance of x that the best affine map of y explains (R squared).
+
+    Args:
+        reverse: Explain y by x.
+
+    Source: `kornblith2019`.
+    """
+
+    def pair(x: SiteView, y: SiteView, cross: CrossView) -> float:
+        target, between = (y, cross.centred.T) if reverse else (x, cross.centred)
+        source = x if reverse else y
+        explained = (between @ source.whiten()).square().sum()
+        return float((explained / target.centred.trace()).clamp(max=1))
+
+    return Metric(
+        "linear_regression", "moments", _itself, pair,
+        invariant=("permutation", "orthogonal", "scale", "translation"),
+    )  # fmt: skip
+
+
+@register("metric")
+def eigenspace_overlap() -> Metric:
+    """Overlap of the spaces that the channels span: ``|U^T V|_F^2 / max(rank)``, not centred.
+
+    U and V are orthonormal bases of the columns of X and Y.
+
+    Source: `may2019`.
+    """
+
+    def site(x: SiteView) -> Tensor:
+        values, vectors = torch.linalg.eigh(x.raw)
+        kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1].clamp(min=0)
+        return vectors[:, kept] * values[kept].rsqrt()
+
+    def pair(x: Tensor, y: Tensor, cross: CrossView) -> float:
+        rank = max(x.shape[1], y.shape[1])
+        if not rank:
+            return math.nan
+        return min(1.0, float((x.T @ cross.raw @ y).square().sum()) / rank)
+
+    return Metric(
+        "eigenspace_overlap", "moments", site, pair, centred=False,
+        invariant=("permutation", "orthogonal", "G_relu", "invertible", "scale"),
+    )  # fmt: skip
+
+
+def _itself(view: SiteView) -> SiteView:
+    return view
+
+
+def _mean(correlations: Tensor, count: int) -> float:
+    return float(correlations[:count].sum()) / count if count else math.nan

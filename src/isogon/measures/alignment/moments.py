@@ -1,0 +1,212 @@
+"""Second moments of representations and of pairs of them, streamed: any number of samples.
+
+With shifted rows ``x_i <- x_i - c`` (c fixed beforehand, near the mean) the sums are plain, so that
+shares of the data are merged by adding, and an offset costs no digits. Beside ``X^T X`` and
+``X^T Y`` the sums of squared norms are kept that the exact unbiased HSIC needs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Sums:
+    """Sums over the shifted rows of one representation, float64.
+
+    Attributes:
+        shift: ``[p]``.
+        count: Number of rows.
+        total: ``sum x``, ``[p]``.
+        square: ``X^T X``, ``[p, p]``.
+        norms: ``sum |x|^2`` and ``sum |x|^4``.
+        weighted: ``sum |x|^2 x``, ``[p]``.
+    """
+
+    shift: Tensor
+    count: int
+    total: Tensor
+    square: Tensor
+    norms: Tensor
+    weighted: Tensor
+
+    @classmethod
+    def empty(cls, shift: Tensor) -> Self:
+        """Sums of nothing."""
+        p = len(shift)
+        zero = torch.zeros(p, dtype=torch.float64, device=shift.device)
+        return cls(shift, 0, zero, zero.new_zeros(p, p), zero.new_zeros(2), zero.clone())
+
+    def update(self, x: Tensor) -> None:
+        """Take in shifted rows ``[m, p]``, float64."""
+        norm = x.square().sum(1)
+        self.count += len(x)
+        self.total += x.sum(0)
+        self.square.addmm_(x.T, x)
+        self.norms += torch.stack((norm.sum(), norm.square().sum()))
+        self.weighted += x.T @ norm
+
+    def merge(self, other: Self) -> None:
+        """Add the sums of other rows with the same shift."""
+        self.count += other.count
+        for name in ("total", "square", "norms", "weighted"):
+            getattr(self, name).add_(getattr(other, name))
+
+
+@dataclass
+class CrossSums:
+    """Sums over pairs of shifted rows, float64.
+
+    Attributes:
+        product: ``X^T Y``, ``[p, q]``.
+        norms: ``sum |x|^2 |y|^2``.
+        by_y: ``sum |y|^2 x``, ``[p]``.
+        by_x: ``sum |x|^2 y``, ``[q]``.
+    """
+
+    product: Tensor
+    norms: Tensor
+    by_y: Tensor
+    by_x: Tensor
+
+    @classmethod
+    def empty(cls, p: int, q: int, like: Tensor) -> Self:
+        """Sums of nothing."""
+        return cls(
+            like.new_zeros(p, q), like.new_zeros(()), like.new_zeros(p), like.new_zeros(q)
+        )
+
+    def update(self, x: Tensor, y: Tensor) -> None:
+        """Take in pairs of shifted rows ``[m, p]`` and ``[m, q]``, float64."""
+        a, b = x.square().sum(1), y.square().sum(1)
+        self.product.addmm_(x.T, y)
+        self.norms += a @ b
+        self.by_y += x.T @ b
+        self.by_x += y.T @ a
+
+    def merge(self, other: Self) -> None:
+        """Add the sums of other rows."""
+        for name in ("product", "norms", "by_y", "by_x"):
+            getattr(self, name).add_(getattr(other, name))
+
+
+class SiteView:
+    """One representation as metrics of second moments see it.
+
+    Attributes:
+        sums: What was summed.
+        count: Number of rows.
+    """
+
+    def __init__(self, sums: Sums) -> None:
+        self.sums, self.count = sums, sums.count
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Of the rows as they were, ``[p]``."""
+        return self.sums.shift + self.sums.total / self.count
+
+    @cached_property
+    def centred(self) -> Tensor:
+        """``sum (x - mean)(x - mean)^T``, ``[p, p]``."""
+        s = self.sums
+        return s.square - torch.outer(s.total, s.total / s.count)
+
+    @cached_property
+    def raw(self) -> Tensor:
+        """``X^T X`` of the rows as they were, ``[p, p]``."""
+        return self.centred + self.count * torch.outer(self.mean, self.mean)
+
+    @cached_property
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (descending, not negative) and eigenvectors of the centred moments."""
+        values, vectors = torch.linalg.eigh(self.centred)
+        return values.flip(0).clamp(min=0), vectors.flip(1)
+
+    @cached_property
+    def rank(self) -> int:
+        """Numerical rank of the centred moments."""
+        values = self.eigen[0]
+        floor = len(values) * torch.finfo(torch.float64).eps * float(values[:1].sum())
+        return int((values > floor).sum())
+
+    @cached_property
+    def live(self) -> Tensor:
+        """Which channels are not zero throughout, ``[p]``."""
+        return self.raw.diagonal() > 0
+
+    def norms(self, *, centre: bool = False) -> Tensor:
+        """Length of each channel over all rows, ``[p]``."""
+        return (self.centred if centre else self.raw).diagonal().clamp(min=0).sqrt()
+
+    def whiten(self, rank: int | None = None, power: float = -0.5) -> Tensor:
+        """``V diag(values^power)`` of the leading eigenvectors, ``[p, rank]``."""
+        values, vectors = self.eigen
+        r = self.rank if rank is None else rank
+        return vectors[:, :r] * values[:r].pow(power)
+
+    def hsic(self) -> float:
+        """Unbiased HSIC of the linear Gram matrix with itself, see `CrossView.hsic`."""
+        s = self.sums
+        cross = CrossSums(s.square, s.norms[1], s.weighted, s.weighted)
+        return CrossView(self, self, cross).hsic()
+
+    @cached_property
+    def trivial(self) -> bool:
+        """Whether the representation is constant within rounding."""
+        scale = self.raw.diagonal().sum() * torch.finfo(torch.float64).eps
+        return bool(self.centred.diagonal().sum() <= scale * 4)
+
+
+class CrossView:
+    """A pair of representations as metrics of second moments see it.
+
+    Attributes:
+        x: The one.
+        y: The other.
+        sums: Of the pair.
+    """
+
+    def __init__(self, x: SiteView, y: SiteView, sums: CrossSums) -> None:
+        self.x, self.y, self.sums = x, y, sums
+
+    @cached_property
+    def centred(self) -> Tensor:
+        """``sum (x - mean_x)(y - mean_y)^T``, ``[p, q]``."""
+        a, b = self.x.sums, self.y.sums
+        return self.sums.product - torch.outer(a.total, b.total / a.count)
+
+    @cached_property
+    def raw(self) -> Tensor:
+        """``X^T Y`` of the rows as they were, ``[p, q]``."""
+        return self.centred + self.x.count * torch.outer(self.x.mean, self.y.mean)
+
+    def hsic(self) -> float:
+        """Unbiased HSIC of the linear Gram matrices K and L, times n (n - 3).
+
+        With the diagonals removed,
+        ``tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'KL1`` in terms of the features, which no
+        shift changes.
+        """
+        a, b, c, n = self.x.sums, self.y.sums, self.sums, self.x.count
+        trace = c.product.square().sum() - c.norms
+        k = a.total @ a.total - a.norms[0]
+        m = b.total @ b.total - b.norms[0]
+        rows = a.total @ c.product @ b.total - a.total @ c.by_y - b.total @ c.by_x + c.norms
+        return float(trace + k * m / ((n - 1) * (n - 2)) - 2 * rows / (n - 2))
+
+    @cached_property
+    def canonical(self) -> Tensor:
+        """Canonical correlations, descending."""
+        return torch.linalg.svdvals(self.x.whiten().T @ self.centred @ self.y.whiten()).clamp(max=1)
+
+
+def nuclear(matrix: Tensor) -> float:
+    """Sum of the singular values; not by way of a Gram matrix, which costs half of the digits."""
+    return float(torch.linalg.svdvals(matrix).sum()) if matrix.numel() else math.nan
