@@ -40,6 +40,8 @@ _API = {
     # arrangement
     "orientation": "isogon.measures.orientation",
     "reset": "isogon.measures.reset",
+    # symmetry
+    "similarity": "isogon.measures.alignment",
     # readings and figures
     "read": "isogon.readings",
     "draw": "isogon.show",

@@ -129,9 +129,9 @@ def test_pairs_are_cross_moments_of_matrices(maps):
         a, b = x.reshape(6, -1), y.reshape(6, -1)
     elif maps == "mean":
         a, b = x.mean((2, 3)), y.mean((2, 3))
-    else:  # columns 0, 1, 2, 3 of five: floor(i 5 / 4)
-        a = x.permute(0, 2, 3, 1).reshape(-1, 3)
-        b = y[..., [0, 1, 2, 3]].permute(0, 2, 3, 1).reshape(-1, 4)
+    else:  # four columns become five: floor(i 4 / 5)
+        a = x[..., [0, 0, 1, 2, 3]].permute(0, 2, 3, 1).reshape(-1, 3)
+        b = y.permute(0, 2, 3, 1).reshape(-1, 4)
     expected = CrossMoments().update(a, b).compute()
     for name in ("mean_x", "mean_y", "xx", "xy", "yy"):
         torch.testing.assert_close(getattr(pair, name), getattr(expected, name))
@@ -148,10 +148,11 @@ def test_channels_last_and_classes_of_positions():
         torch.testing.assert_close(stat.compute()[k].xy, expected.compute().xy)
 
 
-def test_positions_are_the_nearest_of_the_larger_map():
+def test_positions_are_those_of_the_larger_map():
     a, b = torch.arange(7.0).reshape(1, 1, 7), torch.arange(3.0).reshape(1, 1, 3)
-    assert same_positions(a, b)[0].flatten().tolist() == [0, 2, 4]
-    assert same_positions(b, a)[1].flatten().tolist() == [0, 2, 4]
+    assert same_positions(a, b)[1].flatten().tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert same_positions(b, a)[0].flatten().tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert torch.equal(same_positions(a, b)[0], a)
     with pytest.raises(DataError, match="can't be paired"):
         same_positions(a, b[0])
     assert matrix(a, "positions").shape == (7, 1)

@@ -232,7 +232,7 @@ class Pair(Wrapper):
     Args:
         stat: With ``update(x [m, p], y [m, q])``, e.g. `CrossMoments`.
         maps: How an activation becomes a matrix, see `matrix`; maps of different sizes are
-            brought to the smaller height and width for ``positions``.
+            brought to the larger height and width for ``positions``.
         axes: The channel axis of each.
     """
 
@@ -283,9 +283,9 @@ def matrix(x: Tensor, maps: Maps, axis: int = 1) -> Tensor:
 
 
 def same_positions(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Two activations ``[n, C, ...]`` at the same positions: the fewer along each axis.
+    """Two activations ``[n, C, ...]`` at the same positions: the more along each axis.
 
-    The value at index i of h is the nearest of H, that at ``floor(i H / h)``.
+    The value at index i of H is the nearest of h, that at ``floor(i h / H)``: nothing is left out.
 
     Raises:
         DataError: Different numbers of axes.
@@ -298,7 +298,7 @@ def same_positions(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             fix="Compare flattened activations or their means over positions.",
         )
     for axis in range(2, a.dim()):
-        size = min(a.shape[axis], b.shape[axis])
+        size = max(a.shape[axis], b.shape[axis])
         a, b = (_nearest(t, axis, size) for t in (a, b))
     return a, b
 

@@ -16,6 +16,7 @@ from isogon.measures.alignment.metrics.kernels import Alignment
 
 RAM = 2 * 2**30  # bytes of matrices that are held in memory; more lie on disk in float32
 BLOCK = 2**24  # numbers of a matrix that are worked on at once
+CHEAP = 2**28  # products that are taken in float64 whatever the features are
 LEAST = 4  # samples: the unbiased estimator divides by n (n - 3)
 
 
@@ -65,15 +66,20 @@ class Grams:
         centre(target, unbiased=self.chosen.unbiased, step=step)
 
     def inner(self, other: Grams, order: Tensor | None = None) -> np.ndarray:
-        """``tr(K L)`` for all pairs, ``[sites, other's sites]``; L with its samples permuted."""
+        """``tr(K L)`` for all pairs, ``[sites, other's sites]``; L with its samples permuted.
+
+        Permutations are many and their values small: they are taken in the matrices' own dtype.
+        """
         a, b, n = self.values, other.values, self.count
         found = torch.zeros(len(a), len(b), dtype=torch.float64)
         step = max(1, BLOCK // (n * max(len(a), len(b))))
         for r in range(0, n, step):
             mine = a[:, r : r + step].flatten(1)
-            rows = b[:, r : r + step] if order is None else b[:, order[r : r + step]][:, :, order]
-            # sums of float32 products over many rows are added in float64
-            found += (mine @ rows.flatten(1).T.to(mine.dtype)).double()
+            if order is None:
+                found += mine.double() @ b[:, r : r + step].flatten(1).double().T
+                continue
+            rows = b[:, order[r : r + step]][:, :, order].flatten(1)
+            found += (mine @ rows.T.to(mine.dtype)).double()
         return found.numpy()
 
     def own(self) -> np.ndarray:
@@ -105,13 +111,16 @@ def centre(matrix: Tensor, *, unbiased: bool, step: int) -> None:
         matrix.fill_diagonal_(0)
 
 
-def kernel_of(x: Tensor, chosen: Alignment) -> Callable[[slice], Tensor]:
+def kernel_of(x: Tensor, chosen: Alignment, *, scaled: bool = True) -> Callable[[slice], Tensor]:
     """Rows of the kernel's matrix of a representation ``[n, C, P]``.
 
     Centred over the samples and scaled to its largest value first, which no centred kernel sees, so
-    that neither an offset nor a scale costs digits or leaves the range of float32.
+    that neither an offset nor a scale costs digits or leaves the range of float32. Matrices that
+    are added up (``scaled=False``) keep their scale, in float64.
     """
-    x = _normalised(x, chosen)
+    if not scaled or len(x) * x.numel() <= CHEAP:
+        x = x.double()
+    x = _normalised(x, chosen, scaled=scaled)
     if chosen.kernel in ("linear", "rbf"):
         flat = x.flatten(1)
         if chosen.kernel == "rbf":
@@ -123,7 +132,7 @@ def kernel_of(x: Tensor, chosen: Alignment) -> Callable[[slice], Tensor]:
     return lambda rows: _median(by_channel, rows)
 
 
-def _normalised(x: Tensor, chosen: Alignment) -> Tensor:
+def _normalised(x: Tensor, chosen: Alignment, *, scaled: bool) -> Tensor:
     kept = x.dtype
     if chosen.normalize == "none":
         if chosen.kernel == "rbf" and chosen.sigma is not None:
@@ -135,7 +144,7 @@ def _normalised(x: Tensor, chosen: Alignment) -> Tensor:
         peak = x.abs().max()
         if peak <= 4 * torch.finfo(torch.float64).eps * whole:
             return torch.zeros_like(x).to(kept)  # constant: what is left is rounding
-        return (x / peak).to(kept)
+        return (x / peak if scaled else x).to(kept)
     x = x.double()
     peak = x.abs().amax((0, 2), keepdim=True)
     x = x / torch.where(peak > 0, peak, 1.0)  # squares stay within range
@@ -177,11 +186,13 @@ def _channels(x: Tensor, rows: slice, most: int) -> Iterator[Tensor]:
 
 def _largest(x: Tensor, rows: slice) -> Tensor:
     height = len(range(*rows.indices(x.shape[1])))
+    if not len(x):
+        return x.new_full((height, x.shape[1]), math.nan)
     best = x.new_full((height, x.shape[1]), -math.inf)
     step = max(1, BLOCK // max(1, height * x.shape[1]))
     for products in _channels(x, rows, step):
         best = torch.maximum(best, products.amax(0))
-    return best if len(x) else best.fill_(math.nan)
+    return best
 
 
 def _median(x: Tensor, rows: slice) -> Tensor:
@@ -208,7 +219,7 @@ def minibatch(chosen: Alignment, values: list[Any]) -> np.ndarray:
     """Centred matrices of one batch, a row per representation ``[sites, b * b]``, float64."""
     rows = []
     for x in values:
-        matrix = kernel_of(x, chosen)(slice(0, len(x))).double()
+        matrix = kernel_of(x, chosen, scaled=False)(slice(0, len(x)))
         centre(matrix, unbiased=True, step=len(matrix))
         rows.append(matrix.flatten().numpy() / (len(x) * (len(x) - 3)) ** 0.5)
     return np.stack(rows)

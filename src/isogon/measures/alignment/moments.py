@@ -78,9 +78,7 @@ class CrossSums:
     @classmethod
     def empty(cls, p: int, q: int, like: Tensor) -> Self:
         """Sums of nothing."""
-        return cls(
-            like.new_zeros(p, q), like.new_zeros(()), like.new_zeros(p), like.new_zeros(q)
-        )
+        return cls(like.new_zeros(p, q), like.new_zeros(()), like.new_zeros(p), like.new_zeros(q))
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Take in pairs of shifted rows ``[m, p]`` and ``[m, q]``, float64."""

@@ -23,11 +23,41 @@ from isogon.registry import register
 from isogon.storage.files import damaged, first_line, memory_limit
 
 Representation = nn.Module  # a noun: a model, or a file of features
-_LAST = ("Linear", "LayerNorm", "RMSNorm", "MultiheadAttention", "Embedding", "Bilinear", "linear",
-         "layer_norm", "embedding", "scaled_dot_product_attention", "multi_head_attention_forward")  # fmt: skip
-_FIRST = ("Conv", "BatchNorm", "MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool",
-          "InstanceNorm", "GroupNorm", "conv", "batch_norm", "max_pool", "avg_pool",
-          "adaptive_avg_pool", "adaptive_max_pool", "group_norm", "instance_norm")  # fmt: skip
+_LAST = tuple(
+    [
+        "Linear",
+        "LayerNorm",
+        "RMSNorm",
+        "MultiheadAttention",
+        "Embedding",
+        "Bilinear",
+        "linear",
+        "layer_norm",
+        "embedding",
+        "scaled_dot_product_attention",
+        "multi_head_attention_forward",
+    ]
+)
+_FIRST = tuple(
+    [
+        "Conv",
+        "BatchNorm",
+        "MaxPool",
+        "AvgPool",
+        "AdaptiveAvgPool",
+        "AdaptiveMaxPool",
+        "InstanceNorm",
+        "GroupNorm",
+        "conv",
+        "batch_norm",
+        "max_pool",
+        "avg_pool",
+        "adaptive_avg_pool",
+        "adaptive_max_pool",
+        "group_norm",
+        "instance_norm",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -164,9 +194,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise damaged(place, ".npz file of arrays", first_line(error)) from error
 
 
-def places(
-    model: nn.Module, side: str, select: str, example: Any, axis: int | None
-) -> list[Place]:
+def places(model: nn.Module, side: str, select: str, example: Any, axis: int | None) -> list[Place]:
     """The representations of one side, in the order in which they are computed."""
     if isinstance(model, Features):
         return model.places(side, select, axis)

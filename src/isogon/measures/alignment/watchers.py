@@ -21,7 +21,7 @@ RAM = 2 * 2**30  # bytes of kept activations in memory; more lie on disk
 
 
 class Kept:
-    """The activations of one place, of the first samples: in memory, or on disk where they are many.
+    """The activations of one place, of the first samples: in memory, or on disk if they are many.
 
     Args:
         place: Where.
@@ -78,7 +78,7 @@ class Kept:
 class Moments:
     """Second moments of all places and of the pairs that were asked for.
 
-    Positions of a pair are those of the smaller map (see `isogon.stats.wrappers.same_positions`);
+    Positions of a pair are those of the larger map (see `isogon.stats.wrappers.same_positions`);
     the sums of a place are kept once for each size that it is brought to.
 
     Args:
@@ -87,7 +87,9 @@ class Moments:
         shifts: Near the mean of each place's channels by key and maps.
     """
 
-    def __init__(self, pairs: Sequence[tuple[Place, Place]], maps: Sequence[str], example: dict) -> None:
+    def __init__(
+        self, pairs: Sequence[tuple[Place, Place]], maps: Sequence[str], example: dict
+    ) -> None:
         self.pairs, self.maps, self.example = list(pairs), list(maps), example
         self.sites = tuple(dict.fromkeys(p.key for pair in pairs for p in pair))
         self.own: dict[tuple, Sums] = {}
@@ -151,7 +153,7 @@ Form = tuple[str, tuple[int, ...]]  # maps, and the positions that they are brou
 def _forms(a: Place, b: Place, maps: str) -> tuple[Form, Form]:
     if maps != "positions":
         return (maps, ()), (maps, ())
-    space = tuple(map(min, a.space, b.space))
+    space = tuple(map(max, a.space, b.space))
     return (maps, space), (maps, space)
 
 

@@ -74,9 +74,7 @@ def pwcca(*, reverse: bool = False) -> Metric:
         own, other = (y, x) if reverse else (x, y)
         between = cross.centred.T if reverse else cross.centred
         whitened = own.whiten()
-        u, values, _ = torch.linalg.svd(
-            whitened.T @ between @ other.whiten(), full_matrices=False
-        )
+        u, values, _ = torch.linalg.svd(whitened.T @ between @ other.whiten(), full_matrices=False)
         weights = (u.T @ (whitened.T @ own.centred)).abs().sum(1)
         return float((weights * values.clamp(max=1)).sum() / weights.sum())
 

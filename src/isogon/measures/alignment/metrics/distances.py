@@ -78,7 +78,7 @@ def distance_correlation() -> Metric:
         return d / size if size > 0 else d * math.nan
 
     def pair(x: Tensor, y: Tensor, _: None) -> float:
-        return math.sqrt(max(0.0, min(1.0, float((x * y).sum()))))
+        return float((x * y).sum().clamp(0, 1).sqrt())
 
     return Metric("distance_correlation", "samples", site, pair, maps="flatten")
 

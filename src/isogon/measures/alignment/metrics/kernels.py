@@ -52,8 +52,8 @@ def cka(
     Args:
         kernel: ``linear``; ``rbf``; ``max`` and ``median`` over channels of ``<x_ic, x_jc>`` (the
             lower one of an even number), which permutations do not change.
-        normalize: ``channel`` gives each channel norm 1 over samples and positions first, by default
-            for ``max`` and ``median``, which makes them invariant to G_ReLU.
+        normalize: ``channel`` gives each channel norm 1 over samples and positions first, by
+            default for ``max`` and ``median``, which makes them invariant to G_ReLU.
         center: Subtract the mean of each channel before it is normalised.
         drop_dead: Leave channels out that are constant, with ``normalize=channel``.
         unbiased: False for the plain HSIC of doubly centred matrices.

@@ -54,7 +54,9 @@ def procrustes(
         "G_relu": ("permutation", "G_relu"),
         "G_abs": ("permutation", "G_relu"),
     }[modulo]
-    if form not in ("size_and_shape", "one_sided"):
+    if form == "one_sided" and scaled:
+        invariant = ("permutation", "scale")
+    elif form not in ("size_and_shape", "one_sided"):
         invariant = (*invariant, "scale")
     if center:
         invariant = (*invariant, "translation")
