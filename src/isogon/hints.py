@@ -48,7 +48,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in (list, dict):
         if not isinstance(value, (list, tuple) if origin is list else dict):
             return False
-        parts = [value] if origin is list else [value.keys(), value.values()]
+        parts = [value.keys(), value.values()] if isinstance(value, dict) else [value]
         return all(fits(v, a) for p, a in zip(parts, arguments) for v in p)
     if hint is None or hint is type(None):
         return value is None

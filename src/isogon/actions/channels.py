@@ -241,6 +241,14 @@ def invertible() -> Group:
     return Invertible()
 
 
+@registry.register(
+    "noun",
+    "Group",
+    kinds=("group",),
+    help="a group that acts on channels, see `isogon list groups`",
+    typed="orthogonal",
+    example="orthogonal",
+)
 def group(spec: str | Group) -> Group:
     """The group acting on channels that a spec names, e.g. ``"orthogonal"``; groups pass through.
 
@@ -248,6 +256,3 @@ def group(spec: str | Group) -> Group:
         SpecError: No such group, or wrong arguments.
     """
     return spec if isinstance(spec, Group) else registry.build("group", spec)
-
-
-registry.register("noun", "Group")(group)

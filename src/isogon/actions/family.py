@@ -149,7 +149,15 @@ class Family:
         }
 
 
-@registry.register("noun", "Family")
+@registry.register(
+    "noun",
+    "Family",
+    kinds=("family",),
+    help='a family of transformations, e.g. "rotations(16)"',
+    typed="rotations(16)",
+    example="rotations(4)",
+    default="@family",
+)
 def family(spec: Any) -> Family:
     """The family of transformations that a spec names.
 

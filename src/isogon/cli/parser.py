@@ -15,19 +15,9 @@ import yaml
 from isogon import storage
 from isogon.errors import IsogonError, OptionError, nearest
 from isogon.storage.yaml_text import MAX_BYTES, parsed_yaml
-from isogon.survey import types
+from isogon.survey import catalogue, types
 from isogon.survey.declare import Declaration, Input, Option, sections
 from isogon.survey.record import spelled
-
-NOUNS = {
-    "Module": 'a model, e.g. "trained(cnn, digits)", "resnet18(num_classes=10)@w.pt", net.onnx',
-    "Batches": 'data with labels, e.g. "digits(test)", "mnist(test, 512)"',
-    "Family": 'a family of transformations, e.g. "rotations(16)"',
-    "Group": "a group that acts on channels, see `isogon list groups`",
-    "Slice": 'a plane, e.g. "through(digits(test)[0], digits(test)[1], digits(test)[2])"',
-    "Points": 'samples without labels, e.g. "digits(test)[3]" or "digits(test, 16)"',
-    "Snapshots": "a training run's folder of snapshots",
-}
 
 
 def _loaded(text: str) -> Any:
@@ -75,7 +65,7 @@ class Parser:
 
     def input(self, wanted: Input) -> None:
         """An input: a spec behind an option."""
-        hint = NOUNS.get(wanted.noun, f"spec of a {wanted.noun}")
+        hint = catalogue.noun(wanted.noun).get("help", f"spec of a {wanted.noun}")
         text = f"{wanted.help.rstrip('.')}: {hint}" if wanted.help else hint
         self._add("inputs", wanted.name, "str", None, wanted.required, text)
 
@@ -252,22 +242,13 @@ def epilog(declaration: Declaration, title: str) -> str:
         if wanted.required:
             example += [
                 f"--{wanted.name.replace('_', '-')}",
-                f'"{EXAMPLES.get(wanted.noun, "SPEC")}"',
+                f'"{catalogue.noun(wanted.noun).get("typed", "SPEC")}"',
             ]
     lines = ["example:", "  " + " ".join(example)]
     sources = [bibliography.line(key) for key in declaration.cite]
     if sources:
         lines += ["", "source:" if len(sources) == 1 else "sources:", *(f"  {s}" for s in sources)]
     return "\n".join(lines)
-
-
-EXAMPLES = {
-    "Module": "trained(cnn, digits, epochs=5)",
-    "Batches": "digits(test)",
-    "Family": "rotations(16)",
-    "Slice": "through(digits(test)[0], digits(test)[1], digits(test)[2])",
-    "Points": "digits(test, 16)",
-}
 
 
 def _metavar(code: Any) -> str:

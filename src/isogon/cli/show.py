@@ -8,7 +8,7 @@ from typing import Any
 
 from isogon import context
 from isogon.cli.commands import OFFLINE, surroundings
-from isogon.cli.parser import NOUNS, Parser
+from isogon.cli.parser import Parser
 from isogon.errors import FileError, IsogonError, OptionError
 from isogon.specs import parse
 from isogon.survey import catalogue
@@ -36,7 +36,7 @@ def show(words: list[str]) -> int:
     text = "options of the figure of a reading: maps, scatter=anova_f, graph, column=anova_f, ..."
     parser.option(Option("draw", ["union", "str", "none"], None, help=text))
     for name, noun in (("model", "Module"), ("batches", "Batches")):
-        text = f"for --draw graph: {NOUNS[noun]}"
+        text = f"for --draw graph: {catalogue.noun(noun)['help']}"
         parser.option(Option(name, ["union", "str", "none"], None, help=text))
     parser.commons(out=None, skip=[n for n in OFFLINE if n != "seed"])
     options = parser.parse(words)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from isogon.cli.commands import OFFLINE, surroundings
-from isogon.cli.parser import NOUNS, Parser
+from isogon.cli.parser import Parser
 from isogon.specs import parse
+from isogon.survey import catalogue
 from isogon.survey.declare import Option
 
 DEFAULT_OUT = "surveys"
@@ -26,9 +27,9 @@ def survey(words: list[str]) -> int:
         "time budget; write one self-contained HTML page. Run again, it goes on where it was.",
         'example:\n  isogon survey "trained(cnn, digits, epochs=5)" --batches "digits(test)"',
     )
-    parser.positional("model", NOUNS["Module"])
+    parser.positional("model", catalogue.noun("Module")["help"])
     parser.group("inputs").add_argument(
-        "--batches", type=str, required=True, metavar="SPEC", help=NOUNS["Batches"]
+        "--batches", type=str, required=True, metavar="SPEC", help=catalogue.noun("Batches")["help"]
     )
     many = ["tuple", "str", "..."]
     for option in (

@@ -59,6 +59,15 @@ def samples(
     return found.subset([spec.index % len(found)])
 
 
+@registry.register(
+    "noun",
+    "Batches",
+    kinds=("dataset",),
+    help='data with labels, e.g. "digits(test)", "mnist(test, 512)"',
+    typed="digits(test)",
+    example="digits(test, 12)",
+    default="@data",
+)
 def batches(
     spec: str | Spec | Samples | Any,
     *,
@@ -143,16 +152,21 @@ def sample(spec: str | Spec | Tensor) -> Tensor:
     return found[0]
 
 
+@registry.register(
+    "noun",
+    "Points",
+    kinds=("dataset",),
+    help='samples without labels, e.g. "digits(test)[3]" or "digits(test, 16)"',
+    typed="digits(test, 16)",
+    example="digits(test, 2)",
+    default="@points",
+)
 def points(spec: str | Spec | Tensor) -> Tensor:
     """Inputs ``[n, *shape]`` of the samples that a data spec names, labels dropped."""
     if isinstance(spec, Tensor):
         return spec
     found = batches(spec)
     return found.first(found.count)[0]
-
-
-registry.register("noun", "Batches")(batches)
-registry.register("noun", "Points")(points)
 
 
 def _user(spec: Spec) -> Samples | Batches:

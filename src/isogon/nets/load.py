@@ -122,7 +122,15 @@ def build(spec: str | Spec, *, like: Any = None, **fixed: Any) -> nn.Module:
         ) from error
 
 
-@registry.register("noun", "Module")
+@registry.register(
+    "noun",
+    "Module",
+    kinds=("arch", "model"),
+    help='a model, e.g. "trained(cnn, digits)", "resnet18(num_classes=10)@w.pt", net.onnx',
+    typed="trained(cnn, digits, epochs=5)",
+    example="cnn(width=2)",
+    default="@model",
+)
 def parse_module(spec: str | Spec | nn.Module, *, like: Any = None) -> nn.Module:
     """A model for a measure: loaded, in evaluation mode, with finite weights."""
     model = load(spec, like=like)

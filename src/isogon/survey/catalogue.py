@@ -8,6 +8,7 @@ this process, by whatever way, goes first.
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from isogon import registry
 from isogon.errors import DependencyError, unknown
@@ -73,6 +74,25 @@ def declaration(name: str, kind: str = "measure") -> Declaration:
     if found is None and name not in names(kind):
         raise unknown(kind, name, names(kind))
     return declare(found or registry.get(kind, name), names("noun"))
+
+
+def noun(name: str) -> dict[str, Any]:
+    """What a noun says of itself: ``kinds`` that its specs name, ``help``, ``typed``, ``example``.
+
+    ``typed`` is a spec as the command line shows one, ``example`` a tiny one for tests,
+    ``default`` what a survey supplies.
+    """
+    found = registry.known("noun").get(name) or sources.entries("noun").get(name)
+    return (found or registry.get("noun", name)).extra
+
+
+def models(declaration: Declaration) -> list[str]:
+    """The required inputs of a measure that are models, whatever their noun."""
+    return [
+        i.name
+        for i in declaration.inputs
+        if i.required and "model" in noun(i.noun).get("kinds", ())
+    ]
 
 
 def entry(kind: str, name: str) -> registry.Entry:

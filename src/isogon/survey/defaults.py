@@ -2,10 +2,11 @@
 
 A measure overrides them with ``@measure(survey={"start": "@class:0", "steps": 300})``, where
 ``@class:0`` is the first sample of the first class that appears, ``@initial`` the model before
-training, ``@snapshots`` its states during training, ``@around`` a plane around a sample,
-``@batches`` and ``@train`` the first samples of the data surveyed and of the data trained on. A
-noun of another package brings its own with ``register("noun", name, default=...)``: a spec, or a
-function of the `Subject` that returns one (or None, where there is none).
+training, ``@twin`` the same training from the next seed, ``@snapshots`` its states during training,
+``@around`` a plane around a sample, ``@batches`` and ``@train`` the first samples of the data
+surveyed and of the data trained on. A noun brings its own with
+``register("noun", name, default=...)``: a spec, one of these names, or a function of the `Subject`
+that returns a spec (or None, where there is none).
 """
 
 from __future__ import annotations
@@ -107,6 +108,17 @@ def _initial(subject: Subject) -> str | None:
     return str(Spec(spec.name, spec.args, {**spec.kwargs, "epochs": 0}))
 
 
+def _twin(subject: Subject) -> str | None:
+    """The same training from the next seed, where the model's spec tells it."""
+    spec = parse(subject.model)
+    if spec.name != "trained" or spec.module is not None:
+        return None
+    seed = spec.kwargs.get("seed", 0)
+    if not isinstance(seed, int):
+        return None
+    return str(Spec(spec.name, spec.args, {**spec.kwargs, "seed": seed + 1}))
+
+
 def _named(text: str, subject: Subject) -> str | None:
     """A spec, or what an ``@name`` stands for (see the module)."""
     if text in NAMED:
@@ -134,14 +146,11 @@ def _classes(subject: Subject, enough: int = 3) -> list[int]:
 
 def _spec(wanted: Input, subject: Subject) -> str | None:
     default = registry.get("noun", wanted.noun).extra.get("default")
-    if isinstance(default, str):
-        return default
-    provider = default or DEFAULTS.get(wanted.noun)
-    if provider is None:
-        return None
     if wanted.noun == "Batches" and wanted.name == "train":
         return _train(subject)
-    return provider(subject)
+    if default is None or isinstance(default, str):
+        return default and _named(default, subject)
+    return default(subject)
 
 
 def _snapshots(subject: Subject) -> str | None:
@@ -231,16 +240,14 @@ def _radius(subject: Subject, chosen: list[int], anchors: tuple[Spec, ...]) -> f
     return None if wanted >= half else wanted
 
 
-DEFAULTS: dict[str, Callable[[Subject], str | None]] = {
-    "Module": lambda subject: subject.model,
-    "Batches": lambda subject: subject.batches,
-    "Points": lambda subject: subject.limited(16),
-    "Family": _family,
-    "Slice": _slice,
-    "Snapshots": _initial,
-}
 NAMED: dict[str, Callable[[Subject], str | None]] = {
+    "@model": lambda subject: subject.model,
+    "@data": lambda subject: subject.batches,
+    "@points": lambda subject: subject.limited(16),
+    "@family": _family,
+    "@slice": _slice,
     "@initial": _initial,
+    "@twin": _twin,
     "@snapshots": _snapshots,
     "@around": _around,
     "@batches": lambda subject: subject.limited(SAMPLES),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from isogon.errors import OptionError, unknown
+from isogon.survey import catalogue
 from isogon.survey.check import canonical
 from isogon.survey.declare import Declaration
 
@@ -25,7 +26,7 @@ def paired(declaration: Declaration, filled: Iterable[Filled]) -> Iterator[Fille
     Raises:
         OptionError: Another measure, another word for ``over``, or fewer than two models.
     """
-    places = [i.name for i in declaration.inputs if i.noun == "Module" and i.required]
+    places = catalogue.models(declaration)
     if len(places) != 2:
         raise OptionError(
             "pairs: is for measures of two models",

@@ -45,14 +45,6 @@ from isogon.survey.record import Job, key_of
 MAX_JOBS = 100_000
 FIGURE_KEYS = ("panels", "curves", "each", "column", "where", "draw", "title", "caption")
 KEYS = ("about", "axes", "figures", "measures", "pairs", "scales", "seed", "title")
-KINDS = {  # where the name of a noun's spec is looked up
-    "Module": ("arch", "model"),
-    "Batches": ("dataset",),
-    "Points": ("dataset",),
-    "Family": ("family",),
-    "Group": ("group",),
-    "Slice": ("slice",),
-}
 
 
 @dataclass(frozen=True)
@@ -160,7 +152,7 @@ def names_exist(job: Job, declaration: Declaration) -> None:
         SpecError: Listing what there is.
     """
     for wanted in declaration.inputs:
-        kinds = KINDS.get(wanted.noun)
+        kinds = catalogue.noun(wanted.noun).get("kinds")
         if wanted.name in job.inputs and kinds:
             _exists(parse(job.inputs[wanted.name]), kinds)
 
@@ -174,7 +166,7 @@ def _exists(spec: Spec, kinds: tuple[str, ...]) -> None:
         raise unknown(" or ".join(kinds), spec.name, known)
     kind = next(k for k in kinds if spec.name in catalogue.names(k))
     for noun, value in nesting.nested(catalogue.entry(kind, spec.name), spec):
-        _exists(parse(value), KINDS.get(noun, ()))
+        _exists(parse(value), catalogue.noun(noun).get("kinds", ()))
 
 
 # --------------------------------------------------------------------------- internals
@@ -234,7 +226,7 @@ def _combined(declaration: Declaration, entry: dict, shared: dict) -> Iterator[N
     called: dict[str, dict[str, str]] = {}
     for wanted in declaration.inputs:
         given = entry.pop(wanted.name, shared.get(wanted.name))
-        if given is None and wanted.noun == "Module" and wanted.required:
+        if given is None and wanted.name in catalogue.models(declaration):
             given = shared.get("model")
         if isinstance(given, dict):
             given = {str(k): many(v) for k, v in given.items()}

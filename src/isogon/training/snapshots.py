@@ -55,7 +55,7 @@ class Snapshots(Mapping[str, dict[str, Tensor]]):
     def __getitem__(self, name: str) -> dict[str, Tensor]:
         source = self._sources[name]
         if isinstance(source, str | os.PathLike) and str(source).endswith(WEIGHT_SUFFIXES):
-            state, meta = read_weights(source)
+            state, meta = read_weights(Path(source))
             source = Checkpoint.load(source) if meta else state
         elif isinstance(source, str | os.PathLike):
             source = load.load(source)
@@ -75,7 +75,14 @@ class Snapshots(Mapping[str, dict[str, Tensor]]):
         return len(self._sources)
 
 
-@register("noun", "Snapshots", example="cnn(width=2, size=8)")
+@register(
+    "noun",
+    "Snapshots",
+    help="a training run's folder of snapshots",
+    typed="runs/cnn",
+    example="cnn(width=2, size=8)",
+    default="@initial",
+)
 def snapshots(spec: str) -> Snapshots:
     """Snapshots from a spec: a training run's folder (or one of checkpoints), or one model.
 

@@ -23,40 +23,15 @@ from isogon.registry import register
 from isogon.storage.files import damaged, first_line, memory_limit
 
 Representation = nn.Module  # a noun: a model, or a file of features
-_LAST = tuple(
-    [
-        "Linear",
-        "LayerNorm",
-        "RMSNorm",
-        "MultiheadAttention",
-        "Embedding",
-        "Bilinear",
-        "linear",
-        "layer_norm",
-        "embedding",
-        "scaled_dot_product_attention",
-        "multi_head_attention_forward",
-    ]
+# Operations whose outputs have their channels last, and those that have them at axis 1.
+_LAST = (
+    *("Linear", "LayerNorm", "RMSNorm", "MultiheadAttention", "Embedding", "Bilinear", "linear"),
+    *("layer_norm", "embedding", "scaled_dot_product_attention", "multi_head_attention_forward"),
 )
-_FIRST = tuple(
-    [
-        "Conv",
-        "BatchNorm",
-        "MaxPool",
-        "AvgPool",
-        "AdaptiveAvgPool",
-        "AdaptiveMaxPool",
-        "InstanceNorm",
-        "GroupNorm",
-        "conv",
-        "batch_norm",
-        "max_pool",
-        "avg_pool",
-        "adaptive_avg_pool",
-        "adaptive_max_pool",
-        "group_norm",
-        "instance_norm",
-    ]
+_FIRST = (
+    *("Conv", "BatchNorm", "MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "conv"),
+    *("InstanceNorm", "GroupNorm", "batch_norm", "max_pool", "avg_pool", "adaptive_avg_pool"),
+    *("adaptive_max_pool", "group_norm", "instance_norm"),
 )
 
 
@@ -154,7 +129,15 @@ class Rows:
             yield rows[:, None], torch.zeros(len(rows), dtype=torch.int64)
 
 
-@register("noun", "Representation", example="cnn(width=2)")
+@register(
+    "noun",
+    "Representation",
+    kinds=("arch", "model"),
+    help='a model, e.g. "trained(cnn, digits, seed=1)", or features.npz',
+    typed="trained(cnn, digits, seed=1)",
+    example="cnn(width=2)",
+    default="@model",
+)
 def representation(given: Any, *, like: Any = None) -> nn.Module:
     """A model, or features: arrays, arrays by name, or an ``.npz`` file of arrays.
 

@@ -32,8 +32,8 @@ Maps = Literal["flatten", "positions", "mean"]
 @measure(
     cite=("kornblith2019", "godfrey2022"),
     cost=4.0,
-    survey={"metric": ("cka", "procrustes(modulo=G_relu)")},
-    example={"sites": "activations", "metric": ("cka", "procrustes"), "null": 9},
+    survey={"b": "@initial", "batches": "@batches", "metric": ("cka", "procrustes(modulo=G_relu)")},
+    example={"b": "cnn(width=2, seed=1)", "batches": "digits(test, 12)", "null": 9},
 )
 def similarity(
     a: Representation,

@@ -15,7 +15,15 @@ from isogon.registry import register
 from isogon.specs import DataSpec, PointSpec, Spec
 
 
-@register("noun", "Slice")
+@register(
+    "noun",
+    "Slice",
+    kinds=("slice",),
+    help='a plane, e.g. "through(digits(test)[0], digits(test)[1], digits(test)[2])"',
+    typed="through(digits(test)[0], digits(test)[1], digits(test)[2])",
+    example="through(digits(test)[0], digits(test)[1], digits(test)[2])",
+    default="@slice",
+)
 def parse_slice(spec: str | Spec | Slice, *, like: Batches | None = None) -> Slice:
     """A slice from its spec (a slice is returned as it is)."""
     return spec if isinstance(spec, Slice) else registry.build("slice", spec)
