@@ -34,8 +34,13 @@ def test_the_catalogue_is_the_registry(kind):
         assert read[name].build.__module__ == live.build.__module__
         assert declare(read[name], nouns) == declare(live, nouns), name
         assert declare(live, catalogue.names("noun")) == declare(live, nouns)
-        assert read[name].extra == live.extra
+        assert plain(read[name].extra) == plain(live.extra)
         assert catalogue.entry(kind, name) is live
+
+
+def plain(extra: dict) -> dict:
+    """Classes by their names: reading a module's text does not make them."""
+    return {k: v.__name__ if isinstance(v, type) else v for k, v in extra.items()}
 
 
 def registered(monkeypatch, tmp_path, files: dict[str, str]) -> dict[str, registry.Entry]:
