@@ -76,7 +76,7 @@ def sweep(words: list[str]) -> int:
             console.say(f"{len(found.jobs)} jobs, all of them valid")
             return 0
         from isogon import context
-        from isogon.survey import executors, slurm
+        from isogon.survey import executors, freshness, slurm
         from isogon.survey.run import resolve_device, writable
         from isogon.survey.sweep import Surroundings, Sweep
 
@@ -109,6 +109,8 @@ def sweep(words: list[str]) -> int:
         if options.retry and not answer.installed:
             alive = set()  # Slurm can never be asked here: the user says that it is to be done
         try:
+            for id in freshness.reopen(held):
+                notify(held.state(id))
             ids = held.missing(retry=options.retry, alive=alive)
             if options.on == "slurm" and answer.jobs is None:
                 ids = []

@@ -19,6 +19,7 @@ from isogon import context
 from isogon.errors import FileError
 from isogon.storage import digests
 from isogon.storage.files import damaged, regular
+from isogon.storage.stamps import note
 
 MAX_MEMBER = 256 * 2**20  # bytes of one member once unpacked
 MAX_RATIO = 200  # of unpacked to stored bytes, over a whole archive
@@ -36,6 +37,7 @@ class Folder:
         """All files, sorted; links that lead out of the folder are refused when read."""
         found = []
         for base, folders, files in os.walk(self.path):
+            note(base)  # its time tells when a file comes or goes
             folders.sort()
             relative = os.path.relpath(base, self.path)
             head = "" if relative == "." else relative.replace(os.sep, "/") + "/"

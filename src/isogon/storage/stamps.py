@@ -24,7 +24,7 @@ def stamp(path: str | os.PathLike) -> Stamp:
 
 @contextmanager
 def noting() -> Iterator[dict[str, Stamp]]:
-    """Collects the files that isogon's readers read inside, with their stamps."""
+    """Collects the files and folders that isogon's readers read inside, with their stamps."""
     held: dict[str, Stamp] = {}
     token = _noted.set(held)
     try:
@@ -45,6 +45,12 @@ def note(path: str | os.PathLike) -> Stamp:
     if (held := _noted.get()) is not None:
         held.setdefault(os.path.abspath(path), found)
     return found
+
+
+def note_again(files: Mapping[str, Stamp]) -> None:
+    """Say that something is used that was read from these files earlier."""
+    if (held := _noted.get()) is not None:
+        held.update(files)
 
 
 def untouched(held: Mapping[str, Stamp]) -> bool:

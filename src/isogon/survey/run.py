@@ -24,7 +24,7 @@ from isogon.errors import DataError, FileError, OptionError
 from isogon.nets.calculus import device_dtype
 from isogon.specs import Spec, parse
 from isogon.storage import digests, modules
-from isogon.storage.stamps import Stamp, noting, untouched
+from isogon.storage.stamps import Stamp, note_again, noting, untouched
 from isogon.survey import catalogue
 from isogon.survey.check import check
 from isogon.survey.crossings import complemented, complements
@@ -92,6 +92,8 @@ class Session:
             self._held[key] = Held(found, print, dict(files))
             while len(self._held) > KEEP:
                 self._held.popitem(last=False)
+        else:
+            note_again(held.files)
         self._held.move_to_end(key)
         return self._held[key]
 

@@ -2,7 +2,8 @@
 
 The folder of a sweep holds ``plan.json`` (the jobs), ``state/ID.json`` (one per job, written
 atomically by whoever works on it), ``claims/`` (who works on what), ``submitted/ID.json`` (what
-Slurm was given), ``logs/ID.txt`` and ``records/``. Nothing else remembers anything: a sweep that
+Slurm was given), ``inputs/ID.json`` (which files a finished job was computed from),
+``logs/ID.txt`` and ``records/``. Nothing else remembers anything: a sweep that
 is killed at any moment and started again does what is missing, and any number of them may work
 on one folder.
 """
@@ -20,7 +21,8 @@ from typing import Any
 from isogon import context, hints, storage
 from isogon.errors import FileError, IsogonError
 from isogon.processes import Process
-from isogon.survey import claims
+from isogon.storage.stamps import noting
+from isogon.survey import claims, freshness
 from isogon.survey.plan import Plan
 from isogon.survey.record import Job
 
@@ -299,7 +301,9 @@ def work(
                 cache_root=surroundings.cache_root,
                 download=True if surroundings.download else None,
             ):
-                record = _run(handed(sweep, id, digest), sweep.records, surroundings)
+                with noting() as files:
+                    record = _run(handed(sweep, id, digest), sweep.records, surroundings)
+                freshness.keep(sweep.directory, id, files)
             state.state = "done"
             state.record = str(record.relative_to(sweep.directory))
         except KeyboardInterrupt:
