@@ -29,7 +29,7 @@ from typing import Annotated, Any
 from isogon.errors import SpecError
 
 PROGRAM_SUFFIXES = (".onnx", ".pt2")
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".index.json")
 DATA_SUFFIXES = (".npz", ".zip")
 SUFFIXES = PROGRAM_SUFFIXES + WEIGHT_SUFFIXES + DATA_SUFFIXES
 MAX_LENGTH = 8192  # `ast` recurses: a hostile spec must not exhaust the stack

@@ -112,6 +112,7 @@ def test_schedules():
 
 
 def test_float_labels_are_regression():
+    torch.manual_seed(0)
     x = torch.rand(64, 2)
     config = FitConfig(epochs=30, batch_size=16, lr=0.1)
     found = fit(nn.Linear(2, 1), (x, x @ torch.tensor([1.0, -2.0])), config=config)

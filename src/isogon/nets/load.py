@@ -26,7 +26,7 @@ from isogon.nets.calculus import check_finite, device_dtype
 from isogon.nets.normalize import normalized
 from isogon.nets.origin import marked
 from isogon.nets.weights import check_fits, existing, put, read_weights
-from isogon.specs import PROGRAM_SUFFIXES, SUFFIXES, Spec, names_code, parse
+from isogon.specs import PROGRAM_SUFFIXES, SUFFIXES, WEIGHT_SUFFIXES, Spec, names_code, parse
 
 log = logging.getLogger("isogon")
 
@@ -227,11 +227,11 @@ def _from_file(path: Path) -> nn.Module:
                     check_fits(build(meta["spec"]), state, source=path, what=meta["spec"])
                 model = put(build(meta["spec"]), state, source=path, what=meta["spec"])
             return _normalised(model, meta, path)
-    elif suffix not in SUFFIXES:
+    elif not path.name.lower().endswith(SUFFIXES):
         raise FileError(
             "not a model file",
             got=path,
-            expected=f"a file ending in .safetensors, .pt, .pth, {', '.join(PROGRAM_SUFFIXES)}",
+            expected=f"a file ending in {', '.join((*WEIGHT_SUFFIXES, *PROGRAM_SUFFIXES))}",
         )
     raise SpecError(
         "a file of weights does not say what architecture they are for",

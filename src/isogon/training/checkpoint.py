@@ -25,7 +25,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ import torch
 
 from isogon import context, storage
 from isogon.errors import FileError, ModelError
+from isogon.nets.fitting import check_fits
 from isogon.nets.origin import marked
 from isogon.specs import Spec, parse
 from isogon.training.state import isolated
@@ -254,26 +254,11 @@ def check_state(net: nn.Module, weights: dict[str, Tensor], *, what: str) -> Non
     Raises:
         ModelError: Naming the first tensors that differ.
     """
-    mine = {k: tuple(v.shape) for k, v in net.state_dict().items()}
-    theirs = {k: tuple(v.shape) for k, v in weights.items()}
-    if mine == theirs:
-        return
-    raise ModelError(
-        f"the weights belong to another architecture than {what}",
-        got=_some(f"{k} {list(theirs[k])}" for k in theirs if mine.get(k) != theirs[k])
-        or "fewer tensors",
-        expected=_some(f"{k} {list(mine[k])}" for k in mine if theirs.get(k) != mine[k])
-        or "fewer tensors",
-        fix="Name the architecture, with the arguments, that the weights were trained with.",
-    )
+    problem = f"the weights belong to another architecture than {what}"
+    check_fits(net, weights, source="weights", what=what, problem=problem, counters=True)
 
 
 def load_state(net: nn.Module, weights: dict[str, Tensor], *, what: str) -> None:
     """Copy ``weights`` into ``net`` after `check_state`."""
     check_state(net, weights, what=what)
     net.load_state_dict(weights)
-
-
-def _some(items: Iterable[str], count: int = 3) -> str:
-    items = list(items)
-    return ", ".join(items[:count]) + (f" and {len(items) - count} more" if items[count:] else "")
