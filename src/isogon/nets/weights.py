@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ __all__ = ["check_fits", "existing", "fitting", "put", "read_weights"]
 PREFIX, KEY = "model.", "isogon"
 
 
-def existing(path: str | Path) -> Path:
+def existing(path: str | os.PathLike) -> Path:
     """The path, if it is a readable file and somebody typed it.
 
     Raises:
@@ -40,7 +41,7 @@ def existing(path: str | Path) -> Path:
     return path
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and metadata of a ``.safetensors`` or ``.pt`` file.
 
     Args:
