@@ -25,6 +25,8 @@ MAX_MEMBER = 256 * 2**20  # bytes of one member once unpacked
 MAX_RATIO = 200  # of unpacked to stored bytes, over a whole archive
 SLACK = 64 * 2**20  # bytes that any archive may unpack to
 MAX_MEMBERS = 5_000_000
+MAX_FOLDERS = 200_000  # below one folder
+MAX_DEPTH = 64
 
 
 class Folder:
@@ -33,16 +35,52 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def tree(self) -> tuple[list[str], list[str]]:
+        """All files and all folders, sorted; links are followed, but not into what holds them.
+
+        Raises:
+            FileError: A link that leads nowhere, or links that make a tree without end.
+        """
+        files, folders = [], []
+        todo: list[tuple[Path, str, frozenset]] = [(self.path, "", frozenset())]
+        while todo:
+            here, head, above = todo.pop()
+            place = here.stat()
+            if (place.st_dev, place.st_ino) in above:
+                continue
+            above |= {(place.st_dev, place.st_ino)}
+            if head:
+                folders.append(head[:-1])
+            if len(folders) > MAX_FOLDERS or len(above) > MAX_DEPTH:
+                raise FileError(
+                    f"{str(self.path)!r} holds too many folders",
+                    got=f"{len(folders)} so far, {len(above)} deep",
+                    expected=f"at most {MAX_FOLDERS}, {MAX_DEPTH} deep",
+                    fix="Look for links that lead back and forth.",
+                )
+            note(here)  # its time tells when a file comes or goes
+            try:
+                entries = list(os.scandir(here))
+            except OSError as error:
+                raise FileError(f"can't read {str(here)!r}", got=error.strerror) from error
+            for entry in entries:
+                name = head + entry.name
+                if entry.is_dir():
+                    todo.append((Path(entry.path), f"{name}/", above))
+                elif entry.is_symlink() and not os.path.exists(entry.path) and not suffix(name):
+                    raise FileError(
+                        f"link {name!r} in {str(self.path)!r} leads nowhere",
+                        got=os.readlink(entry.path),
+                        expected="a file or a folder",
+                        fix="Repair or remove it.",
+                    )
+                else:
+                    files.append(name)
+        return sorted(files), sorted(folders)
+
     def names(self) -> list[str]:
-        """All files, sorted; links that lead out of the folder are refused when read."""
-        found = []
-        for base, folders, files in os.walk(self.path):
-            note(base)  # its time tells when a file comes or goes
-            folders.sort()
-            relative = os.path.relpath(base, self.path)
-            head = "" if relative == "." else relative.replace(os.sep, "/") + "/"
-            found += [head + name for name in files]
-        return sorted(found)
+        """All files, sorted, as `tree`."""
+        return self.tree()[0]
 
     def read(self, name: str) -> bytes:
         """The bytes of one file.
@@ -161,6 +199,14 @@ class Archive:
                 fix="Don't use this file: it was made to exhaust memory.",
             )
 
+    def tree(self) -> tuple[list[str], list[str]]:
+        """All members that are files, and all folders, also those that are only in names."""
+        files, folders = self.names(), set()
+        for name in self._members:
+            while (name := name.rpartition("/")[0]) and name not in folders:
+                folders.add(name)
+        return files, sorted(folders)
+
     def names(self) -> list[str]:
         """All members that are files, sorted."""
         return sorted(name for name in self._members if not name.endswith("/"))
@@ -226,7 +272,8 @@ def _digest(source: Source, names: list[str]) -> str:
 
 def suffix(name: str) -> str:
     """The lower-case suffix of a member's name."""
-    return name[name.rfind(".") :].lower()  # pathlib takes a second for 60,000 names
+    at = name.rfind(".")  # pathlib takes a second for 60,000 names
+    return name[at:].lower() if at >= 0 else ""
 
 
 def _too_large(name: str, path: Path, size: int) -> FileError:

@@ -39,7 +39,8 @@ def imagefolder(
     """Images sorted into one folder per class, or a zip of such folders.
 
     Images ``[channels, H, W]`` in [0, 1], in the order of class and file name; the classes
-    are the folders' names, sorted. Where the top holds folders called ``train``, ``test`` or
+    are the folders' names, sorted, over all splits, empty ones too; links to folders are
+    followed. Where the top holds folders called ``train``, ``test`` or
     ``val``, the split picks one of them (``test`` falls back to ``val``); where it does not,
     every fifth image of each class is test and the others are train. Images are decoded once
     into a cache file; the zip is never unpacked.
@@ -89,22 +90,23 @@ def tiny_imagenet(
     source = open_source(_under_root("tiny-imagenet-200", "Tiny ImageNet"))
     names = source.names()
     prefix = "tiny-imagenet-200/" if any(n.startswith("tiny-imagenet-200/") for n in names) else ""
-    images = [n for n in names if suffix(n) in SUFFIXES]
-    wnids = sorted({n[len(prefix) :].split("/")[1] for n in images
-                    if n.startswith(f"{prefix}train/")})  # fmt: skip
-    number = {wnid: i for i, wnid in enumerate(wnids)}
+    images = [n for n in names if suffix(n) in SUFFIXES and not _hidden(n)]
+    table = f"{prefix}val/val_annotations.txt"
     try:
+        text = source.read(table).decode("utf-8", "replace") if table in names else ""
+        rows = [line.split("\t")[:2] for line in text.splitlines() if line.strip()]
+        wnids = sorted({wnid for _, wnid in rows} | {_folder(n, f"{prefix}train/") for n in images})
+        wnids = [w for w in wnids if w]
+        number = {wnid: i for i, wnid in enumerate(wnids)}
         if split == "train":
-            files = [n for n in images if n.startswith(f"{prefix}train/")]
-            labels = [number[n[len(prefix) :].split("/")[1]] for n in files]
+            files = [n for n in images if _folder(n, f"{prefix}train/")]
+            labels = [number[_folder(n, f"{prefix}train/")] for n in files]
         else:
-            text = source.read(f"{prefix}val/val_annotations.txt").decode("utf-8", "replace")
-            rows = [line.split("\t")[:2] for line in text.splitlines() if line.strip()]
             files = [f"{prefix}val/images/{file}" for file, _ in rows]
             labels = [number[wnid] for _, wnid in rows]
             absent = set(files) - set(images)
-            if absent:
-                raise KeyError(min(absent))
+            if absent or not rows:
+                raise KeyError(min(absent, default="val/val_annotations.txt"))
     except (KeyError, ValueError) as error:
         raise FileError(
             "Tiny ImageNet is not laid out as published",
@@ -151,6 +153,11 @@ def imagenet(
 # --------------------------------------------------------------------------- shared
 
 
+def _folder(name: str, above: str) -> str:
+    """The folder right below another one that a file lies in; empty where it lies elsewhere."""
+    return name[len(above) :].partition("/")[0] if name.startswith(above) else ""
+
+
 def find(path: str) -> Path:
     """A user's path: as given, else under the data root.
 
@@ -173,33 +180,41 @@ def find(path: str) -> Path:
 def listed(
     source: Source, split: str | None, suffixes: tuple[str, ...] = SUFFIXES
 ) -> tuple[list[str], np.ndarray, list[str], str]:
-    """Files of a split in the order of class and name, labels, class names, and its name."""
-    parts = [
-        (tuple(name.split("/")), name)
-        for name in source.names()
-        if suffix(name) in suffixes and not _hidden(name)
-    ]
-    parts = _unwrapped(parts)
+    """Files of a split in the order of class and name, labels, class names, and its name.
+
+    The classes are the folders of *all* splits, also those without files in this one.
+    """
+    files, folders = source.tree()
+    files = [n for n in files if not _hidden(n)]
+    wanted = [n for n in files if suffix(n) in suffixes]
+    depth = _wrapping([tuple(n.split("/")) for n in wanted])
+    wrapping = "".join(f"{part}/" for part in wanted[0].split("/")[:depth]) if wanted else ""
+    parts = [(tuple(n.split("/")[depth:]), n) for n in wanted]
+    empty = _empty(files, [n for n in folders if not _hidden(n)])
+    bare = [tuple(n[len(wrapping) :].split("/")) for n in empty if n.startswith(wrapping)]
     tops = {p[0].lower(): p[0] for p, _ in parts if len(p) > 2 and p[0].lower() in _SPLITS}
     if tops:
-        if split == "all":
-            parts = [(p[1:], name) for p, name in parts if p[0].lower() in tops]
-        else:
-            wanted = next((tops[f] for f in _FOLDERS[split or "test"] if f in tops), None)
-            if wanted is None and split is None:
-                wanted = tops[min(tops)]
-            if wanted is None:
+        bare = [p[1:] for p in bare if p[0].lower() in _SPLITS]
+        of_splits = [(p, name) for p, name in parts if p[0].lower() in tops]
+        parts = [(p[1:], name) for p, name in of_splits]
+        classes = _classes(parts, bare)
+        if split != "all":
+            top = next((tops[f] for f in _FOLDERS[split or "test"] if f in tops), None)
+            if top is None and split is None:
+                top = tops[min(tops)]
+            if top is None:
                 raise SpecError(
-                    f"no folder for split {split!r} in {str(source.path)!r}",
+                    f"no folder with images for split {split!r} in {str(source.path)!r}",
                     got=f"folders {', '.join(sorted(tops.values()))}",
                     expected=f"one of {', '.join(_FOLDERS[str(split)])}",
                     fix="Choose a split that is there.",
                 )
-            split = split or wanted
-            parts = [(p[1:], name) for p, name in parts if p[0] == wanted]
-    parts = [(p, name) for p, name in parts if len(p) > 1]
-    classes = sorted({p[0] for p, _ in parts})
-    if not classes:
+            split = split or top
+            parts = [(p[1:], name) for p, name in of_splits if p[0] == top]
+    else:
+        classes = _classes(parts, bare)
+    parts = sorted((p, name) for p, name in parts if len(p) > 1)
+    if not parts:
         raise DataError(
             f"no images in class folders in {str(source.path)!r}",
             got="0 samples",
@@ -207,14 +222,27 @@ def listed(
             fix="Check the path and the layout.",
         )
     number = {c: i for i, c in enumerate(classes)}
-    parts.sort(key=lambda part: part[0])
-    files = [name for _, name in parts]
+    chosen = [name for _, name in parts]
     labels = np.array([number[p[0]] for p, _ in parts], np.int64)
     if not tops and split in ("train", "test", "val"):
         held = every_fifth(labels)
         keep = np.flatnonzero(~held if split == "train" else held)
-        files, labels = [files[i] for i in keep], labels[keep]
-    return files, labels, classes, split or "all"
+        chosen, labels = [chosen[i] for i in keep], labels[keep]
+    return chosen, labels, classes, split or "all"
+
+
+def _classes(parts: list[tuple[tuple[str, ...], str]], bare: list[tuple[str, ...]]) -> list[str]:
+    """Names of class folders, sorted: those of files, and those that are empty."""
+    return sorted({p[0] for p, _ in parts if len(p) > 1} | {p[0] for p in bare if len(p) == 1})
+
+
+def _empty(files: list[str], folders: list[str]) -> list[str]:
+    """Folders without a file anywhere below them."""
+    full = set()
+    for name in files:
+        while (name := name.rpartition("/")[0]) and name not in full:
+            full.add(name)
+    return [n for n in folders if n not in full]
 
 
 def chosen(labels: np.ndarray, limit: int | None, seed: int | None, name: str) -> np.ndarray:
@@ -239,12 +267,13 @@ def _hidden(name: str) -> bool:
     return name[:1] == "." or "/." in name or name.startswith("__MACOSX/")
 
 
-def _unwrapped(parts: list[tuple[tuple[str, ...], str]]) -> list[tuple[tuple[str, ...], str]]:
-    """Drop folders that only wrap the others (photos.zip that holds photos/class/...)."""
+def _wrapping(parts: list[tuple[str, ...]]) -> int:
+    """How many folders only wrap the others (photos.zip that holds photos/class/...)."""
+    depth = 0
     while parts:
-        tops = {p[0] for p, _ in parts}
-        inner = all(len(p) > 2 for p, _ in parts)
+        tops = {p[depth] for p in parts}
+        inner = all(len(p) > depth + 2 for p in parts)
         if len(tops) > 1 or not inner or min(tops).lower() in _SPLITS:
             break
-        parts = [(p[1:], name) for p, name in parts]
-    return parts
+        depth += 1
+    return depth
