@@ -10,7 +10,7 @@ import numpy as np
 
 from isogon import context
 from isogon.data.archive import Source, open_source, suffix
-from isogon.data.images import SUFFIXES, ImageStore, decoded
+from isogon.data.images import SUFFIXES, ImageStore, decoded, divisor
 from isogon.data.samples import Samples
 from isogon.data.transforms import every_fifth
 from isogon.errors import DataError, FileError, SpecError
@@ -40,10 +40,10 @@ def imagefolder(
 
     Images ``[channels, H, W]`` in [0, 1], in the order of class and file name; the classes
     are the folders' names, sorted, over all splits, empty ones too; links to folders are
-    followed. Where the top holds folders called ``train``, ``test`` or
-    ``val``, the split picks one of them (``test`` falls back to ``val``); where it does not,
-    every fifth image of each class is test and the others are train. Images are decoded once
-    into a cache file; the zip is never unpacked.
+    followed. Pixels are Pillow's (see `isogon.data.images.ImageStore`). Where the top holds
+    folders called ``train``, ``test`` or ``val``, the split picks one of them (``test`` falls
+    back to ``val``); where it does not, every fifth image of each class is test and the others
+    are train. Images are decoded once into a cache file; the zip is never unpacked.
 
     Args:
         path: Folder or .zip; a relative one is looked up here, then under the data root.
@@ -65,7 +65,7 @@ def imagefolder(
     shown = f"{PurePosixPath(path.replace(os.sep, '/')).name}({label})"
     order = chosen(labels, limit, seed, shown)
     store = ImageStore(source, [files[i] for i in order], channels=channels, size=size)
-    return Samples(decoded(store), labels[order], name=shown, classes=classes, divisor=255)
+    return _images(store, labels[order], shown, classes)
 
 
 @dataset()
@@ -117,9 +117,7 @@ def tiny_imagenet(
     order = chosen(np.array(labels, np.int64), limit, seed, f"tiny_imagenet({split})")
     store = ImageStore(source, [files[i] for i in order], size=64)
     labels = np.array(labels, np.int64)[order]
-    return Samples(
-        decoded(store), labels, name=f"tiny_imagenet({split})", classes=wnids, divisor=255
-    )
+    return _images(store, labels, f"tiny_imagenet({split})", wnids)
 
 
 @dataset()
@@ -146,11 +144,15 @@ def imagenet(
     files, labels, classes, _ = listed(source, split)
     order = chosen(labels, limit, seed, f"imagenet({split})")
     store = ImageStore(source, [files[i] for i in order], size=size, enlarge=8 / 7)
-    name = f"imagenet({split})"
-    return Samples(decoded(store), labels[order], name=name, classes=classes, divisor=255)
+    return _images(store, labels[order], f"imagenet({split})", classes)
 
 
 # --------------------------------------------------------------------------- shared
+
+
+def _images(store: ImageStore, labels: np.ndarray, name: str, classes: list[str]) -> Samples:
+    pixels = decoded(store)
+    return Samples(pixels, labels, name=name, classes=classes, divisor=divisor(pixels))
 
 
 def _folder(name: str, above: str) -> str:

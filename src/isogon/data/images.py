@@ -35,11 +35,20 @@ MAX_CACHE = 16 * 2**30  # bytes of one decoded data set
 MAX_GROWTH = 200  # of a decoded data set over its files, where it is kept
 FREE_CACHE = 2**30  # bytes that any decoded data set may have
 MEMORY = 64 * 2**20  # bytes up to which a decoded data set needs no file
-VERSION = 1  # of the decoding: part of the cache's key
+VERSION = 3  # of the decoding: part of the cache's key
+
+
+class Deeper(DataError):
+    """A 16-bit image among 8-bit ones."""
 
 
 class ImageStore:
     """Images ``[N, C, H, W]`` of a folder or zip, decoded when they are taken.
+
+    Pixels are Pillow's, converted to grey or RGB: the first frame of several, as it lies in the
+    file (a camera's note how to turn it is not followed), transparency left out. Grey images of
+    16 bits are kept as such, and 8-bit ones beside them scaled. What has no fixed range (32-bit
+    integers, floats) is refused.
 
     Args:
         source: Where the files are.
@@ -65,8 +74,10 @@ class ImageStore:
             raise OptionError("wrong image size", got=size, expected="1 to 8192 pixels")
         self.source, self.files = source, files
         self.channels, self.size, self.enlarge = channels, size, enlarge
-        shape = (channels, size, size) if size is not None else self._decode(files[0], None).shape
-        self.shape: tuple[int, ...] = (len(files), *shape)
+        self.dtype = np.dtype(np.uint8)
+        first = self._decode(files[0], None)
+        self.dtype = first.dtype
+        self.shape: tuple[int, ...] = (len(files), *first.shape)
 
     def digest(self) -> str:
         """Digest of all images: the bytes of their files, and how they are decoded."""
@@ -75,7 +86,7 @@ class ImageStore:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         files = self.files[index] if isinstance(index, slice) else [self.files[i] for i in index]
-        size = len(files) * math.prod(self.shape[1:])
+        size = len(files) * math.prod(self.shape[1:]) * self.dtype.itemsize
         if size > memory_limit():
             raise DataError(
                 f"{len(files)} images of {str(self.source.path)!r} are too large to hold at once",
@@ -83,35 +94,40 @@ class ImageStore:
                 expected=f"at most {memory_limit()}",
                 fix="Give a smaller size, e.g. imagefolder(PATH, size=64), or a smaller batch.",
             )
-        out = np.empty((len(files), *self.shape[1:]), np.uint8)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong is refused, in one line
-            for i, name in enumerate(files):
-                out[i] = self._decode(name, self.shape[1:])
+        out = np.empty((len(files), *self.shape[1:]), self.dtype)
+        for i, name in enumerate(files):
+            pixels = self._decode(name, self.shape[1:])
+            if pixels.dtype == self.dtype:
+                out[i] = pixels
+            elif self.dtype == np.uint16:
+                out[i] = pixels.astype(np.uint16) * 257  # of 255 becomes of 65535
+            else:
+                raise Deeper(
+                    f"images of 8 and of 16 bits in {str(self.source.path)!r}, which holds "
+                    "too many to look at all of them first",
+                    got=f"16 bits in {name!r}",
+                    expected="one depth",
+                    fix="Convert them to one.",
+                )
         return out
 
     def _decode(self, name: str, shape: tuple[int, ...] | None) -> np.ndarray:
-        """One image ``[C, H, W]``, refused where it is not of ``shape``."""
+        """One image ``[C, H, W]``, uint8 or uint16, refused where it is not of ``shape``."""
         from PIL import Image
 
         data = self.source.read(name)
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
-            if image.width * image.height > FREE_PIXELS + MAX_PACKED * len(data):
-                raise ValueError(f"{image.width} x {image.height} pixels in {len(data)} bytes")
-            image.load()
-            mode = "L" if self.channels == 1 else "RGB"
-            image = image if image.mode == mode else image.convert(mode)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is wrong is refused, in one line
+                array = self._pixels(Image, data)
         except (OSError, ValueError, SyntaxError, MemoryError, EOFError, struct.error) as error:
             raise self._bad(name, error) from error
         except Image.DecompressionBombError as error:
             raise self._bad(name, error) from error
-        if self.size is not None:
-            image = _central(image, self.size, self.enlarge)
-        array = np.asarray(image)
-        array = array[None] if self.channels == 1 else array.transpose(2, 0, 1)
+        if array.ndim == 2:
+            array = np.broadcast_to(array, (self.channels, *array.shape))
+        else:
+            array = array.transpose(2, 0, 1)
         if shape is not None and array.shape != tuple(shape):
             raise DataError(
                 f"images of different size in {str(self.source.path)!r}",
@@ -122,6 +138,25 @@ class ImageStore:
             )
         return array
 
+    def _pixels(self, pillow: Any, data: bytes) -> np.ndarray:
+        """Grey or RGB pixels ``[H, W]`` or ``[H, W, 3]`` of an image of the wanted size."""
+        image = pillow.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+        if image.width * image.height > FREE_PIXELS + MAX_PACKED * len(data):
+            raise ValueError(f"{image.width} x {image.height} pixels in {len(data)} bytes")
+        image.load()
+        if _is_deep(image):
+            array = np.asarray(image).astype(np.uint16)
+            if self.size is None:
+                return array
+            values = pillow.fromarray(array.astype(np.float32))
+            scaled = np.asarray(_central(values, self.size, self.enlarge))
+            return np.rint(scaled).clip(0, 65535).astype(np.uint16)
+        mode = "L" if self.channels == 1 else "RGB"
+        image = image if image.mode == mode else image.convert(mode)
+        return np.asarray(image if self.size is None else _central(image, self.size, self.enlarge))
+
     def _bad(self, name: str, error: BaseException) -> FileError:
         return FileError(
             f"image {name!r} in {str(self.source.path)!r} can't be decoded",
@@ -131,8 +166,35 @@ class ImageStore:
         )
 
 
+def _is_deep(image: Any) -> bool:
+    """Whether an image is grey with values up to 65535.
+
+    Raises:
+        ValueError: Its values have no fixed range, or one that is not known here.
+    """
+    if image.mode == "F":
+        raise ValueError("float pixels, which have no fixed range; save it with 8 or 16 bits")
+    if image.mode == "I" and image.format == "PPM":
+        return True  # Pillow scales all above 8 bits to 65535
+    if image.mode == "I":
+        raise ValueError("32-bit or signed pixels, which have no fixed range; save it with 16 bits")
+    if not image.mode.startswith("I;16"):
+        return False
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(258, (16,)) != (16,):
+        raise ValueError(f"{tags[258][0]} bits per pixel; save it with 8 or 16 bits")
+    if tags.get(262, 1) == 0:
+        raise ValueError("16 bits, of which 0 is white; save it with 0 as black")
+    return True
+
+
+def divisor(images: Any) -> float:
+    """What stored pixels are divided by to lie in [0, 1]."""
+    return 65535.0 if images.dtype == np.uint16 else 255.0
+
+
 class MappedArray:
-    """A uint8 array in an .npy file, mapped on first use and never pickled itself.
+    """A uint8 or uint16 array in an .npy file, mapped on first use and never pickled itself.
 
     Args:
         path: The file.
@@ -150,6 +212,11 @@ class MappedArray:
     def __getitem__(self, index: Any) -> np.ndarray:
         return self.array()[index]
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the pixels."""
+        return self.array().dtype
+
     def digest(self) -> str:
         """Digest of what the array was made of."""
         return self.key
@@ -163,7 +230,7 @@ class MappedArray:
         """
         if self._array is None:
             array = np.load(self.path, mmap_mode="r", allow_pickle=False)
-            if array.shape != self.shape or array.dtype != np.uint8:
+            if array.shape != self.shape or array.dtype not in (np.uint8, np.uint16):
                 raise ValueError("another shape")
             self._array = array
             return array
@@ -172,7 +239,15 @@ class MappedArray:
 
 def decoded(store: ImageStore) -> Any:
     """The store's images, decoded once: in memory if small, else in a mapped cache file."""
-    size = math.prod(store.shape)
+    try:
+        return _decoded(store)
+    except Deeper:
+        store.dtype = np.dtype(np.uint16)
+        return _decoded(store)
+
+
+def _decoded(store: ImageStore) -> Any:
+    size = math.prod(store.shape) * store.dtype.itemsize
     if size <= MEMORY and store.shape[0] <= 1000:
         return store[:]
     # a few bytes may stand for many pixels: they fill no disk
@@ -189,14 +264,14 @@ def decoded(store: ImageStore) -> Any:
         pass  # not there yet, or left broken by a disk: (re)made below
     try:
         with atomic(mapped.path) as temporary:
-            _fill(store, np.lib.format.open_memmap(temporary, "w+", np.uint8, store.shape))
+            _fill(store, np.lib.format.open_memmap(temporary, "w+", store.dtype, store.shape))
         mapped.array()
         return mapped
     except (FileError, ValueError) as error:
         if isinstance(error, FileError) and "can't write" not in error.problem:
             raise
     if size <= memory_limit() // 4:
-        return _fill(store, np.empty(store.shape, np.uint8))
+        return _fill(store, np.empty(store.shape, store.dtype))
     return store
 
 
