@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +115,19 @@ def tied(parent: int | None = None) -> Iterator[None]:
         _killed_with_parent(False)
 
 
+@contextmanager
+def with_children() -> Iterator[None]:
+    """Kill the children of ``multiprocessing`` that were started inside when an error leaves it."""
+    import multiprocessing
+
+    before = multiprocessing.active_children()
+    try:
+        yield
+    except BaseException:
+        _kill(before)
+        raise
+
+
 def _killed_with_parent(on: bool) -> None:
     if sys.platform == "linux":
         import ctypes
@@ -124,9 +137,14 @@ def _killed_with_parent(on: bool) -> None:
 
 
 def _end() -> None:
+    _kill()
+    os._exit(1)
+
+
+def _kill(but: Sequence[Any] = ()) -> None:
     import multiprocessing
 
     for child in multiprocessing.active_children():
-        with suppress(OSError, ValueError):
-            child.kill()
-    os._exit(1)
+        if child not in but:
+            with suppress(OSError, ValueError):
+                child.kill()

@@ -25,7 +25,7 @@ import pathlib, time, torch
 def build():
     here = pathlib.Path(__file__).parent
     (here / "started").touch()
-    end = time.time() + 120
+    end = time.time() + 600
     while not (here / "go").exists() and time.time() < end:
         time.sleep(0.1)
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
@@ -45,7 +45,7 @@ def build():
     return Slow(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 """
 TRAINING = """
-model: "trained(slow:build(), digits, epochs=120, checkpoint_every=5)"
+model: "trained(slow:build(), digits, epochs=70, checkpoint_every=5)"
 batches: digits(test, 8)
 measures: [orientation]
 """
@@ -152,7 +152,7 @@ def test_a_preempted_job_is_queued_again_by_slurm_and_finished(site):
 def test_a_job_that_outruns_its_limit_goes_on_from_its_file(site):
     site.file("slow.py").write_text(SLOW)
     site.file("plan.yaml").write_text(TRAINING)
-    site.isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "2")
+    site.isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "3")
     sweep = Sweep.read(site.folder / "s")
     (id,) = sweep.jobs
     wait_for(lambda: sweep.state(id).state in ("done", "failed"), 900)
@@ -165,7 +165,7 @@ def test_a_job_that_outruns_its_limit_goes_on_from_its_file(site):
 
 
 def test_slurm_that_does_not_answer_is_given_nothing_twice(site):
-    site.isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "5")
+    site.isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "15")
     wait_for(site.file("started").exists)
     id = site.waiting()
     wait_for(lambda: site.state(id).state == "running")
@@ -189,7 +189,7 @@ def test_slurm_that_does_not_answer_is_given_nothing_twice(site):
 
 def test_a_task_whose_job_is_in_other_hands_leaves_it(site):
     """Two arrays hold the same jobs, as where the first submission was not noted down."""
-    words = ("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "5")
+    words = ("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "15")
     site.isogon(*words)
     wait_for(site.file("started").exists)
     id = site.waiting()
@@ -210,7 +210,7 @@ def test_a_task_whose_job_is_in_other_hands_leaves_it(site):
 
 def test_a_sweep_on_slurm_is_followed_requeued_and_finished(site):
     tmp_path, env, isogon = site.folder, site.env, site.isogon
-    sent = isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "5")
+    sent = isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "15")
     assert sent.returncode == 0, sent.stderr
     assert "2 queued" in sent.stdout
     wait_for((tmp_path / "started").exists)
@@ -234,7 +234,7 @@ def test_a_sweep_on_slurm_is_followed_requeued_and_finished(site):
     (tmp_path / "go").unlink()
     (tmp_path / "started").unlink()
     shutil.rmtree(tmp_path / "s")
-    isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "5")
+    isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "15")
     wait_for(lambda: sweep.state(waiting).state == "running")
     subprocess.run(["scancel", sweep.state(waiting).slurm], env=env, check=True)
     status = wait_for(lambda: (r := isogon("status", "s")).returncode == 1 and r.stdout)

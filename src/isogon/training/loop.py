@@ -101,7 +101,8 @@ def fit(
     # Tensors don't travel back from other processes; files do.
     with tempfile.TemporaryDirectory() as scratch:
         place = folder or Path(scratch)
-        fabric.launch(_spawned, _Parcel(*task, place))  # type: ignore[arg-type]
+        with stopping.with_children():
+            fabric.launch(_spawned, _Parcel(*task, place))  # type: ignore[arg-type]
         found = Checkpoint.load(place / LAST)
         if isinstance(arch, nn.Module):
             found.template = copy.deepcopy(arch)
