@@ -55,10 +55,13 @@ def order(tmp_path, monkeypatch, request):
         (tmp_path / "order").write_text(f"{int(request.param)} {pattern}")
         return CODES[request.param]
 
+    # where tests run in the background, Ctrl-C is ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     held = [signal.getsignal(n) for n in CODES]
     yield write
     sys.modules.pop("ends", None)
     assert [signal.getsignal(n) for n in CODES] == held
+    signal.signal(signal.SIGINT, before)
 
 
 def told(capsys) -> bool:

@@ -45,6 +45,11 @@ def here(tmp_path):
     return tmp_path
 
 
+def heeding() -> None:
+    """Where tests run in the background, Ctrl-C is ignored, also by what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def isogon(here, *words) -> subprocess.Popen:
     source = str(Path(__file__).resolve().parents[2] / "src")
     path = os.pathsep.join(p for p in (source, os.environ.get("PYTHONPATH")) if p)
@@ -52,6 +57,7 @@ def isogon(here, *words) -> subprocess.Popen:
         [sys.executable, "-m", "isogon", *words],
         cwd=here, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=heeding,
     )  # fmt: skip
 
 

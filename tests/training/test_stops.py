@@ -20,6 +20,11 @@ KINDS = {
 }
 
 
+def heeding() -> None:
+    """Where tests run in the background, Ctrl-C is ignored, also by what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def crew(session: int) -> list[int]:
     """Processes of a session that run."""
     found = []
@@ -45,7 +50,7 @@ def test_no_process_outlives_the_first(tmp_path, kind, number):
             [sys.executable, "-m", "isogon", "train", "--arch", "cnn(width=2)", "--data", "digits",
              "--epochs", "5000", "--checkpoint-every", "1", "--out", "run", *KINDS[kind]],
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            stdout=log, stderr=log, start_new_session=True,
+            stdout=log, stderr=log, start_new_session=True, preexec_fn=heeding,
         )  # fmt: skip
         try:
             end = time.monotonic() + 180
