@@ -66,7 +66,8 @@ class Certificate:
         """One line: whether the result is certified, by how many checks, else what failed."""
         failed = [c for c in self.checks if not c.passed]
         good = f"{len(self.checks) - len(failed)} of {len(self.checks)} checks"
-        seen = [f"{int(self.facts[k]):,} {k}" for k in ("corners", "points") if k in self.facts]
+        kinds = ("corners", "pieces", "points")
+        seen = [f"{int(self.facts[k]):,} {k}" for k in kinds if k in self.facts]
         if not failed:
             what = "certified" if self.whole else "certified in part"
             return f"{what}: {', '.join([good, *(seen[-1:] if self.whole else seen)])}"

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from isogon.cpwl.certificate import Certificate
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.data import Points
-from isogon.errors import DataError
+from isogon.errors import DataError, ModelError
+from isogon.measures.partition.certify_line import certify_line
 from isogon.measures.partition.grow import in_chunks
 from isogon.measures.partition.kinks import EPS, ROUNDING
 from isogon.measures.partition.measure import program_for
@@ -28,9 +30,12 @@ class Segments(Curve):
     Attributes:
         breakpoints: `[B]` positions in (0, 1) where a unit changes its piece, ascending.
         outputs: `[B + 2, C]` at start, breakpoints and end; linear in between.
+        arrays: Also `ends`, the two inputs `[2, *shape]`.
+        program: The network; None where the reading comes from a file (see `attach`).
     """
 
     row = "piece"
+    program: Program | None = None
     breakpoints = property(lambda self: self.arrays["breakpoints"])
     outputs = property(lambda self: self.arrays["outputs"])
 
@@ -39,6 +44,49 @@ class Segments(Curve):
         knots = np.concatenate([[0.0], self.breakpoints, [1.0]])
         t = np.atleast_1d(np.asarray(t, np.float64))
         return np.stack([np.interp(t, knots, column) for column in self.outputs.T], 1)
+
+    def certify(
+        self,
+        points: int | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        seconds: float | None = None,
+    ) -> Certificate:
+        """Check the pieces against the network itself (see `certify_line.certify_line`).
+
+        The certificate stays with the reading (`certificate`), also in a file.
+
+        Args:
+            points: Random points at which outputs are compared, beside the middle of every
+                piece and both sides of every breakpoint; default: 1,000.
+            generator: Source of the points; default: seed 0.
+            seconds: About how long it may take: as many pieces as there is time for are looked
+                at, and the certificate says how many; default: all.
+
+        Raises:
+            ModelError: The reading comes from a file and knows no network: `attach` it.
+        """
+        if self.program is None or "ends" not in self.arrays:
+            raise ModelError(
+                "segments read from disk have no network to be checked against",
+                fix="Call segments.attach(model) first."
+                if "ends" in self.arrays
+                else "They were written without their ends: compute them again.",
+            )
+        found = certify_line(self, points, generator, seconds)
+        self.meta["certificate"] = found.to_json()
+        return found
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What `certify` found last; None where it was not called."""
+        return Certificate.from_json(self.meta.get("certificate"))
+
+    def attach(self, model: Any) -> Segments:
+        """Give segments that were read from disk their network again."""
+        ends = torch.from_numpy(self.arrays["ends"])
+        self.program, _ = program_for(model, ends, tuple(ends.shape[1:]))
+        return self
 
 
 @measure(
@@ -96,13 +144,15 @@ def segments(model: Module, a: Points, b: Points) -> Segments:
             "prediction": (middle[:, 0] > 0).astype(int) if single else middle.argmax(1),
         }
     )
-    return Segments(
+    found = Segments(
         "segments",
         table=table,
-        arrays={"breakpoints": t[1:-1], "outputs": outputs},
+        arrays={"breakpoints": t[1:-1], "outputs": outputs, "ends": ends.numpy()},
         axes={"breakpoints": ("breakpoint",), "outputs": ("point", "output")},
         meta={"sites": program.sites, "length": length},
     )
+    found.program = program
+    return found
 
 
 @torch.no_grad()
