@@ -44,6 +44,7 @@ def measure(name: str, words: list[str]) -> int:
     """Run one measure: table, reading, figure."""
     from isogon.cli import console
     from isogon.cli.parser import derived
+    from isogon.survey.certifying import verdict
     from isogon.survey.check import check
     from isogon.survey.record import Job
 
@@ -71,6 +72,8 @@ def measure(name: str, words: list[str]) -> int:
     when = f"found, computed {record.provenance['started']}" if record.reused else "computed"
     console.say("")
     console.say(f"{when} in {seconds:.2f} s" + ("" if record.reading.complete else ", INCOMPLETE"))
+    if told := verdict(record.reading):
+        console.say(told)
     console.say(f"reading  {record.directory / 'reading'}")
     if figure is not None:
         console.say(f"figure   {figure}")

@@ -53,6 +53,7 @@ def survey(words: list[str]) -> int:
             return
         mark = {"done": "+", "reused": "=", "skipped": "-", "failed": "!"}[line.status]
         what = f"{line.seconds:8.2f} s" if line.record else f"{line.status}: {line.reason}"
+        what += f"   {line.verdict}" if line.verdict else ""
         console.say(f"  {mark} {line.measure.replace('_', '-'):<18} {what}")
 
     with surroundings(options):

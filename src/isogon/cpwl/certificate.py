@@ -66,8 +66,11 @@ class Certificate:
         """One line: whether the result is certified, by how many checks, else what failed."""
         failed = [c for c in self.checks if not c.passed]
         good = f"{len(self.checks) - len(failed)} of {len(self.checks)} checks"
-        kinds = ("corners", "pieces", "points")
-        seen = [f"{int(self.facts[k]):,} {k}" for k in kinds if k in self.facts]
+        seen = []
+        for kind, every in (("corners", "vertices"), ("pieces", "every piece"), ("points", "")):
+            if kind in self.facts:
+                of = "" if self.whole or not every else f"of {int(self.facts[every]):,} "
+                seen.append(f"{int(self.facts[kind]):,} {of}{kind}")
         if not failed:
             what = "certified" if self.whole else "certified in part"
             return f"{what}: {', '.join([good, *(seen[-1:] if self.whole else seen)])}"

@@ -43,8 +43,12 @@ def draw(reading: Reading, **options: Any) -> Figure:
     _check_options(drawer, reading.measure, options)
     with style.styled():
         fig = drawer(reading, **options)
-        if not reading.complete:
-            style.note(fig, "incomplete: stopped before its end")
+        kept = reading.meta.get("certificate")
+        notes = [] if reading.complete else ["incomplete: stopped before its end"]
+        if isinstance(kept, dict) and kept.get("verdict"):
+            notes.append(str(kept["verdict"]))
+        if notes:
+            style.note(fig, "; ".join(notes))
         return fig
 
 

@@ -131,7 +131,9 @@ def log_axis(axis: Any, values: np.ndarray) -> None:
 
 
 def note(fig: Figure, text: str) -> None:
-    """A quiet line under the figure."""
+    """A quiet line under the figure, behind what stands there already."""
+    before = fig.get_supxlabel()
+    text = f"{before}; {text}" if before else text
     fig.supxlabel(text, fontsize=7.5, color=MUTED, x=0.01, ha="left")
 
 

@@ -16,6 +16,7 @@ from isogon import context, hints, storage
 from isogon.errors import FileError, IsogonError, NoSuchSite, OptionError, SpecError
 from isogon.nets.origin import check_classes
 from isogon.survey import catalogue
+from isogon.survey.certifying import verdict
 from isogon.survey.check import canonical, check, given
 from isogon.survey.declare import Declaration
 from isogon.survey.defaults import NotSupplied, Subject, options, supply
@@ -47,6 +48,7 @@ class Line:
     record: str = ""
     seconds: float = 0.0
     detail: str = ""
+    verdict: str = ""
 
 
 @dataclass
@@ -232,12 +234,14 @@ def _one(
         if record is None and left <= 0:
             raise OutOfTime
         if record is None:
+            end = time.monotonic() + left
             with deadline(left):
-                record = run(job, out=out, session=session, again=again)
+                record = run(job, out=out, session=session, again=again, until=end)
         assert record.directory is not None
         line.status = "reused" if record.reused else "done"
         line.record = record.directory.relative_to(directory).as_posix()
         line.seconds = record.provenance["seconds"]
+        line.verdict = verdict(record.reading)
         return line
     except (NotSupplied, IsogonError) as error:
         # what was asked for wrongly (by us: a survey makes up the inputs) is no "does not apply"

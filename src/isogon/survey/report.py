@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from isogon import __version__, context, storage
 from isogon.survey import bibliography, catalogue
+from isogon.survey.certifying import verdict
 from isogon.survey.declare import Declaration
 from isogon.survey.everything import Line, Survey
 from isogon.survey.prose import definition
@@ -169,6 +170,7 @@ def _section(line: Line, record: Record) -> dict[str, Any]:
         "title": title(job.measure),
         "summary": declaration.summary,
         "complete": reading.complete,
+        "verdict": verdict(reading),
         "figure": picture,
         "nofigure": nofigure,
         "caption": reading.meta.get("caption", ""),

@@ -26,6 +26,7 @@ from isogon.specs import Spec, parse
 from isogon.storage import digests, modules
 from isogon.storage.stamps import Stamp, note_again, noting, untouched
 from isogon.survey import catalogue
+from isogon.survey.certifying import certify
 from isogon.survey.check import check
 from isogon.survey.crossings import complemented, complements
 from isogon.survey.declare import Declaration
@@ -117,6 +118,7 @@ def run(
     out: str | Path | None = None,
     session: Session | None = None,
     again: bool = False,
+    until: float | None = None,
 ) -> Record:
     """Compute the reading that a job asks for, or find it where it was computed before.
 
@@ -125,6 +127,7 @@ def run(
         out: Folder of records; nothing is kept where it is None.
         session: Objects shared with other jobs; a new one on the CPU where it is None.
         again: Compute even what is there already.
+        until: End of a budget by `time.monotonic`, of which a certificate takes its part.
 
     Returns:
         The record; ``reused`` says that it was found. A half-written or altered record counts
@@ -143,9 +146,11 @@ def run(
     reading = complemented(call_measure(job, objects), objects.get("model"))
     if precision := precision_of(objects):
         reading.meta.setdefault("precision", precision)
+    seconds = time.perf_counter() - clock
+    certify(reading, seconds, until)
     provenance = {
         "started": started.isoformat(timespec="seconds"),
-        "seconds": time.perf_counter() - clock,
+        "seconds": seconds,
         "device": str(session.device),
         "threads": torch.get_num_threads(),
         "seed": job.seed,

@@ -17,6 +17,7 @@ from isogon.measures.partition.contradictions import Found, checks_of, seen_by
 POINTS = 100_000  # random points where nothing is said and the network is not too large ...
 NUMBERS = 300_000_000  # ... to be evaluated there with about so many intermediate numbers
 FEWEST = 2_000
+FIRST, BATCH = 200, 4096  # points that are looked at before time is
 CORNERS = 0.6  # share of the time that is for corners, where time is bounded
 
 
@@ -82,12 +83,9 @@ def certify(
     allowances = Allowances.of_slice(p)
     off = _completeness(p, found, allowances, clock)
     n = affordable(p) if points is None else points
-    if points is None and seconds is not None:  # a point costs about three corners
-        each = clock.spent() / max(found.facts["corners"], 1)
-        n = int(np.clip((seconds - clock.spent()) / (3 * each), min(n, 200), n))
-    generator = generator or torch.Generator().manual_seed(0)
-    _agreement(p, found, n, generator, allowances, off)
-    _neighbours(p, found, max(n, FEWEST if seconds is None else 0), allowances)
+    xy = random_points(p.plane.corners, n, generator or torch.Generator().manual_seed(0))
+    _agreement(p, found, xy, allowances, off, clock if points is None else Clock(None))
+    _neighbours(p, found, max(n, FEWEST), allowances, clock)
     whole = found.facts["corners"] >= len(p.vertices)
     return found.certificate(f"partition into {len(p)} regions", whole=whole)
 
@@ -197,17 +195,38 @@ def _completeness(p: Any, found: Ledger, allowances: Allowances, clock: Clock) -
 
 @torch.no_grad()
 def _agreement(
-    p: Any, found: Ledger, n: int, generator: Any, allowances: Allowances, gap: float
+    p: Any, found: Ledger, xy: np.ndarray, allowances: Allowances, gap: float, clock: Clock
 ) -> None:
-    xy = random_points(p.plane.corners, n, generator)
-    region = p.locate(xy)
-    inside = region >= 0
-    xy, region = xy[inside], region[inside]
+    """At points, in batches as long as there is time."""
+    lost, bad, near, done = 0, 0, 0, 0
+    while done < len(xy) and not (done and clock.over(0.5 + CORNERS / 2)):
+        batch = xy[done : done + (BATCH if done else FIRST)]
+        done += len(batch)
+        region = p.locate(batch)
+        lost += int((region < 0).sum())
+        own = batch[region >= 0]
+        wrong, close, off = _at_points(p, own, region[region >= 0], allowances)
+        bad, near, gap = bad + wrong, near + close, float(np.maximum(gap, off))
+    found.check("located", lost, 0.001 * done, "random points that no region holds")
+    note = "random points where the network's pattern is not the region's"
+    kept = done - lost
+    found.check("patterns", bad, 0, note, points=kept, points_within_tolerance=near)
+    note = "share of these points at which a unit is within rounding of its knot"
+    found.check("decided", near / max(kept, 1), 0.5, note)
+    note = "largest difference of outputs at corners and at these points, in allowances"
+    found.check("outputs", gap, 1, note)
+
+
+def _at_points(
+    p: Any, xy: np.ndarray, region: np.ndarray, allowances: Allowances
+) -> tuple[int, int, float]:
+    """Points with another pattern, those within rounding, and the difference of outputs."""
     checks = checks_of(p.program, p.patterns)
-    wrong, near = 0, 0
+    wrong, near, gap = 0, 0, 0.0
     whole = np.flatnonzero(p.finished[region])
     value = np.zeros((len(xy), p.outputs.shape[1]))
-    value[whole] = region_values(p.program, p.plane, p.patterns, region[whole], xy[whole])
+    if len(whole):
+        value[whole] = region_values(p.program, p.plane, p.patterns, region[whole], xy[whole])
     for part in allowances.chunks(len(xy)):
         at = np.arange(part.stop - part.start)
         values = _watched(p, seen_by(p.program, allowances.embed(xy[part])), allowances)
@@ -219,16 +238,10 @@ def _agreement(
             bad[site.row[contradicts]] = True
         output, undecided = next(values)
         off = np.where(p.finished[region[part], None], np.abs(value[part] - output), 0.0)
-        gap = np.maximum(gap, allowances.exceeded(off, xy[part], 2.0))
+        gap = float(np.maximum(gap, allowances.exceeded(off, xy[part], 2.0)))
         wrong += int(bad.sum())
         near += int(((close | undecided) & ~bad).sum())
-    found.check("located", n - len(xy), 0.001 * n, "random points that no region holds")
-    note = "random points where the network's pattern is not the region's"
-    found.check("patterns", wrong, 0, note, points=len(xy), points_within_tolerance=near)
-    note = "share of these points at which a unit is within rounding of its knot"
-    found.check("decided", near / max(len(xy), 1), 0.5, note)
-    note = "largest difference of outputs at corners and at these points, in allowances"
-    found.check("outputs", gap, 1, note)
+    return wrong, near, gap
 
 
 def _watched(p: Any, values: Any, allowances: Allowances) -> Any:
@@ -243,20 +256,24 @@ def _watched(p: Any, values: Any, allowances: Allowances) -> Any:
 
 
 @torch.no_grad()
-def _neighbours(p: Any, found: Ledger, n: int, allowances: Allowances) -> None:
+def _neighbours(p: Any, found: Ledger, n: int, allowances: Allowances, clock: Clock) -> None:
     sides = p.edge_faces
     edges = np.flatnonzero((p.edge_site >= 0) & (sides >= 0).all(1) & p.finished[sides].all(1))
     if len(edges) > n:
-        edges = edges[:: -(-len(edges) // max(n, 1))]
-    ends = p.vertices[p.edges[edges]].transpose(1, 0, 2).reshape(-1, 2)
-    sides = sides[edges]
-    faces = np.concatenate([sides[:, 0], sides[:, 0], sides[:, 1], sides[:, 1]])
-    gap = 0.0
-    if len(edges):
+        edges = edges[:: -(-len(edges) // n)]
+    if clock.seconds is not None:
+        edges = np.random.default_rng(0).permutation(edges)
+    gap, done = 0.0, 0
+    while done < len(edges) and not (done and clock.over()):
+        own = edges[done : done + (BATCH if done else FIRST)]
+        done += len(own)
+        ends = p.vertices[p.edges[own]].transpose(1, 0, 2).reshape(-1, 2)
+        left, right = p.edge_faces[own].T
+        faces = np.concatenate([left, left, right, right])
         both = region_values(p.program, p.plane, p.patterns, faces, np.concatenate([ends, ends]))
-        left, right = np.split(both, 2)
-        gap = allowances.exceeded(np.abs(left - right), ends, 4.0)
-    note = f"largest difference of adjacent maps at the ends of {len(edges)} edges, in allowances"
+        off = np.abs(np.subtract(*np.split(both, 2)))
+        gap = np.maximum(gap, allowances.exceeded(off, ends, 4.0))
+    note = f"largest difference of adjacent maps at the ends of {done} edges, in allowances"
     found.check("neighbours", gap, 1, note)
 
 

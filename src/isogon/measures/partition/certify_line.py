@@ -37,7 +37,7 @@ def certify_line(
     clock, found = Clock(seconds), Ledger()
     knots = np.concatenate([[0.0], s.breakpoints, [1.0]])
     count = len(knots) - 1
-    found.facts |= {"breakpoints": len(s.breakpoints)}
+    found.facts |= {"breakpoints": len(s.breakpoints), "every piece": count}
     unordered = int((np.diff(knots) <= 0).sum())
     found.check("sorted", unordered, 0, "breakpoints that do not ascend between 0 and 1")
     _cover(s, found, knots)
@@ -45,12 +45,13 @@ def certify_line(
     allowances = allowances_of(s, knots)
     gap = _pieces(s, found, knots, allowances, clock)
     n = POINTS if points is None else points
-    if points is None and seconds is not None:
-        each = clock.spent() / max(found.facts["pieces"], 1)
-        n = int(np.clip((seconds - clock.spent()) / each, 50, n))
     draw = torch.rand(n, generator=generator or torch.Generator().manual_seed(0))
-    gap = np.maximum(gap, _outputs(s, draw.double().numpy(), allowances))
-    found.facts["points"] += n
+    for part in allowances.chunks(n):
+        if part.start and points is None and clock.over():
+            break
+        own = draw[part].double().numpy()
+        gap = np.maximum(gap, _outputs(s, own, allowances))
+        found.facts["points"] += len(own)
     note = "largest difference of outputs in the pieces and beside breakpoints, in allowances"
     found.check("outputs", gap, 1, note)
     whole = found.facts["pieces"] >= count
@@ -211,7 +212,8 @@ def _within(
         return two[:, 1] - two[:, 0] <= 2 * zero.max(1)
     shape = allowances.program.shapes[stage.inputs[0]]
     levels = np.stack([k.expand(shape).reshape(-1).numpy()[unit] for k in stage.knots])
-    return (np.abs(own - levels) <= zero).any(0)
+    near: np.ndarray = np.abs(own - levels) <= zero
+    return np.any(near, axis=0)
 
 
 def _outputs(s: Any, t: np.ndarray, allowances: Allowances) -> float:

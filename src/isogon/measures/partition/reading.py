@@ -24,6 +24,7 @@ from isogon.measures.partition.statistics import (
     joined_regions,
     sampled,
     statistics,
+    summary,
 )
 from isogon.readings import Reading
 
@@ -382,14 +383,13 @@ class Partition(Reading):
 
     def summary(self) -> pd.DataFrame:
         """The statistics, one row each; columns: all regions, near data, far from it."""
-        frame = self.statistics().T.reset_index()
-        frame.columns = ["statistic", *frame.iloc[0, 1:]]
-        return frame.iloc[1:].reset_index(drop=True)
+        return summary(self)
 
     def __repr__(self) -> str:
         left = int((~self.finished).sum())
         state = f" (incomplete: {left} of them not cut to the end)" if left else ""
+        kept = f", {self.certificate.verdict}" if self.certificate is not None else ""
         return (
             f"Partition: {len(self)} regions{state}, {len(self.vertices)} vertices, "
-            f"{len(self.edges)} edges, {len(self.sites)} sites"
+            f"{len(self.edges)} edges, {len(self.sites)} sites{kept}"
         )

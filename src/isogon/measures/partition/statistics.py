@@ -144,6 +144,17 @@ def statistics(p: Any, near: Any = None, radius: float | None = None) -> pd.Data
     return pd.DataFrame(rows)
 
 
+def summary(p: Any) -> pd.DataFrame:
+    """The statistics, one row each, and whether the partition is certified, where it was tried."""
+    frame = p.statistics().T.reset_index()
+    frame.columns = ["statistic", *frame.iloc[0, 1:]]
+    frame = frame.iloc[1:].reset_index(drop=True)
+    if p.certificate is not None:
+        row = ["certified", int(p.certificate.passed)] + [np.nan] * (len(frame.columns) - 2)
+        frame.loc[len(frame)] = row
+    return frame
+
+
 def joined_regions(p: Any, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Groups of regions that share one affine map, and the edges that separate groups.
 
