@@ -82,7 +82,9 @@ def certify(
     _edges(p, found)
     allowances = Allowances.of_slice(p)
     off = _completeness(p, found, allowances, clock)
-    n = affordable(p) if points is None else points
+    n = points
+    if n is None:
+        n = affordable(p) if seconds is None else FEWEST
     xy = random_points(p.plane.corners, n, generator or torch.Generator().manual_seed(0))
     _agreement(p, found, xy, allowances, off, clock if points is None else Clock(None))
     _neighbours(p, found, max(n, FEWEST), allowances, clock)

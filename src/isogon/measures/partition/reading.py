@@ -279,7 +279,7 @@ class Partition(Reading):
             generator: Source of the points; default: seed 0.
             seconds: About how long it may take. Completeness, which is checked at every vertex
                 of every region, is then checked at as many as there is time for, in random
-                order, and the certificate says so; default: at all.
+                order, and at 2,000 points; the certificate says how many. Default: at all.
 
         Raises:
             ModelError: The partition was read from disk and knows no network: `attach` it.
