@@ -6,6 +6,7 @@ own; nothing here enters a spec's identity.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ class _Source:
 
     path: str
     data: bool
+    largest: float
 
 
 _data_root: ContextVar[Path | None] = ContextVar("data_root", default=None)
@@ -92,7 +94,9 @@ def download_allowed() -> bool:
 
 
 @contextmanager
-def from_file(path: str | os.PathLike, *, data: bool = False) -> Iterator[None]:
+def from_file(
+    path: str | os.PathLike, *, data: bool = False, largest: float = 65536
+) -> Iterator[None]:
     """Build specs that a file brought: text that nobody typed, and that must run nothing.
 
     Inside, whatever imports code, opens the path of a spec, downloads or trains refuses
@@ -101,8 +105,10 @@ def from_file(path: str | os.PathLike, *, data: bool = False) -> Iterator[None]:
     Args:
         path: The file, for messages.
         data: Data sets of isogon's own may be named as well, without paths.
+        largest: The largest number that may stand in such a spec (seeds apart): most become
+            the length of something.
     """
-    token = _source.set(_Source(os.fspath(path), data))
+    token = _source.set(_Source(os.fspath(path), data, largest))
     try:
         yield
     finally:
@@ -121,6 +127,32 @@ def may_name(kind: str) -> bool:
     if source is None or kind in ("arch", "family", "group", "metric", "stitch", "slice"):
         return True
     return kind == "dataset" and source.data
+
+
+def check_numbers(name: str, value: Any, got: object) -> None:
+    """Refuse numbers that are too large for an argument on the word of a file.
+
+    Args:
+        name: The argument; one that is called a seed may have any number.
+        value: A number, text, None, or a tuple of such (specs in it are checked when built).
+        got: The spec, for the message.
+
+    Raises:
+        SpecError: The spec was brought by a file, and a number in ``value`` is above its limit.
+    """
+    source = _source.get()
+    if source is None or "seed" in name:
+        return
+    if isinstance(value, tuple | list):
+        for part in value:
+            check_numbers(name, part, got)
+    elif isinstance(value, int | float) and source.largest < abs(value) != math.inf:
+        raise SpecError(
+            f"a file asks for {name} = {str(value)[:30]}",
+            got=f"{str(got)[:160]} in {source.path}",
+            expected=f"at most {source.largest}, by what the file holds",
+            fix="If you trust it, type the spec yourself, in front of '@'.",
+        )
 
 
 def typed_only(act: str, got: object) -> None:

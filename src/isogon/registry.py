@@ -245,6 +245,11 @@ def call(builder: Callable[..., Any], spec: Spec, *, what: str, **context: Any) 
         ) from None
     wanted = hints.of(builder)
     for key, value in bound.arguments.items():
+        if isinstance(value, dict):
+            for inner, held in value.items():
+                surroundings.check_numbers(inner, held, spec)
+        else:
+            surroundings.check_numbers(key, value, spec)
         if (
             key in wanted
             and key not in extra

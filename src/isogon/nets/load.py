@@ -22,10 +22,11 @@ from torch import nn
 
 from isogon import context, registry
 from isogon.errors import DependencyError, FileError, IsogonError, ModelError, SpecError, unknown
+from isogon.nets import budget
 from isogon.nets.calculus import check_finite, device_dtype
 from isogon.nets.normalize import normalized
 from isogon.nets.origin import marked
-from isogon.nets.weights import check_fits, existing, put, read_weights
+from isogon.nets.weights import existing, fitting, put, read_weights
 from isogon.specs import PROGRAM_SUFFIXES, SUFFIXES, WEIGHT_SUFFIXES, Spec, names_code, parse
 
 log = logging.getLogger("isogon")
@@ -72,13 +73,14 @@ def load(spec: str | os.PathLike | Spec | nn.Module, *, like: Any = None) -> nn.
     state, meta = read_weights(path)
     typed = Spec(parsed.name, parsed.args, parsed.kwargs, module=parsed.module)
     bare = completed(typed, meta.get("spec"))
-    with nullcontext() if bare == typed else context.from_file(path):
+    brought = bare != typed
+    with budget.source(state, path) if brought else nullcontext():
         try:
-            model = put(_make(bare, None), state, source=path, what=str(bare))
+            model = _filled(bare, None, state, path, brought=brought)
         except (ModelError, SpecError):
             if like is None:
                 raise
-            model = put(_make(bare, like), state, source=path, what=str(bare))
+            model = _filled(bare, like, state, path, brought=brought)
     return _normalised(model, meta, path).eval()
 
 
@@ -116,7 +118,10 @@ def build(spec: str | Spec, *, like: Any = None, **fixed: Any) -> nn.Module:
         return registry.build("arch", spec, **given)
     except IsogonError:
         raise
-    except (ValueError, TypeError, RuntimeError, ArithmeticError, KeyError) as error:
+    except (
+        *(ValueError, TypeError, RuntimeError, ArithmeticError),
+        *(LookupError, AssertionError, AttributeError, MemoryError),
+    ) as error:
         raise SpecError(
             f"{spec.name} can't be built ({error})", got=str(spec), expected="other arguments"
         ) from error
@@ -222,10 +227,8 @@ def _from_file(path: Path) -> nn.Module:
     if suffix == ".safetensors":
         state, meta = read_weights(path)
         if isinstance(meta.get("spec"), str) and parse(meta["spec"]).module is None:
-            with context.from_file(path):
-                with torch.device("meta"):  # a small file must not make us allocate a huge model
-                    check_fits(build(meta["spec"]), state, source=path, what=meta["spec"])
-                model = put(build(meta["spec"]), state, source=path, what=meta["spec"])
+            with budget.source(state, path):
+                model = _filled(parse(meta["spec"]), None, state, path, brought=True)
             return _normalised(model, meta, path)
     elif not path.name.lower().endswith(SUFFIXES):
         raise FileError(
@@ -240,6 +243,16 @@ def _from_file(path: Path) -> nn.Module:
         fix="Put the architecture in front, e.g. "
         f"'resnet18(num_classes=10)@{path.name}' or 'my.module:build()@{path.name}'.",
     )
+
+
+def _filled(
+    spec: Spec, like: Any, state: dict[str, Any], path: Path, *, brought: bool
+) -> nn.Module:
+    """The architecture with weights; first by its shapes alone, where the file named it."""
+    if brought:
+        shapes = budget.built(lambda: _make(spec, like), state, path)
+        fitting(shapes, state, source=path, what=str(spec))
+    return put(_make(spec, like), state, source=path, what=str(spec))
 
 
 def _normalised(model: nn.Module, meta: dict[str, Any], path: Path) -> nn.Module:

@@ -29,9 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from isogon import context, storage
+from isogon import storage
 from isogon.errors import FileError, ModelError
 from isogon.nets.fitting import check_fits
 from isogon.nets.origin import marked
@@ -140,6 +138,7 @@ class Checkpoint:
 
     def _build(self, arch: Spec | None) -> nn.Module:
         from isogon import nets
+        from isogon.nets import budget
 
         if arch is not None:
             return nets.build(arch)
@@ -153,10 +152,10 @@ class Checkpoint:
                 expected="a registered architecture",
                 fix=f"Name the code yourself: 'my.module:build()@{where}'.",
             )
-        with context.from_file(where):
-            # Shapes first, on no device: a small file must not make us allocate a huge model.
-            with torch.device("meta"):
-                check_state(nets.build(self.spec), self.weights, what=self.spec)
+        # Shapes first, on no device: a small file must not make us allocate a huge model.
+        shapes = budget.built(lambda: nets.build(self.spec), self.weights, where)
+        check_state(shapes, self.weights, what=self.spec)
+        with budget.source(self.weights, where):
             return nets.build(self.spec)
 
     def save(self, path: str | os.PathLike) -> Checkpoint:

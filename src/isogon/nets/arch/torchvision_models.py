@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from isogon import context
-from isogon.errors import FileError, OptionError, unknown
+from isogon.errors import FileError, IsogonError, OptionError, unknown
 from isogon.nets.normalize import normalized
 from isogon.variants import variants
 
@@ -86,7 +86,9 @@ def build_torchvision(
         with torch.device("cpu") if meta else nullcontext():
             model = models.get_model(name, weights=published, **options)
         model = model.to("meta") if meta else model
-    except (TypeError, ValueError) as error:
+    except IsogonError:
+        raise
+    except (TypeError, ValueError, AssertionError, LookupError) as error:
         builder = models.get_model_builder(name)
         raise OptionError(
             f"torchvision can't build {name} ({error})",
