@@ -28,11 +28,14 @@ TIMES = 4  # what may be built, over what the file holds
 FREE_NUMBER = 4096  # whole numbers up to this one are no danger
 FREE_VALUES = 2**20  # values of tensors that no file holds: masks, fixed positions
 FREE_TENSORS = 64
+FREE_MODULES = 256
 FREE_STEPS = 150_000  # of Python; the registered architectures take 2 to 120,000
 STEPS = 500  # more of them for each tensor; the registered ones take up to 100
 VALUES_PER_STEP = 20  # and one for so many values: banks of filters are made one by one
 
 _TORCH = os.fspath(Path(torch.__file__).parent) + os.sep
+_MODULE = nn.Module.__init__.__code__
+_CALL = 16  # calls of PyTorch's own functions that count as a step
 _IMPORT = ("<frozen importlib._bootstrap>", "_find_and_load")
 
 
@@ -54,7 +57,7 @@ def built(build: Callable[[], nn.Module], state: Mapping[str, Tensor], path: obj
         source(state, path),
         torch.device("meta"),
         _registered(held, len(state), path),
-        _counted(limit, path),
+        _counted(limit, FREE_MODULES + TIMES * len(state), path),
     ):
         return build()
 
@@ -108,31 +111,41 @@ def _too_large(got: str, expected: str, path: object) -> ModelError:
 
 
 @contextmanager
-def _counted(limit: int, path: object) -> Iterator[None]:
-    """Stop what runs inside, in this thread, after so many steps.
+def _counted(limit: int, modules: int, path: object) -> Iterator[None]:
+    """Stop what runs inside, in this thread, after so many steps or modules.
 
-    Steps are lines of Python (each round of a loop, also of a comprehension) and calls; those
-    of PyTorch itself are not counted (its loops go over what was built), nor those of imports.
+    Steps are lines of Python (each round of a loop, also of a comprehension) and calls; of those
+    in PyTorch itself the calls alone, some together (its loops go over what was built); of those
+    in imports none.
     """
-    done = importing = 0
+    done = importing = begun = 0
 
     def step(frame: Any, event: str, given: Any) -> Any:
-        nonlocal done, importing
+        nonlocal done, importing, begun
         code = frame.f_code
         if event == "call" and (code.co_filename, code.co_name) == _IMPORT:
             importing += 1
             return imported
-        if importing or (event == "call" and code.co_filename.startswith(_TORCH)):
+        if importing:
             return None
-        done += 1
-        if done > limit:
+        inside = event == "call" and code.co_filename.startswith(_TORCH)
+        done += 1 if inside else _CALL
+        begun += code is _MODULE and event == "call"
+        if begun > modules:
+            sys.settrace(None)
+            raise _too_large(
+                f"more than {modules} modules",
+                f"at most {FREE_MODULES}, and {TIMES} for each tensor in the file",
+                path,
+            )
+        if done > _CALL * limit:
             sys.settrace(None)
             raise _too_large(
                 f"more than {limit} steps of building",
                 f"at most {FREE_STEPS}, and {STEPS} for each tensor in the file",
                 path,
             )
-        return step
+        return None if inside else step
 
     def imported(frame: Any, event: str, given: Any) -> Any:
         nonlocal importing
