@@ -26,10 +26,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from isogon.errors import OptionError, unknown
+from isogon.errors import IsogonError, OptionError, unknown
 from isogon.show import draw
 from isogon.show.together import Panel, can_draw_together, draw_together, tables
 from isogon.specs import Spec, parse
+from isogon.survey import catalogue
 from isogon.survey.record import Job, Record
 
 Facts = dict[str, dict[str, str]]  # job -> factor -> what its value is called
@@ -79,10 +80,11 @@ def factors(jobs: Mapping[str, Job], names: Mapping[str, Mapping[str, str]]) -> 
     found: Facts = {id: {} for id in jobs}
     inputs = dict.fromkeys(n for j in jobs.values() for n in j.inputs)
     options = dict.fromkeys(n for j in jobs.values() for n in j.options)
+    models = {n for measure in {j.measure for j in jobs.values()} for n in _models(measure)}
     for name in inputs:
         specs = {id: job.inputs.get(name, "") for id, job in jobs.items()}
         given = [s for s in specs.values() if s]
-        texts = differences(given) if name.startswith("model") else {s: _unseeded(s) for s in given}
+        texts = differences(given) if name in models else {s: _unseeded(s) for s in given}
         for id, spec in specs.items():
             found[id][name] = names.get(id, {}).get(name) or texts.get(spec, "none")
     for name in options:
@@ -117,6 +119,16 @@ def differences(specs: Sequence[str]) -> dict[str, str]:
 
 
 # --------------------------------------------------------------------------- internals
+
+
+def _models(measure: str) -> list[str]:
+    """The inputs of a measure that are models."""
+    try:
+        declaration = catalogue.declaration(measure)
+    except IsogonError:  # made by a package that is not installed any more
+        return ["model"]
+    nouns = {i.name: catalogue.noun(i.noun) for i in declaration.inputs}
+    return [n for n, noun in nouns.items() if "model" in noun.get("kinds", ())]
 
 
 def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
