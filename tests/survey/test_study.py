@@ -9,7 +9,7 @@ import pytest
 from isogon.cli import main
 from isogon.errors import OptionError
 from isogon.survey import plan, sweep_report
-from isogon.survey.record import Job
+from isogon.survey.record import Job, load
 from isogon.survey.study import differences, factors, study
 from isogon.survey.sweep import Sweep
 
@@ -141,7 +141,9 @@ def test_the_report_is_written_again_and_a_wrong_figure_costs_no_numbers(folder,
 def test_other_figures_of_a_record_by_the_command_line(folder, tmp_path, capsys):
     record = next((folder / "records").iterdir())
     graph = tmp_path / "graph.svg"
-    assert main(["show", str(record), "--draw", "graph", "--out", str(graph)]) == 0
+    job = load(record).job.inputs
+    typed = ["--model", job["model"], "--batches", job["batches"]]
+    assert main(["show", str(record), "--draw", "graph", *typed, "--out", str(graph)]) == 0
     assert "relu" in graph.read_text()
     scatter = "scatter=[normalized_variance, sample_variance]"
     assert main(["show", str(record), "--draw", scatter]) == 0

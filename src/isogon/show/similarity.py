@@ -28,7 +28,7 @@ def curves_together(panels: Sequence[Panel]) -> Figure:
         for reading, name in zip(panel.readings, panel.names):
             for metric, part in _diagonals(reading):
                 several = len(reading.table["metric"].unique()) > 1
-                label = f"{name}, {metric}" if several else name
+                label = ", ".join(t for t in (name, metric if several else "") if t) or metric
                 grouped.setdefault(label, []).append(part["similarity"].to_numpy(float))
         for color, (label, runs) in zip(style.CYCLE * 9, grouped.items()):
             _band(ax, runs, label, color)
@@ -37,7 +37,7 @@ def curves_together(panels: Sequence[Panel]) -> Figure:
         ax.set_title(panel.title)
         ax.set_ylabel("similarity")
         if len(grouped) > 1:
-            ax.legend()
+            ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
     return fig
@@ -98,6 +98,8 @@ def _maps(reading: Reading, inner: pd.DataFrame, names: list[str], fade: bool) -
         limits = None if signed or not np.isfinite([low, high]).all() else (max(low, 0.0), high)
         label = "similarity" if facts["direction"].startswith("higher") else "distance"
         heatmap(fig, ax, values, down, across, label, limits=limits, diverging=signed)
+        if any(len(style.shorten(t)) > 3 for t in across):
+            ax.tick_params(axis="x", rotation=60)
         ax.set_title(style.shorten(name, 34))
         ax.set_ylabel("sites of a")
         ax.set_xlabel("sites of b")
@@ -125,7 +127,7 @@ def _curves(reading: Reading, names: list[str]) -> Figure:
     site_axis(ax, part["site_a"].tolist())
     one = len(names) == 1 and reading.meta["metrics"][names[0]]["direction"].startswith("lower")
     ax.set_ylabel("distance" if one else "similarity")
-    ax.legend()
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return fig
 
 

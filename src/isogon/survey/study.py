@@ -86,7 +86,10 @@ def factors(jobs: Mapping[str, Job], names: Mapping[str, Mapping[str, str]]) -> 
         given = [s for s in specs.values() if s]
         texts = differences(given) if name in models else {s: _unseeded(s) for s in given}
         for id, spec in specs.items():
-            found[id][name] = names.get(id, {}).get(name) or texts.get(spec, "none")
+            called = names.get(id, {}).get(name)
+            if called is None or str(_parsed(called)) == spec:  # not a name, but the spec again
+                called = texts.get(spec, "none")
+            found[id][name] = called
     for name in options:
         for id, job in jobs.items():
             found[id][name] = _word(job.options.get(name))
