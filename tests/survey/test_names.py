@@ -304,12 +304,12 @@ def test_precision_stands_in_the_reading_and_in_the_key(here, dtype):
     write(here / "prec.py", "import torch\n\n\ndef build(to='float32'):\n"
           "    return torch.nn.Linear(3, 2).to(getattr(torch, to))\n")  # fmt: skip
     plain, other = (measured(f"prec:build({to})") for to in ("float32", name))
-    assert plain.reading.meta["precision"] == plain.provenance["precision"] == "float32"
-    assert other.reading.meta["precision"] == other.provenance["precision"] == name
+    assert plain.reading.meta["dtype"] == plain.provenance["dtype"] == "float32"
+    assert other.reading.meta["dtype"] == other.provenance["dtype"] == name
     assert other.key != plain.key
     again = measured(f"prec:build({name})")
     assert again.reused
-    assert again.reading.meta["precision"] == name
+    assert again.reading.meta["dtype"] == name
 
 
 # --------------------------------------------------------------------------- code that measures

@@ -186,10 +186,9 @@ def _summary(table: pd.DataFrame) -> dict[str, list]:
 
 
 def _meta(model: Module, batches: Any, tolerances: tuple[float, ...]) -> dict[str, Any]:
-    _, dtype = calculus.device_dtype(model)
     return {
         "data": getattr(batches, "name", None),
         "classes": list(getattr(batches, "classes", None) or []),
         "tolerances": list(tolerances),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": calculus.precision(model),
     }

@@ -140,6 +140,7 @@ def orientation(
             "fold": fold,
             "initial": initial is not None,
             "zero_filters": int(table["zero"].sum()),
+            "dtype": calculus.precision(model),
         },
     )
 

@@ -99,7 +99,7 @@ def reset(
         units={"accuracy": "1", "drop": "1"},
         meta={
             "accuracy": accuracy, "data": getattr(batches, "name", None),
-            "norms": norms, "seed": seed,
+            "norms": norms, "seed": seed, "dtype": calculus.precision(model),
         },
     )  # fmt: skip
 

@@ -59,6 +59,11 @@ def device_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return first or torch.device("cpu"), torch.float32
 
 
+def precision(model: nn.Module) -> str:
+    """The type of number that a model computes in, e.g. ``float32`` or ``bfloat16``."""
+    return str(device_dtype(model)[1]).removeprefix("torch.")
+
+
 def cast(x: Any, model: nn.Module) -> Any:
     """A batch on the model's device; real-valued ones in its dtype, integers untouched.
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from isogon import __version__, context, nesting, registry, storage
 from isogon.errors import DataError, FileError, OptionError
-from isogon.nets.calculus import device_dtype
+from isogon.nets.calculus import precision
 from isogon.specs import Spec, parse
 from isogon.storage import digests, modules
 from isogon.storage.stamps import Stamp, note_again, noting, untouched
@@ -144,8 +144,8 @@ def run(
         writable(directory.parent)
     started, clock = datetime.now(UTC), time.perf_counter()
     reading = complemented(call_measure(job, objects), objects.get("model"))
-    if precision := precision_of(objects):
-        reading.meta.setdefault("precision", precision)
+    if dtype := _precision(objects):  # a measure that computes in another one says so itself
+        reading.meta.setdefault("dtype", dtype)
     seconds = time.perf_counter() - clock
     certify(reading, seconds, until)
     provenance = {
@@ -154,7 +154,7 @@ def run(
         "device": str(session.device),
         "threads": torch.get_num_threads(),
         "seed": job.seed,
-        "precision": precision,
+        "dtype": dtype,
         "fingerprints": prints,
         "versions": versions(),
     }
@@ -290,13 +290,6 @@ def code_of(declaration: Declaration) -> str:
     return digests.of([modules.measure(home) for home in homes])
 
 
-def precision_of(objects: Mapping[str, Any]) -> str:
-    """Types of number that the models among some objects compute in, e.g. ``bfloat16``."""
-    models = [o for o in objects.values() if isinstance(o, nn.Module)]
-    found = {str(device_dtype(m)[1]).removeprefix("torch.") for m in models}
-    return ", ".join(sorted(found))
-
-
 def versions() -> dict[str, str]:
     """Versions of what computes."""
     found = {"isogon": __version__, "python": platform.python_version()}
@@ -350,6 +343,11 @@ def _addressed(job: Job, out: str | Path | None, session: Session) -> tuple:
     key = key_of(identity)
     directory = None if out is None else Path(out) / f"{job.measure}-{key[:12]}"
     return job, key, directory, objects, prints
+
+
+def _precision(objects: Mapping[str, Any]) -> str:
+    """Types of number that the models among some objects compute in, e.g. ``bfloat16``."""
+    return ", ".join(sorted({precision(o) for o in objects.values() if isinstance(o, nn.Module)}))
 
 
 def _bind(measure: Any, values: dict[str, Any]) -> tuple[list, dict]:

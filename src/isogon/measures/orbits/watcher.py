@@ -29,7 +29,7 @@ from isogon.measures.orbits.statistics import (
     thresholds,
     variance_columns,
 )
-from isogon.nets.calculus import check_finite
+from isogon.nets.calculus import check_finite, precision
 from isogon.nets.origin import check_classes
 from isogon.nets.passes import INPUT, all_passes
 from isogon.nets.sites import Site
@@ -82,6 +82,7 @@ def measure_orbits(
         "sites": [str(s) for s in chosen],
         "shapes": {str(s): list(s.shape) for s in chosen},
         "samples": seen,
+        "dtype": precision(model),
         "transformations": len(family),
         "not_applicable": [str(s) for s in found if s not in chosen],
     }

@@ -68,7 +68,12 @@ def local_complexity(
     return SampleTable(
         "local_complexity",
         table=pd.DataFrame(rows),
-        meta={"radius": radius, "directions": directions, "sites": program.sites},
+        meta={
+            "radius": radius,
+            "directions": directions,
+            "sites": program.sites,
+            "dtype": "float64",
+        },
     )
 
 

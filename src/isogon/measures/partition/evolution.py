@@ -207,6 +207,7 @@ def evolution(
         units={str(c): "1" for c in table if str(c).endswith("accuracy") or c == "gap"},
         meta={
             "frames": shown,
+            "dtype": "float64",
             "sites": p.sites,
             "outputs": p.outputs.shape[1],
             "correlation": found,

@@ -149,7 +149,7 @@ def segments(model: Module, a: Points, b: Points) -> Segments:
         table=table,
         arrays={"breakpoints": t[1:-1], "outputs": outputs, "ends": ends.numpy()},
         axes={"breakpoints": ("breakpoint",), "outputs": ("point", "output")},
-        meta={"sites": program.sites, "length": length},
+        meta={"sites": program.sites, "length": length, "dtype": "float64"},
     )
     found.program = program
     return found

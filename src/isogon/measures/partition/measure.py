@@ -124,6 +124,7 @@ def read_off(mesh: Mesh, sites: list[SitePattern], program: Program, plane: Slic
         "kinds": [s.kind for s in sites],
         "tolerances": [s.tol for s in sites],
         "shape": list(plane.shape),
+        "dtype": "float64",
     }
     found = Partition("partition", arrays=arrays, meta=meta, complete=complete)
     found.program = program

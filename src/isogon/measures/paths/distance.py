@@ -12,6 +12,7 @@ from isogon.actions import family as parsed
 from isogon.data import Points
 from isogon.errors import DataError
 from isogon.measures.paths.walking import walk
+from isogon.nets.calculus import precision
 from isogon.readings import SampleTable
 from isogon.registry import measure
 
@@ -100,5 +101,5 @@ def leaf_distance(
         measure="leaf_distance",
         table=frame,
         units=dict.fromkeys(("euclidean", "leaf", "remaining"), "units of input (L2)"),
-        meta={"transformations": labels, "step": step, "stop": stop},
+        meta={"transformations": labels, "step": step, "stop": stop, "dtype": precision(model)},
     )

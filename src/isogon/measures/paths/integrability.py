@@ -69,12 +69,11 @@ def integrability(model: Module, batches: Batches) -> SampleTable:
     table = pd.concat(blocks, ignore_index=True)
     table.insert(0, "sample", np.arange(len(table)))
     table.insert(1, "label", table.pop("label"))
-    _, dtype = calculus.device_dtype(model)
     return SampleTable(
         measure="integrability",
         table=table,
         units={"residual": "1"},
-        meta={"data": getattr(batches, "name", None), "dtype": str(dtype).split(".")[-1]},
+        meta={"data": getattr(batches, "name", None), "dtype": calculus.precision(model)},
     )
 
 

@@ -110,7 +110,8 @@ def walk(
     ends = Ends(steps, stop, min_probability, patience)
     for ids in state.groups():
         _run(model, state, ids, ends)
-    return state.reading({"seed": seed, "stop": stop, "min_probability": min_probability})
+    facts = {"seed": seed, "stop": stop, "min_probability": min_probability}
+    return state.reading({**facts, "dtype": calculus.precision(model)})
 
 
 def _run(model: Module, state: State, ids: Tensor, ends: Ends) -> None:
