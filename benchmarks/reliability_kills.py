@@ -261,8 +261,9 @@ def main() -> int:
         os.environ["ISOGON_CACHE"] = str(warm / "cache")
         here = os.getcwd()
         os.chdir(warm)
-        for kind, words in WORK.items():
-            if kind != "sweep processes" and isogon([*words, "--quiet"]):
+        for kind in options.only.split(","):
+            words = WORK["sweep inline" if kind == "sweep processes" else kind]
+            if isogon([*words, "--quiet"]):
                 raise SystemExit(f"{kind} failed")
             shutil.rmtree(warm / "out", ignore_errors=True)
         os.chdir(here)
