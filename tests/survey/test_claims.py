@@ -284,6 +284,18 @@ def test_a_damaged_claim_is_judged_by_its_time(here, text):
     assert run(here, id) == "done"
 
 
+def test_claims_of_finished_jobs_are_cleared_away(here):
+    found = plan.Plan("", tuple(here.jobs.values()))
+    first, second = list(here.jobs)[:2]
+    assert run(here, first) == "done"
+    left = here.directory / claims.FOLDER / f"{first}.1"
+    left.touch()
+    kept = claimed(here, second, replace(ME, pid=GONE))
+    Sweep.create(here.directory, found)
+    assert not left.exists()
+    assert kept.exists()
+
+
 def test_executors_leave_alone_what_others_run(here):
     ids = list(here.jobs)
     claimed(here, ids[0], ELSEWHERE["another machine"])

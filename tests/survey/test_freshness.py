@@ -13,6 +13,7 @@ from isogon.cli import main
 from isogon.storage import modules
 from isogon.survey import sweep as workers
 from isogon.survey import sweep_report
+from isogon.training import Checkpoint
 
 PLAN = """
 model: {model}
@@ -94,3 +95,25 @@ def test_changed_code_of_a_users_model_is_measured_again(here):
     second = sweep(here, "'net:build()'")
     assert set(second) == set(first)
     assert not set(second.values()) & set(first.values())
+
+
+def test_a_training_that_went_on_from_its_own_file_is_not_done_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ISOGON_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "plan.yaml").write_text(
+        "model: trained(cnn(width=2), 'digits(train, 64)', epochs=2)\n"
+        "batches: digits(test, 8)\nmeasures: [orientation]\n"
+    )
+    kept = Checkpoint.save
+
+    def killed(self, path):
+        kept(self, path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", killed)
+    assert main(["sweep", "plan.yaml", "--out", "s"]) == 130
+    monkeypatch.setattr(Checkpoint, "save", kept)
+    for _ in range(2):
+        assert main(["sweep", "plan.yaml", "--out", "s"]) == 0
+        (state,) = workers.Sweep.read(tmp_path / "s").states()
+        assert state.attempts == 2

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from isogon.errors import FileError, OptionError
-from isogon.storage.stamps import note
+from isogon.storage.stamps import forget, note
 
 MAX_JSON = 64 * 2**20  # bytes of one JSON file
 MAX_DEPTH = 64  # of nesting in JSON
@@ -73,6 +73,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         _flush(temporary)
         temporary.replace(target)
+        forget(shown)
         _flush(target.parent)
     except OSError as error:
         foreign = error.filename is not None and not _same(error.filename, temporary, target)

@@ -47,6 +47,15 @@ def note(path: str | os.PathLike) -> Stamp:
     return found
 
 
+def forget(path: str | os.PathLike) -> None:
+    """Say that isogon itself has written a file: what was read from it before was no input.
+
+    A training that goes on from its own file reads it as it was when the training was killed.
+    """
+    if (held := _noted.get()) is not None:
+        held.pop(os.path.abspath(path), None)
+
+
 def note_again(files: Mapping[str, Stamp]) -> None:
     """Say that something is used that was read from these files earlier."""
     if (held := _noted.get()) is not None:

@@ -19,7 +19,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,6 +134,16 @@ def holder(folder: Path, job: str) -> Claim | None:
         data = data if isinstance(data, dict) else {}  # about to be written, or cut short
         return Claim(path, job, attempt, Process.from_json(data), str(data.get("slurm") or ""))
     return None
+
+
+def tidy(folder: Path, done: Callable[[str], bool]) -> None:
+    """Remove the claims of finished jobs, whose owners were killed before they could."""
+    with suppress(OSError):
+        for entry in list(os.scandir(folder / FOLDER)):
+            job, _, number = entry.name.rpartition(".")
+            if job and number.isdigit() and done(job):
+                with suppress(OSError):
+                    os.unlink(entry.path)
 
 
 def beating(path: Path) -> bool:

@@ -89,6 +89,9 @@ class Sweep:
         data: dict[str, Any] = {n: getattr(found, n) for n in WORDS}
         data["jobs"] = {i: j.to_json() for i, j in found.jobs.items()}
         storage.write_json(found.directory / PLAN, data)
+        claims.tidy(
+            found.directory, lambda id: id in found.jobs and found.state(id).state == "done"
+        )
         return found
 
     @classmethod
