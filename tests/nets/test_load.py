@@ -15,6 +15,7 @@ from isogon import nets, storage
 from isogon.errors import FileError, ModelError, SpecError
 from isogon.nets.load import parse_module
 from isogon.nets.normalize import Normalize, normalized
+from isogon.specs import parse
 
 
 @pytest.fixture
@@ -243,3 +244,25 @@ def test_users_builders_get_what_the_spec_says_and_nothing_else(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     found = ig.load("sized_module:build(classes=4)", like=Data())
     assert (found.in_features, found.out_features) == (5, 4)
+
+
+def test_what_data_say_fills_what_is_open_and_nothing_else():
+    from isogon.nets.facts import facts, filled
+
+    def both(depth, channels=1, classes=10, size=28): ...
+    def theirs(weights=None, num_classes=1000): ...
+
+    known = facts(Data())
+    assert known == {"inputs": 192, "channels": 3, "size": 8, "classes": 2}
+    assert facts(Data(), classes=7)["classes"] == 7
+    for text, builder, kwargs in (
+        ("f(1)", both, {"channels": 3, "classes": 2, "size": 8}),
+        ("f(1, 5)", both, {"classes": 2, "size": 8}),
+        ("f(1, num_classes=4)", both, {"channels": 3, "classes": 4, "size": 8}),
+        ("f", theirs, {"num_classes": 2}),
+        ("f(classes=5)", theirs, {"num_classes": 5}),
+        ("f(None, 5)", theirs, {}),
+        ("f(1, 2, 3, 4, 5)", both, {}),
+    ):
+        assert filled(parse(text), builder, known).kwargs == kwargs
+    assert ig.load("cnn(4)", like=Data())(torch.rand(1, 3, 8, 8)).shape == (1, 2)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
-import math
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +23,7 @@ from isogon import context, registry
 from isogon.errors import DependencyError, FileError, IsogonError, ModelError, SpecError, unknown
 from isogon.nets import budget
 from isogon.nets.calculus import check_finite, device_dtype
+from isogon.nets.facts import facts, filled
 from isogon.nets.normalize import normalized
 from isogon.nets.origin import marked
 from isogon.nets.weights import existing, fitting, put, read_weights
@@ -103,19 +103,9 @@ def build(spec: str | Spec, *, like: Any = None, **fixed: Any) -> nn.Module:
         raise SpecError("not an architecture", got=str(spec), expected="NAME or NAME(arguments)")
     if spec.module is not None:
         return _user_model(spec, fixed)
-    given = {**_facts(like), **fixed}
-    entry = registry.get("arch", spec.name)
-    for mine, other in (("classes", "num_classes"), ("num_classes", "classes")):
-        takes = inspect.signature(entry.build).parameters
-        if other in spec.kwargs and other not in takes and mine in takes:
-            kwargs = {(mine if k == other else k): v for k, v in spec.kwargs.items()}
-            spec = Spec(spec.name, spec.args, kwargs)
-        if other in spec.kwargs:
-            given.pop(mine, None)
-        elif mine in given and mine not in takes and other in takes:
-            given[other] = given.pop(mine)
+    spec = filled(spec, registry.get("arch", spec.name).build, {**facts(like), **fixed})
     try:
-        return registry.build("arch", spec, **given)
+        return registry.build("arch", spec)
     except IsogonError:
         raise
     except (
@@ -285,25 +275,3 @@ def _user_model(spec: Spec, given: dict[str, Any]) -> nn.Module:
             expected="a torch.nn.Module",
         )
     return model
-
-
-def _facts(like: Any) -> dict[str, Any]:
-    """Arguments of an architecture that a data set fixes."""
-    if like is None:
-        return {}
-    samples = getattr(like, "samples", like)
-    shape = getattr(samples, "shape", None)
-    classes = getattr(samples, "classes", None)
-    facts: dict[str, Any] = {}
-    if shape is not None:
-        shape = tuple(int(n) for n in shape)
-        facts["inputs"] = math.prod(shape)
-        if len(shape) >= 2:
-            facts["channels"] = shape[0]
-        if len(shape) == 3:
-            facts["size"] = shape[1] if shape[1] == shape[2] else shape[1:]
-        if len(shape) == 2:
-            facts["length"] = shape[1]
-    if classes:
-        facts["classes"] = classes if isinstance(classes, int) else len(classes)
-    return facts

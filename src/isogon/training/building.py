@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import math
 from typing import Any
 
 from torch import nn
@@ -13,6 +11,7 @@ from isogon import nets, registry
 from isogon.data import Samples
 from isogon.errors import ModelError, OptionError
 from isogon.nets.calculus import cast
+from isogon.nets.facts import facts, filled
 from isogon.nets.weights import put, read_weights
 from isogon.specs import Spec, parse
 
@@ -55,25 +54,7 @@ def complete(spec: Spec, train: Samples, outputs: int) -> Spec:
             fix="Name the architecture before the @.",
         )
     builder = registry.import_object(spec) if spec.module else registry.get("arch", spec.name).build
-    signature = inspect.signature(builder)
-    try:
-        given = signature.bind_partial(*spec.args, **spec.kwargs).arguments
-    except TypeError:
-        return spec  # building it says which argument is wrong
-    shape = train.shape
-    found: dict[str, Any] = {"inputs": math.prod(shape)}
-    if "classes" not in given and "num_classes" not in spec.kwargs:
-        found |= {"classes": outputs}
-        if "classes" not in signature.parameters:
-            found |= {"num_classes": outputs}
-    if len(shape) >= 2:
-        found["channels"] = shape[0]
-    if len(shape) == 3:
-        found["size"] = shape[1] if shape[1] == shape[2] else tuple(shape[1:])
-    if len(shape) == 2:
-        found["length"] = shape[1]
-    extra = {k: v for k, v in found.items() if k in signature.parameters and k not in given}
-    return Spec(spec.name, spec.args, {**spec.kwargs, **extra}, module=spec.module, path=spec.path)
+    return filled(spec, builder, facts(train, classes=outputs))
 
 
 def outputs_of(train: Samples, loss: str) -> int:
