@@ -17,6 +17,7 @@ from isogon.nets.tangent import tangent
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
 import slow_fisher
+from nearly import assert_nearly
 
 D, C = 12, 4
 
@@ -165,7 +166,9 @@ def test_a_long_walk_can_be_continued(points, tmp_path, control):
     whole = walk(net(), points, steps=40, **options)
     walk(net(), points, steps=13, **options).save(tmp_path)
     more = walk(net(), ig.read(tmp_path), steps=40, stop=0.3, patience=0)
-    assert more.equals(whole)
+    # walks that have ended are left out of the batch, so the others are computed in products of
+    # other shapes: 40 steps of float64 rounding, each stretched by what a step stretches
+    assert_nearly(more, whole, rtol=1e-9, atol=1e-11)
     kept = np.bincount(more.arrays["frame_walk"])
     assert kept.max() <= 2 * 4 + 2
     with pytest.raises(OptionError, match="continued"):
