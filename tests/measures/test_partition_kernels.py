@@ -152,10 +152,19 @@ def test_edges_are_cut_once(seed):
     chain = np.empty(len(m.ends) + 1, np.int64)
     column, other, offset = np.arange(7), np.full(7, -1), np.zeros(7)
     room = np.empty(8), np.empty(8, np.int64)
+    place, unclear = np.empty(len(which), np.int64), np.ones(len(m.ends), bool)
+    error = np.full(len(which), tol)
     made = ek.cut_edges(
-        m.ends, z, column, other, offset, tol, first, which, source, ratio, chain, *room
-    )
+        m.ends, z, column, other, offset, error, first, which, source, ratio, chain, place, unclear,
+        *room,
+    )  # fmt: skip
     assert chain[-1] == made
+    assert not unclear.any()  # equal crossings are equal, others far apart
+    for e, (a, b) in enumerate(m.ends):  # each function vanishes where it is said to
+        for k in range(first[e], first[e + 1]):
+            n, f = place[k], which[k]
+            assert chain[e] <= n < chain[e + 1]
+            assert abs((1 - ratio[n]) * z[a, f] + ratio[n] * z[b, f]) < 1e-12
     along = []  # vertices along each edge
     for e, (a, b) in enumerate(m.ends):
         new = range(chain[e], chain[e + 1])
@@ -214,14 +223,18 @@ def test_chords(seed):
     start, end = np.empty((2, len(which)), np.int64)
     column, other, offset = np.arange(count), np.full(count, -1), np.zeros(count)
     other[2:4] = 5
-    arguments = m.offsets, m.loops, first, which, z, column, other, offset, 0.6
+    # what counts as zero: 0.6 at half of the vertices, 0.1 at the others; of a difference the sum
+    error, row = np.array([[0.6] * count, [0.1] * count]), m.rng.integers(0, 2, len(z))
+    error[:, 5] = 0.0
+    arguments = m.offsets, m.loops, first, which, z, column, other, offset, error, row
     ch.find_chords(*arguments, start, end, np.empty(np.diff(m.offsets).max()))
     chords = []
     for i, ring in enumerate(m.rings):
         own = []
         for f in range(count):
             d = [float(z[v, f] - (z[v, 5] if f in (2, 3) else 0)) for v in ring]
-            own.append(slow.chord_ends(d, 0.6))
+            d = [0.0 if abs(x) <= error[row[v], f] else x for v, x in zip(ring, d, strict=True)]
+            own.append(slow.chord_ends(d, 0.0))
             k = first[i] + f
             assert (start[k], end[k]) == (own[-1] or (-1, -1))
         chords.append(own)
@@ -248,7 +261,7 @@ def test_chords(seed):
     assert ch.count_meetings(kept, low, high, limit, meetings) == allowed
 
 
-@twin("split_faces")
+@twin("split_faces", "put")
 def test_faces_are_split_as_by_knife(seed):
     """All cells of further lines in every face of a lattice, against cutting one by one."""
     m = Lattice(seed, lines=4)
@@ -257,7 +270,7 @@ def test_faces_are_split_as_by_knife(seed):
         m.xy.copy(), m.ends.copy(), np.zeros(len(m.ends), INDEX), np.zeros(len(m.ends), INDEX),
         m.offsets.copy(), m.loops.copy(), m.borders.copy(), {"z": torch.from_numpy(z)}, {}, 4,
     )  # fmt: skip
-    tol = 1e-9
+    tol, z[np.abs(z) < 1e-12] = 1e-12, 0.0
     functions = ms.Functions(np.arange(9), np.full(9, -1), np.zeros(9), np.arange(9))
     edges = [[f for f in range(9) if min(z[a, f], z[b, f]) < -tol and max(z[a, f], z[b, f]) > tol]
              for a, b in mesh.ends]  # fmt: skip
@@ -266,9 +279,23 @@ def test_faces_are_split_as_by_knife(seed):
         (np.cumsum([0, *map(len, rows)]), np.array([f for r in rows for f in r], np.int64))
         for rows in (edges, faces)
     ]
-    ms.cut_edges(mesh, "z", functions, tol, *csr[0])
-    parent, new, _ = ms.cut_faces(mesh, "z", functions, tol, 1, *csr[1], 1 << 40)
+    errors, old = Flat(np.full(9, 1e-13)), len(z)
+    vertex, f = ms.cut_edges(mesh, "z", functions, errors, *csr[0])
+    table = mesh.writable("z")
+    assert np.abs(table[vertex, f]).max(initial=0) < 1e-12
+    ek.put(table, vertex, f, functions.column, functions.offset)
+    assert not table[vertex, f].any()
+    exact = np.empty((0, 0)), np.empty(0, np.int64)
+    parent, new, _, (vertex, f) = ms.cut_faces(
+        mesh, "z", functions, errors, exact, 1, *csr[1], 1 << 40
+    )
     assert len(mesh) <= len(new) + new.sum()
+    assert errors.asked == 0
+    values = mesh.values("z")
+    assert np.abs(values[vertex, f]).max(initial=0) < 1e-12
+    assert set(vertex) == set(range(len(mesh.xy))) - set(range(len(table)))
+    zeros = {(v, g) for v, g in zip(*np.nonzero(np.abs(values) < 1e-9), strict=True) if v >= old}
+    assert set(zip(vertex, f, strict=True)) <= zeros
     cells = []
     for i, polygon in enumerate(m.polygons):
         parts = [polygon]
@@ -284,6 +311,17 @@ def test_faces_are_split_as_by_knife(seed):
         np.array(sorted(cells, key=np_round)), abs=1e-9
     )
     assert len(mesh.xy) - len(mesh.ends) + len(mesh) == 1
+
+
+class Flat:
+    """What counts as zero of each function, whatever the place."""
+
+    def __init__(self, bound):
+        self.bound, self.asked = bound, 0
+
+    def at(self, vertices, functions):
+        self.asked += len(vertices)
+        return self.bound[functions]
 
 
 def np_round(row):
@@ -350,7 +388,9 @@ def test_segments_of_equal_largest_outputs(seed):
     room = bd.workplace(m.offsets, len(functions))
 
     def kernel(*arrays):
-        return bd.face_boundary(m.offsets, m.loops, m.xy, outputs, 1e-9, *arrays, room)
+        sizes = np.full((1, outputs.shape[1]), 1e-10), np.zeros(len(m.xy), np.int64)
+        mesh, unclear = (m.offsets, m.loops, m.xy, outputs), np.zeros(len(m.xy), bool)
+        return bd.face_boundary(*mesh, *sizes, unclear, *arrays, room)
 
     found = counted(kernel, columns=(((2, 2), float), ((2,), np.int64), ((), np.int64)))
     long = np.linalg.norm(found[0][:, 1] - found[0][:, 0], axis=1) > 1e-9
@@ -368,13 +408,22 @@ def test_segments_of_equal_largest_outputs(seed):
         assert np.array(segments[key]) == pytest.approx(np.array(s), abs=1e-9)
 
 
-@twin("side_winner")
+@twin("side_winner", "tied_outputs")
 def test_winners_beside_edges(seed):
     m = Lattice(seed)
     outputs = m.rng.integers(0, 2, (len(m.xy), 3)).astype(float)
     edges = np.arange(len(m.ends))
     winner = np.empty((len(edges), 2), np.int64)
-    bd.side_winner(m.offsets, m.loops, outputs, m.ends, m.sides, edges, 1e-9, winner)
+    near = np.empty(outputs.shape, bool)
+    error, row = np.full((2, outputs.shape[1]), 1e-9), np.ones(len(outputs), np.int64)
+    unclear = np.zeros(len(outputs), bool)
+    bd.tied_outputs(outputs, error, row, unclear, near)
+    assert np.array_equal(near, outputs >= outputs.max(1, keepdims=True) - 1e-9)
+    assert not unclear.any()
+    bd.tied_outputs(outputs + 1e-7 * np.arange(outputs.shape[1]), error, 0 * row, unclear, near)
+    assert np.array_equal(unclear, (outputs >= outputs.max(1, keepdims=True) - 1e-9).sum(1) > 1)
+    bd.tied_outputs(outputs, error, row, unclear, near)
+    bd.side_winner(m.offsets, m.loops, outputs, m.ends, m.sides, edges, near, winner)
     for (a, b), sides, found in zip(m.ends, m.sides, winner, strict=True):
         tied = [c for c in range(3) if all(outputs[v, c] == outputs[v].max() for v in (a, b))]
         expected = [-1, -1]
@@ -390,8 +439,12 @@ def test_envelopes(seed):
     functions, z = m.affine(6)
     entry = np.array([[0, 1, 2], [3, 4, -1], [5, 5, 5]])
     tol = 1e-9
-    masks = np.empty((len(z), 3), np.uint64)
-    ev.winner_masks(z, entry, tol, 0, masks)
+    error, first_row = np.full((1, 6), tol / 2), np.zeros(len(z), np.int64)
+    masks, unclear = np.empty((len(z), 3), np.uint64), np.zeros(len(z), bool)
+    ev.winner_masks(z, entry, error, first_row, 0, unclear, masks)
+    top = np.sort(z[:, :3], 1)
+    assert not unclear.any() or np.diff(top)[unclear].min() > 0  # nearly equal, not equal
+    unclear[:] = False
     best = [
         [
             {k for k in range(3) if g[k] >= 0 and row[g[k]] >= max(row[g[g >= 0]]) - tol}
@@ -400,13 +453,21 @@ def test_envelopes(seed):
         for row in z
     ]
     assert [[as_set(v) for v in row] for row in masks] == best
-    common = np.empty(3, np.uint64)
-    ev.common_winners(z, entry, tol, common)
-    assert [as_set(v) for v in common] == [
+    clear = np.ones(len(z), np.int64), np.concatenate([error, error])  # rows of their own decide
+    common = np.full(3, ~np.uint64(0))
+    ev.common_winners(z, entry, clear[1], clear[0], unclear, common)
+    assert not unclear.any()
+    assert [as_set(v) & {0, 1, 2} for v in common] == [
         set.intersection(*(r[g] for r in best)) for g in range(3)
     ]
-    ev.common_winners(z[:2], entry, tol, common)
+    common[:] = ~np.uint64(0)
+    ev.common_winners(z[:2], entry, clear[1], clear[0], unclear, common)
     assert [as_set(v) for v in common] == [best[0][g] & best[1][g] for g in range(3)]
+    moved = z + np.array([0, 1e-8, 0, 0, 0, 0])
+    ev.common_winners(moved, entry, error, first_row, unclear, common)
+    ties = [{0, 1} <= r[0] or {1, 2} <= r[0] for r in best]
+    assert (unclear >= ties).all()
+    unclear[:] = False
     found = np.empty((len(m.rings), 3), np.uint64)
     open_ = ev.face_winners(m.offsets, m.loops, z, entry, masks, found)
     pairs, lost = set(), 0
@@ -427,7 +488,9 @@ def test_envelopes(seed):
     room = bd.workplace(m.offsets, 3)
 
     def kernel(array):
-        return ev.face_pairs(m.offsets, m.loops, z, entry, masks, tol, array, room)
+        return ev.face_pairs(
+            m.offsets, m.loops, z, entry, masks, error, first_row, unclear, array, room
+        )
 
     (rows,) = counted(kernel, columns=(((4,), np.int64),))
     assert len(rows) == len(set(map(tuple, rows.tolist())))
@@ -435,7 +498,8 @@ def test_envelopes(seed):
     # the edges on which some functions of a face change sign
     column, other = np.array([0, 3, 1]), np.array([1, 4, 2])
     first, which = 3 * np.arange(len(m.rings) + 1), np.tile(np.arange(3), len(m.rings))
-    arguments = m.offsets, m.loops, m.borders, first, which, z, column, other, tol
+    rest = column, other, np.zeros(3), error, first_row
+    arguments = m.offsets, m.loops, m.borders, first, which, z, *rest
     (rows,) = counted(lambda a: ev.crossed_edges(*arguments, a), columns=(((2,), np.int64),))
     d = z[:, column] - z[:, other]
     both = [
@@ -471,10 +535,14 @@ def test_bends_along_edges(seed):
     entry = np.array([[0, 1, 2, 3], [4, 5, 6, -1], [7, 7, 7, 7]])
     ends = rng.permutation(30).reshape(15, 2).astype(INDEX)
     masks = np.empty((30, 3), np.uint64)
-    ev.winner_masks(z, entry, 1e-9, 0, masks)
+    error, row = np.full((1, 8), 1e-9), np.zeros(30, np.int64)
+    unclear = np.zeros(30, bool)
+    ev.winner_masks(z, entry, error, row, 0, unclear, masks)
     (rows,) = counted(
-        lambda a: seams.edge_bends(ends, z, entry, masks, 1e-9, a), columns=(((4,), np.int64),)
+        lambda a: seams.edge_bends(ends, z, entry, masks, error, row, unclear, a),
+        columns=(((4,), np.int64),),
     )
+    assert not unclear.any()
     expected = []
     for e, (p, q) in enumerate(ends):
         for g, row in enumerate(entry[:2]):
@@ -485,3 +553,32 @@ def test_bends_along_edges(seed):
             way = slow.winners_along(z[p, used], z[q, used])
             expected += [(e, g, *sorted(pair)) for pair in itertools.pairwise(way)]
     assert sorted(map(tuple, rows.tolist())) == sorted(expected)
+
+
+@twin("look")
+def test_ranges_and_unclear_signs(seed):
+    rng = np.random.default_rng(seed)
+    z = rng.integers(-3, 4, (20, 5)) + rng.choice([0.0, 1e-9, 1e-4], (20, 5))
+    z[3, 2] = -np.inf
+    knots = rng.integers(-1, 2, (2, 5)).astype(float)
+    least = rng.choice([1e-10, 1e-6], (2, 5))
+    low, high, unclear = np.full(5, np.inf), np.full(5, -np.inf), np.empty(20, bool)
+    ek.look(z, knots, least, low, high, unclear)
+    assert np.array_equal(low, z.min(0))
+    assert np.array_equal(high, z.max(0))
+    d = np.abs(z[:, None] - knots)
+    assert np.array_equal(unclear, ((d > 0) & (d <= least)).any((1, 2)))
+
+
+@twin("tie")
+def test_ties_become_equal(seed):
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((4, 6))
+    vertex, first, second = np.array([[0, 0, 1, 2, 2, 2], [1, 0, 3, 0, 0, 1], [2, 1, 4, 2, 1, 2]])
+    before = z.copy()
+    ev.tie(z, vertex, first, second)
+    for v, group in ((0, [0, 1, 2]), (1, [3, 4]), (2, [0, 1, 2])):
+        assert (z[v, group] == before[v, group].max()).all()
+        rest = [c for c in range(6) if c not in group]
+        assert np.array_equal(z[v, rest], before[v, rest])
+    assert np.array_equal(z[3], before[3])

@@ -153,11 +153,12 @@ def test_bends_of_an_envelope(seed, size):
     z = rng.standard_normal((2, size))
     entry = np.arange(size)[None]
     tops = np.empty((2, 1), np.uint64)
-    seams.winner_masks(z, entry, 1e-14, 0, tops)
+    error = np.full((1, size), 1e-15), np.zeros(2, np.int64), np.zeros(2, bool)
+    seams.winner_masks(z, entry, *error[:2], 0, error[2], tops)
     ends = np.array([[0, 1]], np.int32)
-    count = seams.edge_bends(ends, z, entry, tops, 1e-14, np.empty((0, 4), np.int64))
+    count = seams.edge_bends(ends, z, entry, tops, *error, np.empty((0, 4), np.int64))
     found = np.empty((count, 4), np.int64)
-    seams.edge_bends(ends, z, entry, tops, 1e-14, found)
+    seams.edge_bends(ends, z, entry, tops, *error, found)
     expected = envelope_bends(z[0], z[1], 1e-14)
     assert [tuple(row[2:]) for row in found] == [pair[1:] for pair in expected]
     assert (found[:, :2] == 0).all()

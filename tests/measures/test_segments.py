@@ -7,7 +7,6 @@ from torch import nn
 
 import isogon as ig
 from isogon.errors import DataError, OptionError
-from isogon.measures.partition.line import envelope
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +45,6 @@ def test_segments_agree_with_a_partition(pooled, generator):
     runs = 1 + np.count_nonzero(np.diff(regions))
     pieces = ig.segments(pooled, a, b).table
     assert runs <= len(pieces) <= runs + 3  # pieces shorter than the sampling step
-
-
-def test_envelope():
-    assert envelope(np.array([0.0, -1, -9]), np.array([0.0, 1, 3]), 1e-12) == [0.5, 0.8]
-    assert envelope(np.array([1.0, -np.inf]), np.array([0.0, -np.inf]), 1e-12) == []
 
 
 def test_wrong_lines(pooled):

@@ -73,9 +73,10 @@ def errors_at(
     """The errors `[N, entries]` of what the cut at one stage sees, while a mesh is being cut.
 
     There a value within 32 e of a knot is set to the knot, so that the unit hands on no error.
-    For a maximum the entries are those of `Max.flat`. Other arguments: see `errors`.
+    For a maximum the entries are those of `Max.flat`; after the last stage, the output's. Other
+    arguments: see `errors`.
     """
-    wanted = program.stages[position]
+    wanted = program.stages[position] if position < len(program.stages) else None
     for stage, found in _walk(program, x, given, directions, reach, snap=True):
         if stage is wanted:
             return torch.cat([e.reshape(len(e), -1) for e in found], 1)
@@ -173,7 +174,7 @@ def _max(
 
 def finite(v: Tensor) -> Tensor:
     """Sizes of values; those that are infinite are constants, which round nothing: 0."""
-    return v.abs().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    return v.abs().nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def magnitude(stage: Affine, *v: Tensor) -> Tensor:
@@ -252,7 +253,7 @@ class Bounds:
                 size = magnitude(stage, *(h[0] for h in held))
                 square = squares(stage, *(h[1] for h in held))
                 if not stage.copies:
-                    square = square + (EPS * size).square()
+                    square = square + (EPS * size).square_()
                 self.held[stage.output] = size, square
             elif stage.output not in self.held:
                 self.cut(i)  # a cut that was not made: all its pieces count
@@ -263,7 +264,8 @@ class Bounds:
         if position == len(self.program.stages):
             return self.held[self.program.output][1].sqrt().reshape(-1)
         stage = self.program.stages[position]
-        return torch.cat([self.held[name][1].reshape(-1) for name in stage.inputs]).sqrt()
+        parts = [self.held[name][1].reshape(-1) for name in stage.inputs]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).sqrt()
 
     def cut(self, position: int, low: Tensor | None = None, high: Tensor | None = None) -> None:
         """Pass a cut, whose values range from `low` to `high` (`[entries]`; None: unknown)."""
@@ -273,17 +275,23 @@ class Bounds:
             low = -size if low is None else low.reshape(size.shape)
             high = size if high is None else high.reshape(size.shape)
             slack = ROUNDING * square.sqrt()
-            first, last = stage.piece(low - slack), stage.piece(high + slack)
-            steep, most = torch.zeros_like(size), finite(torch.maximum(stage(low), stage(high)))
-            most = torch.maximum(most, finite(torch.minimum(stage(low), stage(high))))
-            for k in range(stage.pieces):
-                slope = stage.slopes[k].abs().expand(size.shape)
-                met = (first <= k) & (k <= last)
-                steep = torch.where(met, torch.maximum(steep, slope), steep)
-                if k:
-                    knot = stage.knots[k - 1].expand(size.shape)
-                    inside = (first < k) & (k <= last)
-                    most = torch.where(inside, torch.maximum(most, finite(stage(knot))), most)
+            if stage.apply is torch.relu:
+                on = high + slack > 0
+                self.held[stage.output] = finite(high.clamp(min=0.0)), square * on
+                return
+            ends, first, last = (stage(low), stage(high)), low - slack, high + slack
+            most = torch.maximum(*(finite(end) for end in ends))
+            steep = torch.zeros(())
+            for k, slope in enumerate(stage.slopes):
+                met = torch.ones((), dtype=torch.bool)
+                if k > 0:
+                    knot = stage.knots[k - 1]
+                    met = last > knot
+                    here = met & (first <= knot)
+                    most = torch.where(here, torch.maximum(most, finite(stage(knot))), most)
+                if k < len(stage.knots):
+                    met = met & (first <= stage.knots[k])
+                steep = torch.maximum(steep, met * slope.abs())
             self.held[stage.output] = most, steep.square() * square
         elif isinstance(stage, Max):
             held = [self.held[name] for name in stage.inputs]

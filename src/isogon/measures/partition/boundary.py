@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
+from isogon.measures.partition.edges import WIDE
 from isogon.measures.partition.jit import inline, kernel
 
 
 @inline
-def contenders(values, n, tol, list_):
+def below(values, error, k, i, j, close):
+    """Whether column i is below column j at corner k, by more than rounding.
+
+    `error[k, i]` is what counts as zero of column i there; `close[k]` is set where that decides.
+    """
+    gap, slack = values[k, j] - values[k, i], error[k, i] + error[k, j]
+    close[k] |= gap > 0 and gap <= WIDE * slack
+    return gap > slack
+
+
+@inline
+def contenders(values, error, n, list_, close):
     """Columns of `values[:n]` (corner by column) that can be the largest somewhere inside.
 
     The winners at the corners, and those that none of these beats at every corner. One entry
-    means that it wins everywhere; returns the number of entries.
+    means that it wins everywhere; returns the number of entries. `error`, `close`: see `below`.
     """
     classes = values.shape[1]
     count = 0
@@ -31,7 +43,7 @@ def contenders(values, n, tol, list_):
         holds = True
         for k in range(n):
             for r in range(count):
-                holds = holds and values[k, list_[m]] >= values[k, list_[r]] - tol
+                holds = holds and not below(values, error, k, list_[m], list_[r], close)
         if holds:
             list_[0] = list_[m]
             return 1
@@ -41,7 +53,7 @@ def contenders(values, n, tol, list_):
         for m in range(winners):
             beaten = True
             for k in range(n):
-                if values[k, list_[m]] < values[k, c] - tol:
+                if below(values, error, k, list_[m], c, close):
                     beaten = False
                     break
             if beaten:
@@ -54,17 +66,16 @@ def contenders(values, n, tol, list_):
 
 
 @inline
-def chord(values, n, i, j, tol, at, ratio):
+def chord(values, error, n, i, j, at, ratio, close):
     """Where columns i and j are equal on the loop: two half-edges and ratios along them.
 
-    Returns whether the difference has both signs (beyond tol) and vanishes in two places.
+    Returns whether the difference has both signs (beyond rounding) and vanishes in two places.
     """
     count = 0
     up = down = False
     for k in range(n):
-        d = values[k, i] - values[k, j]
-        up = up or d > tol
-        down = down or d < -tol
+        up |= below(values, error, k, j, i, close)
+        down |= below(values, error, k, i, j, close)
     if not (up and down):
         return False
     for k in range(n):
@@ -102,25 +113,40 @@ def clip(values, n, i, j, list_, count, at, ratio, interval):
     return interval[0] < interval[1]
 
 
+@inline
+def note(loops, low, n, row, close, unclear):
+    """Mark the corners of a face at which a close decision rested on a bound; clears `close`."""
+    for k in range(n):
+        if close[k]:
+            close[k] = False
+            if row[loops[low + k]] == 0:
+                unclear[loops[low + k]] = True
+
+
 @kernel
-def face_boundary(offsets, loops, xy, outputs, tol, segments, classes, faces, room):
+def face_boundary(
+    offsets, loops, xy, outputs, error, row, unclear, segments, classes, faces, room
+):  # fmt: skip
     """Segments inside the faces where two outputs share the maximum.
 
     Fills as many as fit and returns how many there are: call with empty arrays to count.
+    `error[row[v], c]` is what counts as zero of output c at vertex v; row 0 holds bounds, and
+    `unclear[v]` is set where these don't decide.
     """
     made = 0
     n_classes = outputs.shape[1]
-    values, list_, at, ratio, interval = room
+    values, errors, close, list_, at, ratio, interval = room
     for f in range(len(offsets) - 1):
         low, n = offsets[f], offsets[f + 1] - offsets[f]
         for k in range(n):
             for c in range(n_classes):
                 values[k, c] = outputs[loops[low + k], c]
-        count = contenders(values, n, tol, list_)
+                errors[k, c] = error[row[loops[low + k]], c]
+        count = contenders(values, errors, n, list_, close)
         for r in range(count):
             for s in range(r):
                 i, j = min(list_[r], list_[s]), max(list_[r], list_[s])
-                if not chord(values, n, i, j, tol, at, ratio):
+                if not chord(values, errors, n, i, j, at, ratio, close):
                     continue
                 if not clip(values, n, i, j, list_, count, at, ratio, interval):
                     continue
@@ -135,20 +161,28 @@ def face_boundary(offsets, loops, xy, outputs, tol, segments, classes, faces, ro
                     classes[made, 0], classes[made, 1] = i, j
                     faces[made] = f
                 made += 1
+        note(loops, low, n, row, close, unclear)
     return made
 
 
-@inline
-def largest(values, v):
-    """Largest entry of row v."""
-    top = values[v, 0]
-    for c in range(1, values.shape[1]):
-        top = max(top, values[v, c])
-    return top
+@kernel
+def tied_outputs(outputs, error, row, unclear, tied):
+    """`tied[v, c]`: output c is the largest at vertex v, up to rounding (see `face_boundary`)."""
+    for v in range(len(outputs)):
+        best = 0
+        for c in range(1, outputs.shape[1]):
+            if outputs[v, c] > outputs[v, best]:
+                best = c
+        for c in range(outputs.shape[1]):
+            gap = outputs[v, best] - outputs[v, c]
+            slack = error[row[v], best] + error[row[v], c]
+            tied[v, c] = gap <= slack
+            if gap > 0 and gap <= WIDE * slack and row[v] == 0:
+                unclear[v] = True
 
 
 @kernel
-def side_winner(offsets, loops, outputs, ends, sides, edges, tol, winner):
+def side_winner(offsets, loops, outputs, ends, sides, edges, tied, winner):
     """For edges on which several outputs share the maximum: which of them wins on either side.
 
     `winner[n]` is -1, -1 unless both sides exist. On the edge the tied outputs are equal, so
@@ -160,12 +194,11 @@ def side_winner(offsets, loops, outputs, ends, sides, edges, tol, winner):
         winner[n, 0] = winner[n, 1] = -1
         if sides[e, 0] < 0 or sides[e, 1] < 0:
             continue
-        top_a, top_b = largest(outputs, a), largest(outputs, b)
         for s in range(2):
             f = sides[e, s]
             best, most = -1, 0.0
             for c in range(outputs.shape[1]):
-                if outputs[a, c] < top_a - tol or outputs[b, c] < top_b - tol:
+                if not (tied[a, c] and tied[b, c]):
                     continue
                 mean = 0.0
                 for h in range(offsets[f], offsets[f + 1]):
@@ -179,20 +212,20 @@ def workplace(offsets, size):
     """Room for the kernels: values at a face's corners, contenders, a chord, an interval."""
     longest = int(np.diff(offsets).max(initial=0))
     return (
-        np.empty((longest, size)), np.empty(2 * size + longest, np.int64),
-        np.empty(2, np.int64), np.empty(2), np.empty(2),
+        np.empty((longest, size)), np.empty((longest, size)), np.zeros(longest, np.bool_),
+        np.empty(2 * size + longest, np.int64), np.empty(2, np.int64), np.empty(2), np.empty(2),
     )  # fmt: skip
 
 
-def argmax_boundary(offsets, loops, xy, outputs, ends, sides, finished=None):
+def argmax_boundary(offsets, loops, xy, outputs, ends, sides, table, finished=None):
     """All segments `[B, 2, 2]`, their classes `[B, 2]` (ascending) and region (-1: on an edge).
 
-    With one output it is the zero set, of classes 0 (negative) and 1. `finished [R]` are the
-    regions on which the outputs are affine (default: all); the others have none.
+    With one output it is the zero set, of classes 0 (negative) and 1. `table` knows what counts
+    as zero of the outputs at the vertices (`zeros.Table`). `finished [R]` are the regions on which
+    the outputs are affine (default: all); the others have none.
     """
     if outputs.shape[1] == 1:
         outputs = np.concatenate([np.zeros_like(outputs), outputs], 1)
-    tol = 32 * np.finfo(np.float64).eps * max(float(np.abs(outputs).max(initial=0)), 1e-290)
     own = np.arange(len(offsets) - 1)
     inside, corners = offsets, loops
     if finished is not None and not finished.all():
@@ -203,15 +236,23 @@ def argmax_boundary(offsets, loops, xy, outputs, ends, sides, finished=None):
         sides = np.where((sides >= 0) & finished[sides], sides, -1)
     nothing = np.empty((0, 2, 2)), np.empty((0, 2), np.int64), np.empty(0, np.int64)
     room = workplace(inside, outputs.shape[1])
-    count = face_boundary(inside, corners, xy, outputs, tol, *nothing, room)
-    segments, classes = np.empty((count, 2, 2)), np.empty((count, 2), np.int64)
-    faces = np.empty(count, np.int64)
-    face_boundary(inside, corners, xy, outputs, tol, segments, classes, faces, room)
+    tied = np.empty(outputs.shape, np.bool_)
+
+    def count(error, row, unclear):
+        tied_outputs(outputs, error, row, unclear, tied)
+        mesh = inside, corners, xy, outputs, error, row
+        return face_boundary(*mesh, unclear, *nothing, room)
+
+    total = table.settled(count)
+    segments, classes = np.empty((total, 2, 2)), np.empty((total, 2), np.int64)
+    faces, unclear = np.empty(total, np.int64), np.zeros(len(xy), np.bool_)
+    mesh = inside, corners, xy, outputs, table.error, table.row
+    face_boundary(*mesh, unclear, segments, classes, faces, room)
     # edges of regions that lie on the boundary: two outputs tie at both of their ends
-    tied = (outputs >= outputs.max(1, keepdims=True) - tol).sum(1) > 1
-    edges = np.nonzero(tied[ends[:, 0]] & tied[ends[:, 1]])[0]
+    several = tied.sum(1) > 1
+    edges = np.nonzero(several[ends[:, 0]] & several[ends[:, 1]])[0]
     winner = np.empty((len(edges), 2), np.int64)
-    side_winner(offsets, loops, outputs, ends, sides, edges, tol, winner)
+    side_winner(offsets, loops, outputs, ends, sides, edges, tied, winner)
     real = (winner[:, 0] >= 0) & (winner[:, 0] != winner[:, 1])
     segments = np.concatenate([segments, xy[ends[edges[real]]]])
     classes = np.concatenate([classes, np.sort(winner[real], 1)])

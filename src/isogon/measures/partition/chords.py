@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from isogon.measures.partition.edges import value
+from isogon.measures.partition.edges import slack, value
 from isogon.measures.partition.jit import inline, kernel
 
 
 @inline
-def change(d, n, start, step, tol):
+def change(d, n, start, step):
     """Position on a loop of n values where the sign turns, walking from a positive one.
 
     The zero between the last positive and the first negative value (the smallest in size if
@@ -21,20 +21,23 @@ def change(d, n, start, step, tol):
         elif k < 0:
             k = n - 1
         nearer = abs(d[k]) < abs(d[best])
-        if d[k] < -tol:
+        if d[k] < 0:
             return k if nearer else best
-        if d[k] > tol or nearer:
+        if d[k] > 0 or nearer:
             best = k
     return -1
 
 
 @kernel
-def find_chords(offsets, loops, first, functions, z, column, other, offset, tol, start, end, d):
+def find_chords(
+    offsets, loops, first, functions, z, column, other, offset, error, row, start, end, d
+):
     """Ends of each (face, function)'s chord as positions on the face's loop, start < end.
 
-    A function that touches the face in one vertex, or whose sign turns only within rounding,
-    gets start = -1. The walk starts at the function's largest value, so that of several sign
-    changes within rounding the outermost two count. `d`: room for the values on a loop.
+    A function that touches the face in one vertex, or whose sign turns only within rounding
+    (`error`, `row` as in `edges.slack`; no rows: zeros are zeros), gets start = -1. The walk starts
+    at the function's largest value, so that of several sign changes within rounding the outermost
+    two count. `d`: room for the values on a loop.
     """
     for i in range(len(offsets) - 1):
         low, n = offsets[i], offsets[i + 1] - offsets[i]
@@ -42,12 +45,15 @@ def find_chords(offsets, loops, first, functions, z, column, other, offset, tol,
             f = functions[k]
             top = 0
             for h in range(n):
-                d[h] = value(z, loops[low + h], f, column, other, offset)
+                v = loops[low + h]
+                d[h] = value(z, v, f, column, other, offset)
+                if len(row) and abs(d[h]) <= slack(error, row, v, f, column, other):
+                    d[h] = 0.0
                 if d[h] > d[top]:
                     top = h
             start[k] = end[k] = -1
-            if d[top] > tol:
-                p, q = change(d, n, top, 1, tol), change(d, n, top, -1, tol)
+            if d[top] > 0:
+                p, q = change(d, n, top, 1), change(d, n, top, -1)
                 if p >= 0 and q >= 0 and p != q:
                     start[k], end[k] = min(p, q), max(p, q)
 

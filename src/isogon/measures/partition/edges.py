@@ -2,7 +2,7 @@
 
 A *cut function* f is `z[:, column[f]] - z[:, other[f]] - offset[f]` (without the second term
 where `other[f]` is -1): affine on every face and edge of the mesh, its zero set is to be cut
-along. A value within `tol` of zero counts as zero.
+along. Values at vertices that count as zero *are* zero (`zeros` sets them).
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from isogon.measures.partition.jit import inline, kernel
+
+NEAR = 8 * np.finfo(np.float64).eps  # positions along an edge that no rounding tells apart
+WIDE = 1024.0  # what is within so many bounds of a decision is looked at with true errors
 
 
 @inline
@@ -19,6 +22,24 @@ def value(z, v, f, column, other, offset):
     if other[f] >= 0:
         d -= z[v, other[f]]
     return d
+
+
+@inline
+def slack(error, row, v, f, column, other):
+    """Largest size of cut function f at vertex v that counts as zero.
+
+    `error[row[v], c]` is that of column c; a difference has the sum of two.
+    """
+    e = error[row[v], column[f]]
+    if other[f] >= 0:
+        e += error[row[v], other[f]]
+    return e
+
+
+@inline
+def blend(p, q, t):
+    """The value at t on the way from p to q; of two equal ones (also infinite) that one."""
+    return p if p == q else p + t * (q - p)
 
 
 @inline
@@ -50,7 +71,7 @@ def interpolate(rows, source, ratio, start):
     for n in range(len(ratio)):
         p, q, t = source[n, 0], source[n, 1], ratio[n]
         for c in range(rows.shape[1]):
-            rows[start + n, c] = rows[p, c] + t * (rows[q, c] - rows[p, c])
+            rows[start + n, c] = blend(rows[p, c], rows[q, c], t)
 
 
 @kernel
@@ -59,7 +80,33 @@ def interpolated(rows, source, ratio, found):
     for n in range(len(ratio)):
         p, q, t = source[n, 0], source[n, 1], ratio[n]
         for c in range(rows.shape[1]):
-            found[n, c] = rows[p, c] + t * (rows[q, c] - rows[p, c])
+            found[n, c] = blend(rows[p, c], rows[q, c], t)
+
+
+@kernel
+def look(z, knots, least, low, high, unclear):
+    """The range of every unit, and where one is so close to a knot that its sign is unclear.
+
+    Args:
+        z: `[V, units]`.
+        knots: `[K, units]`.
+        least: `[K, units]`: a value farther than this from the knot has a clear sign ...
+        low: ... `[units]`: is lowered to the smallest values ...
+        high: ... is raised to the largest.
+        unclear: `[V]`: is set where some value is within `least` of its knot, and not on it.
+    """
+    units = z.shape[1]
+    for v in range(len(z)):
+        for u in range(units):
+            x = z[v, u]
+            low[u] = x if x < low[u] else low[u]
+            high[u] = x if x > high[u] else high[u]
+        found = False
+        for k in range(len(knots)):
+            for u in range(units):
+                d = abs(z[v, u] - knots[k, u])
+                found |= (d > 0.0) & (d <= least[k, u])
+        unclear[v] = found
 
 
 @kernel
@@ -84,6 +131,13 @@ def either(positive, negative, up, down):
         for w in range(positive.shape[1]):
             up[w] |= positive[v, w]
             down[w] |= negative[v, w]
+
+
+@kernel
+def put(z, vertex, which, column, offset):
+    """Set the columns of functions that vanish at vertices to their offsets."""
+    for n in range(len(vertex)):
+        z[vertex[n], column[which[n]]] = offset[which[n]]
 
 
 @kernel
@@ -151,18 +205,34 @@ def sort_by(keys, items, n):
 
 @kernel
 def cut_edges(
-    ends, z, column, other, offset, tol, first, functions, source, ratio, chain, keys, items
-):
+    ends, z, column, other, offset, error, first, functions, source, ratio, chain, place, unclear,
+    keys, items,
+):  # fmt: skip
     """New vertices along every edge that functions cross, in order from its first end.
 
-    Crossings that a function sees as one (it is zero within `tol` at the one before) share a
-    vertex. Vertex number `len(z) + n` lies at `(1 - ratio[n]) source[n, 0] + ratio[n]
-    source[n, 1]`; the vertices of edge e are numbered from `chain[e]` (counted in n) to
-    `chain[e + 1]`. Returns how many there are. `keys`, `items`: room for an edge's crossings.
+    Crossings that rounding can't tell apart share a vertex: those whose positions are uncertain
+    by as much as lies between them. Vertex number `len(z) + n` lies at `(1 - ratio[n])
+    source[n, 0] + ratio[n] source[n, 1]`; the vertices of edge e are numbered from `chain[e]`
+    (counted in n) to `chain[e + 1]`. Returns how many there are.
+
+    Args:
+        ends: `[E, 2]` vertices of the edges.
+        z: `[V, columns]` values there; `column`, `other`, `offset`: the functions.
+        error: `[crossings]` largest value of each that counts as zero on its edge.
+        first: `[E + 1]` CSR offsets: the functions that cross each edge ...
+        functions: ... and their numbers.
+        source: Is filled.
+        ratio: Is filled.
+        chain: Is filled.
+        place: `[crossings]`: is filled with the number n of the vertex that each makes.
+        unclear: `[E]`: is set where a decision was close: errors should be looked at.
+        keys: Room for an edge's crossings ...
+        items: ... likewise.
     """
     made = 0
     for e in range(ends.shape[0]):
         chain[e] = made
+        unclear[e] = False
         n = first[e + 1] - first[e]
         if n == 0:
             continue
@@ -172,21 +242,27 @@ def cut_edges(
             p = value(z, a, f, column, other, offset)
             q = value(z, b, f, column, other, offset)
             keys[k] = p / (p - q)
-            items[k] = f
+            items[k] = first[e] + k
         sort_by(keys, items, n)
-        last = -1.0
+        last, doubt = -1.0, 0.0
         for k in range(n):
-            f = items[k]
+            f = functions[items[k]]
+            p = value(z, a, f, column, other, offset)
+            q = value(z, b, f, column, other, offset)
+            own = NEAR + error[items[k]] / abs(p - q)
+            gap = keys[k] - last
             if last >= 0:
-                p = value(z, a, f, column, other, offset)
-                q = value(z, b, f, column, other, offset)
-                if abs((1 - last) * p + last * q) <= tol:
-                    continue
-            last = keys[k]
-            source[made, 0] = a
-            source[made, 1] = b
-            ratio[made] = last
-            made += 1
+                unclear[e] |= gap > NEAR and gap <= WIDE * (own + doubt)
+            if last < 0 or gap > own + doubt:
+                source[made, 0] = a
+                source[made, 1] = b
+                ratio[made] = last = keys[k]
+                doubt = own
+                made += 1
+            elif own < doubt:  # the best known of what lies in one place
+                ratio[made - 1] = last = keys[k]
+                doubt = own
+            place[items[k]] = made - 1
     chain[ends.shape[0]] = made
     return made
 

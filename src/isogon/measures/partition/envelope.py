@@ -7,41 +7,59 @@ from __future__ import annotations
 
 import numpy as np
 
-from isogon.measures.partition.boundary import chord, clip, contenders
+from isogon.measures.partition.boundary import chord, clip, contenders, note
+from isogon.measures.partition.edges import WIDE, slack, value
 from isogon.measures.partition.jit import inline, kernel
 
 
 @inline
-def tops(z, entry, v, g, tol):
-    """Bit k: entry k of group g is within tol of the group's largest at vertex v."""
-    top = -np.inf
+def tops(z, entry, error, row, v, g, unclear):
+    """Bit k: entry k of group g is the group's largest at vertex v, up to rounding.
+
+    `error[row[v], c]` is what counts as zero of column c there. Row 0 holds bounds: where these
+    don't decide, `unclear[v]` is set.
+    """
+    top, best = -np.inf, -1
     for k in range(entry.shape[1]):
-        if entry[g, k] >= 0 and z[v, entry[g, k]] > top:
-            top = z[v, entry[g, k]]
+        if entry[g, k] >= 0 and (best < 0 or z[v, entry[g, k]] > top):
+            top, best = z[v, entry[g, k]], k
     mask = np.uint64(0)
     for k in range(entry.shape[1]):
-        if entry[g, k] >= 0 and z[v, entry[g, k]] >= top - tol:
+        if entry[g, k] < 0:
+            continue
+        x = z[v, entry[g, k]]
+        slack = error[row[v], entry[g, k]] + error[row[v], entry[g, best]]
+        if x == top or top - x <= slack:
             mask |= np.uint64(1) << np.uint64(k)
+        if x < top and top - x <= WIDE * slack and row[v] == 0:
+            unclear[v] = True
     return mask
 
 
 @kernel
-def winner_masks(z, entry, tol, start, masks):
-    """Bit k of `masks[v, g]`: entry k of group g is within tol of the largest at vertex v."""
+def winner_masks(z, entry, error, row, start, unclear, masks):
+    """Bit k of `masks[v, g]`: entry k of group g is the largest at vertex v (see `tops`)."""
     groups = len(entry)
     for v in range(start, len(z)):
         for g in range(groups):
-            masks[v, g] = tops(z, entry, v, g, tol)
+            masks[v, g] = tops(z, entry, error, row, v, g, unclear)
 
 
 @kernel
-def common_winners(z, entry, tol, masks):
-    """Bit k of `masks[g]`: entry k of group g is within tol of the largest at every vertex."""
+def common_winners(z, entry, error, row, unclear, masks):
+    """Bit k of `masks[g]`: entry k of group g is the largest at every vertex (see `tops`).
+
+    Vertices that turn out unclear don't count: they are to be looked at again.
+    """
     groups = len(entry)
-    masks[:] = ~np.uint64(0)
+    own = np.uint64(0)
     for v in range(len(z)):
+        unclear[v] = False
         for g in range(groups):
-            masks[g] &= tops(z, entry, v, g, tol)
+            own = tops(z, entry, error, row, v, g, unclear)
+            if unclear[v]:
+                break
+            masks[g] &= own
 
 
 @kernel
@@ -73,23 +91,29 @@ def face_winners(offsets, loops, z, entry, masks, found):
 
 
 @inline
-def load(z, entry, g, offsets, loops, i, values):
-    """Values of a group's entries at the corners of a face; absent entries are far below."""
+def load(z, entry, error, row, g, offsets, loops, i, values, errors):
+    """Values of a group's entries at the corners of a face, and what counts as zero of them.
+
+    Absent entries are far below.
+    """
     low, n = offsets[i], offsets[i + 1] - offsets[i]
     for k in range(entry.shape[1]):
         for h in range(n):
-            values[h, k] = z[loops[low + h], entry[g, k]] if entry[g, k] >= 0 else -1e300
+            v, c = loops[low + h], entry[g, k]
+            values[h, k] = z[v, c] if c >= 0 else -np.inf
+            errors[h, k] = error[row[v], c] if c >= 0 else 0.0
     return n
 
 
 @kernel
-def face_pairs(offsets, loops, z, entry, masks, tol, pairs, room):
+def face_pairs(offsets, loops, z, entry, masks, error, row, unclear, pairs, room):
     """(face, group, entry, entry) wherever two entries share the maximum inside a face.
 
     Fills as many as fit and returns how many there are: call with an empty array to count.
+    `error`, `row`, `unclear`: see `tops`.
     """
     made = 0
-    values, list_, at, ratio, interval = room
+    values, errors, close, list_, at, ratio, interval = room
     for i in range(len(offsets) - 1):
         for g in range(masks.shape[1]):
             mask = ~np.uint64(0)
@@ -97,12 +121,12 @@ def face_pairs(offsets, loops, z, entry, masks, tol, pairs, room):
                 mask &= masks[loops[h], g]
             if mask:
                 continue
-            n = load(z, entry, g, offsets, loops, i, values)
-            count = contenders(values, n, tol, list_)
+            n = load(z, entry, error, row, g, offsets, loops, i, values, errors)
+            count = contenders(values, errors, n, list_, close)
             for r in range(count):
                 for s in range(r):
                     a, b = min(list_[r], list_[s]), max(list_[r], list_[s])
-                    if not chord(values, n, a, b, tol, at, ratio):
+                    if not chord(values, errors, n, a, b, at, ratio, close):
                         continue
                     if not clip(values, n, a, b, list_, count, at, ratio, interval):
                         continue
@@ -110,11 +134,14 @@ def face_pairs(offsets, loops, z, entry, masks, tol, pairs, room):
                         pairs[made, 0], pairs[made, 1] = i, g
                         pairs[made, 2], pairs[made, 3] = a, b
                     made += 1
+            note(loops, offsets[i], n, row, close, unclear)
     return made
 
 
 @kernel
-def crossed_edges(offsets, loops, borders, first, functions, z, column, other, tol, found):
+def crossed_edges(
+    offsets, loops, borders, first, functions, z, column, other, offset, error, row, found
+):  # fmt: skip
     """(edge, function) for the edges of each face that one of its functions crosses.
 
     An edge between two faces may come twice. Counts with an empty array, like `face_pairs`.
@@ -126,13 +153,32 @@ def crossed_edges(offsets, loops, borders, first, functions, z, column, other, t
             f = functions[k]
             for h in range(n):
                 a, b = loops[low + h], loops[low + (h + 1) % n]
-                p = z[a, column[f]] - z[a, other[f]]
-                q = z[b, column[f]] - z[b, other[f]]
-                if (p > tol and q < -tol) or (p < -tol and q > tol):
-                    if made < len(found):
-                        found[made, 0], found[made, 1] = borders[low + h], f
-                    made += 1
+                p = value(z, a, f, column, other, offset)
+                q = value(z, b, f, column, other, offset)
+                if not ((p > 0 and q < 0) or (p < 0 and q > 0)):
+                    continue
+                if abs(p) <= slack(error, row, a, f, column, other):
+                    continue
+                if abs(q) <= slack(error, row, b, f, column, other):
+                    continue
+                if made < len(found):
+                    found[made, 0], found[made, 1] = borders[low + h], f
+                made += 1
     return made
+
+
+@kernel
+def tie(z, vertex, first, second):
+    """Set entries that are equal at a vertex to one value, the larger.
+
+    `first[n]`, `second[n]` are equal at `vertex[n]`; of three that meet there each pair may be
+    listed, or two pairs.
+    """
+    for _ in range(3):
+        for n in range(len(vertex)):
+            v, a, b = vertex[n], first[n], second[n]
+            top = z[v, a] if z[v, a] > z[v, b] else z[v, b]
+            z[v, a] = z[v, b] = top
 
 
 @kernel

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from isogon.measures.partition.edges import sort_by, value
+from isogon.measures.partition.edges import NEAR, WIDE, sort_by, value
 from isogon.measures.partition.jit import inline, kernel, unfold
 
-# The cut functions: values at the loops' vertices and how to read them.
-Cut = namedtuple("Cut", "z column other offset tol")
+# The cut functions: values at the loops' vertices, how to read them, and the unit of each.
+Cut = namedtuple("Cut", "z column other offset unit")
 # New vertices (`source [V, 2]`, `ratio [V]`), edges (`edge [3, E]`: ends, function), loops
-# (`half [2, H]`: vertex, edge), faces (`face [2, F + 1]`: offset of the loop, parent); `count`
-# holds the number of vertices, edges, faces and half-edges, in this order.
-Made = namedtuple("Made", "source ratio edge half face count")
-VERTEX, EDGE, FACE, HALF = range(4)
+# (`half [2, H]`: vertex, edge), faces (`face [2, F + 1]`: offset of the loop, parent), which
+# function vanishes at which new vertex (`zero [2, Z]`); `count` holds the number of vertices,
+# edges, faces, half-edges and zeros, in this order. `unclear [F]`: old faces with a close decision.
+Made = namedtuple("Made", "source ratio edge half face zero count unclear")
+VERTEX, EDGE, FACE, HALF, ZERO = range(5)
 # Sub-faces: loops (`half [2, ...]`), pieces of chords (`piece`, `span`, a row each) and where
 # both lie (`frame`). The sub-face in work is copied to the first rows, which nothing else uses;
 # `order`, `key`: its pieces that cross the dividing one, sorted; `path`: vertices along that one.
@@ -28,34 +29,38 @@ Room = namedtuple("Room", "half piece span frame order key path")
 # Columns of `piece`: the chord's function and end vertices, the piece's end positions on the
 # loop; found out in work: side, position of the left end, rank of the right end, place on path.
 FUNCTION, P, Q, A, B, SIDE, INNER, OUTER, PLACE = range(9)
-# Columns of `span`: ratio along the chord at A and B, and where the dividing piece is met.
-TA, TB, MEET = range(3)
+# Columns of `span`: ratio along the chord at A and B, and where the dividing piece is met; by how
+# much each is uncertain; largest value of the chord's function that counts as zero in the face;
+# by how much that function changes along the dividing piece's chord.
+TA, TB, UA, UB, ERROR, MEET, UMEET, RISE = range(8)
+FINE, FAR = 1e-9, 4e-6  # places less uncertain than FINE are told apart if FAR from each other
 RIGHT, LEFT, CROSS, SAME = range(4)
 
 
 @inline
-def at_vertex(cut, made, v, f):
-    """Function f at a vertex that may have been made in this very split."""
-    n = v - len(cut.z)
-    if n < 0:
-        return value(cut.z, v, f, cut.column, cut.other, cut.offset)
-    p = value(cut.z, made.source[n, 0], f, cut.column, cut.other, cut.offset)
-    q = value(cut.z, made.source[n, 1], f, cut.column, cut.other, cut.offset)
-    return (1 - made.ratio[n]) * p + made.ratio[n] * q
-
-
-@inline
-def meeting(cut, piece, span, c, f):
-    """Ratio along piece c's chord where function f vanishes, kept within the piece."""
+def along(cut, piece, c, f):
+    """Function f at both ends of piece c's chord."""
     x = value(cut.z, piece[c, P], f, cut.column, cut.other, cut.offset)
     y = value(cut.z, piece[c, Q], f, cut.column, cut.other, cut.offset)
-    low, high = span[c, TA], span[c, TB]
-    if x == y:
-        return 0.5 * (low + high)
-    return min(max(x / (x - y), low), high)
+    return x, y
 
 
 @inline
+def meeting(x, y, low, high):
+    """Ratio along a chord where a function with these values at its ends vanishes.
+
+    It is kept within the piece, from `low` to `high`.
+    """
+    return 0.5 * (low + high) if x == y else min(max(x / (x - y), low), high)
+
+
+@inline
+def doubt(span, c):
+    """By how much the ratio at which piece c meets the dividing piece is uncertain on that one."""
+    return NEAR + span[c, ERROR] / span[c, RISE] if span[c, RISE] > 0 else 1.0
+
+
+@unfold
 def take(room, top):
     """Copy the sub-face on top of the stack to the workplace: its children overwrite it.
 
@@ -71,8 +76,9 @@ def take(room, top):
     for c in range(k):
         for x in range(SIDE):
             piece[c, x] = piece[c_at + c, x]
-        span[c, TA] = span[c_at + c, TA]
-        span[c, TB] = span[c_at + c, TB]
+        span[c, TA], span[c, TB] = span[c_at + c, TA], span[c_at + c, TB]
+        span[c, UA], span[c, UB] = span[c_at + c, UA], span[c_at + c, UB]
+        span[c, ERROR] = span[c_at + c, ERROR]
         gap = abs(piece[c, B] - piece[c, A])
         gap = min(gap, n - gap)
         if gap > best:
@@ -80,14 +86,14 @@ def take(room, top):
     return n, k, found
 
 
-@inline
+@unfold
 def classify(cut, room, k, e, n, i, j, sign):
     """On which side of piece e, from loop position i to j, each piece lies.
 
     Lists those that cross it, with where they do on either chord, and the ranks of their ends
     as seen along piece e: `INNER` on its left, `OUTER` on its right.
     """
-    piece = room.piece
+    piece, span = room.piece, room.span
     f = piece[e, FUNCTION]
     m = 0
     for c in range(k):
@@ -103,8 +109,12 @@ def classify(cut, room, k, e, n, i, j, sign):
             a, b = b, a
         piece[c, INNER] = a
         piece[c, OUTER] = i - b if b < i else i - b + n
-        room.span[c, MEET] = meeting(cut, piece, room.span, c, f)
-        room.key[m] = sign * meeting(cut, piece, room.span, e, piece[c, FUNCTION])
+        x, y = along(cut, piece, c, f)
+        span[c, MEET] = meeting(x, y, span[c, TA], span[c, TB])
+        span[c, UMEET] = 1.0 if x == y else NEAR + span[e, ERROR] / abs(x - y)
+        x, y = along(cut, piece, e, piece[c, FUNCTION])
+        room.key[m] = sign * meeting(x, y, span[e, TA], span[e, TB])
+        span[c, RISE] = abs(x - y)
         room.order[m] = c
         m += 1
     return m
@@ -118,7 +128,7 @@ def before(piece, c, d):
     return x <= 0 and y <= 0 and x + y < 0
 
 
-@inline
+@unfold
 def mend_order(piece, order, key, m):
     """Pieces that don't cross meet the chord in the order of their ends, whatever rounding says."""
     wrong = 0
@@ -135,34 +145,63 @@ def mend_order(piece, order, key, m):
         order[s], key[s] = c, t
 
 
-@inline
-def place_meetings(cut, made, room, e, m, sign, end):
-    """Make the vertices where the m crossing pieces meet piece e, from `path[0]` to `end`.
+@unfold
+def place_meetings(cut, made, room, e, m, sign, parent):
+    """Make the vertices where the m crossing pieces meet piece e, from `path[0]` on.
 
-    A function that vanishes at the vertex before (or at the piece's end) passes through it.
-    `PLACE` becomes 0 (the start), 1.. (new vertices, listed in `path`) or -1 (the end).
-    Returns the number of new vertices.
+    One whose position rounding can't tell from that of the vertex before (or of the piece's
+    end) passes through it. `PLACE` becomes 0 (the start), 1.. (new vertices, listed in `path`)
+    or -1 (the end). Returns the number of new vertices.
     """
-    piece = room.piece
-    count, place = 0, 0
+    piece, span, zero = room.piece, room.span, made.zero
+    if sign > 0:
+        last, slack, final, slack_end = span[e, TA], span[e, UA], span[e, TB], span[e, UB]
+    else:
+        last, slack, final, slack_end = -span[e, TB], span[e, UB], -span[e, TA], span[e, UA]
+    count, place, previous = 0, 0, -1
+    plain = slack <= FINE  # whether the place before is that sure
     for r in range(m):
-        c = room.order[r]
+        c, t = room.order[r], room.key[r]
         f = piece[c, FUNCTION]
-        if place >= 0 and abs(at_vertex(cut, made, room.path[count], f)) > cut.tol:
-            place = -1
-            if abs(at_vertex(cut, made, end, f)) > cut.tol:
+        sure = span[c, ERROR] <= FINE * span[c, RISE]
+        if place >= 0:
+            gap, rest = abs(t - last), abs(final - t)
+            new = sure and plain and slack_end <= FINE and gap > FAR and rest > FAR
+            if not new:
+                own = doubt(span, c)
+                if previous >= 0:
+                    slack = doubt(span, previous)
+                if gap > NEAR and gap <= WIDE * (own + slack):
+                    # (three entries of one maximum do meet in a point)
+                    known = previous >= 0 and cut.other[f] >= 0
+                    known = known and cut.unit[piece[previous, FUNCTION]] == cut.unit[f]
+                    made.unclear[parent] |= not (known and gap <= own + slack)
+                if gap > own + slack:
+                    if rest > NEAR and rest <= WIDE * (own + slack_end):
+                        made.unclear[parent] = True
+                    new, place = rest > own + slack_end, -1
+                elif count > 0 and own < slack:  # the best known of what lies in one place
+                    made.ratio[made.count[VERTEX] + count - 1] = sign * t
+                    last, plain, previous = t, sure, c
+            if new:
                 n = made.count[VERTEX] + count
                 made.source[n, 0], made.source[n, 1] = piece[e, P], piece[e, Q]
-                made.ratio[n] = sign * room.key[r]
+                made.ratio[n] = sign * t
+                zero[0, made.count[ZERO]], zero[1, made.count[ZERO]] = n, piece[e, FUNCTION]
+                made.count[ZERO] += 1
                 count += 1
-                place = count
+                place, last, plain, previous = count, t, sure, c
                 room.path[count] = len(cut.z) + n
+        if place > 0:
+            zero[0, made.count[ZERO]] = made.count[VERTEX] + count - 1
+            zero[1, made.count[ZERO]] = f
+            made.count[ZERO] += 1
         piece[c, PLACE] = place
     made.count[VERTEX] += count
     return count
 
 
-@inline
+@unfold
 def side_pieces(room, k, n, start, size, m, left, to):
     """Write the pieces of one side from row `to` on: those wholly there and parts of crossing ones.
 
@@ -176,27 +215,29 @@ def side_pieces(room, k, n, start, size, m, left, to):
             continue
         a, b = piece[c, A] - start, piece[c, B] - start
         a, b = a + n if a < 0 else a, b + n if b < 0 else b
-        low, high = span[c, TA], span[c, TB]
+        low, high, low_doubt, high_doubt = span[c, TA], span[c, TB], span[c, UA], span[c, UB]
         if side == CROSS:
             s = piece[c, PLACE]
             s = m + 1 if s < 0 else s
             x = size - s if left else size - (m + 1 - s)  # the path closes the side's loop
             x = 0 if x == size else x
             if (piece[c, INNER] == piece[c, A]) == (left == LEFT):
-                b, high = x, span[c, MEET]
+                b, high, high_doubt = x, span[c, MEET], span[c, UMEET]
             else:
-                a, low = x, span[c, MEET]
+                a, low, low_doubt = x, span[c, MEET], span[c, UMEET]
         gap = abs(a - b)
         if gap > 1 and gap != size - 1:
             for x in range(A):
                 piece[kept, x] = piece[c, x]
             piece[kept, A], piece[kept, B] = a, b
             span[kept, TA], span[kept, TB] = low, high
+            span[kept, UA], span[kept, UB] = low_doubt, high_doubt
+            span[kept, ERROR] = span[c, ERROR]
             kept += 1
     return kept - to
 
 
-@inline
+@unfold
 def side_loop(half, path, n, start, length, m, edge, left, into, to):
     """Write the loop of one side: `length` old edges from position `start`, the path to close it.
 
@@ -225,7 +266,7 @@ def divide(cut, made, room, base, top, parent):
     m = classify(cut, room, k, e, n, i, j, sign)
     sort_by(room.key, room.order, m)
     mend_order(room.piece, room.order, room.key, m)
-    m = place_meetings(cut, made, room, e, m, sign, end)
+    m = place_meetings(cut, made, room, e, m, sign, parent)
     path[m + 1] = end
     first = count[EDGE]
     count[EDGE] += m + 1
@@ -258,7 +299,7 @@ def finish(made, size, parent):
     made.face[0, made.count[FACE]] = made.count[HALF]
 
 
-@inline
+@unfold
 def fits(made, room, top, bottom):
     """Whether splitting the sub-face on top stays within all arrays: so it does by its counts."""
     frame, count = room.frame, made.count
@@ -269,6 +310,7 @@ def fits(made, room, top, bottom):
         and count[EDGE] + k < made.edge.shape[1]
         and count[FACE] + 2 < made.face.shape[1]
         and count[HALF] + grown <= made.half.shape[1]
+        and count[ZERO] + 2 * k <= made.zero.shape[1]
         and at + grown <= room.half.shape[1]
         and c_at + 2 * k < len(room.piece)
         and top + 2 < len(room.frame)
@@ -277,7 +319,7 @@ def fits(made, room, top, bottom):
 
 
 @kernel
-def split_faces(offsets, loops, borders, first, chords, cut, made, room, base):
+def split_faces(offsets, loops, borders, first, chords, error, cut, made, room, base):
     """Split every face by its chords into `made`; uncut faces are copied.
 
     Args:
@@ -286,6 +328,7 @@ def split_faces(offsets, loops, borders, first, chords, cut, made, room, base):
         borders: ... and edges.
         first: `[F + 1]` CSR: chords of the faces ...
         chords: ... `[K, 3]`: function, positions of both ends on the loop.
+        error: `[K]` largest value of each chord's function that counts as zero in its face.
         cut: The functions, a `Cut`.
         made: Is filled, a `Made`.
         room: A `Room`; `frame[0]` says how many rows its workplaces have.
@@ -298,6 +341,7 @@ def split_faces(offsets, loops, borders, first, chords, cut, made, room, base):
     piece, span = room.piece, room.span
     for i in range(len(offsets) - 1):
         low, n, k = offsets[i], offsets[i + 1] - offsets[i], first[i + 1] - first[i]
+        made.unclear[i] = False
         into, to = (room.half, bottom) if k else (made.half, made.count[HALF])
         for h in range(n):
             into[0, to + h], into[1, to + h] = loops[low + h], borders[low + h]
@@ -309,7 +353,8 @@ def split_faces(offsets, loops, borders, first, chords, cut, made, room, base):
             a, b = chords[x, 1], chords[x, 2]
             piece[row, FUNCTION], piece[row, A], piece[row, B] = chords[x, 0], a, b
             piece[row, P], piece[row, Q] = loops[low + a], loops[low + b]
-            span[row, TA], span[row, TB] = 0.0, 1.0
+            span[row, TA], span[row, TB], span[row, UA], span[row, UB] = 0.0, 1.0, 0.0, 0.0
+            span[row, ERROR] = error[x]
         room.frame[0, 1], room.frame[0, 3] = n, k
         top = 0
         while top >= 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from isogon.context import Progress
 from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.rounding import Bounds
 from isogon.measures.partition import memory, stopping, stream, tiles
 from isogon.measures.partition.joining import joined_patterns
 from isogon.measures.partition.kinks import cut_kink
@@ -17,7 +18,9 @@ from isogon.measures.partition.maxima import cut_max, straighten
 from isogon.measures.partition.mesh import Full, Limit, Mesh
 from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.seams import Seams
+from isogon.measures.partition.slices import Slice
 from isogon.measures.partition.stream import Pending
+from isogon.measures.partition.zeros import Judge, Space
 
 STEPS = 1000  # progress is counted in so many
 
@@ -27,7 +30,7 @@ class Task:
     """What the parts of one partition share.
 
     Attributes:
-        program: The network.
+        space: The network, and where coordinates lie in its input space.
         limit: Most faces.
         progress: Called with what is going on.
         marks: `[m, 2]` points near which faces are cut first where there is no room for all.
@@ -35,10 +38,9 @@ class Task:
         span: How much of the whole is done before this mesh, and after it.
         stopping: Whether there was no room for all cuts.
         tiled: Whether there were tiles.
-        floors: Site -> tolerance that was used along the seams of the tiles.
     """
 
-    program: Program
+    space: Space
     limit: int
     progress: Progress
     marks: np.ndarray
@@ -46,7 +48,11 @@ class Task:
     span: tuple[float, float] = (0.0, 1.0)
     stopping: bool = False
     tiled: bool = False
-    floors: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def program(self) -> Program:
+        """The network."""
+        return self.space.program
 
     def report(self, share: float, mesh: Mesh, where: str) -> None:
         """Say how far this mesh is."""
@@ -57,37 +63,36 @@ class Task:
 
 @torch.no_grad()
 def grow(
-    program: Program,
-    start: Tensor,
-    corners: np.ndarray,
-    limit: int,
-    progress: Progress,
-    marks: np.ndarray | None = None,
-) -> tuple[Mesh, list[SitePattern]]:
-    """Partition a polygon: `start` are the network's inputs at its corners.
+    program: Program, plane: Slice, limit: int, progress: Progress
+) -> tuple[Mesh, list[SitePattern], np.ndarray]:
+    """Partition a slice.
 
-    Returns the mesh, with the network's output at its vertices as the only live tensor, and the
-    cuts in order. It never has more than `limit` faces; those that were left before the end
-    (`Mesh.stopped`) are the farthest from the marks (default: the polygon's middle).
+    Returns the mesh, with the network's output at its vertices as the only live tensor, the cuts
+    in order, and a bound `[C]` of what counts as zero of each output. It never has more than
+    `limit` faces; those that were left before the end (`Mesh.stopped`) are the farthest from the
+    slice's marks (where there are none: its middle).
     """
+    corners = plane.corners
     mesh = Mesh.of_polygon(corners)
-    mesh.live[program.input] = start
-    near = corners.mean(0, keepdims=True) if marks is None or not len(marks) else marks
-    task = Task(program, limit, progress, near)
-    mesh, cuts = run(task, mesh, 0)
+    near = plane.marks if len(plane.marks) else corners.mean(0, keepdims=True)
+    task = Task(Space.of_slice(program, plane), limit, progress, near)
+    start = mesh.live[program.input] = task.space.embed(corners)
+    bounds = Bounds(program, start)
+    mesh, cuts = run(task, mesh, 0, bounds)
     if task.tiled:
         straighten(mesh)
     task.report(1.0, mesh, "")
-    return mesh, cuts
+    return mesh, cuts, Judge(task.space, bounds, len(program.stages)).bound()
 
 
-def run(task: Task, mesh: Mesh, i: int) -> tuple[Mesh, list[SitePattern]]:
+def run(task: Task, mesh: Mesh, i: int, bounds: Bounds) -> tuple[Mesh, list[SitePattern]]:
     """Grow a mesh to the end.
 
     Args:
         task: What it is part of.
         mesh: Its live tensors are those that stage i and later ones read.
         i: Position of a stage; a cut there is yet to be made.
+        bounds: Of what the tensors hold on the mesh, and of its errors.
 
     Returns:
         The mesh with the network's output at its vertices, the patterns from stage i on.
@@ -104,11 +109,11 @@ def run(task: Task, mesh: Mesh, i: int) -> tuple[Mesh, list[SitePattern]]:
                 rows = stream.all_rows(mesh.live, None)
                 mesh.live = stream.advance(program, i, len(program.stages), len(mesh.xy), rows)
                 return mesh, cuts + nothing_from(program, i, len(mesh))
-            cut, pending = make_cut(task, mesh, stage)
+            cut, pending = make_cut(task, mesh, stage, Judge(task.space, bounds, i))
             cuts.append(cut)
             count = memory.tiles(program, i, len(mesh.xy))
             if count > 1 and len(mesh) > 1 and mesh.open.any():
-                return by_tiles(task, mesh, pending, i, cuts, count)
+                return by_tiles(task, mesh, pending, i, cuts, bounds, count)
             if pending is not None:
                 stop = stream.next_cut(program, i)
                 rows = stream.all_rows(mesh.live, pending)
@@ -127,15 +132,16 @@ def run(task: Task, mesh: Mesh, i: int) -> tuple[Mesh, list[SitePattern]]:
     return mesh, cuts
 
 
-def make_cut(task: Task, mesh: Mesh, stage: Kink | Max) -> tuple[SitePattern, Pending | None]:
+def make_cut(
+    task: Task, mesh: Mesh, stage: Kink | Max, judge: Judge
+) -> tuple[SitePattern, Pending | None]:
     """Cut a mesh at a site, as much of it as there is room for."""
     site = task.program.sites.index(stage.site)
-    floor = task.floors.get(stage.site, 0.0)
 
     def cut(limit: Limit, units: np.ndarray | None = None) -> tuple[SitePattern, Pending | None]:
         if isinstance(stage, Kink):
-            return cut_kink(mesh, stage, site, limit, floor, units)
-        return cut_max(mesh, stage, site, limit, floor, units)
+            return cut_kink(mesh, stage, site, limit, judge, units)
+        return cut_max(mesh, stage, site, limit, judge, units)
 
     first, parent = len(mesh), np.arange(len(mesh))
     room = spare = max(0, min(task.limit - task.elsewhere - first, memory.most(task.program)))
@@ -181,7 +187,13 @@ def nothing_from(program: Program, i: int, faces: int) -> list[SitePattern]:
 
 
 def by_tiles(
-    task: Task, mesh: Mesh, pending: Pending | None, i: int, cuts: list[SitePattern], count: int
+    task: Task,
+    mesh: Mesh,
+    pending: Pending | None,
+    i: int,
+    cuts: list[SitePattern],
+    bounds: Bounds,
+    count: int,
 ) -> tuple[Mesh, list[SitePattern]]:
     """Grow a mesh tile by tile from the stage of a cut that has been made.
 
@@ -195,7 +207,7 @@ def by_tiles(
     group = tiles.assigned(mesh, count)
     stop = stream.next_cut(program, i)
     seams = Seams.between(mesh, group)
-    seams.cut(program, rows.of, i, task.floors)
+    seams.cut(mesh, program, rows.of, i, Judge(task.space, bounds, i))
     parts = tiles.cut_out(mesh, group, seams, rows)
     parts.sort(key=lambda part: float(stopping.distance(part.mesh, task.marks).min()))
     low, high = task.span
@@ -209,7 +221,7 @@ def by_tiles(
         task.span = start + n * share, start + (n + 1) * share
         total = len(part.mesh.xy)
         part.mesh.live = stream.advance(program, i, stop, total, part.rows())
-        part.mesh, patterns = run(task, part.mesh, stop)
+        part.mesh, patterns = run(task, part.mesh, stop, bounds.copy())
         found.append(patterns)
         outside += len(part.mesh)
     task.elsewhere, task.span = outside - sum(len(part.mesh) for part in parts), (low, high)

@@ -12,27 +12,18 @@ from isogon.measures.partition import memory, stream
 from isogon.measures.partition.mesh import INDEX, Full, Functions, Limit, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.stream import Pending
+from isogon.measures.partition.zeros import Errors, Judge, clear, pin, store
 
 TABLE = "#cut"  # name of the table of cut values among the live tensors
-
-EPS = np.finfo(np.float64).eps
-ROUNDING = 32.0  # zero means: within this many eps of the largest value at the site
-
-
-def tolerance(held: Tensor, floor: float = 0.0) -> float:
-    """32 eps times the largest value of the whole site.
-
-    Relative to a unit's own largest value it would call the noise of dead units a sign.
-    `floor`: the tolerance that other parts of the slice had at the site.
-    """
-    low, high = torch.aminmax(held) if held.numel() else (held, held)
-    size = max(-float(low), float(high)) if held.numel() else 0.0
-    return max(ROUNDING * EPS * max(size, 1e-290), floor)
 
 
 def every_function(stage: Kink, sample: torch.Size) -> Functions:
     """A cut function per unit and knot, knot by knot."""
     units = sample.numel()
+    if len(stage.knots) == 1:
+        column = np.arange(units)
+        level = stage.knots[0].expand(sample).reshape(-1).numpy()
+        return Functions(column, np.full(units, -1), level, column)
     column = np.tile(np.arange(units), len(stage.knots))
     levels = [knot.expand(sample).reshape(-1) for knot in stage.knots]
     return Functions(column, np.full(len(column), -1), torch.cat(levels).numpy(), column)
@@ -50,7 +41,7 @@ def select(functions: Functions, which: np.ndarray) -> Functions:
 
 
 def masks(
-    z: np.ndarray, functions: Functions, tol: float, known: tuple[np.ndarray, np.ndarray] | None
+    z: np.ndarray, functions: Functions, known: tuple[np.ndarray, np.ndarray] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sign masks of all vertices, `[V, words]` each; those of the first ones may be known."""
     words = max(1, -(-len(functions) // 64))
@@ -58,7 +49,7 @@ def masks(
     found = np.empty((len(z), words), np.uint64), np.empty((len(z), words), np.uint64)
     if known is not None:
         found[0][:start], found[1][:start] = known
-    ek.sign_masks(z, functions.column, functions.offset, tol, start, *found)
+    ek.sign_masks(z, functions.column, functions.offset, 0.0, start, *found)
     return found
 
 
@@ -77,7 +68,7 @@ def cut_kink(
     stage: Kink,
     site: int,
     limit: Limit,
-    floor: float = 0.0,
+    judge: Judge,
     units: np.ndarray | None = None,
 ) -> tuple[SitePattern, Pending | None]:
     """Cut the mesh along the knots of every unit of a kink.
@@ -87,7 +78,7 @@ def cut_kink(
         stage: The kink.
         site: Its number.
         limit: Faces that may be made.
-        floor: Least tolerance.
+        judge: Decides what is zero.
         units: Those that cut; default: all.
 
     Returns:
@@ -96,11 +87,14 @@ def cut_kink(
     Raises:
         Full: There would be more faces, or memory would not suffice; the mesh is half cut.
     """
-    name = stage.inputs[0]
+    name = source = stage.inputs[0]
     held = mesh.live[name]
-    tol = tolerance(held, floor)
     functions = every_function(stage, held.shape[1:])
-    signs = masks(mesh.values(name), functions, tol, None)
+    pin(mesh, judge.position, functions, name)
+    bound = clear(mesh, stage, judge)
+    tol = float(bound.max(initial=0))
+    held = mesh.live[name]
+    signs = masks(mesh.values(name), functions, None)
     up, down = np.zeros_like(signs[0][0]), np.zeros_like(signs[0][0])
     ek.either(*signs, up, down)
     up, down = of_bits(up, len(functions)), of_bits(down, len(functions))
@@ -122,7 +116,7 @@ def cut_kink(
         used, functions.column = np.unique(functions.column, return_inverse=True)
         flat = held.reshape(len(held), -1)
         name, mesh.live[TABLE] = TABLE, flat[:, torch.from_numpy(used)]
-        signs = masks(mesh.values(name), functions, tol, None)
+        signs = masks(mesh.values(name), functions, None)
     else:
         base[:] = 0  # every function has its bit
     first, which = by_face(mesh, signs)
@@ -132,25 +126,45 @@ def cut_kink(
     by_edge = crossings(mesh, signs)
     if not memory.fits(mesh.live, len(by_edge[1])):
         raise Full(new, memory=True)
-    cut_edges(mesh, name, functions, tol, *by_edge)
-    parent, new, pending = cut_faces(
-        mesh, name, functions, tol, site, first, which, limit.counted,
+    errors = Errors(judge, mesh, functions.unit, functions.other, bound)
+    vertex, f = cut_edges(mesh, name, functions, errors, *by_edge)
+    keep(mesh, source, functions, vertex, f)
+    # values that are zero have been set to it
+    tie = np.empty((0, 0)), np.empty(0, np.int64)
+    parent, new, pending, zeros = cut_faces(
+        mesh, name, functions, errors, tie, site, first, which, limit.counted,
         stream.LARGE if units is None else np.inf,
     )  # fmt: skip
     if len(mesh) > limit.faces:
         raise Full(new)
-    signs = masks(mesh.values(name), functions, tol, signs)
+    if pending is None:
+        keep(mesh, source, functions, *zeros)
+    else:
+        vertex, f = zeros[0] - len(mesh.live[name]), zeros[1]
+        pending.fix(name, vertex, functions.column[f], functions.offset[f])
+    signs = masks(mesh.values(name), functions, signs)
     if pending is not None:
-        signs = pending_masks(mesh.live[name], pending, functions, tol, signs)
+        signs = pending_masks(mesh.live[name], pending, name, functions, signs)
     bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
     mixed = np.empty_like(bits)
     if ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits):
         mixed[~mesh.open] = 0  # what was left at an earlier site has no pattern here
-        settle(mesh, mesh.live[name], pending, functions, mixed, bits)
+        settle(mesh, name, pending, functions, mixed, bits)
+    if pending is not None:
+        pending.fix(source, vertex, functions.unit[f], functions.offset[f])
     mesh.forget([TABLE])
     pattern = SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol)
     pattern.note(every, passed.reshape(-1))
     return pattern, pending
+
+
+def keep(
+    mesh: Mesh, name: str, functions: Functions, vertex: np.ndarray, which: np.ndarray
+) -> None:
+    """Store that functions vanish at new vertices, in the kink's input and in its table."""
+    store(mesh, name, vertex, which, functions.unit, functions.offset)
+    if TABLE in mesh.live:
+        store(mesh, TABLE, vertex, which, functions.column, functions.offset)
 
 
 def by_face(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -181,8 +195,8 @@ def spread(first: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 def pending_masks(
     held: Tensor,
     pending: Pending,
+    name: str,
     functions: Functions,
-    tol: float,
     known: tuple[np.ndarray, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sign masks with those of the pending vertices appended."""
@@ -191,29 +205,32 @@ def pending_masks(
     found = np.empty(shape, np.uint64), np.empty(shape, np.uint64)
     found[0][:count], found[1][:count] = known
     for part in pending.parts(held[0].numel()):
-        rows = pending.rows(held, part)
+        rows = pending.rows(held, part, name)
         place = slice(count + part.start, count + part.stop)
         z = rows.reshape(len(rows), -1).numpy()
         column, offset = functions.column, functions.offset
-        ek.sign_masks(z, column, offset, tol, 0, found[0][place], found[1][place])
+        ek.sign_masks(z, column, offset, 0.0, 0, found[0][place], found[1][place])
     return found
 
 
 def settle(
     mesh: Mesh,
-    held: Tensor,
+    name: str,
     pending: Pending | None,
     functions: Functions,
     mixed: np.ndarray,
     bits: np.ndarray,
 ) -> None:
     """Where rounding left both signs on a face, the sign of the largest value counts."""
+    held = mesh.live[name]
     count = len(held)
     for face, word in zip(*np.nonzero(mixed), strict=True):
         rows = []
         for v in mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]].tolist():
             n = v - count
-            row = held[v] if n < 0 or pending is None else pending.rows(held, slice(n, n + 1))[0]
+            row = held[v : v + 1]
+            if n >= 0 and pending is not None:
+                row = pending.rows(held, slice(n, n + 1), name)
             rows.append(row.reshape(-1).numpy())
         z = np.stack(rows)
         for k in range(64):

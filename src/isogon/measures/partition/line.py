@@ -11,17 +11,17 @@ from torch import Tensor
 from torch.nn import Module
 
 from isogon.cpwl.certificate import Certificate
-from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.program import Program
+from isogon.cpwl.rounding import EPS, Bounds
 from isogon.data import Points
 from isogon.errors import DataError, ModelError
+from isogon.measures.partition import stream
 from isogon.measures.partition.certify_line import certify_line
-from isogon.measures.partition.grow import in_chunks
-from isogon.measures.partition.kinks import EPS, ROUNDING
 from isogon.measures.partition.measure import program_for
+from isogon.measures.partition.seams import cut_line, strings
+from isogon.measures.partition.zeros import Judge, Space
 from isogon.readings import Curve
 from isogon.registry import measure
-
-ROOM = 1 << 22  # numbers that the entries of a maximum may take at a time
 
 
 class Segments(Curve):
@@ -160,94 +160,27 @@ def break_points(
     program: Program, ends: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Positions `[P]` from 0 to 1, site and unit of each (-1 at the ends), outputs `[P, C]`."""
-    t, site, unit = np.array([0.0, 1.0]), np.array([-1, -1]), np.array([-1, -1])
-    live, chunk, cut = {program.input: ends}, program.chunk(), 0
-    for i, stage in enumerate(program.stages):
-        arguments = [live[name] for name in stage.inputs]
-        if isinstance(stage, Kink | Max):
-            found = (
-                kink_cuts(stage, arguments)
-                if isinstance(stage, Kink)
-                else max_cuts(stage, arguments)
-            )
-            at, ratio, which = found
-            position = t[at] + ratio * (t[at + 1] - t[at])
-            order = np.argsort(np.concatenate([t, position]), kind="stable")
-            t = np.concatenate([t, position])[order]
-            site = np.concatenate([site, np.full(len(at), cut)])[order]
-            unit = np.concatenate([unit, which])[order]
-            rows = torch.from_numpy(order)
-            p, weight = torch.from_numpy(at), torch.from_numpy(ratio)
-            for name, held in live.items():
-                w = weight.reshape(-1, *[1] * (held.ndim - 1))
-                live[name] = torch.cat([held, torch.lerp(held[p], held[p + 1], w)])[rows]
-            arguments = [live[name] for name in stage.inputs]
-            cut += 1
-        live[stage.output] = in_chunks(stage, arguments, chunk)
-        for name in program.dead_after(i):
-            del live[name]
-    outputs = live[program.output]
-    return t, site, unit, outputs.reshape(len(t), -1).numpy()
-
-
-def merged(at: np.ndarray, ratio: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Crossings in order along the line; those that rounding can't tell apart become one."""
-    order = np.lexsort([ratio, at])
-    at, ratio, unit = at[order], ratio[order], unit[order]
-    same = (np.diff(at) == 0) & (np.diff(ratio) <= ROUNDING * EPS)
-    keep = np.concatenate([[True], ~same]) if len(at) else np.zeros(0, bool)
-    return at[keep], ratio[keep], unit[keep]
-
-
-def kink_cuts(stage: Kink, arguments: list[Tensor]) -> tuple[np.ndarray, ...]:
-    """Piece of the line, ratio along it and unit of every knot that is passed."""
-    z = arguments[0].reshape(len(arguments[0]), -1)
-    tol = ROUNDING * EPS * max(float(z.abs().max()), 1e-290)
-    found = []
-    for knot in stage.knots:
-        d = z - knot.expand(arguments[0].shape[1:]).reshape(-1)
-        p, q = d[:-1], d[1:]
-        at, unit = torch.nonzero(((p > tol) & (q < -tol)) | ((p < -tol) & (q > tol))).T
-        found.append((at, p[at, unit] / (p[at, unit] - q[at, unit]), unit))
-    at, ratio, unit = (torch.cat(column).numpy() for column in zip(*found, strict=True))
-    return merged(at, ratio, unit)
-
-
-def max_cuts(stage: Max, arguments: list[Tensor]) -> tuple[np.ndarray, ...]:
-    """The same for a maximum: the bends of the upper envelope of its entries on each piece."""
-    flat = stage.flat(*arguments)
-    tol = ROUNDING * EPS * max(float(flat.abs().max()), 1e-290)
-    found = []
-    step = max(1, ROOM // stage.candidates(flat[:1]).numel())
-    for low in range(0, len(flat) - 1, step):
-        c = stage.candidates(flat[low : low + step + 1])
-        best = c >= c.amax(-1, keepdim=True) - tol
-        changed = ~(best[:-1] & best[1:]).any(-1)
-        for piece, unit in torch.nonzero(changed).tolist():
-            for ratio in envelope(c[piece, unit].numpy(), c[piece + 1, unit].numpy(), tol):
-                found.append((low + piece, ratio, unit))
-    columns = list(zip(*found, strict=True)) or [(), (), ()]
-    return merged(
-        np.array(columns[0], np.int64), np.array(columns[1], float), np.array(columns[2], np.int64)
-    )
-
-
-def envelope(p: np.ndarray, q: np.ndarray, tol: float) -> list[float]:
-    """Where the largest of the lines from p to q changes, by walking from bend to bend."""
-    with np.errstate(invalid="ignore"):
-        slope = q - p
-        at_start = p >= p.max() - tol
-    now = int(np.flatnonzero(at_start)[np.argmax(slope[at_start])])
-    bends, t = [], 0.0
-    while True:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            steeper = np.isfinite(slope) & (slope > slope[now]) & (q > q[now] + tol)
-            meet = np.where(steeper, (p[now] - p) / (slope - slope[now]), np.inf)
-        if not steeper.any():
-            return bends
-        first = meet.min()
-        ties = np.flatnonzero(meet <= first + EPS)
-        now = int(ties[np.argmax(slope[ties])])
-        if first > t and 0 < first < 1:
-            bends.append(float(first))
-        t = max(t, float(first))
+    last, size = len(program.stages), ends.abs().sum(0)
+    space = Space(
+        program,
+        lambda at: ends[0] + torch.from_numpy(at[:, :1]).reshape(-1, *[1] * (ends.ndim - 1))
+        * (ends[1] - ends[0]),
+        (ends[1] - ends[0])[None],
+        1.0,
+        EPS * size,
+    )  # fmt: skip
+    line = strings({program.input: ends}, 1)
+    judge = Judge(space, Bounds(program, ends), -1)
+    makers = cut_line(program, line, judge)
+    t = line.xy[:, 0]
+    order = np.argsort(t, kind="stable")
+    order = order[np.concatenate([[True], np.diff(t[order]) > 0])]  # by what coordinates tell apart
+    # of all that vanishes at a point, what made it
+    vertex, first = np.unique(makers[:, 0], return_index=True)
+    site, unit = np.full((2, len(t)), -1)
+    site[vertex], unit[vertex] = makers[first, 1], makers[first, 2]
+    (outputs,) = stream.advance(
+        program, max(judge.position, 0), last, len(t), stream.all_rows(line.live, None)
+    ).values()
+    outputs = outputs.reshape(len(t), -1).numpy()
+    return t[order], site[order], unit[order], outputs[order]

@@ -10,15 +10,18 @@ from torch import Tensor
 
 from isogon.cpwl.program import Max
 from isogon.errors import UnsupportedOp
+from isogon.measures.partition import edges as ek
 from isogon.measures.partition import envelope as ev
 from isogon.measures.partition import memory
 from isogon.measures.partition.boundary import workplace
-from isogon.measures.partition.kinks import TABLE, tolerance
+from isogon.measures.partition.edges import WIDE
+from isogon.measures.partition.kinks import TABLE
 from isogon.measures.partition.mesh import INDEX, Full, Functions, Limit, Mesh, cut_edges, cut_faces
 from isogon.measures.partition.patterns import SitePattern
+from isogon.measures.partition.zeros import Errors, Judge, Table
 
 WORD = 64
-NEAR = 256.0  # tolerances below the envelope that still count as on it, on a seam
+NEAR = 256.0  # times what counts as zero below the envelope that still count as on it, on a seam
 
 
 def cut_max(
@@ -26,7 +29,7 @@ def cut_max(
     stage: Max,
     site: int,
     limit: Limit,
-    floor: float = 0.0,
+    judge: Judge,
     units: np.ndarray | None = None,
 ) -> tuple[SitePattern, None]:
     """Cut where the set of largest entries of a group changes.
@@ -34,42 +37,55 @@ def cut_max(
     Args, result and errors are those of `kinks.cut_kink`; no vertices are left pending.
     """
     table = TABLE
-    arguments = [mesh.live[name] for name in stage.inputs]
-    flat = stage.flat(*arguments)
-    tol = tolerance(flat, floor)
-    base, varying = everywhere(stage, flat, tol)
+    flat = stage.flat(*(mesh.live[name] for name in stage.inputs))
+    flat = tied(mesh, flat, judge.position)
+    bound = judge.bound()
+    tol = float(bound.max(initial=0))
+    index = contending(stage, flat, judge, bound)
+    base, varying, open_ = everywhere(index, mesh, flat, judge, bound)
     if units is not None:
         varying = np.intersect1d(varying, units)
     parent = np.arange(len(mesh), dtype=INDEX)
     if len(varying) == 0:
         empty = np.zeros((len(mesh), 0), np.uint64)
         return SitePattern(stage.site, "max", base, varying, empty, parent, tol), None
-    entry, mesh.live[table] = entries(stage, flat, varying)
+    used, entry, mesh.live[table] = entries(stage, index, flat, varying)
     z = mesh.values(table)
+    sizes = Table(bound[used], len(z), lambda rows: judge.zero(mesh.xy[rows])[:, used])
+    sizes.settle(open_)
     masks = np.empty((len(z), len(varying)), np.uint64)
-    ev.winner_masks(z, entry, tol, 0, masks)
+    sizes.settled(lambda *error: ev.winner_masks(z, entry, *error[:2], 0, error[2], masks))
     nothing = np.empty((0, 4), np.int64)
     room = workplace(mesh.offsets, entry.shape[1])
     faces, offsets, loops = mesh.open_faces()
-    count = ev.face_pairs(offsets, loops, z, entry, masks, tol, nothing, room)
+    polygons = offsets, loops, z, entry, masks
+    count = sizes.settled(lambda *error: ev.face_pairs(*polygons, *error, nothing, room))
     pairs = np.empty((count, 4), np.int64)
-    ev.face_pairs(offsets, loops, z, entry, masks, tol, pairs, room)
+    ev.face_pairs(*polygons, sizes.error, sizes.row, np.zeros(len(z), np.bool_), pairs, room)
     pairs[:, 0] = faces[pairs[:, 0]]
     functions, which = as_functions(pairs, entry, varying)
     first = np.searchsorted(pairs[:, 0], np.arange(len(mesh) + 1))
     if len(mesh) + count > limit.counted:
         raise Full(np.diff(first))
-    by_edge = crossings(mesh, z, functions, tol, first, which)
+    by_edge = crossings(mesh, z, functions, sizes, first, which)
     by_edge = off_seams(
-        mesh, z, functions, entry[np.searchsorted(varying, functions.unit)], tol, *by_edge
+        mesh, z, functions, entry[np.searchsorted(varying, functions.unit)], sizes, *by_edge
     )
     if not memory.fits(mesh.live, len(by_edge[1])):
         raise Full(np.diff(first), memory=True)
-    cut_edges(mesh, table, functions, tol, *by_edge)
-    parent, new, _ = cut_faces(mesh, table, functions, tol, site, first, which, limit.counted)
+    errors = Errors(judge, mesh, used[functions.column], used[functions.other], bound)
+    old = len(z)
+    vertex, f = cut_edges(mesh, table, functions, errors, *by_edge)
+    ev.tie(mesh.values(table), vertex, functions.column[f], functions.other[f])
+    sizes.extended(len(mesh.xy))
+    parent, new, _, (vertex, f) = cut_faces(
+        mesh, table, functions, errors, (sizes.error, sizes.row), site, first, which, limit.counted
+    )
     z = mesh.values(table)
-    masks = np.empty((len(z), len(varying)), np.uint64)
-    ev.winner_masks(z, entry, tol, 0, masks)
+    ev.tie(z, vertex, functions.column[f], functions.other[f])
+    sizes.extended(len(z))
+    masks = np.concatenate([masks, np.empty((len(z) - old, len(varying)), np.uint64)])
+    sizes.settled(lambda *error: ev.winner_masks(z, entry, *error[:2], old, error[2], masks))
     bits = np.empty((len(mesh), len(varying)), np.uint64)
     ev.face_winners(mesh.offsets, mesh.loops, z, entry, masks, bits)
     mesh.forget([table])
@@ -83,31 +99,74 @@ def cut_max(
     return pattern, None
 
 
-def everywhere(stage: Max, flat: Tensor, tol: float) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the entries that are largest at every vertex, and the groups that have none."""
-    groups, size = stage.index.shape
-    base = np.zeros(groups, np.uint64)
+def tied(mesh: Mesh, flat: Tensor, position: int) -> Tensor:
+    """The entries with those set equal that are known to be, at vertices on seams."""
+    known = mesh.pins[mesh.pins[:, 0] == position]
+    if len(known):
+        flat = flat.clone()
+        ev.tie(flat.numpy(), *known[:, 1:].T.copy())
+    return flat
+
+
+def contending(stage: Max, flat: Tensor, judge: Judge, bound: np.ndarray) -> np.ndarray:
+    """The groups `[groups, K]` without entries that are never the largest, such as padding."""
+    z = flat.contiguous().numpy()
+    units = z.shape[1]
+    low, high = np.full(units, np.inf), np.full(units, -np.inf)
+    nothing = np.empty((0, units))
+    ek.look(z, nothing, nothing, low, high, np.empty(len(z), np.bool_))
+    judge.bounds.cut(judge.position, torch.from_numpy(low), torch.from_numpy(high))
+    index = stage.index.numpy()
+    top = np.where(index >= 0, low[index], -np.inf)
+    floor = np.take_along_axis(index, top.argmax(1)[:, None], 1)
+    never = high[index] + WIDE * bound[index] < low[floor] - WIDE * bound[floor]
+    return np.where(never, -1, index)
+
+
+def everywhere(
+    index: np.ndarray, mesh: Mesh, flat: Tensor, judge: Judge, bound: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Masks of the entries that are largest at every vertex, the groups that have none.
+
+    Also the vertices at which bounds do not tell which ones are.
+    """
+    groups, size = index.shape
+    base = np.full(groups, ~np.uint64(0))
     if size <= WORD:
-        ev.common_winners(flat.numpy(), stage.index.numpy(), tol, base)
-        return base, np.flatnonzero(base == 0)
+        z, unclear = flat.contiguous().numpy(), np.zeros(len(flat), np.bool_)
+        ev.common_winners(z, index, bound[None], np.zeros(len(z), np.int64), unclear, base)
+        rows = np.flatnonzero(unclear)
+        for low in range(0, len(rows), 1024):
+            part = rows[low : low + 1024]
+            error, own = judge.zero(mesh.xy[part]), 1 + np.arange(len(part))
+            error = np.concatenate([bound[None], error])
+            ev.common_winners(z[part], index, error, own, unclear[: len(part)], base)
+        return base, np.flatnonzero(base == 0), rows
     # too many for a mask: fine where one of the first is largest everywhere
-    always = stage.index >= 0
+    always = index >= 0
     step = max(1, (4 << 20) // (8 * groups * size))
+    entry = index.clip(min=0)
     for low in range(0, len(flat), step):
-        found = stage.candidates(flat[low : low + step])
-        always &= (found >= found.amax(-1, keepdim=True) - tol).all(0)
+        found = np.where(index >= 0, flat[low : low + step].numpy()[:, entry], -np.inf)
+        best = found.argmax(-1)[..., None]
+        slack = bound[entry] + np.take_along_axis(bound[entry][None], best, 2)
+        with np.errstate(invalid="ignore"):
+            always &= (np.take_along_axis(found, best, 2) - found <= slack).all(0)
+    base[:] = 0
     for k in range(WORD):
-        base |= always[:, k].numpy().astype(np.uint64) << np.uint64(k)
-    return base, np.flatnonzero(base == 0)
+        base |= always[:, k].astype(np.uint64) << np.uint64(k)
+    return base, np.flatnonzero(base == 0), np.zeros(0, np.int64)
 
 
-def entries(stage: Max, flat: Tensor, varying: np.ndarray) -> tuple[np.ndarray, Tensor]:
-    """Entries of the varying groups as columns of a table, and the table `[V, columns]`.
+def entries(
+    stage: Max, index: np.ndarray, flat: Tensor, varying: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """Which entries the varying groups use, these as columns of a table, the table `[V, columns]`.
 
     Raises:
         UnsupportedOp: More than 64 entries of a group compete on the slice.
     """
-    index = stage.index.numpy()[varying]
+    index = index[varying]
     if index.shape[1] > WORD:
         raise UnsupportedOp(
             f"{stage.op} at {stage.site!r} takes the maximum of too many entries",
@@ -117,7 +176,7 @@ def entries(stage: Max, flat: Tensor, varying: np.ndarray) -> tuple[np.ndarray, 
         )
     used = np.unique(index[index >= 0])
     entry = np.where(index >= 0, np.searchsorted(used, index), -1)
-    return entry, flat[:, torch.from_numpy(used)]
+    return used, entry, flat[:, torch.from_numpy(used)]
 
 
 def as_functions(
@@ -139,13 +198,16 @@ def crossings(
     mesh: Mesh,
     z: np.ndarray,
     functions: Functions,
-    tol: float,
+    sizes: Table,
     first: np.ndarray,
     which: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """CSR by edge of the functions that cross it, each once."""
     f = functions
-    rest = mesh.offsets, mesh.loops, mesh.borders, first, which, z, f.column, f.other, tol
+    rest = (
+        mesh.offsets, mesh.loops, mesh.borders, first, which, z, f.column, f.other, f.offset,
+        sizes.error, sizes.row,
+    )  # fmt: skip
     count = ev.crossed_edges(*rest, np.empty((0, 2), np.int64))
     found = np.empty((count, 2), np.int64)
     ev.crossed_edges(*rest, found)
@@ -161,7 +223,7 @@ def off_seams(
     z: np.ndarray,
     functions: Functions,
     entry: np.ndarray,
-    tol: float,
+    sizes: Table,
     first: np.ndarray,
     which: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +237,7 @@ def off_seams(
         z: `[V, columns]` values of the entries.
         functions: Bisectors of two entries.
         entry: `[functions, K]` columns of each one's group, -1: none.
-        tol: Values up to this size are zero.
+        sizes: What counts as zero of the entries at the vertices.
         first: `[E + 1]` CSR offsets: the functions that cross each edge ...
         which: ... and their numbers.
     """
@@ -193,7 +255,12 @@ def off_seams(
         height, (rival == functions.column[f][:, None]).argmax(1)[:, None], axis=1
     )[:, 0]
     stay = np.ones(len(which), bool)
-    stay[:count] = own < height.max(1, initial=-np.inf) - NEAR * tol
+    slack = np.zeros(count)
+    for end in (a, b):
+        error = sizes.error[sizes.row[end][:, None], rival]
+        error = np.where(rival >= 0, error, 0.0).max(1, initial=0.0)
+        slack = np.maximum(slack, error + sizes.error[sizes.row[end], functions.column[f]])
+    stay[:count] = own < height.max(1, initial=-np.inf) - NEAR * slack
     offsets = np.concatenate([[0], np.cumsum(stay)])
     return offsets[first], which[stay]
 

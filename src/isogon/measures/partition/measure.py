@@ -90,14 +90,17 @@ def partitioned(
     program, plane = lowered(model, plane)
     if not compiled():
         report(0, None, "compiling the kernels (once; cached on disk)")
-    start = plane.embed(plane.corners).reshape(-1, *program.shape)
-    limit = max_regions or UNLIMITED
-    mesh, sites = grow(program, start, plane.corners, limit, report, plane.marks)
-    return read_off(mesh, sites, program, plane)
+    mesh, sites, zero = grow(program, plane, max_regions or UNLIMITED, report)
+    return read_off(mesh, sites, program, plane, zero)
 
 
-def read_off(mesh: Mesh, sites: list[SitePattern], program: Program, plane: Slice) -> Partition:
-    """The partition that a finished mesh is; its live tensor is the output at the vertices."""
+def read_off(
+    mesh: Mesh, sites: list[SitePattern], program: Program, plane: Slice, zero: np.ndarray
+) -> Partition:
+    """The partition that a finished mesh is; its live tensor is the output at the vertices.
+
+    `zero [C]` bounds what counts as zero of each output.
+    """
     (outputs,) = mesh.live.values()
     arrays = {
         "vertices": mesh.xy,
@@ -108,6 +111,7 @@ def read_off(mesh: Mesh, sites: list[SitePattern], program: Program, plane: Slic
         "face_edges": mesh.borders,
         "face_vertices": mesh.loops,
         "outputs": outputs.reshape(len(outputs), -1).numpy(),
+        "output_zero": zero,
         "slice_origin": plane.origin,
         "slice_basis": plane.basis,
         "slice_corners": plane.corners,

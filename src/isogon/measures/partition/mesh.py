@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -68,6 +68,10 @@ class Mesh:
     `corners` vertices are the domain's, or shared with other tiles; the first `fixed` edges are
     shared with other tiles and have all their vertices already. `stopped [F]` is the number of
     the site at which a face was left, uncut by it and all later ones; -1: it is still cut.
+
+    `pins [P, 4]` are zeros that are known of the first vertices from a cut of the whole: stage,
+    vertex, and what vanishes there: for a kink the function's number and -1, for a maximum two
+    entries that are equal.
     """
 
     xy: np.ndarray
@@ -81,6 +85,7 @@ class Mesh:
     room: dict[str, Tensor] = field(default_factory=dict)
     corners: int = 0
     fixed: int = 0
+    pins: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     stopped: np.ndarray = field(default_factory=lambda: np.zeros(0, INDEX))
 
     def __post_init__(self) -> None:
@@ -192,6 +197,11 @@ class Mesh:
         held = self.live[name]
         return held.reshape(len(held), -1).numpy()
 
+    def writable(self, name: str) -> np.ndarray:
+        """A live tensor as a table `[V, columns]` that may be written to."""
+        self.live[name] = self.live[name].contiguous()
+        return self.values(name)
+
     def sides(self) -> np.ndarray:
         """Left and right face of every edge, `[E, 2]`; -1 outside."""
         sides = np.empty((len(self.ends), 2), INDEX)
@@ -220,50 +230,79 @@ class Mesh:
         ek.divide_edges(self.ends, self.site, self.unit, chain, len(self.xy), count)
 
 
+class Doubts(Protocol):
+    """What counts as zero of cut functions (`zeros.Errors`)."""
+
+    bound: np.ndarray
+
+    def at(self, vertices: np.ndarray, functions: np.ndarray) -> np.ndarray:
+        """Of pairs of a vertex and a function."""
+        ...
+
+
 def cut_edges(
-    mesh: Mesh, table: str, functions: Functions, tol: float, first: np.ndarray, which: np.ndarray
-) -> None:
+    mesh: Mesh,
+    table: str,
+    functions: Functions,
+    errors: Doubts,
+    first: np.ndarray,
+    which: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Put the vertices of all crossings on the mesh's edges and loops.
 
     Args:
         mesh: The mesh; `mesh.live[table]` holds the values that the functions read.
         table: See there.
         functions: The cut functions.
-        tol: Values up to this size are zero.
+        errors: What counts as zero of them.
         first: `[E + 1]` CSR offsets: the functions that cross each edge ...
         which: ... and their numbers.
+
+    Returns:
+        New vertices and the functions that vanish there, pair by pair.
     """
-    z = mesh.values(table)
+    z, count, f = mesh.values(table), len(mesh.xy), functions
     chain = np.empty(len(mesh.ends) + 1, np.int64)
     most = int(np.diff(first).max(initial=0))
     source, ratio = np.empty((len(which), 2), np.int64), np.empty(len(which))
-    f = functions
-    made = ek.cut_edges(
-        mesh.ends, z, f.column, f.other, f.offset, tol, first, which, source, ratio, chain,
-        np.empty(most), np.empty(most, np.int64),
-    )  # fmt: skip
+    place, unclear = np.empty(len(which), np.int64), np.empty(len(mesh.ends), np.bool_)
+    error = errors.bound[which]
+    for again in (True, False):
+        made = ek.cut_edges(
+            mesh.ends, z, f.column, f.other, f.offset, error, first, which, source, ratio, chain,
+            place, unclear, np.empty(most), np.empty(most, np.int64),
+        )  # fmt: skip
+        if not again or not unclear.any():
+            break
+        edge = np.repeat(np.arange(len(mesh.ends)), np.diff(first))
+        close = np.flatnonzero(unclear[edge])
+        a, b = mesh.ends[edge[close]].T
+        error[close] = np.maximum(errors.at(a, which[close]), errors.at(b, which[close]))
     if made == 0:
-        return
-    source, ratio = source[:made], ratio[:made]
+        return place, which
     mesh.divide(chain)
-    mesh.add_vertices(source, ratio)
+    mesh.add_vertices(source[:made], ratio[:made])
+    return count + place, which
 
 
 class Split(NamedTuple):
     """What `cut_faces` did: the parent of every face, the new faces that were counted for each
-    of the former ones beforehand, the pending vertices if any.
+    of the former ones beforehand, the pending vertices if any; new vertices and the functions
+    that vanish there, pair by pair.
     """
 
     parent: np.ndarray
     new: np.ndarray
     pending: Pending | None
+    zeros: tuple[np.ndarray, np.ndarray]
 
 
 def cut_faces(
     mesh: Mesh,
     table: str,
     functions: Functions,
-    tol: float,
+    errors: Doubts,
+    tie: tuple[np.ndarray, np.ndarray],
     site: int,
     first: np.ndarray,
     which: np.ndarray,
@@ -276,7 +315,8 @@ def cut_faces(
         mesh: With all crossings on its edges (`cut_edges`).
         table: Name of the live tensor that the functions read.
         functions: The cut functions.
-        tol: Values up to this size are zero.
+        errors: What counts as zero of them, for crossings of two of them.
+        tie: `error`, `row` as in `edges.slack`: what counts as zero at the mesh's vertices.
         site: Number of the site, for the new edges.
         first: `[F + 1]` CSR offsets: the functions of each face ...
         which: ... and their numbers.
@@ -286,12 +326,12 @@ def cut_faces(
     Raises:
         Full: There would be more faces.
     """
-    z = mesh.values(table)
+    z, old = mesh.values(table), len(mesh.xy)
     start, end = np.empty(len(which), np.int64), np.empty(len(which), np.int64)
     f = functions
     longest = np.empty(np.diff(mesh.offsets).max())
     find_chords(
-        mesh.offsets, mesh.loops, first, which, z, f.column, f.other, f.offset, tol, start, end,
+        mesh.offsets, mesh.loops, first, which, z, f.column, f.other, f.offset, *tie, start, end,
         longest,
     )  # fmt: skip
     kept = np.empty(len(first), np.int64)
@@ -304,16 +344,19 @@ def cut_faces(
         count_meetings(kept, start, end, np.iinfo(np.int64).max, meetings)
         raise Full(k + meetings)
     chords = np.stack([which[:total], start[:total], end[:total]], 1)
-    cut = Cut(z, f.column, f.other, f.offset, tol)
-    base = len(mesh.ends)
-    slack, failed = 1.0, 0
-    while failed >= 0:
-        made, room = _room(mesh, k, meetings, slack)
-        failed = split_faces(
-            mesh.offsets, mesh.loops, mesh.borders, kept, chords, cut, made, room, base
-        )
-        slack *= 2
-    n_vertex, n_edge, n_face, n_half = (int(c) for c in made.count)
+    cut, error = Cut(z, f.column, f.other, f.offset, f.unit), errors.bound[which[:total]]
+    made = _split(mesh, kept, chords, error, cut, meetings)
+    close = np.flatnonzero(made.unclear)
+    if len(close):
+        for face in close:
+            loop = mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]]
+            own = which[kept[face] : kept[face + 1]]
+            pairs = np.tile(loop, len(own)), np.repeat(own, len(loop))
+            error[kept[face] : kept[face + 1]] = (
+                errors.at(*pairs).reshape(len(own), len(loop)).max(1)
+            )
+        made = _split(mesh, kept, chords, error, cut, meetings)
+    n_vertex, n_edge, n_face, n_half, n_zero = (int(c) for c in made.count)
     edge, face, half = made.edge[:, :n_edge], made.face[:, : n_face + 1], made.half[:, :n_half]
     mesh.ends = np.concatenate([mesh.ends, edge[:2].T])
     mesh.site = np.concatenate([mesh.site, np.full(n_edge, site, INDEX)])
@@ -322,11 +365,33 @@ def cut_faces(
     mesh.loops, mesh.borders = half[0], half[1]
     mesh.stopped = mesh.stopped[parent]
     source, ratio = made.source[:n_vertex], made.ratio[:n_vertex]
+    zeros = old + made.zero[0, :n_zero], made.zero[1, :n_zero]
     if n_vertex * mesh.row_bytes() >= large:
         mesh.add_places(source, ratio)
-        return Split(parent, k + meetings, Pending(source, ratio))
+        return Split(parent, k + meetings, Pending(source, ratio), zeros)
     mesh.add_vertices(source, ratio)
-    return Split(parent, k + meetings, None)
+    return Split(parent, k + meetings, None, zeros)
+
+
+def _split(
+    mesh: Mesh,
+    kept: np.ndarray,
+    chords: np.ndarray,
+    error: np.ndarray,
+    cut: Cut,
+    meetings: np.ndarray,
+) -> Made:
+    """Run `split_faces` with as much room as it takes."""
+    slack, failed = 1.0, 0
+    while True:
+        made, room = _room(mesh, np.diff(kept), meetings, slack)
+        failed = split_faces(
+            mesh.offsets, mesh.loops, mesh.borders, kept, chords, error, cut, made, room,
+            len(mesh.ends),
+        )  # fmt: skip
+        if failed < 0:
+            return made
+        slack *= 2
 
 
 def _room(mesh: Mesh, k: np.ndarray, meetings: np.ndarray, slack: float) -> tuple[Made, Room]:
@@ -353,14 +418,16 @@ def _room(mesh: Mesh, k: np.ndarray, meetings: np.ndarray, slack: float) -> tupl
     halves = grown(len(mesh.loops) + 2 * (chords + 2 * crossings)) + widest
     made = Made(
         np.empty((vertices, 2), i64), np.empty(vertices), np.empty((3, edges), INDEX),
-        np.empty((2, halves), INDEX), np.zeros((2, faces), i64), np.zeros(4, i64),
+        np.empty((2, halves), INDEX), np.zeros((2, faces), i64),
+        np.empty((2, 2 * (vertices + most)), i64), np.zeros(5, i64),
+        np.zeros(len(mesh), np.bool_),
     )  # fmt: skip
     bottom = grown((2 * (sizes + 2 * k)).max(initial=0)) + 16
     stacked = int(slack * (2 * int(pieces.max(initial=0)) + 24))
     rows = most + stacked
     room = Room(
         np.empty((2, bottom + int(slack * 2 * widest)), INDEX), np.empty((rows, 9), i64),
-        np.empty((rows, 3)), np.zeros((stacked, 4), i64), np.empty(most, i64), np.empty(most),
+        np.empty((rows, 8)), np.zeros((stacked, 4), i64), np.empty(most, i64), np.empty(most),
         np.empty(most + 2, i64),
     )  # fmt: skip
     room.frame[0] = bottom, 0, most, 0

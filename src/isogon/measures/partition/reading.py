@@ -26,6 +26,7 @@ from isogon.measures.partition.statistics import (
     statistics,
     summary,
 )
+from isogon.measures.partition.zeros import outputs_of
 from isogon.readings import Reading
 
 ROWS = 200_000  # regions that a printed summary computes a table for
@@ -154,7 +155,7 @@ class Partition(Reading):
     def _boundary(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return edge_of_classes.argmax_boundary(
             self.face_offsets, self.face_vertices, self.vertices, self.outputs,
-            self.edges, self.edge_faces, self.finished,
+            self.edges, self.edge_faces, outputs_of(self), self.finished,
         )  # fmt: skip
 
     @property

@@ -1,7 +1,8 @@
 """Where the seams between tiles will be cut: edges alone, through all later sites.
 
 Between its ends an edge is a line, along which the network can be cut as in a face: at every
-site, where a unit changes its sign or a maximum its winner, by the same tolerances.
+site, where a unit changes its sign or a maximum its winner, by the same rule of what is zero.
+What vanishes at a vertex is noted, so that the tiles know it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from torch import Tensor
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.measures.partition import edges as ek
 from isogon.measures.partition import memory, stream
+from isogon.measures.partition.edges import WIDE
 from isogon.measures.partition.envelope import winner_masks
 from isogon.measures.partition.jit import kernel
-from isogon.measures.partition.kinks import TABLE, every_function, listed, masks, tolerance
-from isogon.measures.partition.maxima import as_functions, entries, everywhere
+from isogon.measures.partition.kinks import TABLE, every_function, listed, masks
+from isogon.measures.partition.maxima import as_functions, contending, entries, everywhere
 from isogon.measures.partition.mesh import Mesh, cut_edges
+from isogon.measures.partition.zeros import Errors, Judge, Table, clear, store
 
 INDEX = np.int32
 Values = dict[str, Tensor]
@@ -35,6 +38,7 @@ class Seams:
         open: `[S]` whether a face on either side is still cut.
         first: `[S + 1]` CSR offsets of their new vertices ...
         place: ... and where these lie, from 0 at the first end to 1, ascending on each edge.
+        pins: `[P, 4]` what vanishes there, as `Mesh.pins`; new vertices are numbered from 0.
     """
 
     edges: np.ndarray
@@ -42,6 +46,7 @@ class Seams:
     open: np.ndarray
     first: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     place: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    pins: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
 
     @classmethod
     def between(cls, mesh: Mesh, group: np.ndarray) -> Seams:
@@ -56,35 +61,48 @@ class Seams:
 
     def cut(
         self,
+        mesh: Mesh,
         program: Program,
         rows: Callable[[np.ndarray], Values],
         start: int,
-        floors: dict[str, float],
+        judge: Judge,
     ) -> None:
         """Find the new vertices.
 
         Args:
+            mesh: Whose edges they are.
             program: The network.
             rows: Live tensors of given vertices before stage `start`.
             start: Position of the cut that was made last.
-            floors: Site -> tolerance: read, and raised to what was used here.
+            judge: Decides what is zero; left as it is.
         """
         edge, place = [np.zeros(0, np.int64)], [np.zeros(0)]
+        pins, made = [np.zeros((0, 4), np.int64)], 0
         step = max(16, memory.TILE // (64 * memory.width(program, start)))
         still = np.flatnonzero(self.open)
         for low in range(0, len(still), step):
             part = still[low : low + step]
             ends = self.ends[part]
             line = strings(rows(ends.reshape(-1)), len(ends))
-            run(program, line, start, floors)
+            own = Judge(judge.space.along(mesh.xy[ends]), judge.bounds.copy(), start)
+            cut_line(program, line, own)
             edge.append(part[line.xy[2 * len(ends) :, 1].astype(np.int64)])
             place.append(line.xy[2 * len(ends) :, 0])
-        number, at = np.concatenate(edge), np.concatenate(place)
+            line.pins[:, 1] += made - 2 * len(ends)
+            pins.append(line.pins)
+            made += len(edge[-1])
+        number, at, known = (np.concatenate(x) for x in (edge, place, pins))
         inside = (at > 0) & (at < 1)
         # vertices that no coordinate tells apart are one
-        both = np.unique(np.stack([number[inside], at[inside]], 1), axis=0)
+        both, one = np.unique(
+            np.stack([number[inside], at[inside]], 1), axis=0, return_inverse=True
+        )
         self.place = np.ascontiguousarray(both[:, 1])
         self.first = np.searchsorted(both[:, 0], np.arange(len(self.edges) + 1))
+        final = np.full(len(inside), -1)
+        final[inside] = one.reshape(-1)
+        known[:, 1] = final[known[:, 1]]
+        self.pins = known[known[:, 1] >= 0]
 
 
 def strings(live: Values, count: int) -> Mesh:
@@ -102,62 +120,86 @@ def strings(live: Values, count: int) -> Mesh:
     return Mesh(xy, ends, tags, tags.copy(), offsets, nothing, nothing.copy(), live)
 
 
-def run(program: Program, line: Mesh, start: int, floors: dict[str, float]) -> None:
-    """Cut separate edges by all sites after the one at `start`."""
-    i = start
+def cut_line(program: Program, line: Mesh, judge: Judge) -> np.ndarray:
+    """Cut separate edges by all sites after the one that `judge` is at (-1: the first ones).
+
+    `judge` is then at the last cut, and `line.live` holds what is alive before it.
+
+    Returns:
+        Of every zero, in the order of the sites: vertex, number of the site, unit.
+    """
+    makers = [np.zeros((0, 3), np.int64)]
     while True:
-        stop = stream.next_cut(program, i)
+        stop = stream.next_cut(program, judge.position)
         if stop == len(program.stages):
-            return
+            return np.concatenate(makers)
         rows = stream.all_rows(line.live, None)
-        line.live = stream.advance(program, i, stop, len(line.xy), rows)
-        line.room = {}
-        stage, i = program.stages[stop], stop
-        if isinstance(stage, Kink):
-            floors[stage.site] = kink(line, stage, floors.get(stage.site, 0.0))
-        elif isinstance(stage, Max):
-            floors[stage.site] = maximum(line, stage, floors.get(stage.site, 0.0))
+        line.live = stream.advance(program, max(judge.position, 0), stop, len(line.xy), rows)
+        line.room, judge.position, stage = {}, stop, program.stages[stop]
+        cut = kink if isinstance(stage, Kink) else maximum
+        vertex, first, second, unit = cut(line, stage, judge)  # type: ignore[arg-type]
+        fresh = np.stack([np.full(len(vertex), stop), vertex, first, second], 1)
+        line.pins = np.concatenate([line.pins, fresh])
+        site = np.full(len(vertex), program.cuts.index(stage))  # type: ignore[arg-type]
+        makers.append(np.stack([vertex, site, unit], 1))
 
 
-def kink(line: Mesh, stage: Kink, floor: float) -> float:
-    """Cut the edges where a unit passes a knot; returns the tolerance."""
+def kink(line: Mesh, stage: Kink, judge: Judge) -> tuple[np.ndarray, ...]:
+    """Cut the edges where a unit passes a knot.
+
+    Returns:
+        Of all zeros that this makes: vertex, number of the function, -1, unit.
+    """
     name = stage.inputs[0]
-    tol = tolerance(line.live[name], floor)
     functions = every_function(stage, line.live[name].shape[1:])
-    signs = masks(line.values(name), functions, tol, None)
+    bound = clear(line, stage, judge)
+    signs = masks(line.values(name), functions, None)
     by_edge = listed(ek.edge_crossings, len(line.ends), line.ends, *signs)
-    cut_edges(line, name, functions, tol, *by_edge)
-    return tol
+    errors = Errors(judge, line, functions.unit, functions.other, bound)
+    vertex, f = cut_edges(line, name, functions, errors, *by_edge)
+    store(line, name, vertex, f, functions.column, functions.offset)
+    return vertex, f, np.full(len(f), -1), functions.unit[f]
 
 
-def maximum(line: Mesh, stage: Max, floor: float) -> float:
-    """Cut the edges where the largest entry of a group changes; returns the tolerance."""
+def maximum(line: Mesh, stage: Max, judge: Judge) -> tuple[np.ndarray, ...]:
+    """Cut the edges where the largest entry of a group changes.
+
+    Returns:
+        Of all ties that this makes: vertex, both entries, group.
+    """
     flat = stage.flat(*(line.live[name] for name in stage.inputs))
-    tol = tolerance(flat, floor)
-    _, varying = everywhere(stage, flat, tol)
+    bound = judge.bound()
+    index = contending(stage, flat, judge, bound)
+    _, varying, open_ = everywhere(index, line, flat, judge, bound)
+    nothing = np.zeros(0, np.int64)
     if len(varying) == 0:
-        return tol
-    entry, line.live[TABLE] = entries(stage, flat, varying)
+        return nothing, nothing, nothing, nothing
+    used, entry, line.live[TABLE] = entries(stage, index, flat, varying)
     z = line.values(TABLE)
+    sizes = Table(bound[used], len(z), lambda rows: judge.zero(line.xy[rows])[:, used])
+    sizes.settle(open_)
     tops = np.empty((len(z), len(varying)), np.uint64)
-    winner_masks(z, entry, tol, 0, tops)
-    count = edge_bends(line.ends, z, entry, tops, tol, np.empty((0, 4), np.int64))
-    bends = np.empty((count, 4), np.int64)
-    edge_bends(line.ends, z, entry, tops, tol, bends)
+    sizes.settled(lambda *error: winner_masks(z, entry, *error[:2], 0, error[2], tops))
+    none, lines = np.empty((0, 4), np.int64), (line.ends, z, entry, tops)
+    bends = np.empty((sizes.settled(lambda *error: edge_bends(*lines, *error, none)), 4), np.int64)
+    edge_bends(*lines, sizes.error, sizes.row, np.zeros(len(z), np.bool_), bends)
     functions, which = as_functions(bends, entry, varying)
     found = np.unique(np.stack([bends[:, 0], which], 1), axis=0)
     first = np.searchsorted(found[:, 0], np.arange(len(line.ends) + 1))
-    cut_edges(line, TABLE, functions, tol, first, np.ascontiguousarray(found[:, 1]))
+    errors = Errors(judge, line, used[functions.column], used[functions.other], bound)
+    which = np.ascontiguousarray(found[:, 1])
+    vertex, f = cut_edges(line, TABLE, functions, errors, first, which)
     line.forget([TABLE])
-    return tol
+    return vertex, used[functions.column[f]], used[functions.other[f]], functions.unit[f]
 
 
 @kernel
-def edge_bends(ends, z, entry, masks, tol, bends):
+def edge_bends(ends, z, entry, masks, error, row, unclear, bends):
     """(edge, group, entry, entry) wherever the largest entry of a group changes along an edge.
 
     The envelope of the group's lines is followed from bend to bend. Fills as many rows as fit
-    and returns how many there are: call with an empty array to count.
+    and returns how many there are: call with an empty array to count. `error`, `row`, `unclear`:
+    see `envelope.tops`.
     """
     made = 0
     size = entry.shape[1]
@@ -173,10 +215,17 @@ def edge_bends(ends, z, entry, masks, tol, bends):
                     if rise > best:
                         now, best = k, rise
             while True:
-                a, b = z[p, entry[g, now]], z[q, entry[g, now]]
+                own = entry[g, now]
+                a, b = z[p, own], z[q, own]
                 following, first, steep = -1, np.inf, -np.inf
                 for k in range(size):
-                    if entry[g, k] < 0 or z[q, entry[g, k]] <= b + tol:
+                    if entry[g, k] < 0 or z[q, entry[g, k]] <= b:
+                        continue
+                    gap, slack = z[q, entry[g, k]] - b, error[row[q], entry[g, k]]
+                    slack += error[row[q], own]
+                    if gap <= WIDE * slack and row[q] == 0:
+                        unclear[q] = True
+                    if gap <= slack:
                         continue
                     rise = (z[q, entry[g, k]] - b) - (z[p, entry[g, k]] - a)
                     if rise <= 0:
@@ -186,7 +235,11 @@ def edge_bends(ends, z, entry, masks, tol, bends):
                         following, first, steep = k, t, rise
                 if following < 0:
                     break
-                if z[p, entry[g, following]] < a - tol:
+                gap = a - z[p, entry[g, following]]
+                slack = error[row[p], entry[g, following]] + error[row[p], own]
+                if gap > 0 and gap <= WIDE * slack and row[p] == 0:
+                    unclear[p] = True
+                if gap > slack:
                     if made < len(bends):
                         bends[made, 0], bends[made, 1] = e, g
                         bends[made, 2], bends[made, 3] = min(now, following), max(now, following)

@@ -8,7 +8,7 @@ and only what is live there is kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,14 +25,40 @@ Values = dict[str, Tensor]
 
 @dataclass(eq=False)
 class Pending:
-    """Vertices whose rows are `(1 - ratio) rows[source[:, 0]] + ratio rows[source[:, 1]]`."""
+    """Vertices whose rows are `(1 - ratio) rows[source[:, 0]] + ratio rows[source[:, 1]]`.
+
+    In the tensor `name`, entry `column` of row `row` (ascending) is `value` instead: the zeros of
+    the cut that made them.
+    """
 
     source: np.ndarray
     ratio: np.ndarray
+    name: str = ""
+    row: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    column: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    value: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
-    def rows(self, held: Tensor, part: slice) -> Tensor:
-        """The interpolated rows of some of them."""
-        return between(held, self.source[part], self.ratio[part])
+    def fix(self, name: str, row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
+        """Note the entries of a tensor that are known."""
+        order = np.argsort(row, kind="stable")
+        self.name, self.row, self.column, self.value = name, row[order], column[order], value[order]
+
+    def rows(self, held: Tensor, part: slice, name: str) -> Tensor:
+        """The interpolated rows of some of them in a tensor of that name."""
+        found = between(held, self.source[part], self.ratio[part])
+        if name == self.name:
+            low, high = np.searchsorted(self.row, [part.start, part.stop])
+            at = self.row[low:high] - part.start, self.column[low:high]
+            found.reshape(len(found), -1).numpy()[at] = self.value[low:high]
+        return found
+
+    def restore(self, found: Tensor, vertices: np.ndarray) -> None:
+        """Set the known entries in rows of the tensor for given vertices (others: below 0)."""
+        first, last = np.searchsorted(self.row, vertices), np.searchsorted(self.row, vertices + 1)
+        count = last - first
+        at = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        row = np.repeat(np.arange(len(vertices)), count)
+        found.reshape(len(found), -1).numpy()[row, self.column[at]] = self.value[at]
 
     def parts(self, width: int) -> Iterator[slice]:
         """Slices of at most `CHUNK` bytes of rows of so many numbers."""
@@ -68,7 +94,7 @@ def all_rows(live: Values, pending: Pending | None) -> Iterator[tuple[slice, Val
         return
     for part in pending.parts(width):
         place = slice(count + part.start, count + part.stop)
-        yield place, {name: pending.rows(held, part) for name, held in live.items()}
+        yield place, {name: pending.rows(held, part, name) for name, held in live.items()}
 
 
 def next_cut(program: Program, position: int) -> int:

@@ -24,7 +24,8 @@ class Rows:
 
     def __init__(self, live: Values, pending: Pending | None) -> None:
         self.live = live
-        count = len(next(iter(live.values())))
+        self.pending = pending
+        self.count = count = len(next(iter(live.values())))
         own = np.arange(count)
         self.source, self.ratio = np.stack([own, own], 1), np.zeros(count)
         if pending is not None:
@@ -34,7 +35,10 @@ class Rows:
     def of(self, vertices: np.ndarray) -> Values:
         """The rows of given vertices."""
         source, ratio = self.source[vertices], self.ratio[vertices]
-        return {name: stream.between(held, source, ratio) for name, held in self.live.items()}
+        found = {name: stream.between(held, source, ratio) for name, held in self.live.items()}
+        if self.pending is not None and self.pending.name in found:
+            self.pending.restore(found[self.pending.name], vertices - self.count)
+        return found
 
 
 @dataclass(eq=False)
@@ -71,7 +75,10 @@ class Tile:
                 for name, near in found.items():
                     weight = torch.from_numpy(place[between])
                     weight = weight.reshape(-1, *[1] * (near.ndim - 1))
-                    near[at] = torch.lerp(near[at], far[name], weight)
+                    own = near[at]
+                    near[at] = torch.where(
+                        own == far[name], own, torch.lerp(own, far[name], weight)
+                    )
             yield part, found
 
 
@@ -99,6 +106,7 @@ def assigned(mesh: Mesh, count: int) -> np.ndarray:
 def cut_out(mesh: Mesh, group: np.ndarray, seams: Seams, rows: Rows) -> list[Tile]:
     """The tiles of a mesh, after the seams' vertices have been put in (in place)."""
     count, edges = len(mesh.xy), len(mesh.ends)
+    pins = np.concatenate([mesh.pins, seams.pins + np.array([0, count, 0, 0])])
     put_in(mesh, seams)
     fixed = np.zeros(len(mesh.ends), bool)
     fixed[: mesh.fixed] = fixed[seams.edges] = fixed[edges:] = True
@@ -121,10 +129,12 @@ def cut_out(mesh: Mesh, group: np.ndarray, seams: Seams, rows: Rows) -> list[Til
         vertices, loops = numbered(mesh.loops[half], kept, number)
         inside, borders = numbered(mesh.borders[half], fixed, number)
         number[vertices] = np.arange(len(vertices))
+        own = pins[np.isin(pins[:, 1], vertices)]
+        own[:, 1] = number[own[:, 1]]
         part = Mesh(
             mesh.xy[vertices], number[mesh.ends[inside]].astype(INDEX), mesh.site[inside],
             mesh.unit[inside], offsets, loops, borders,
-            corners=int(kept[vertices].sum()), fixed=int(fixed[inside].sum()),
+            corners=int(kept[vertices].sum()), fixed=int(fixed[inside].sum()), pins=own,
             stopped=mesh.stopped[faces],
         )  # fmt: skip
         found.append(Tile(part, faces, vertices, inside, ends[vertices], place[vertices], rows))
