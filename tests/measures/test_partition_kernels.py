@@ -18,6 +18,7 @@ from isogon.measures import partition as package
 from isogon.measures.partition import Slice, jit, partition, seams
 from isogon.measures.partition import boundary as bd
 from isogon.measures.partition import chords as ch
+from isogon.measures.partition import cutting as cut
 from isogon.measures.partition import edges as ek
 from isogon.measures.partition import envelope as ev
 from isogon.measures.partition import geometry as geo
@@ -271,7 +272,7 @@ def test_faces_are_split_as_by_knife(seed):
         m.offsets.copy(), m.loops.copy(), m.borders.copy(), {"z": torch.from_numpy(z)}, {}, 4,
     )  # fmt: skip
     tol, z[np.abs(z) < 1e-12] = 1e-12, 0.0
-    functions = ms.Functions(np.arange(9), np.full(9, -1), np.zeros(9), np.arange(9))
+    functions = cut.Functions(np.arange(9), np.full(9, -1), np.zeros(9), np.arange(9))
     edges = [[f for f in range(9) if min(z[a, f], z[b, f]) < -tol and max(z[a, f], z[b, f]) > tol]
              for a, b in mesh.ends]  # fmt: skip
     faces = [[f for f in range(9) if z[r, f].min() < -tol and z[r, f].max() > tol] for r in m.rings]
@@ -280,13 +281,13 @@ def test_faces_are_split_as_by_knife(seed):
         for rows in (edges, faces)
     ]
     errors, old = Flat(np.full(9, 1e-13)), len(z)
-    vertex, f = ms.cut_edges(mesh, "z", functions, errors, *csr[0])
+    vertex, f = cut.cut_edges(mesh, "z", functions, errors, *csr[0])
     table = mesh.writable("z")
     assert np.abs(table[vertex, f]).max(initial=0) < 1e-12
     ek.put(table, vertex, f, functions.column, functions.offset)
     assert not table[vertex, f].any()
     exact = np.empty((0, 0)), np.empty(0, np.int64)
-    parent, new, _, (vertex, f) = ms.cut_faces(
+    parent, new, _, (vertex, f) = cut.cut_faces(
         mesh, "z", functions, errors, exact, 1, *csr[1], 1 << 40
     )
     assert len(mesh) <= len(new) + new.sum()

@@ -9,7 +9,8 @@ from torch import Tensor
 from isogon.cpwl.program import Kink
 from isogon.measures.partition import edges as ek
 from isogon.measures.partition import memory, stream
-from isogon.measures.partition.mesh import INDEX, Full, Functions, Limit, Mesh, cut_edges, cut_faces
+from isogon.measures.partition.cutting import Full, Functions, Limit, cut_edges, cut_faces
+from isogon.measures.partition.mesh import INDEX, Mesh
 from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.stream import Pending
 from isogon.measures.partition.zeros import Errors, Judge, clear, pin, store

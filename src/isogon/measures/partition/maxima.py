@@ -14,9 +14,10 @@ from isogon.measures.partition import edges as ek
 from isogon.measures.partition import envelope as ev
 from isogon.measures.partition import memory
 from isogon.measures.partition.boundary import workplace
+from isogon.measures.partition.cutting import Full, Functions, Limit, cut_edges, cut_faces
 from isogon.measures.partition.edges import WIDE
 from isogon.measures.partition.kinks import TABLE
-from isogon.measures.partition.mesh import INDEX, Full, Functions, Limit, Mesh, cut_edges, cut_faces
+from isogon.measures.partition.mesh import INDEX, Mesh
 from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.zeros import Errors, Judge, Table
 

@@ -16,12 +16,13 @@ from torch import Tensor
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.measures.partition import edges as ek
 from isogon.measures.partition import memory, stream
+from isogon.measures.partition.cutting import cut_edges
 from isogon.measures.partition.edges import WIDE
 from isogon.measures.partition.envelope import winner_masks
 from isogon.measures.partition.jit import kernel
 from isogon.measures.partition.kinks import TABLE, every_function, listed, masks
 from isogon.measures.partition.maxima import as_functions, contending, entries, everywhere
-from isogon.measures.partition.mesh import Mesh, cut_edges
+from isogon.measures.partition.mesh import Mesh
 from isogon.measures.partition.zeros import Errors, Judge, Table, clear, store
 
 INDEX = np.int32

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from isogon.cpwl.program import Kink, Max
-from isogon.measures.partition.mesh import Full, Limit, Mesh
+from isogon.measures.partition.cutting import Full, Limit
+from isogon.measures.partition.mesh import Mesh
 
 FACTOR = 2  # times the limit, as counted beforehand, a cut is still tried ...
 FEW = 100_000  # ... and up to so many faces in any case

@@ -19,8 +19,9 @@ from torch import Tensor
 from isogon.cpwl.program import Kink, Program
 from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors_at
 from isogon.measures.partition import edges as ek
+from isogon.measures.partition.cutting import Functions
 from isogon.measures.partition.edges import WIDE
-from isogon.measures.partition.mesh import Functions, Mesh
+from isogon.measures.partition.mesh import Mesh
 from isogon.measures.partition.slices import Slice
 
 T = TypeVar("T")
