@@ -29,9 +29,18 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass
 class Request:
-    """Whether this process was asked to stop, and by which signal."""
+    """Whether this process was asked to stop, and by which signal.
+
+    Attributes:
+        number: The signal, or None.
+        waits: Whether what runs is finished before a first signal is heeded.
+    """
 
     number: int | None = None
+    waits: bool = False
+
+
+_requests: list[Request] = []
 
 
 @contextmanager
@@ -48,10 +57,13 @@ def stoppable(request: Request | None = None) -> Iterator[Request]:
     held: dict[int, Any] = {}
 
     def stop(number: int, frame: Any) -> None:
-        noted.number = number
-        raise Stopped(number)
+        first, noted.number = noted.number is None, number
+        if not (first and noted.waits):
+            raise Stopped(number)
 
-    if threading.current_thread() is threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if main:
+        _requests.append(noted)
         for number in (signal.SIGINT, signal.SIGTERM):
             was = signal.getsignal(number)
             if was in (signal.SIG_DFL, signal.default_int_handler):
@@ -60,8 +72,27 @@ def stoppable(request: Request | None = None) -> Iterator[Request]:
     try:
         yield noted
     finally:
+        if main:
+            _requests.pop()
         for number, was in held.items():
             signal.signal(number, was)
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Inside, e.g. while a page is written, a first signal waits for the end, a second does not.
+
+    Raises:
+        Stopped: On leaving, where a signal had come.
+    """
+    request = _requests[-1] if _requests else Request()
+    before, request.waits = request.number, True
+    try:
+        yield
+    finally:
+        request.waits = False
+    if before is None and request.number is not None:
+        raise Stopped(request.number)
 
 
 def exit_code(request: Request) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from isogon import stopping
 from isogon.cli import main
+from isogon.survey import report
 from isogon.survey.everything import read_survey
 from isogon.survey.sweep import Sweep
 from isogon.training import Checkpoint
@@ -90,6 +91,27 @@ def test_a_survey_keeps_its_records_and_writes_its_page(order, tmp_path, capsys)
     assert main(words) == code
     lines = {n.measure: n.status for n in read_survey(tmp_path / "v").lines}
     assert lines == {"orientation": "done", "data_matrix": "skipped", "segments": "reused"}
+
+
+def test_a_page_that_is_being_written_is_finished(order, tmp_path, monkeypatch, capsys):
+    words = ["survey", "ends:build()", "--batches", "digits(test, 24)", "--out", "v",
+             "--only", "[orientation]"]  # fmt: skip
+    code, page, kept = order("nothing"), tmp_path / "v" / "report.html", report.write
+    number = {c: n for n, c in CODES.items()}[code]
+
+    def write(done, times):
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+        return kept(done)
+
+    monkeypatch.setattr(report, "write", lambda done: write(done, 2))
+    assert main(words) == code
+    assert not page.exists(), "who asks twice is obeyed"
+    monkeypatch.setattr(report, "write", lambda done: write(done, 1))
+    capsys.readouterr()
+    assert main(words) == code
+    assert page.exists()
+    assert told(capsys)
 
 
 def test_a_sweep_queues_its_job_again_and_writes_its_page(order, tmp_path, capsys):

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from isogon import stopping
 from isogon.cli.commands import OFFLINE, surroundings
 from isogon.cli.parser import Parser
 from isogon.specs import parse
@@ -78,8 +79,8 @@ def survey(words: list[str]) -> int:
             surroundings=shown,
             notify=notify,
         )
-        page = report.write(done)
-    console.say(str(page))
+        with stopping.finishing():
+            console.say(str(report.write(done)))
     if done.interrupted:
         raise KeyboardInterrupt
     failed = any(line.status == "failed" for line in done.lines)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from isogon import stopping
 from isogon.cli.commands import OFFLINE, surroundings
 from isogon.cli.parser import Parser
 from isogon.survey.declare import Option
@@ -125,15 +126,16 @@ def sweep(words: list[str]) -> int:
                     break
         except KeyboardInterrupt as stop:
             stopped = stop
-        if options.on == "slurm" and answer.jobs is not None:
-            answer = slurm.queue()
-            alive = answer.jobs
-        code = _summary(held, alive, answer, options.on)
-        if any(s.record for s in held.states(alive)):
-            from isogon.survey import sweep_report
+        with stopping.finishing():
+            if options.on == "slurm" and answer.jobs is not None:
+                answer = slurm.queue()
+                alive = answer.jobs
+            code = _summary(held, alive, answer, options.on)
+            if any(s.record for s in held.states(alive)):
+                from isogon.survey import sweep_report
 
-            for path in sweep_report.write(held, alive=alive):
-                console.say(f"{'report ' if path.suffix == '.html' else 'figure '}  {path}")
+                for path in sweep_report.write(held, alive=alive):
+                    console.say(f"{'report ' if path.suffix == '.html' else 'figure '}  {path}")
         if stopped is not None:
             raise stopped
     return code
