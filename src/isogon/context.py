@@ -1,4 +1,4 @@
-"""What surrounds a call without being part of its result: data root, cache, progress, trust.
+"""What surrounds a call without being part of it: data root, cache, progress, checks, trust.
 
 Values live in context variables, so that nested calls, threads and notebooks see their
 own; nothing here enters a spec's identity.
@@ -40,6 +40,7 @@ class _Source:
 _data_root: ContextVar[Path | None] = ContextVar("data_root", default=None)
 _cache_root: ContextVar[Path | None] = ContextVar("cache_root", default=None)
 _download: ContextVar[bool] = ContextVar("download", default=False)
+_check: ContextVar[bool] = ContextVar("check", default=True)
 _progress: ContextVar[Progress] = ContextVar("progress", default=silent)
 _source: ContextVar[_Source | None] = ContextVar("source", default=None)
 
@@ -50,6 +51,7 @@ def use(
     data_root: str | os.PathLike | None = None,
     cache_root: str | os.PathLike | None = None,
     download: bool | None = None,
+    check: bool | None = None,
     progress: Progress | None = None,
 ) -> Iterator[None]:
     """Set any of the surroundings for the calls inside; None leaves one as it is."""
@@ -57,6 +59,7 @@ def use(
         (_data_root, None if data_root is None else Path(data_root)),
         (_cache_root, None if cache_root is None else Path(cache_root)),
         (_download, download),
+        (_check, check),
         (_progress, progress),
     ]
     tokens = []
@@ -176,6 +179,11 @@ def typed_only(act: str, got: object) -> None:
             expected="an architecture of isogon's own with plain arguments",
             fix="If you trust it, type the spec yourself: 'SPEC@FILE'.",
         )
+
+
+def checked() -> bool:
+    """Whether models are examined before a measure (``--no-check``: not; readings say so)."""
+    return _check.get()
 
 
 def progress() -> Progress:

@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Where the built-in entries of each kind live; imported on the first look-up of that kind.
 HOMES: dict[str, tuple[str, ...]] = {
     "arch": ("isogon.nets.arch",),
-    "model": ("isogon.training.trained",),
+    "model": ("isogon.training.trained", "isogon.nets.wrapped"),
     "dataset": ("isogon.data", "isogon.training.data_of"),
     "family": ("isogon.actions",),
     "group": ("isogon.actions",),

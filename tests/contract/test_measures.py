@@ -10,19 +10,23 @@ import contextlib
 import io
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
 
-from isogon import readings, registry
+from isogon import context, readings, registry
 from isogon.cli import main
-from isogon.errors import IsogonError
+from isogon.errors import IsogonError, ModelError
 from isogon.specs import parse
 from isogon.survey import bibliography, catalogue
 from isogon.survey.check import check
 from isogon.survey.declare import declare
 from isogon.survey.record import Job
 from isogon.survey.run import Session, call_measure, run
+from isogon.training.snapshots import Snapshots
 
 MEASURES = registry.names("measure")
 _records: dict = {}
@@ -173,6 +177,179 @@ def test_models_leave_as_they_came_after_an_exception_too(name, call):
     with contextlib.suppress(Planned, IsogonError):
         call_measure(job, objects)
     assert [state(m) for m in models] == before
+
+
+class Reused(nn.Module):
+    """One module used twice, one parameter held by two modules, a buffer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inp, self.mix = nn.Linear(64, 12), nn.Linear(12, 12)
+        self.again, self.tied, self.out = self.mix, nn.Linear(12, 12), nn.Linear(12, 10)
+        self.tied.weight = self.mix.weight
+        self.register_buffer("shift", torch.linspace(0, 1, 12))
+        self.also = nn.Module()
+        self.also.register_buffer("shift", self.shift)
+
+    def forward(self, x):
+        x = self.mix(self.inp(x.flatten(1)).relu()).relu()
+        return self.out(self.tied(self.again(x + self.shift).relu()).relu())
+
+
+class Counting(nn.Module):
+    """Counts its calls in evaluation mode, in place and by a new tensor, and caches a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+        self.register_buffer("calls", torch.zeros(1))
+        self.register_buffer("total", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        if not torch.compiler.is_exporting():
+            self.calls += 1
+            self.total = self.total + len(x)
+        self.last = x.detach()[:1] * 0
+        return self.net(x)
+
+
+def computed(how):
+    """A network whose weights PyTorch computes from other parameters."""
+    convolution, linear = nn.Conv2d(1, 4, 3), nn.Linear(144, 10)
+    net = nn.Sequential(how(convolution), nn.ReLU(), nn.Flatten(), how(linear))
+    with warnings.catch_warnings(), torch.no_grad():
+        net(torch.rand(2, 1, 8, 8))
+    return net
+
+
+def pruned(layer):
+    return prune.l1_unstructured(layer, "weight", 0.5)
+
+
+KINDS = {
+    "reused": Reused,
+    "counting": Counting,
+    "weight norm": lambda: computed(parametrizations.weight_norm),
+    "spectral norm": lambda: computed(parametrizations.spectral_norm),
+    "old weight norm": lambda: computed(torch.nn.utils.weight_norm),
+    "old spectral norm": lambda: computed(torch.nn.utils.spectral_norm),
+    "pruned": lambda: computed(pruned),
+}
+
+
+def of_kind(kind):
+    """A model with a user's hooks on it, which record the order in which they run."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = KINDS[kind]().eval()
+    seen: list = []
+    leaf = next(m for m in model.modules() if isinstance(m, nn.Linear))
+    leaf.register_forward_pre_hook(lambda *_: seen.append(1))
+    leaf.register_forward_hook(lambda *_: seen.append(2))
+    leaf.register_forward_hook(lambda *_: seen.append(3))
+    return model, seen
+
+
+def whole(model) -> tuple:
+    """`state`, and all that modules hold by whatever name: which tensor, and its bits."""
+    rows = [state(model)]
+    for path, m in model.named_modules(remove_duplicate=False):
+        for held in (m._parameters, m._buffers, vars(m)):
+            for k, v in held.items():
+                if isinstance(v, torch.Tensor):
+                    bits = v.detach().contiguous().numpy().tobytes()
+                    rows.append((path, k, id(v), type(v), bits))
+    return tuple(rows)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", MEASURES)
+def test_models_of_every_kind_leave_as_they_came(name, kind):
+    job, _declaration, objects = objects_of(name)
+    if not isinstance(objects.get("model"), nn.Module):
+        pytest.skip("takes no model")
+    model, seen = of_kind(kind)
+    objects["model"] = model
+    if "snapshots" in objects:
+        earlier = {k: v.clone() for k, v in model.state_dict().items()}
+        objects["snapshots"] = Snapshots.of(earlier)
+    before = whole(model)
+    reading = call_measure(job, objects)
+    assert whole(model) == before
+    assert call_measure(job, objects).equals(reading), "the first call left something behind"
+    assert whole(model) == before
+    assert seen == [1, 2, 3] * (len(seen) // 3), "the user's hooks run in their order"
+    if "snapshots" in objects:
+        mine = objects["snapshots"]["snapshot"]
+        assert all(torch.equal(mine[k], v) for k, v in model.state_dict().items())
+    failing = next(m for m in model.modules() if isinstance(m, nn.ReLU | nn.Flatten | Reused))
+    handle = failing.register_forward_pre_hook(raising)
+    before = whole(model)
+    with contextlib.suppress(Planned, IsogonError):
+        call_measure(job, objects)
+    assert whole(model) == before
+    handle.remove()
+
+
+class Planned(Exception):
+    pass
+
+
+def raising(*_):
+    raise Planned
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_models_that_are_no_function_of_one_sample_are_refused(name):
+    job, declaration, objects = objects_of(name)
+    if declaration.input("model") is None or name == "orientation":  # reads weights alone
+        pytest.skip("does not run the model")
+
+    class Off(nn.Module):
+        def __init__(self, how):
+            super().__init__()
+            self.net, self.how = objects["model"], how
+
+        def forward(self, x):
+            return self.how(self.net, x)
+
+    model = objects["model"]
+    if "snapshots" in objects:
+        objects["snapshots"] = Snapshots.of({})
+    for how, says in (
+        (lambda net, x: net(x - x.mean(0)), "depends on the other samples"),
+        (lambda net, x: nn.functional.dropout(net(x), 0.5, True), "random"),
+    ):
+        with pytest.raises(ModelError, match=says):
+            call_measure(job, objects | {"model": Off(how)})
+    before = state(model)
+    with context.use(check=False), contextlib.suppress(IsogonError):
+        if name not in ("partition", "evolution", "segments", "local_complexity"):
+            reading = call_measure(job, objects | {"model": Off(lambda net, x: net(x - x.mean(0)))})
+            assert reading.meta["check"] is False
+    assert state(model) == before
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_inputs_that_are_not_numbers_are_refused(name):
+    job, declaration, objects = objects_of(name)
+    for wanted in declaration.inputs:
+        given = objects.get(wanted.name)
+        for bad in (float("nan"), float("inf")):
+            if torch.is_tensor(given):
+                wrong = given.clone()
+                wrong.view(-1)[1] = bad
+            elif wanted.noun == "Batches" and given is not None:
+                x, y = given.first(5)
+                x = x.clone()
+                x[3].view(-1)[2] = bad
+                wrong = [(x, y)]
+            else:
+                continue
+            with pytest.raises(IsogonError, match=r"(NaN|nfinit)"):
+                call_measure(job, objects | {wanted.name: wrong})
 
 
 @pytest.mark.parametrize("name", MEASURES)

@@ -164,9 +164,9 @@ def test_regression_and_one_output():
     assert accuracy == ((z > 0) == (labels > 0)).double().mean().item()
     expected = nn.functional.binary_cross_entropy_with_logits(z, labels.float())
     assert loss == pytest.approx(expected.item(), rel=1e-6)
-    with pytest.raises(DataError, match="labels and outputs don't fit"):
+    with pytest.raises(DataError, match="not one number per sample"):
         score(model, [(x, torch.randn(20, 2))])
-    with pytest.raises(DataError, match="no output for"):
+    with pytest.raises(DataError, match="no class of the model"):
         score(model, [(x, labels + 4)])
     with pytest.raises(DataError, match="no samples"):
         score(model, [])

@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 # Options that may stand before the command; those with a value take the next word.
 VALUED = ("--data-root", "--device", "--out", "--config", "--seed", "--batch-size")
-FLAGS = ("--traceback", "--quiet", "-q", "--download", "--again")
+FLAGS = ("--traceback", "--quiet", "-q", "--download", "--again", "--no-check")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -112,12 +112,14 @@ def surroundings(options: Any):
             fix="Check --data-root.",
         )
     download = True if options.download else None
+    examined = False if getattr(options, "no_check", False) else None
     here = str(Path.cwd())
     added = here not in sys.path and "" not in sys.path
     if added:
         sys.path.append(here)  # so that my.module:build() is found, behind everything else
     try:
-        with context.use(data_root=root, download=download), console.progress(options.quiet):
+        around = context.use(data_root=root, download=download, check=examined)
+        with around, console.progress(options.quiet):
             yield
     finally:
         if added:

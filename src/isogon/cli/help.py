@@ -40,6 +40,7 @@ SPECS = """
   --data-root DIR  folder of data sets        --download      fetch missing data sets
   --config FILE    options from YAML          --print_config  show the options as YAML
   --quiet          no progress                --traceback     where an error arose
+  --no-check       measure random, batch-dependent or non-differentiable models as they are
 
 exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted
 """

@@ -100,6 +100,9 @@ class Parser:
             text = "cpu, cuda, cuda:1, mps, auto"
             group.add_argument("--device", type=str, default="cpu", help=text)
         group.add_argument("--download", action="store_true", help="download missing data sets")
+        if "device" not in skip:
+            text = "measure models without examining them first"
+            group.add_argument("--no-check", action="store_true", help=text)
         if "again" not in skip:
             group.add_argument("--again", action="store_true", help="compute what is there already")
         group.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes")

@@ -128,4 +128,6 @@ def _surroundings(options: Any) -> dict[str, Any]:
         found["batch_size"] = options.batch_size
     if options.seed:
         found["seed"] = options.seed
+    if options.no_check:
+        found["no_check"] = True
     return found

@@ -87,6 +87,7 @@ def sweep(words: list[str]) -> int:
         command = ["isogon", "sweep", options.plan]
         command += ["--scale", options.scale] if options.scale else []
         command += ["--data-root", options.data_root] if options.data_root else []
+        command += [] if context.checked() else ["--no-check"]
         held = Sweep.create(out, found, command=shlex.join(command))
         around = Surroundings(
             device=options.device,
@@ -94,6 +95,7 @@ def sweep(words: list[str]) -> int:
             data_root=str(context.data_root().resolve()),
             cache_root=str(context.cache_root().resolve()),
             download=options.download,
+            check=context.checked(),
         )
         names = ("workers", "minutes", "cpus", "gpus", "memory_gb", "partition", "parallel")
         resources = executors.Resources(**{n: getattr(options, n) for n in names})

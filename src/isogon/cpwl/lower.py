@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 
 from isogon.cpwl.lowering import Lowering
 from isogon.cpwl.program import Program
+from isogon.nets.calculus import output_tensor, preserved
 from isogon.nets.graph import Graph, shape
 from isogon.nets.trace import trace
 
@@ -29,9 +30,13 @@ def lower(model: nn.Module, example: Tensor) -> Program:
     Raises:
         UnsupportedOp: An operation is not piecewise linear or has no rule; the message names
             the operation, the site and the way out.
-        ModelError: The model can't be traced, or a weight is not finite.
+        ModelError: The model can't be traced, returns several tensors, or a weight is not finite.
     """
-    return lower_graph(trace(model, example))
+    graph = trace(model, example)
+    if len(graph.outputs) > 1:  # none of them is the logits: say so with their names
+        with torch.no_grad(), preserved(model) as inner:
+            output_tensor(inner(example))
+    return lower_graph(graph)
 
 
 def lower_graph(graph: Graph) -> Program:
@@ -40,10 +45,7 @@ def lower_graph(graph: Graph) -> Program:
 
 
 def logits_node(graph: Graph) -> fx.Node:
-    """The node of the model's output, or what enters the softmax or log-softmax at its end.
-
-    Of several outputs the first one counts.
-    """
+    """The node of the model's output, or what enters the softmax or log-softmax at its end."""
     end = node = graph.outputs[0]
     while _name(node) in _SAME and isinstance(node.args[0], fx.Node):
         node = node.args[0]

@@ -24,7 +24,8 @@ from torch import Tensor, fx
 from isogon import registry
 from isogon.cpwl.constants import in_double, leaves, mapped
 from isogon.cpwl.program import Affine, Join, Kink, Max, Program, Stage, Weights
-from isogon.cpwl.refusals import refusal
+from isogon.cpwl.refusals import fix_of_product, refusal
+from isogon.cpwl.scalars import products
 from isogon.errors import ModelError, UnsupportedOp
 from isogon.nets.graph import Graph, Place, place, shape
 
@@ -245,6 +246,8 @@ class Lowering:
 
     def refuse(self, why: str, fix: str | None = None) -> NoReturn:
         """Raise `UnsupportedOp` for the node at work: it `why`."""
+        if fix is None and "branch" in why:
+            fix = fix_of_product(self.node, products(self.graph, self.needed))
         raise UnsupportedOp(
             f"{self.op} at {self.place.name!r} {why}",
             got=str(self.node.target),
@@ -304,7 +307,8 @@ class Lowering:
         if not any(isinstance(leaf, Ref | Condition) for leaf in found):
             return self._fold(arguments, options)
         if not registry.has("lowers", str(node.target)):
-            raise refusal([n for n in self.graph.nodes if n in self.needed], node)
+            nodes = [n for n in self.graph.nodes if n in self.needed]
+            raise refusal(nodes, node, products(self.graph, self.needed))
         if shape(node) and not self.op.startswith("new_"):
             self._sample_shape(shape(node))
         return registry.get("lowers", str(node.target)).build(self, *arguments, **options)

@@ -59,16 +59,42 @@ def op_name(node: fx.Node) -> str:
     return schema.name.split("::")[-1] if schema else getattr(node.target, "__name__", node.op)
 
 
-def refusal(nodes: Sequence[fx.Node], node: fx.Node) -> UnsupportedOp:
+INTERPOLATE = "Replace it by interpolants first: model = ig.piecewise(model, knots=64, example=x)."
+NO_PRODUCT = (
+    "Nothing makes a product of two branches piecewise linear (ig.piecewise does not either): use "
+    "measures that need no linear regions, or a model without it."
+)
+
+
+def fix_of_product(node: fx.Node, products: Sequence[fx.Node]) -> str:
+    """What to do about a product: interpolants, if it is a function of one number."""
+    scalar = op_name(node) in ("mul", "div") and node not in products
+    return INTERPOLATE if scalar else NO_PRODUCT
+
+
+def refusal(
+    nodes: Sequence[fx.Node], node: fx.Node, products: Sequence[fx.Node] = ()
+) -> UnsupportedOp:
     """The error for a node without a rule: says why, and names what else stands in the way.
 
     Args:
         nodes: All nodes that lead to the output.
         node: The one at work.
+        products: Those at which two branches are multiplied.
     """
     op = op_name(node)
     others = [n for n in nodes if op_name(n) in WHOLE and n is not node]
     got, expected = str(node.target), "continuous piecewise-linear operations"
+    if op in SMOOTH and products and not others:
+        more = f" (and {len(products) - 1} more)" if len(products) > 1 else ""
+        return UnsupportedOp(
+            f"{op} at {place(node).name!r} is smooth, and {op_name(products[0])} at "
+            f"{place(products[0]).name!r}{more} multiplies two branches that both depend on the "
+            "input: not piecewise linear",
+            got=got,
+            expected=expected,
+            fix=NO_PRODUCT,
+        )
     if op in SMOOTH and not others:
         sites = [place(n).name for n in nodes if op_name(n) in SMOOTH]
         rest = f" (and {len(sites) - 1} more smooth sites)" if len(sites) > 1 else ""
@@ -76,8 +102,7 @@ def refusal(nodes: Sequence[fx.Node], node: fx.Node) -> UnsupportedOp:
             f"{op} at {place(node).name!r}{rest} is smooth, not piecewise linear",
             got=got,
             expected=expected,
-            fix="Replace it by interpolants first: "
-            "model = ig.piecewise(model, knots=64, example=x).",
+            fix=INTERPOLATE,
         )
     if op in SMOOTH or op in WHOLE:
         blocking = [node, *others] if op in WHOLE else others

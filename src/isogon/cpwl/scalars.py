@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from isogon.cpwl.refusals import SMOOTH, op_name
 from isogon.nets.graph import Graph
 
-__all__ = ["ScalarSite", "sites"]
+__all__ = ["ScalarSite", "products", "sites"]
 
 _SAME = {"clone", "contiguous", "alias", "detach", "to", "_to_copy", "dropout", "type_as"}
 _KINKS = {
@@ -25,6 +26,7 @@ _KINKS = {
 }  # fmt: skip
 _LINEAR = {"add", "sub", "rsub", "neg"}
 _PRODUCTS = {"mul", "div", "true_divide"}
+_BILINEAR = {"matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "einsum", "addcmul", "addcdiv", "dot"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,40 @@ def sites(graph: Graph, constants: dict[fx.Node, object], needed: set[fx.Node]) 
         for node, base in candidates.items()
         if node not in covered
     ]
+
+
+def products(graph: Graph, needed: set[fx.Node]) -> list[fx.Node]:
+    """The nodes at which branches that depend on the input meet in a product or a quotient.
+
+    Products that are functions of one number (`x * sigmoid(x)`) are none: they have interpolants.
+
+    Args:
+        graph: A traced graph.
+        needed: The nodes that lead to the output of interest.
+    """
+    depends = {graph.input}
+    stand_ins: dict[fx.Node, object] = {}
+    for node in graph.module.graph.nodes:
+        if any(a in depends for a in node.all_input_nodes):
+            depends.add(node)
+        elif node not in depends and node.op != "output":
+            sizes = [1 if n is None or n < 0 else n for n in node.meta.get("shape", ())]
+            stand_ins[node] = torch.empty(sizes, device="meta")
+    walk, order = _Walk(stand_ins), {n: i for i, n in enumerate(graph.module.graph.nodes)}
+    found = []
+    for node in graph.nodes:
+        branches = [a for a in node.all_input_nodes if a in depends and _is_tensor(a)]
+        divisor = node.args[1:2] if op_name(node) in ("div", "true_divide") else ()
+        divides = any(a in branches for a in divisor)
+        meet = op_name(node) in _PRODUCTS | _BILINEAR and len(branches) > 1
+        scalar = op_name(node) in _PRODUCTS and walk.base(node, order) is not None
+        if node in needed and (meet or divides) and not scalar:
+            found.append(node)
+    return found
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return bool(node.meta.get("shape", ()))
 
 
 class _Walk:

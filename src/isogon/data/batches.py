@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isogon.data.finite import check_inputs
 from isogon.data.samples import Samples
 from isogon.errors import DataError, OptionError
 from isogon.storage import digests
@@ -54,7 +55,15 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         found = self._read(0, 1)
-        return found if self._watch is None else self._watch(found)
+        return self._finite(found if self._watch is None else self._watch(found))
+
+    def _finite(
+        self, found: Iterator[tuple[Tensor, Tensor]], first: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in found:
+            check_inputs(x, first=first, what=f"inputs of {self.name}")
+            first += len(x)
+            yield x, y
 
     def share(self, k: int, n: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Batches k, k + n, k + 2n, ... alone: index of the first sample, inputs, labels."""
@@ -62,7 +71,7 @@ class Batches:
         found = self._read(k, n)
         found = found if self._watch is None else self._watch(found, k, n)
         for start, (x, y) in zip(starts, found, strict=True):
-            yield start, x, y
+            yield start, check_inputs(x, first=start, what=f"inputs of {self.name}"), y
 
     def _read(self, k: int, n: int) -> Iterator[tuple[Tensor, Tensor]]:
         starts = range(k * self.batch_size, self.count, n * self.batch_size)
@@ -109,7 +118,7 @@ class SourceBatches(Batches):
         self.name, self.workers = name, 0
         self.classes = getattr(dataset, "classes", None)
         self._watch = Watch(name)
-        first = next(self._watch(self._pairs(iterator)), None)
+        first = next(self._finite(self._watch(self._pairs(iterator))), None)
         if first is None:
             raise DataError(
                 f"{name}: no samples",
@@ -188,13 +197,6 @@ class Watch:
             mark = (tuple(x.shape), str(x.dtype), tuple(y.shape), _checksum(x), _checksum(y))
             if i not in self.seen and (self.total is None or i < self.total):
                 self.seen[i] = mark
-                if x.is_floating_point() and not torch.isfinite(x).all():
-                    raise DataError(
-                        f"{self.name}: NaN or infinite inputs",
-                        got=f"in batch {i}",
-                        expected="finite numbers",
-                        fix="Clean or drop these samples.",
-                    )
             elif self.seen.get(i) != mark:
                 self._refuse(f"another batch {i}")
             yield x, y
@@ -227,6 +229,12 @@ class _Parts(torch.utils.data.Dataset):
 
 
 def _batch(found: Any, name: str) -> tuple[Tensor, Tensor]:
+    if isinstance(found, Tensor) and found.ndim > 1:
+        found = (found, None)
+    elif isinstance(found, tuple | list) and len(found) == 1:
+        found = (found[0], None)
+    if isinstance(found, tuple | list) and len(found) == 2 and found[1] is None:
+        found = (found[0], unlabelled(found[0]))
     if not isinstance(found, tuple | list) or len(found) != 2:
         kind = f"{type(found).__name__} of {len(found)}" if hasattr(found, "__len__") else found
         raise DataError(
@@ -253,6 +261,11 @@ def _batch(found: Any, name: str) -> tuple[Tensor, Tensor]:
             fix="Put a DataLoader around the data set.",
         )
     return x, y
+
+
+def unlabelled(x: Any) -> Tensor:
+    """What stands where samples have no labels: NaN, one per sample."""
+    return torch.full(np.shape(x)[:1], torch.nan)
 
 
 def _checksum(t: Tensor) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from isogon import context, registry
-from isogon.data.batches import Batches, SourceBatches
+from isogon.data.batches import Batches, SourceBatches, unlabelled
 from isogon.data.derived import called, with_split
 from isogon.data.samples import Samples, as_samples
 from isogon.errors import DataError, SpecError
@@ -112,7 +112,9 @@ def as_batches(source: Any) -> Batches:
 
     Args:
         source: `Batches` (returned as they are), a spec, `Samples`, a map-style data set, one
-            pair of tensors ``(x [N, ...], y [N])``, or any re-iterable of such pairs.
+            pair of tensors ``(x [N, ...], y [N])``, or any re-iterable of such pairs. Inputs
+            alone (a tensor ``[N, ...]``, or a re-iterable of them) have no labels: measures that
+            read labels say so.
 
     Raises:
         DataError: Empty, readable only once, different on a second pass, or not pairs.
@@ -121,6 +123,8 @@ def as_batches(source: Any) -> Batches:
         return source
     if isinstance(source, str | Spec | Samples):
         return batches(source)
+    if isinstance(source, Tensor | np.ndarray) and source.ndim > 1:
+        source = (source, unlabelled(source))
     pair = isinstance(source, tuple) and len(source) == 2
     arrays = pair and all(isinstance(a, Tensor | np.ndarray) for a in source)
     mapped = isinstance(source, torch.utils.data.Dataset) and hasattr(source, "__len__")

@@ -14,7 +14,9 @@ from isogon import context
 from isogon.data import Batches, as_batches
 from isogon.errors import DataError, ModelError, OptionError
 from isogon.nets import calculus
-from isogon.nets.tangent import tangents
+from isogon.nets.behaviour import FEW, examine
+from isogon.nets.labels import reported
+from isogon.nets.tangent import Tangent, tangents
 from isogon.readings import SampleTable
 from isogon.registry import measure
 
@@ -53,7 +55,7 @@ def data_matrix(
         model: Any module from [N, ...] to logits [N, C]; a trailing (log-)softmax is taken
             off. One output is the logit of class 1 against class 0; with other labels than
             these it is a regression and refused.
-        batches: Samples (x [n, ...], y [n]); labels are reported, not used.
+        batches: Samples (x [n, ...], y [n]), or inputs alone; labels are reported, not used.
         tolerances: Relative to l_1, above which an eigenvalue counts towards a rank.
         eigenvectors: How many leading eigenvectors of G to keep per sample, as arrays
             ``eigenvectors`` [N, k, ...] of unit length in input space.
@@ -65,7 +67,8 @@ def data_matrix(
 
     Raises:
         ModelError: Weights that are not finite, or an output that is not one row of logits
-            per sample of real-valued inputs.
+            per sample of real-valued inputs; a model that is random, depends on the batch or
+            has no gradient; more classes than memory holds the matrices of.
         DataError: No samples, or inputs that make the logits not finite.
         OptionError: A tolerance outside [0, 1).
     """
@@ -79,11 +82,12 @@ def data_matrix(
     pictures: list[Tensor] = []
     inputs: list[Tensor] = []
     done, classes = 0, None
+    examine(model, batches.first(FEW)[0], gradient=True)
     for x, y in batches:
         x = calculus.cast(x, model)
         for part, t in tangents(model, x, classes=classes):
             classes = t.logits.shape[1]
-            labels = _labels(y[part], t.outputs)
+            labels = _labels(y[part], t)
             values, trace = t.spectrum()
             columns.append(_row_block(t.probabilities, labels, values, trace, tolerances))
             if eigenvectors:
@@ -155,24 +159,17 @@ def _joined(columns: list[dict[str, Any]], tolerances: tuple[float, ...]) -> pd.
     return pd.DataFrame({"sample": np.arange(len(spectrum)), **joined})
 
 
-def _labels(y: Any, outputs: int) -> np.ndarray:
+def _labels(y: Any, t: Tangent) -> np.ndarray:
     """Labels as they came; a single output must be a logit, not a regression."""
-    y = torch.as_tensor(y).detach().cpu()
-    if y.dim() != 1:
-        raise DataError(
-            "the labels are not one number per sample",
-            got=f"labels {list(y.shape)}",
-            expected="[n]",
-            fix="Give (x, y) batches with one class per sample.",
-        )
-    if outputs == 1 and not ((y == 0) | (y == 1)).all():
+    labels = reported(y, len(t.logits))
+    if t.outputs == 1 and not np.isin(labels, (0, 1)).all() and not np.isnan(labels).all():
         raise ModelError(
             "one output and labels other than 0 and 1: a regression, which has no probabilities",
-            got=f"labels {y[:5].tolist()}",
+            got=f"labels {labels[:5].tolist()}",
             expected="a classifier with logits [N, C], or one logit with labels 0 and 1",
             fix="Use a classifier.",
         )
-    return y.numpy()
+    return labels
 
 
 def _summary(table: pd.DataFrame) -> dict[str, list]:

@@ -15,6 +15,9 @@ from torch.nn import Module
 
 from isogon.errors import ModelError
 from isogon.nets import calculus
+from isogon.nets.behaviour import is_quantised
+from isogon.nets.states import weight_of
+from isogon.nets.trace import unwrap
 from isogon.readings import SiteTable
 from isogon.registry import measure
 
@@ -106,10 +109,12 @@ def orientation(
             layers are not those of the model.
     """
     calculus.check_finite(model)
+    model = unwrap(model)
     layers = _layers(model, linear, pointwise, fold)
     twins: Iterator[Layer | None] = itertools.repeat(None)
     if initial is not None:
         calculus.check_finite(initial)
+        initial = unwrap(initial)
         twins = itertools.chain(_layers(initial, linear, pointwise, fold), twins)
     blocks, changes = [], []
     for layer, twin in zip(layers, twins, strict=False):
@@ -121,7 +126,9 @@ def orientation(
             "no layer to measure",
             got=f"{type(model).__name__} with {_census(model)}",
             expected="convolutions or linear layers",
-            fix="Set linear or pointwise to true if those are its layers.",
+            fix="Measure the float model that it was made from."
+            if any(map(is_quantised, model.modules()))
+            else "Set linear or pointwise to true if those are its layers.",
         )
     if initial is not None and (extra := next(twins)) is not None:
         raise _mismatch("no layer", _shown(extra))
@@ -153,7 +160,9 @@ def filters(module: Module) -> Tensor | None:
     """
     if not isinstance(module, WEIGHTED):
         return None
-    weight = module.weight.detach().double()
+    found = weight_of(module)
+    assert found is not None
+    weight = found.double()
     if isinstance(module, TRANSPOSED):
         g, kernel = module.groups, weight.shape[2:]
         grouped = weight.reshape(g, weight.shape[0] // g, weight.shape[1], *kernel)

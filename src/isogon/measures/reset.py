@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +11,13 @@ from torch.nn import Module
 
 from isogon import context
 from isogon.data import Batches, as_batches
-from isogon.errors import ModelError, OptionError
+from isogon.errors import OptionError
 from isogon.nets import calculus
+from isogon.nets.behaviour import FEW, examine
+from isogon.nets.redrawn import redrawn
 from isogon.nets.sites import choose, registered
+from isogon.nets.states import fitted, swapped, weight_of
+from isogon.nets.trace import unwrap
 from isogon.readings import Grid
 from isogon.registry import measure
 from isogon.training.snapshots import Snapshots
@@ -44,7 +46,8 @@ def reset(
 
     For each selected layer and each snapshot, the layer's parameters take their values in the
     snapshot while all others stay; ``drop`` = accuracy of the model - accuracy so. A layer that
-    can be reset without a loss is called ambient, one that can't critical.
+    can be reset without a loss is called ambient, one that can't critical. A module that is used
+    several times, or a tensor that several layers share, is reset wherever it is used.
 
     Args:
         model: The trained classifier; it is not changed, not even meanwhile.
@@ -64,12 +67,15 @@ def reset(
         accuracy of the model as it is stands in ``meta["accuracy"]``.
 
     Raises:
-        ModelError: A snapshot without one of the layers, or with another shape of it.
+        ModelError: A snapshot without one of the layers, or with another shape of it; a model
+            that is random or depends on the batch.
         OptionError: Nothing to reset, or to reset to.
-        DataError: No samples.
+        DataError: No samples, or labels that are no classes of the model.
     """
     calculus.check_finite(model)
+    model = unwrap(model)
     batches, given = as_batches(batches), Snapshots.of(snapshots)
+    examine(model, batches.first(FEW)[0])
     chosen = [s.path for s in choose(model, registered(model), sites)]
     modules = dict(model.named_modules())
     held = [p for p in chosen if next(modules[p].parameters(), None) is not None]
@@ -88,8 +94,10 @@ def reset(
     for j, name in enumerate(names):
         state = given[name] if name in given else _random(model, layers, seed + j, fresh)
         for i, (path, keys) in enumerate(layers.items()):
-            values = _values(model, state, keys, path, name)
-            table[i, j] = calculus.accuracy(_Replaced(model, values), batches)
+            what = f"snapshot {name!r}"
+            values = fitted(model, state, keys, what=what, part=f"layer {path!r}")
+            with swapped(model, values):
+                table[i, j] = calculus.accuracy(model, batches)
             place += 1
             report(place, table.size, "reset")
     return Grid.of(
@@ -104,45 +112,18 @@ def reset(
     )  # fmt: skip
 
 
-class _Replaced(Module):
-    """A model that computes with other values in place of some of its parameters."""
-
-    def __init__(self, model: Module, values: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.model, self.values = model, values
-        self.training = model.training
-
-    def forward(self, *inputs: Any) -> Any:
-        return torch.func.functional_call(self.model, self.values, inputs)
-
-
 def _keys(modules: Mapping[str, Module], path: str, norms: bool) -> list[str]:
     """Names of what is reset with a layer: its own tensors, and those of its batch-norm."""
     names = list(modules)
     keys = [f"{path}.{k}" for k in modules[path].state_dict()]
-    after = names[names.index(path) + 1 :][:1]
+    inside = f"{path}."
+    after = [n for n in names[names.index(path) + 1 :] if not n.startswith(inside)][:1]
     norm = modules[after[0]] if after else None
-    weight = getattr(modules[path], "weight", None)
-    if norms and isinstance(norm, NORMS) and isinstance(weight, Tensor):
+    weight = weight_of(modules[path])
+    if norms and isinstance(norm, NORMS) and weight is not None:
         follows = norm.num_features == len(weight)
         keys += [f"{after[0]}.{k}" for k in norm.state_dict() if follows]
     return keys
-
-
-def _values(
-    model: Module, state: Mapping[str, Tensor], keys: list[str], path: str, name: str
-) -> dict[str, Tensor]:
-    ours = model.state_dict()
-    for key in keys:
-        theirs = state.get(key)
-        if theirs is None or theirs.shape != ours[key].shape:
-            raise ModelError(
-                f"snapshot {name!r} does not fit layer {path!r}",
-                got=f"{key}: {'missing' if theirs is None else list(theirs.shape)}",
-                expected=f"{key}: {list(ours[key].shape)}",
-                fix="Give snapshots of this model.",
-            )
-    return {k: state[k].detach().to(ours[k]) for k in keys}
 
 
 def _random(
@@ -155,14 +136,8 @@ def _random(
             return dict(fresh().state_dict())
         modules, state = dict(model.named_modules()), {}
         for keys in layers.values():
-            for path in dict.fromkeys(k.rpartition(".")[0] for k in keys):
-                if not hasattr(modules[path], "reset_parameters"):
-                    raise ModelError(
-                        f"{type(modules[path]).__name__} {path!r} has no random state of its own",
-                        expected="a layer with reset_parameters",
-                        fix="Give fresh, a function that makes an untrained model.",
-                    )
-                copied = copy.deepcopy(modules[path]).cpu()
-                copied.reset_parameters()  # type: ignore[operator]
-                state |= {f"{path}.{k}": v for k, v in copied.state_dict().items()}
+            # a parametrisation's tensors are redrawn with the layer that it belongs to
+            owners = (k.rpartition(".")[0].split(".parametrizations.")[0] for k in keys)
+            for path in dict.fromkeys(owners):
+                state |= {f"{path}.{k}": v for k, v in redrawn(modules[path], path).items()}
     return state

@@ -14,4 +14,12 @@ def __getattr__(name: str) -> Any:
         from isogon.nets.load import build
 
         return build
+    if name == "Output":
+        from isogon.nets.outputs import Output
+
+        return Output
+    if name == "ChannelsFirst":
+        from isogon.nets.layout import ChannelsFirst
+
+        return ChannelsFirst
     raise AttributeError(f"module 'isogon.nets' has no attribute {name!r}")

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from isogon.errors import DataError, ModelError, OptionError
+from isogon.nets.finite import check_finite, not_finite
+from isogon.nets.labels import classes_of
 from isogon.nets.origin import check_classes
+from isogon.nets.outputs import logits, output_tensor, outputs
+from isogon.nets.states import computed_weights_kept
 from isogon.nets.trace import unwrap
-from isogon.nets.watch import uncompiled
+
+__all__ = [
+    "accuracy", "cast", "check_finite", "check_outputs", "correct", "device_dtype", "jacobian",
+    "logits", "output_tensor", "outputs", "outputs_of", "precision", "preserved",
+]  # fmt: skip
 
 # --------------------------------------------------------------------------- the model itself
 
 
+_held: set[tuple[int, int]] = set()  # thread and model of every `preserved` at work
+
+
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[nn.Module]:
-    """Evaluation mode inside; mode, ``requires_grad`` and ``grad`` as they came afterwards.
+    """Evaluation mode inside; the model as it came afterwards, whatever happened.
+
+    That is: mode, ``requires_grad`` and ``grad``, the parameters' storage, and every buffer and
+    plain tensor attribute, the very tensors with what they held. (A model whose outputs follow
+    from what a call leaves behind is refused by `isogon.nets.behaviour.examine`.)
 
     Args:
         model: Any module.
@@ -30,22 +44,62 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
         The model, with DataParallel and compile wrappers taken off.
     """
     model = unwrap(model)
-    modes = [(m, m.training) for m in model.modules()]
-    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    key = (threading.get_ident(), id(model))
+    if key in _held:  # an outer one puts everything back
+        yield model
+        return
+    modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    modes = [(m, m.training) for m in modules]
+    parameters = [(p, p.requires_grad, p.grad, p.detach()) for p in model.parameters()]
+    buffers = [(m._buffers, _contents(m._buffers)) for m in modules if m._buffers]
+    bare = [m._buffers for m in modules if not m._buffers]
+    _held.add(key)
     try:
         # `Module.eval` may be overridden or forbidden (exported programs): set the flag itself.
         for m, _ in modes:
             if m.training:
                 m.training = False
-        yield model
+        with computed_weights_kept(modules):
+            yield model
     finally:
+        _held.discard(key)
         for m, training in modes:
             m.training = training
-        for p, requires_grad, grad in parameters:
+        for held, contents in buffers:
+            _put_back(held, contents)
+        for held in bare:
+            held.clear()
+        for p, requires_grad, grad, data in parameters:
+            if p.data_ptr() != data.data_ptr():  # `self.weight.data = ...` in a forward
+                p.data = data
             if p.requires_grad != requires_grad:
                 p.requires_grad_(requires_grad)
             if p.grad is not grad:
                 p.grad = grad
+
+
+def _contents(buffers: dict[str, Any]) -> dict[str, tuple[Any, Tensor | None]]:
+    """Each buffer and a copy of what it holds."""
+    return {
+        k: (b, b.detach().clone() if isinstance(b, Tensor) else None) for k, b in buffers.items()
+    }
+
+
+@torch.no_grad()
+def _put_back(buffers: dict[str, Any], contents: dict[str, tuple[Any, Tensor | None]]) -> None:
+    for key in [k for k in buffers if k not in contents]:
+        del buffers[key]
+    for key, (buffer, copy) in contents.items():
+        buffers[key] = buffer
+        if copy is not None and not _same_bits(buffer, copy):
+            with torch.inference_mode(buffer.is_inference()):
+                buffer.copy_(copy)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or torch.equal(a, b):
+        return a.shape == b.shape
+    return a.is_floating_point() and bool(((a == b) | ((a != a) & (b != b))).all())  # NaN
 
 
 def device_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
@@ -75,146 +129,6 @@ def cast(x: Any, model: nn.Module) -> Any:
         return x
     device, dtype = device_dtype(model)
     return x.to(device=device, dtype=dtype if x.is_floating_point() else x.dtype)
-
-
-def check_finite(model: nn.Module) -> None:
-    """Refuse weights that are not numbers.
-
-    A buffer may hold infinities, as masks do; running statistics may not.
-
-    Raises:
-        ModelError: Naming the first parameter or buffer with a NaN or an infinity.
-    """
-    masks = {name for name, _ in model.named_buffers() if not name.endswith(("_mean", "_var"))}
-    for name, t in [*model.named_parameters(), *model.named_buffers()]:
-        wrong = t.isnan() if name in masks else ~t.isfinite()
-        if t.is_floating_point() and bool(wrong.any()):
-            bad = int(wrong.sum())
-            raise ModelError(
-                f"weights hold NaN or infinity in {name!r}",
-                got=f"{bad} of {t.numel()} values",
-                expected="finite weights",
-                fix="Retrain, or load an earlier checkpoint.",
-            )
-
-
-# --------------------------------------------------------------------------- logits
-
-
-def output_tensor(output: Any) -> Tensor:
-    """The tensor in a model's output: itself, ``.logits``, or the first of a tuple or dict.
-
-    Raises:
-        ModelError: There is no tensor in it.
-    """
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(getattr(output, "logits", None), Tensor):
-        return output.logits
-    if isinstance(output, dict):
-        output = tuple(output[k] for k in ("logits", "out") if k in output) or (*output.values(),)
-    if isinstance(output, list | tuple):
-        for item in output:
-            if isinstance(item, Tensor):
-                return item
-    raise ModelError(
-        "the model's output is not a tensor",
-        got=type(output).__name__,
-        expected="a tensor [N, classes], or a tuple or dict that holds one",
-        fix="Wrap the model in a module that returns its logits.",
-    )
-
-
-_ATEN = torch.ops.aten
-_SOFTMAX = {
-    torch.softmax, torch.log_softmax, F.softmax, F.log_softmax, Tensor.softmax,
-    Tensor.log_softmax, torch.special.softmax, torch.special.log_softmax,
-    _ATEN.softmax.int, _ATEN.log_softmax.int, _ATEN._softmax.default, _ATEN._log_softmax.default,
-}  # fmt: skip
-_LOG = {torch.log, Tensor.log, _ATEN.log.default}
-
-
-class _BelowSoftmax(TorchFunctionMode):
-    """Remembers what went into each softmax over axis 1, by the tensor that came out.
-
-    Sees modules and functional calls alike; only the last few are kept, since only the one that
-    *is* the model's output matters.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[Tensor, Tensor]] = []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func in _SOFTMAX and isinstance(result, Tensor) and result.dim() == 2:
-            x = args[0] if args else kwargs.get("input", kwargs.get("self"))
-            dim = args[1] if len(args) > 1 else kwargs.get("dim")
-            if isinstance(x, Tensor) and dim in (1, -1, None):
-                self._keep(result, x)
-        elif func in _LOG and args and (below := self.below(args[0])) is not None:
-            self._keep(result, below)
-        return result
-
-    def _keep(self, result: Tensor, x: Tensor) -> None:
-        # a softmax of a softmax is not a softmax of the logits: what counts is the last one
-        self.seen = [*self.seen[-1:], (result, x)]
-
-    def below(self, output: Any) -> Tensor | None:
-        return next((x for result, x in self.seen if result is output), None)
-
-
-def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Outputs before a trailing softmax or log-softmax (module or function), if there is one.
-
-    Runs in the model's own mode; gradients flow if they are enabled.
-
-    Args:
-        model: A module from ``[N, ...]`` to ``[N, C]``.
-        x: Inputs ``[N, ...]``.
-
-    Returns:
-        ``[N, C]``; one output per sample gives ``[N, 1]``.
-
-    Raises:
-        ModelError: The output holds no tensor, or its first axis is not the sample axis.
-
-    Example:
-        >>> net = nn.Sequential(nn.Linear(2, 3), nn.LogSoftmax(dim=1))
-        >>> x = torch.zeros(1, 2)
-        >>> torch.equal(logits(net, x), net[0](x))
-        True
-    """
-    model = unwrap(model)
-    with uncompiled(model):  # a first layer in place would change the user's data
-        return outputs(lambda x: model(x.clone()), x)[1]
-
-
-def outputs(run: Callable[[Tensor], Any], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The tensor in a model's output, and the `logits` behind it, from one forward pass.
-
-    Args:
-        run: The forward pass.
-        x: Inputs ``[N, ...]``.
-
-    Raises:
-        ModelError: As `logits`.
-    """
-    with _BelowSoftmax() as mode:
-        output = output_tensor(run(x))
-    below = mode.below(output)
-    z = output if below is None else below
-    if z.dim() == 1 and len(x) == len(z):
-        z = z[:, None]
-    if z.dim() == 0 or len(z) != len(x):
-        raise ModelError(
-            "the model's output does not keep the sample axis first",
-            got=f"input {tuple(x.shape)}, output {tuple(z.shape)}",
-            expected="[N, ...] to [N, classes]",
-            fix="Wrap the model in a module whose outputs have one row per sample.",
-        )
-    return output, z
 
 
 # --------------------------------------------------------------------------- derivatives
@@ -301,30 +215,47 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
     """Share of samples whose largest logit is their label.
 
     Args:
-        model: A module from ``[N, ...]`` to ``[N, C]``.
+        model: A module from ``[N, ...]`` to ``[N, C]``; from ``[N, 1]`` for labels 0 and 1.
         batches: Pairs of inputs ``[n, ...]`` and integer labels ``[n]``.
 
     Returns:
         A number in [0, 1].
 
     Raises:
-        DataError: No samples, labels that are not classes, or other classes than those that the
-            model was trained on.
+        DataError: No samples, labels that are not classes of the model or other classes than those
+            that it was trained on, or outputs that are NaN.
     """
     check_classes(model, batches)
     right = total = 0
     with preserved(model) as model:
         for x, y in batches:
-            y = torch.as_tensor(y)
-            if y.is_floating_point() and not bool((y == y.round()).all()):
-                raise DataError(
-                    "accuracy needs class labels",
-                    got="real-valued labels",
-                    expected="integers",
-                    fix="Use a classification data set.",
-                )
-            right += int(correct(logits(model, cast(x, model)).flatten(1), y).sum())
+            x = cast(x, model)
+            z = logits(model, x).flatten(1)
+            check_outputs(model, x, z)
+            right += int(correct(z, classes_of(y, z.shape[1], count=len(x))).sum())
             total += len(x)
     if not total:
         raise DataError("no samples", got="0 samples", expected="at least one batch")
     return right / total
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, x: Tensor) -> int | None:
+    """Number of outputs of a model per sample; None where it gives no row of logits."""
+    with preserved(model) as inner:
+        try:
+            z = logits(inner, cast(x[:1], inner))
+        except (ModelError, RuntimeError, IndexError, ValueError, TypeError):
+            return None
+    return z.shape[1] if z.dim() == 2 else None
+
+
+def check_outputs(model: nn.Module, x: Tensor, z: Tensor) -> None:
+    """Refuse outputs that are NaN or +inf (-inf is a class that is ruled out).
+
+    Raises:
+        DataError: Names the first site where it happens.
+    """
+    bad = z.isnan() | z.isposinf()
+    if bool(bad.any()):
+        raise not_finite(model, x, bad.reshape(len(z), -1).any(1), "the model's outputs")

@@ -24,6 +24,7 @@ from isogon.errors import DependencyError, FileError, IsogonError, ModelError, S
 from isogon.nets import budget
 from isogon.nets.calculus import check_finite, device_dtype
 from isogon.nets.facts import facts, filled
+from isogon.nets.layout import ChannelsFirst
 from isogon.nets.normalize import normalized
 from isogon.nets.origin import marked
 from isogon.nets.weights import existing, fitting, put, read_weights
@@ -32,7 +33,12 @@ from isogon.specs import PROGRAM_SUFFIXES, SUFFIXES, WEIGHT_SUFFIXES, Spec, name
 log = logging.getLogger("isogon")
 
 
-def load(spec: str | os.PathLike | Spec | nn.Module, *, like: Any = None) -> nn.Module:
+def load(
+    spec: str | os.PathLike | Spec | nn.Module,
+    *,
+    like: Any = None,
+    channels_last: bool | None = None,
+) -> nn.Module:
     """A model in evaluation mode, from a spec or a file.
 
     An architecture without weights has random ones, the same at each call: `cnn(width=4)` is one
@@ -44,6 +50,10 @@ def load(spec: str | os.PathLike | Spec | nn.Module, *, like: Any = None) -> nn.
         spec: See the forms above; a module is returned as it is.
         like: Data (with ``shape`` and ``classes``) that fills the architecture's arguments which
             the spec leaves open (where there are weights, only if they don't fit without).
+        channels_last: True: the network takes images ``[N, H, W, C]``, as those from TensorFlow
+            do, and is wrapped so that the model takes ``[N, C, H, W]``. False: it does not,
+            however it begins. None: it stays as it is, and measures that warp images refuse it
+            if it begins by moving the last axis to the channels.
 
     Returns:
         A module from raw inputs ``[N, ...]`` to logits ``[N, C]``.
@@ -53,6 +63,12 @@ def load(spec: str | os.PathLike | Spec | nn.Module, *, like: Any = None) -> nn.
         FileError: A file is missing, truncated, or would execute code.
         ModelError: Weights don't fit the architecture.
     """
+    if channels_last is not None:
+        model = load(spec, like=like)
+        if channels_last:
+            return ChannelsFirst(model).train(model.training)
+        model.channels_last = False  # type: ignore[assignment]  # see `isogon.nets.layout`
+        return model
     if isinstance(spec, nn.Module):
         return spec
     if isinstance(spec, os.PathLike):

@@ -26,6 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from isogon.errors import FileError, IsogonError, ModelError, UnsupportedOp
 from isogon.nets.onnx_operands import Operands
 from isogon.nets.onnx_ops import OPS
+from isogon.nets.onnx_samples import sample_shape
 from isogon.storage import memory_limit
 
 __all__ = ["OnnxModel", "load_onnx"]
@@ -44,7 +45,8 @@ def load_onnx(path: str | Path) -> OnnxModel:
     Raises:
         FileError: Damaged, or it refers to data outside its folder.
         UnsupportedOp: An operator that isogon does not know.
-        ModelError: Several inputs, or sizes other than the number of samples left open.
+        ModelError: Several inputs, no axis for samples, or sizes other than the number of samples
+            left open.
     """
     path = Path(path)
     proto = _read(path)
@@ -157,12 +159,12 @@ class _Builder:
         self.tainted: set[str] = set()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.values: dict[str, Tensor] = {}  # stand-ins of what depends on the input
-        self.given, sizes = self._input()
-        self.count = sizes[0]
+        self.given, self.sizes, self.open, self.dtype = self._input()
+        self.count = self.sizes[0]
         with self.fake:
-            self.values[self.given] = torch.zeros(sizes)
+            self.values[self.given] = torch.zeros(self.sizes, dtype=self.dtype)
         results = tuple(o.name for o in self.graph.output)
-        self.result = OnnxModel(tuple(sizes[1:]), self.given, results)
+        self.result = OnnxModel(tuple(self.sizes[1:]), self.given, results)
 
     def model(self) -> OnnxModel:
         for node in self.graph.node:
@@ -172,9 +174,12 @@ class _Builder:
                 raise ModelError(
                     "an output of the ONNX model does not depend on its input", got=name
                 )
-        return self.result.eval()
+        found = self.result.eval()
+        found.shape = sample_shape(found, self.given, self.sizes, self.open, self.dtype)
+        return found
 
-    def _input(self) -> tuple[str, list[int]]:
+    def _input(self) -> tuple[str, list[int], bool, torch.dtype]:
+        """Name and sizes of the input, whether the number of samples is open, and its dtype."""
         inputs = [i for i in self.graph.input if i.name not in self.constants]
         if len(inputs) != 1:
             raise ModelError(
@@ -195,9 +200,12 @@ class _Builder:
             )
         if math.prod(sizes[1:]) * 4 > memory_limit():
             raise _damaged(self.path, "one input sample would not fit into memory")
-        if sizes[0] <= 0:  # a number that is no other size, so that it is recognised in shapes
+        kind = onnx.helper.tensor_dtype_to_np_dtype(inputs[0].type.tensor_type.elem_type)
+        dtype = torch.from_numpy(np.zeros(0, kind)).dtype
+        left_open = sizes[0] <= 0
+        if left_open:  # a number that is no other size, so that it is recognised in shapes
             sizes[0] = next(p for p in (7, 11, 13, 17, 19, 23, 29, 31, 37) if p not in sizes)
-        return inputs[0].name, sizes
+        return inputs[0].name, sizes, left_open, dtype
 
     def _node(self, node: onnx.NodeProto) -> None:
         attributes = {a.name: self._attribute(a) for a in node.attribute}

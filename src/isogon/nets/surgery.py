@@ -7,18 +7,17 @@ back the very tensors that were there. `recalibrated` gives batch-norm statistic
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from isogon.errors import ModelError
 from isogon.nets.anatomy import Anatomy
 from isogon.nets.recalibrate import recalibrated
 from isogon.nets.sites import Site
-from isogon.nets.trace import unwrap
+from isogon.nets.states import swapped
 
 __all__ = ["Split", "cuts", "frozen", "graft", "recalibrated", "split", "splits", "swapped"]
 
@@ -118,53 +117,6 @@ def graft(head: nn.Module, stitch: nn.Module, tail: nn.Module) -> nn.Sequential:
 
 
 @contextmanager
-def swapped(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-    """Other values in the place of parameters or buffers; the very tensors come back afterwards.
-
-    Args:
-        model: Any module; a tensor that it holds under several names is swapped under all.
-        values: New values by name in ``state_dict``, cast to dtype and device of the old ones.
-
-    Yields:
-        The model.
-
-    Raises:
-        ModelError: A name the model does not have, or another shape.
-    """
-    model = unwrap(model)
-    slots = _slots(model)
-    for name, value in values.items():
-        if name not in slots:
-            raise ModelError(
-                "no such parameter or buffer", got=repr(name), expected=", ".join([*slots][:12])
-            )
-        module, key, kind = slots[name]
-        old = getattr(module, kind)[key]
-        if old.shape != value.shape:
-            raise ModelError(
-                f"another shape for {name!r}", got=tuple(value.shape), expected=tuple(old.shape)
-            )
-    fresh: dict[int, Tensor] = {}
-    for name, value in values.items():
-        module, key, kind = slots[name]
-        old = getattr(module, kind)[key]
-        new = value.detach().to(device=old.device, dtype=old.dtype)
-        is_parameter = kind == "_parameters"
-        fresh[id(old)] = nn.Parameter(new, old.requires_grad) if is_parameter else new
-    undo = []
-    try:
-        for module, key, kind in slots.values():
-            held = getattr(module, kind)
-            if id(held[key]) in fresh:
-                undo.append((held, key, held[key]))
-                held[key] = fresh[id(held[key])]
-        yield model
-    finally:
-        for held, key, old in undo:
-            held[key] = old
-
-
-@contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """No parameter takes gradients inside; each does as before afterwards.
 
@@ -182,14 +134,3 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for p, requires_grad in held:
             p.requires_grad_(requires_grad)
-
-
-def _slots(model: nn.Module) -> dict[str, tuple[nn.Module, str, str]]:
-    """Where each parameter and buffer is held, by every name it has."""
-    return {
-        f"{path}.{key}" if path else key: (module, key, kind)
-        for path, module in model.named_modules(remove_duplicate=False)
-        for kind in ("_parameters", "_buffers")
-        for key, value in getattr(module, kind).items()
-        if value is not None
-    }

@@ -16,9 +16,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from isogon.errors import DataError, ModelError
+from isogon.errors import ModelError
 from isogon.nets import calculus
+from isogon.nets.behaviour import inference_weights, no_gradient
+from isogon.nets.finite import not_finite
 from isogon.nets.merged import merged
+from isogon.storage import physical_memory
 
 BUDGET = 2**25  # numbers in one chunk of gradients: 256 MB in float64
 FEW = 8  # samples below which one batched backward pass beats a loop of them
@@ -154,7 +157,7 @@ def tangent(model: nn.Module, x: Tensor) -> Tangent:
 
     Raises:
         ModelError: The output is not [N, C], or does not depend on the input by a
-            differentiable path.
+            differentiable path, or one sample's gradients don't fit into memory.
         DataError: Logits or gradients that are not finite.
     """
     if not x.is_floating_point():
@@ -168,10 +171,14 @@ def tangent(model: nn.Module, x: Tensor) -> Tangent:
         x = x.detach().clone().requires_grad_(True)
         with merged():
             z, outputs = _logits(model, x.clone())  # the copy: a first layer may work in place
+        classes, numbers = z.shape[1], x[0].numel()
+        # rows in the model's dtype and in float64; a Gram matrix, its factor, what is made of them
+        needed = (classes - 1) * numbers * (x.element_size() + 8) + 5 * 8 * classes**2
+        room(needed, f"{classes} classes and inputs of {numbers} numbers", x.device)
         reference = z.detach().argmax(1)
-        rows = _gradients(z, x, reference)
+        rows = _gradients(model, z, x, reference)
     logits = z.detach()
-    _check_finite(logits, rows)
+    _check_finite(model, x, logits, rows)
     return Tangent(logits, reference, rows.reshape(len(logits), -1, x[0].numel()), outputs)
 
 
@@ -187,11 +194,32 @@ def tangents(
     if classes is None:
         with torch.no_grad(), calculus.preserved(model):
             classes = _logits(model, x[:1])[0].shape[1]
-    size, start = max(1, BUDGET // max(1, (classes - 1) * x[0].numel())), 0
+    numbers = x[0].numel()
+    size, start = max(1, BUDGET // max(1, (classes - 1) * max(numbers, classes))), 0
     while start < len(x):
         part = slice(start, min(start + size, len(x)))
         yield part, tangent(model, x[part])
         start = part.stop
+
+
+def room(needed: int, what: str, device: torch.device) -> None:
+    """Refuse what one sample alone has no room for: more than half of the memory.
+
+    Raises:
+        ModelError: Says how many bytes it would take.
+    """
+    if device.type == "cuda":
+        limit = torch.cuda.get_device_properties(device).total_memory // 2
+    else:
+        limit = physical_memory() // 2
+    if needed > limit:
+        raise ModelError(
+            "the gradients of one sample don't fit into memory",
+            got=f"{needed:,} bytes ({needed / 1e9:.3g} GB) for {what}",
+            expected=f"at most {limit:,} bytes",
+            fix="Measure fewer classes: wrap the model so that it returns the logits of those "
+            "that matter, z[:, :1000]; or smaller inputs.",
+        )
 
 
 def _logits(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
@@ -199,6 +227,8 @@ def _logits(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
     try:
         z = calculus.logits(model, x)
     except (RuntimeError, IndexError) as error:
+        if "nference" in str(error):
+            raise inference_weights() from error
         raise ModelError(
             "the model does not take these inputs",
             got=f"input {list(x.shape)}: {str(error).splitlines()[0]}",
@@ -217,14 +247,10 @@ def _logits(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
     return z, z.shape[1]
 
 
-def _gradients(z: Tensor, x: Tensor, reference: Tensor) -> Tensor:
+def _gradients(model: nn.Module, z: Tensor, x: Tensor, reference: Tensor) -> Tensor:
     """Gradient of z_k - z_r for every class k but the reference r, [N, C-1, ...]."""
     if not z.requires_grad:
-        raise ModelError(
-            "the output has no gradient in the input",
-            expected="a differentiable model",
-            fix="Remove torch.no_grad or detach from its forward.",
-        )
+        raise no_gradient(model)
     others = _others(reference, z.shape[1])
     seeds = torch.zeros(*others.shape, z.shape[1], dtype=z.dtype, device=z.device)
     seeds.scatter_(2, others[:, :, None], 1.0)
@@ -258,18 +284,9 @@ def _others(reference: Tensor, classes: int) -> Tensor:
     return k + (k >= reference[:, None]).long()
 
 
-def _check_finite(logits: Tensor, rows: Tensor) -> None:
+def _check_finite(model: nn.Module, x: Tensor, logits: Tensor, rows: Tensor) -> None:
     if bool(logits.sum().isfinite() & rows.sum().isfinite()):  # one pass, no copy
         return
     good = logits.isfinite().all(1) & rows.flatten(1).isfinite().all(1)
     if not good.all():
-        first = int((~good).nonzero()[0])
-        raise DataError(
-            "the model's logits or their gradients are not finite",
-            got=f"{int((~good).sum())} of {len(good)} samples, the first at place {first}",
-            expected="finite numbers",
-            fix="Look for NaN or infinite pixels, or for a model that overflows on them.",
-        )
-
-
-__all__ = ["Tangent", "tangent", "tangents"]
+        raise not_finite(model, x.detach(), ~good, "the model's logits or their gradients")

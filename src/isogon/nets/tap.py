@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isogon.errors import ModelError
-from isogon.nets.calculus import output_tensor, preserved
+from isogon.nets.calculus import preserved
 from isogon.nets.sites import Site
 from isogon.nets.trace import unwrap
 from isogon.nets.watch import watched
 
-Tap = Callable[[Tensor], tuple[Tensor, dict[Site, Tensor]]]
+Tap = Callable[[Tensor], tuple[Any, dict[Site, Tensor]]]
 
 
 @contextmanager
@@ -35,8 +36,8 @@ def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Itera
         grad: Keep the autograd graph of activations and output.
 
     Yields:
-        A function from inputs ``[N, ...]`` to the output and a dict from site to activation
-        ``[N, *site.shape]``, in the order of ``sites``.
+        A function from inputs ``[N, ...]`` to what the model returns and a dict from site to
+        activation ``[N, *site.shape]``, in the order of ``sites``.
 
     Raises:
         ModelError: A site is not reached by a forward pass.
@@ -56,11 +57,11 @@ def tap(model: nn.Module, sites: Iterable[Site], *, grad: bool = False) -> Itera
         else:
             caught[site] = value, value._version
 
-    def forward(x: Tensor) -> tuple[Tensor, dict[Site, Tensor]]:
+    def forward(x: Tensor) -> tuple[Any, dict[Site, Tensor]]:
         while True:
             caught.clear()
             with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-                output = output_tensor(run(x))
+                output = run(x)
             stale = {
                 s
                 for s, (t, version) in caught.items()

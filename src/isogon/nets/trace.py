@@ -8,6 +8,7 @@ buffers, and every node knows which call of which module made it (`place`).
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -161,23 +162,48 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
         taken.update(tensor.shape)
     count = next(n for n in range(2, 10**6) if n not in taken)
     stand_in = example[:1].detach().expand(count, *example.shape[1:]).contiguous()
-    batch = torch.export.Dim("batch")
+    sizes: tuple = ({0: torch.export.Dim("batch")},)
+    chosen = model.register_forward_hook(lambda _m, _x, output: _selected(output))
     try:
+        if _variadic(model):
+            sizes = (sizes,)
         with warnings.catch_warnings(), _quiet():
             warnings.filterwarnings("ignore", ".*assigned during export")  # put back afterwards
-            program = torch.export.export(
-                model, (stand_in,), dynamic_shapes=({0: batch},), strict=False
-            )
+            program = torch.export.export(model, (stand_in,), dynamic_shapes=sizes, strict=False)
     except IsogonError:
         raise
     except Exception as error:
         raise _refusal(model, example, error) from error
+    finally:
+        chosen.remove()
     (placeholder,) = (
         n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs
     )
     if isinstance(placeholder.meta["val"].shape[0], int):  # never silently a fixed batch
         raise _refusal(model, example, ValueError("the number of samples was specialized"))
     return program
+
+
+def _selected(output: object) -> object:
+    """The tensor that is the model's logits; an output of several stays what it is."""
+    from isogon.nets.outputs import leaves, output_tensor
+
+    try:
+        return output_tensor(output)
+    except ModelError:  # flat: export knows no dataclasses
+        return tuple(tensor for _, tensor in leaves(output)) or output
+
+
+def _variadic(model: nn.Module) -> bool:
+    """Whether ``forward`` takes its inputs as ``*args``."""
+    return [p.kind for p in _parameters(model)][:1] == [inspect.Parameter.VAR_POSITIONAL]
+
+
+def _parameters(model: nn.Module) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        return []
 
 
 @contextlib.contextmanager
@@ -197,6 +223,33 @@ def _refusal(model: nn.Module, example: Tensor, error: Exception) -> ModelError:
     """The one-line form of what `torch.export` says in fifty."""
     text = f"{type(error).__name__}: {error}"
     name = type(model).__name__
+    quantised = next((m for m in model.modules() if ".quantized" in type(m).__module__), None)
+    if quantised is not None:
+        return ModelError(
+            f"{name} is quantised: it can't be traced, and has no gradients",
+            got=type(quantised).__name__,
+            expected="a model of real-valued operations",
+            fix="Pass the float model that it was made from.",
+        )
+    if "nference tensor" in text:
+        return ModelError(
+            f"{name} was made in inference mode, which tracing can't enter",
+            got="tensors of torch.inference_mode()",
+            expected="ordinary tensors",
+            fix="Build or load the model outside torch.inference_mode().",
+        )
+    wanted = [
+        p.name
+        for p in _parameters(model)
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    if len(wanted) > 1:
+        return ModelError(
+            f"{name} takes other inputs than one tensor",
+            got=f"forward({', '.join(wanted)})",
+            expected="forward(x) with x [N, ...]",
+            fix="Wrap it in a module whose forward(x) calls it with the other inputs fixed.",
+        )
     if any(sign in text for sign in ("specializ", "ConstraintViolation", "not all values of")):
         return ModelError(
             f"{name} can't be traced for a varying number of samples",

@@ -8,6 +8,7 @@ exported for that.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -139,7 +140,7 @@ def watched(
         running.clear()
         operating = _Operations(running, report) if operations else nullcontext()
         with _step_by_step(), operating:
-            return model(x.clone())  # a first layer in place would change the user's data
+            return called(model, x.clone())  # a first layer in place would change the user's data
 
     handles: list[Any] = []
     try:
@@ -151,6 +152,29 @@ def watched(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def called(model: nn.Module, x: Any) -> Any:
+    """``model(x)``; a model that wants further inputs is refused by name.
+
+    Raises:
+        ModelError: ``forward`` has other required parameters than one tensor.
+    """
+    try:
+        return model(x)
+    except TypeError as error:
+        if "argument" not in str(error) or "forward" not in str(error):
+            raise
+        try:
+            wants = str(inspect.signature(model.forward))
+        except (TypeError, ValueError):
+            raise error from None
+        raise ModelError(
+            "the model takes other inputs than one tensor",
+            got=f"forward{wants}",
+            expected="forward(x) with x [N, ...]",
+            fix="Wrap it in a module whose forward(x) calls it with the other inputs fixed.",
+        ) from error
 
 
 def uncompiled(model: nn.Module) -> AbstractContextManager:

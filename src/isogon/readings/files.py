@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isogon import registry, storage
+from isogon import context, registry, storage
 from isogon.errors import FileError, IsogonError, OptionError
 from isogon.storage import digests
 
@@ -215,16 +215,17 @@ def _assemble(folder: pathlib.Path, manifest: dict[str, Any]) -> Reading:
                 expected=", ".join(registry.names("reading")),
                 fix="Install the package that it was made with.",
             ) from error
-        return kind(
-            measure=str(manifest["measure"]),
-            table=table,
-            arrays=arrays,
-            axes={k: tuple(v) for k, v in manifest["axes"].items()},
-            coords={k: list(v) for k, v in manifest["coords"].items()},
-            units={str(k): str(v) for k, v in manifest["units"].items()},
-            meta=dict(manifest["meta"]),
-            complete=manifest["complete"] is True,
-        )
+        with context.use(check=True):  # its own metadata say how it was measured
+            return kind(
+                measure=str(manifest["measure"]),
+                table=table,
+                arrays=arrays,
+                axes={k: tuple(v) for k, v in manifest["axes"].items()},
+                coords={k: list(v) for k, v in manifest["coords"].items()},
+                units={str(k): str(v) for k, v in manifest["units"].items()},
+                meta=dict(manifest["meta"]),
+                complete=manifest["complete"] is True,
+            )
     except FileError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:

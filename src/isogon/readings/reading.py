@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from isogon import registry, storage
+from isogon import context, registry, storage
 from isogon.errors import OptionError
 from isogon.readings import files
 
@@ -51,6 +51,8 @@ class Reading:
         self.axes = {name: tuple(map(str, axes)) for name, axes in self.axes.items()}
         self.coords = {axis: storage.plain(list(labels)) for axis, labels in self.coords.items()}
         self.meta = storage.plain(self.meta)
+        if not context.checked():  # measured on a model that was not examined first
+            self.meta["check"] = False
         for name, axes in self.axes.items():
             self._check_axes(name, axes)
 

@@ -228,11 +228,15 @@ def read_json(path: str | os.PathLike, *, limit: int = MAX_JSON) -> Any:
 
 def memory_limit() -> int:
     """Most bytes that one file may unpack to: half of the machine's memory, 8 GiB at most."""
+    return min(8 * 2**30, physical_memory() // 2)
+
+
+def physical_memory() -> int:
+    """Bytes of the machine's memory; 2 GiB where it does not say."""
     try:
-        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
-        physical = 2 * 2**30
-    return min(8 * 2**30, physical // 2)
+        return 2 * 2**30
 
 
 # --------------------------------------------------------------------------- internals

@@ -51,7 +51,7 @@ class Job:
         if self.seed:
             words += ["--seed", str(self.seed)]
         for name, value in (globals_ or {}).items():
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
         return " ".join(map(quoted, words))
 
     def to_json(self) -> dict[str, Any]:

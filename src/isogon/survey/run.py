@@ -338,6 +338,8 @@ def _addressed(job: Job, out: str | Path | None, session: Session) -> tuple:
         "code": code_of(declaration),
         "isogon": __version__,
     }
+    if not context.checked():
+        identity["check"] = False
     if not declaration.seeded:
         identity.pop("seed")  # fresh weights are told apart by their digest
     key = key_of(identity)

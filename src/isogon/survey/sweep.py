@@ -65,6 +65,7 @@ class Surroundings:
     data_root: str | None = None
     cache_root: str | None = None
     download: bool = False
+    check: bool = True
     threads: int | None = None
 
 
@@ -303,6 +304,7 @@ def work(
                 data_root=surroundings.data_root,
                 cache_root=surroundings.cache_root,
                 download=True if surroundings.download else None,
+                check=surroundings.check,
             ):
                 with noting() as files:
                     record = _run(handed(sweep, id, digest), sweep.records, surroundings)

@@ -9,9 +9,10 @@ from torch import nn
 
 from isogon import nets, registry
 from isogon.data import Samples
-from isogon.errors import ModelError, OptionError
-from isogon.nets.calculus import cast
+from isogon.errors import IsogonError, ModelError, OptionError
+from isogon.nets.calculus import cast, output_tensor
 from isogon.nets.facts import facts, filled
+from isogon.nets.labels import classes_of
 from isogon.nets.weights import put, read_weights
 from isogon.specs import Spec, parse
 
@@ -72,6 +73,7 @@ def check_outputs(model: nn.Module, train: Samples, outputs: int, loss: str) -> 
 
     Raises:
         ModelError: The model does not take the inputs, or gives the wrong number of outputs.
+        DataError: Labels that are no classes.
     """
     import torch
 
@@ -79,7 +81,9 @@ def check_outputs(model: nn.Module, train: Samples, outputs: int, loss: str) -> 
     model.eval()
     try:
         with torch.no_grad():
-            shape = list(model(cast(x, model)).shape)
+            shape = list(output_tensor(model(cast(x, model))).shape)
+    except IsogonError:
+        raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ModelError(
             f"the model does not take these inputs ({str(error).splitlines()[0]})",
@@ -88,7 +92,14 @@ def check_outputs(model: nn.Module, train: Samples, outputs: int, loss: str) -> 
         ) from error
     finally:
         model.train()
-    if loss == "cross_entropy" and (len(shape) != 2 or shape[1] < outputs):
+    if loss != "cross_entropy":
+        return
+    dense = len(shape) > 2 and train.labels.dim() == len(shape) - 1
+    found = classes_of(train.labels, dense=dense)
+    enough = max(2, shape[1]) >= outputs if len(shape) >= 2 else outputs <= 2
+    if not enough and not train.classes and int(found.min()) == 1 and outputs == shape[1] + 1:
+        classes_of(found, shape[1], dense=dense)  # says that they are counted from 1
+    if not enough or not (dense or len(shape) <= 2):
         raise ModelError(
             "the model has the wrong outputs",
             got=f"{shape} for inputs {list(x.shape)}",

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from isogon.data import Samples
 from isogon.errors import DataError, ModelError
+from isogon.nets.calculus import correct, output_tensor
+from isogon.nets.labels import classes_of
 from isogon.training.config import FitConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -19,11 +21,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def loss_of(config: FitConfig, labels: Tensor) -> tuple[str, Loss]:
     """Name of the loss and the function from outputs and labels to one loss per sample.
 
-    ``cross_entropy``: ``-log softmax(z)_y`` (with label smoothing by option); ``mse``: squared
-    error, averaged over the outputs of a sample.
+    ``cross_entropy``: ``-log softmax(z)_y`` (with label smoothing by option), of one output z the
+    softmax of (0, z); ``mse``: squared error, averaged over the outputs of a sample.
 
     Raises:
-        DataError: Class labels wanted and the labels are not integers.
+        DataError: Class labels wanted and the labels are not integers; the loss raises it for
+            labels that are no class of the model.
     """
     kind = config.loss
     if kind == "auto":
@@ -51,11 +54,26 @@ def loss_of(config: FitConfig, labels: Tensor) -> tuple[str, Loss]:
         return kind, squared
 
     def entropy(output: Tensor, y: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(
-            output, y, reduction="none", label_smoothing=config.label_smoothing
+        if output.dim() == 1 or (output.dim() == 2 and output.shape[1] == 1):
+            output = output.reshape(-1, 1)
+            output, outputs = torch.cat([torch.zeros_like(output), output], 1), 1
+        else:
+            outputs = output.shape[1]
+        classes = classes_of(y, outputs, count=len(output), dense=output.dim() > 2)
+        losses = nn.functional.cross_entropy(
+            output, classes, reduction="none", label_smoothing=config.label_smoothing
         )
+        return losses if losses.dim() == 1 else losses.flatten(1).mean(1)
 
     return kind, entropy
+
+
+def right(output: Tensor, y: Tensor) -> Tensor:
+    """How many samples are classified right (of dense outputs, by their share of places)."""
+    if output.dim() > 2:
+        same = output.detach().argmax(1) == y
+        return same.flatten(1).double().mean(1).sum()
+    return correct(output.detach().reshape(len(output), -1), y).sum()
 
 
 @torch.no_grad()
@@ -91,10 +109,10 @@ def evaluate(
         for start in range(share.start, share.stop, size):
             x, y = samples.take(slice(start, min(start + size, share.stop)))
             x, y = x.to(reference.device), y.to(reference.device)
-            output = model(x.to(reference.dtype) if x.is_floating_point() else x)
+            output = output_tensor(model(x.to(reference.dtype) if x.is_floating_point() else x))
             sums[0] += loss(output, y).double().sum().cpu()
             if kind == "cross_entropy":
-                sums[1] += (output.argmax(1) == y).sum().cpu()
+                sums[1] += right(output, y).cpu()
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from isogon import __version__, context, storage
 from isogon.errors import FileError, ModelError
+from isogon.nets.calculus import output_tensor
 from isogon.training.callbacks import Callback
 from isogon.training.checkpoint import Checkpoint, load_state, normalized
 from isogon.training.config import FitConfig
-from isogon.training.evaluation import evaluate, loss_of
+from isogon.training.evaluation import evaluate, loss_of, right
 from isogon.training.feeds import Feed, Sets
 from isogon.training.resuming import LAST
 from isogon.training.schedule import learning_rate, make_optimizer
@@ -157,7 +158,7 @@ class Run:
             x = x.contiguous(memory_format=torch.channels_last)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step, self.steps_per_epoch)
-        output = self._forward(x)
+        output = output_tensor(self._forward(x))
         losses = self._loss(output, y)[:counted]
         # Gradients are averaged over processes; their shares of a batch may differ by one.
         loss = losses.sum() * (self.fabric.world_size / count)
@@ -169,7 +170,7 @@ class Run:
         self._optimizer.step()
         self._sums[0] += losses.detach().double().sum().cpu()
         if self._loss_name == "cross_entropy":
-            self._sums[1] += (output.detach().argmax(1) == y)[:counted].sum().cpu()
+            self._sums[1] += right(output[:counted], y[:counted]).cpu()
 
     def _finish_epoch(self, seconds: float) -> dict[str, float]:
         sums = self._total()

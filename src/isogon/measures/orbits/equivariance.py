@@ -74,7 +74,8 @@ def equivariance(
     Raises:
         OptionError: A transformation without an inverse, or a selector that matches nothing.
         DataError: Inputs that are not images, or fewer than two samples.
-        ModelError: Weights that are not finite.
+        ModelError: Weights that are not finite; a model that is random, depends on the batch, or
+            takes images with the channels last.
     """
     options = OrbitOptions(
         measures, aggregate, pooling, reduce, by_class, bootstrap, threshold, seed

@@ -91,7 +91,8 @@ def invariance(
     Raises:
         OptionError: A family of one member, or a selector that matches nothing.
         DataError: Fewer than two samples (in a class).
-        ModelError: Weights that are not finite.
+        ModelError: Weights that are not finite; a model that is random, depends on the batch, or
+            takes images with the channels last.
     """
     options = OrbitOptions(
         measures, aggregate, pooling, reduce, by_class, bootstrap, threshold, seed, stability

@@ -29,7 +29,10 @@ from isogon.measures.orbits.statistics import (
     thresholds,
     variance_columns,
 )
-from isogon.nets.calculus import check_finite, precision
+from isogon.nets.behaviour import examine
+from isogon.nets.calculus import check_finite, outputs_of, precision
+from isogon.nets.labels import Classed
+from isogon.nets.layout import check_images
 from isogon.nets.origin import check_classes
 from isogon.nets.passes import INPUT, all_passes
 from isogon.nets.sites import Site
@@ -63,10 +66,21 @@ def measure_orbits(
 
     Returns:
         The table.
+
+    Raises:
+        ModelError: A model that is random, depends on the batch, or takes images with the channels
+            last; and as `prepare`.
+        DataError: Labels that are no classes, where they are asked for; and as `prepare`.
     """
     if options.by_class:
         check_classes(model, batches)
     found = prepare(model, batches, family, sites)
+    x = next(iter(batches))[0]
+    check_images(model, x)
+    examine(model, x)
+    if options.by_class:  # names of classes say how many there are, else the outputs
+        named = getattr(batches, "classes", None)
+        batches = Classed(batches, len(named) if named else outputs_of(model, x))
     chosen = [s for s in found if not undone or len(s.shape) == 3]
     watchers = [OrbitWatcher(site, options, family, undone) for site in chosen]
     passes = 2 if "goodfellow" in options.measures else 1

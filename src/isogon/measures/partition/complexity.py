@@ -11,6 +11,7 @@ from torch.nn import Module
 from isogon import context
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.data import Points
+from isogon.data.finite import check_inputs
 from isogon.errors import OptionError
 from isogon.measures.partition.measure import program_for
 from isogon.readings import SampleTable
@@ -50,7 +51,7 @@ def local_complexity(
     """
     if not radius > 0:
         raise OptionError("no neighbourhood", got=f"radius {radius}", expected="> 0")
-    x = points.detach().cpu().double()
+    x = check_inputs(points.detach().cpu().double(), what="the points")
     size = x[0].numel()
     if not 1 <= directions <= size:
         raise OptionError("directions don't fit the input", got=directions, expected=f"1..{size}")

@@ -164,9 +164,13 @@ def program_for(
             )
         return model, model.shape
     from isogon.cpwl.lower import lower
+    from isogon.data.finite import check_inputs
     from isogon.nets import calculus
+    from isogon.nets.behaviour import examine
+    from isogon.nets.outputs import called
 
     calculus.check_finite(model)
+    check_inputs(examples)
     shapes = [tuple(shape)]
     while len(shapes[-1]) > 1 and shapes[-1][0] == 1:  # given with a sample axis
         shapes.append(shapes[-1][1:])
@@ -174,11 +178,14 @@ def program_for(
     for tried in shapes:
         example = calculus.cast(examples.reshape(2, *tried), model)
         try:
-            with torch.no_grad(), calculus.preserved(model):
-                model(example)
+            with torch.no_grad(), calculus.preserved(model) as inner:
+                called(inner, example)
+        except ModelError:
+            raise
         except (RuntimeError, ValueError, TypeError) as error:
             failure = failure or error
             continue
+        examine(model, example)
         return lower(model, example), tried
     raise ModelError(
         f"the network does not take these inputs ({failure})",

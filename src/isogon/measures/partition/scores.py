@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
-from isogon.errors import DataError, ModelError
+from isogon.errors import DataError
 from isogon.nets import calculus
+from isogon.nets.labels import classes_of
 from isogon.nets.origin import check_classes
-from isogon.nets.surgery import swapped
+from isogon.nets.states import fitted, swapped
 from isogon.nets.trace import unwrap
 from isogon.training.snapshots import Snapshots
 
@@ -43,8 +44,9 @@ def states(model: Module, given: Snapshots, names: Sequence[str | None]) -> Gene
     with swapped(model, {k: v.clone() for k, v in own.items()}):
         held = _tensors(model)  # one graph is traced: values change in place
         for name in names:
-            state = own if name is None else given[name]
-            _check(state, own, name)
+            state = own
+            if name is not None:
+                state = fitted(model, given[name], what=f"snapshot {name!r}")
             with torch.no_grad():
                 for key, tensor in held.items():
                     tensor.copy_(state[key])
@@ -53,23 +55,6 @@ def states(model: Module, given: Snapshots, names: Sequence[str | None]) -> Gene
 
 def _tensors(model: Module) -> dict[str, Tensor]:
     return {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-
-
-def _check(state: dict[str, Tensor], own: dict[str, Tensor], name: str | None) -> None:
-    for key, tensor in own.items():
-        theirs = state.get(key)
-        if theirs is None or theirs.shape != tensor.shape:
-            raise ModelError(
-                f"snapshot {name!r} does not fit the model",
-                got=f"{key}: {'missing' if theirs is None else list(theirs.shape)}",
-                expected=f"{key}: {list(tensor.shape)}",
-                fix="Give snapshots of this model.",
-            )
-        if theirs.is_floating_point() and not bool(theirs.isfinite().all()):
-            raise ModelError(
-                f"snapshot {name!r} holds NaN or infinite weights", got=key,
-                expected="finite values", fix="Leave it out.",
-            )  # fmt: skip
 
 
 def when(given: Snapshots, name: str | None) -> dict[str, float]:
@@ -90,26 +75,17 @@ def score(model: Module, batches: Any) -> tuple[float, float]:
     count, right, loss = 0, 0.0, 0.0
     with calculus.preserved(model):
         for x, y in batches:
-            z = calculus.logits(model, calculus.cast(x, model)).flatten(1).double()
+            x = calculus.cast(x, model)
+            z = calculus.logits(model, x).flatten(1).double()
+            calculus.check_outputs(model, x, z)
             y = torch.as_tensor(y).to(z.device)
             count += len(z)
             if _real(y, z):
                 loss += float((z - y.reshape(z.shape)).square().mean(1).sum())
                 right = math.nan
                 continue
-            if y.numel() != len(z) or (y.is_floating_point() and bool((y != y.round()).any())):
-                raise DataError(
-                    "labels and outputs don't fit together", got=f"labels {list(y.shape)}",
-                    expected=f"classes [{len(z)}] or numbers {list(z.shape)}",
-                    fix="Give data for this model.",
-                )  # fmt: skip
-            labels = y.reshape(len(z)).long()
+            labels = classes_of(y, z.shape[1], count=len(z))
             both = torch.cat([torch.zeros_like(z), z], 1) if z.shape[1] == 1 else z
-            if bool((labels < 0).any()) or bool((labels >= both.shape[1]).any()):
-                raise DataError(
-                    "labels that the model has no output for", got=f"{int(labels.max())}",
-                    expected=f"0..{both.shape[1] - 1}", fix="Give data for this model.",
-                )  # fmt: skip
             loss += float(cross_entropy(both, labels, reduction="sum"))
             right += int(calculus.correct(z, labels).sum())
     if not count:
@@ -119,7 +95,7 @@ def score(model: Module, batches: Any) -> tuple[float, float]:
 
 def _real(y: Tensor, z: Tensor) -> bool:
     """Whether labels are numbers to be predicted: as many as outputs, and no classes 0 and 1."""
-    if not y.is_floating_point() or y.numel() != z.numel():
+    if not y.is_floating_point() or y.numel() != z.numel() or bool(y.isnan().any()):
         return False
     return z.shape[1] > 1 or not bool(((y == 0) | (y == 1)).all())
 

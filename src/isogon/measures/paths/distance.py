@@ -10,9 +10,12 @@ from torch.nn import Module
 from isogon.actions import Family
 from isogon.actions import family as parsed
 from isogon.data import Points
+from isogon.data.finite import check_inputs
 from isogon.errors import DataError
 from isogon.measures.paths.walking import walk
 from isogon.nets.calculus import precision
+from isogon.nets.finite import check_finite
+from isogon.nets.layout import check_images
 from isogon.readings import SampleTable
 from isogon.registry import measure
 
@@ -60,11 +63,15 @@ def leaf_distance(
         at the start).
 
     Raises:
-        DataError: Starts and targets that don't fit together.
+        DataError: Starts and targets that don't fit together, or with NaN in them.
+        ModelError: See `walk`; also a model of images with the channels last.
     """
+    check_finite(model)
     if family is None and toward is None:
         family = parsed("rotations(8)")
+    check_inputs(start, what="the starts")
     if toward is None:
+        check_images(model, start)
         assert family is not None
         labels, targets = list(family.labels), family.orbit(start)
     else:

@@ -14,7 +14,9 @@ from isogon import context
 from isogon.data import Batches, as_batches
 from isogon.errors import DataError, ModelError
 from isogon.nets import calculus
-from isogon.nets.tangent import Tangent, tangent
+from isogon.nets.behaviour import FEW, examine
+from isogon.nets.labels import reported
+from isogon.nets.tangent import BUDGET, Tangent, room, tangent
 from isogon.readings import SampleTable
 from isogon.registry import measure
 
@@ -42,7 +44,7 @@ def integrability(model: Module, batches: Batches) -> SampleTable:
     Args:
         model: Any twice differentiable module from [N, ...] to logits [N, C], C >= 3, with
             inputs of at least C numbers.
-        batches: Samples (x [n, ...], y [n]); labels are reported, not used.
+        batches: Samples (x [n, ...], y [n]), or inputs alone; labels are reported, not used.
 
     Returns:
         One row per sample: sample, label, residual, bracket (norm of the bracket at the
@@ -51,16 +53,20 @@ def integrability(model: Module, batches: Batches) -> SampleTable:
 
     Raises:
         ModelError: Fewer than 3 classes, or inputs with fewer numbers than classes: the span
-            is then integrable for want of room.
+            is then integrable for want of room. A model that is random, depends on the batch or
+            has no gradient; more classes than memory holds the brackets of.
         DataError: No samples.
     """
     calculus.check_finite(model)
     report, blocks, done = context.progress(), [], 0
     batches = as_batches(batches)
+    example = batches.first(FEW)[0]
+    examine(model, example, gradient=True)
+    size = _chunk(model, example[:1])
     for x, y in batches:
-        for part in torch.arange(len(x)).split(CHUNK):
+        for part in torch.arange(len(x)).split(size):
             found = _residuals(model, calculus.cast(x[part], model))
-            found["label"] = torch.as_tensor(y)[part].cpu().numpy()
+            found["label"] = reported(torch.as_tensor(y)[part], len(part))
             blocks.append(pd.DataFrame(found))
             done += len(part)
             report(done, getattr(batches, "count", None), "integrability")
@@ -75,6 +81,21 @@ def integrability(model: Module, batches: Batches) -> SampleTable:
         units={"residual": "1"},
         meta={"data": getattr(batches, "name", None), "dtype": calculus.precision(model)},
     )
+
+
+def _chunk(model: Module, x: Tensor) -> int:
+    """Samples whose C x C products of d numbers fit into memory together."""
+    if not x.is_floating_point():
+        return CHUNK
+    with torch.no_grad(), calculus.preserved(model) as inner:
+        classes = calculus.logits(inner, calculus.cast(x, inner)).flatten(1).shape[1]
+    one = 4 * 8 * classes**2 * (x[0].numel() + classes)  # products, and what is made of them
+    room(
+        one,
+        f"{classes} classes and inputs of {x[0].numel()} numbers",
+        calculus.device_dtype(model)[0],
+    )
+    return max(1, min(CHUNK, 8 * BUDGET * 8 // one))
 
 
 def brackets(products: Tensor, reference: int) -> Tensor:

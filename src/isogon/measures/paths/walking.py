@@ -10,9 +10,11 @@ from torch.nn import Module
 
 from isogon import context
 from isogon.data import Points
-from isogon.errors import DataError, IsogonError, OptionError
+from isogon.data.finite import check_inputs
+from isogon.errors import DataError, ModelError, OptionError
 from isogon.measures.paths.state import Ends, Rule, State, continued
 from isogon.nets import calculus
+from isogon.nets.behaviour import examine
 from isogon.nets.tangent import Tangent, tangent
 from isogon.readings import Path
 from isogon.registry import measure
@@ -93,8 +95,9 @@ def walk(
         Arrays: start, end [n, ...]; frames [k, ...] with frame_walk and frame_step [k].
 
     Raises:
-        ModelError: Weights that are not finite, or no row of logits per sample.
-        DataError: Starts, targets and directions whose shapes don't fit.
+        ModelError: Weights that are not finite, or no row of logits per sample; a model that is
+            random, depends on the batch or has no gradient.
+        DataError: Starts, targets and directions whose shapes don't fit, or with NaN in them.
         OptionError: An option outside its domain.
     """
     calculus.check_finite(model)
@@ -107,6 +110,7 @@ def walk(
         )
         _check(rule, steps)
         state = _prepared(model, start, toward, direction, rule, seed)
+    examine(model, state.x, gradient=True)
     ends = Ends(steps, stop, min_probability, patience)
     for ids in state.groups():
         _run(model, state, ids, ends)
@@ -238,8 +242,8 @@ def _prepared(
             expected="the same shape, or one of them for all",
         )
     start, given = start.expand(count, *shape).clone(), given.expand(count, *shape).clone()
-    if not bool(start.isfinite().all() and given.isfinite().all()):
-        raise DataError("starts or targets hold NaN or infinity", expected="finite numbers")
+    check_inputs(start, what="the starts")
+    check_inputs(given, what="the targets" if toward is not None else "the directions")
     _, dtype = calculus.device_dtype(model)
     kept = "float64" if dtype == torch.float64 else "float32"
     return State(rule, start, given, toward is not None, classes, kept)
@@ -254,14 +258,20 @@ def _batched(model: Module, start: Tensor) -> tuple[Tensor, int]:
             expected="real-valued samples [n, ...]",
         )
     x = calculus.cast(start.detach(), model)
+    refused: ModelError | None = None
     with torch.no_grad(), calculus.preserved(model) as inner:
         for samples in (x, x[None]):
             try:
                 z = calculus.logits(inner, samples[:1])
-            except (RuntimeError, IndexError, ValueError, IsogonError):
+            except ModelError as error:
+                refused = refused or error
+                continue
+            except (RuntimeError, IndexError, ValueError):
                 continue
             if z.dim() == 2 and z.shape[1]:
                 return samples.double(), max(2, z.shape[1])
+    if refused is not None:
+        raise refused
     raise DataError(
         "the model does not take these starts",
         got=list(start.shape),

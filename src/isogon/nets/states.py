@@ -1,0 +1,268 @@
+"""States of a model: other weights in it for a while, and whether a state fits it.
+
+A tensor that several modules (or several names of one module) hold is one tensor: it is swapped
+everywhere, and put back everywhere. What PyTorch computes from parameters (parametrisations, and
+weight norm, spectral norm and pruning by hooks) follows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from isogon.errors import ModelError
+from isogon.nets.trace import unwrap
+
+KINDS = ("_parameters", "_buffers")
+
+
+# --------------------------------------------------------------------------- other weights
+
+
+@contextmanager
+def swapped(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """Other values in the place of parameters or buffers; the very tensors come back afterwards.
+
+    Args:
+        model: Any module; a tensor that it holds under several names is swapped under all.
+        values: New values by name in ``state_dict``, cast to dtype and device of the old ones.
+            Several names of one tensor need the same values.
+
+    Yields:
+        The model. What it writes to its buffers meanwhile goes to copies.
+
+    Raises:
+        ModelError: A name the model does not have, another shape, or two values for one tensor.
+    """
+    model = unwrap(model)
+    slots = slots_of(model)
+    fresh: dict[int, Tensor] = {}
+    said: dict[int, str] = {}
+    for name, value in values.items():
+        if name not in slots:
+            raise ModelError(
+                "no such parameter or buffer", got=repr(name), expected=", ".join([*slots][:12])
+            )
+        held, key = slots[name]
+        old = held[key]
+        if old.shape != value.shape:
+            raise ModelError(
+                f"another shape for {name!r}", got=tuple(value.shape), expected=tuple(old.shape)
+            )
+        new = value.detach().to(device=old.device, dtype=old.dtype)
+        if id(old) in fresh:
+            if not torch.equal(fresh[id(old)].detach(), new):
+                raise ModelError(
+                    "two values for one tensor",
+                    got=f"{said[id(old)]!r} and {name!r} are the same tensor of the model",
+                    expected="the same values under both names",
+                    fix="Give one of the names only.",
+                )
+            continue
+        said[id(old)] = name
+        if isinstance(old, nn.Parameter):
+            fresh[id(old)] = nn.Parameter(new, old.requires_grad)
+        else:
+            fresh[id(old)] = new.clone() if new.data_ptr() == value.data_ptr() else new
+    undo: list[tuple[dict[str, Any], str, Tensor]] = []
+    recurrent = [(m, m._flat_weights) for m in model.modules() if isinstance(m, nn.RNNBase)]
+    with computed_weights_kept(model.modules()):
+        try:
+            for held, key in slots.values():
+                if id(held[key]) in fresh:
+                    undo.append((held, key, held[key]))
+                    held[key] = fresh[id(held[key])]
+            for m, _ in recurrent:  # these keep their weights in a list as well
+                m._flat_weights = [getattr(m, name, None) for name in m._flat_weights_names]
+            yield model
+        finally:
+            for held, key, old in undo:
+                held[key] = old
+            for m, weights in recurrent:
+                m._flat_weights = weights
+
+
+def slots_of(model: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
+    """Where each parameter and buffer is held, by every name it has.
+
+    A shared module has the slots of its first name under its other names too.
+    """
+    found: dict[str, tuple[dict[str, Any], str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for kind in KINDS:
+            held = getattr(module, kind)
+            for key, value in held.items():
+                if value is not None:
+                    found[f"{path}.{key}" if path else key] = held, key
+    return found
+
+
+@contextmanager
+def computed_weights_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Weights that PyTorch computes from parameters are computed anew inside, and as before after.
+
+    Old-style weight and spectral norm and pruning leave the weight of the last call behind as a
+    plain attribute; `torch.nn.utils.parametrize.cached` keeps it in a cache.
+    """
+    plain = [(m.__dict__, _tensors(m.__dict__)) for m in modules]
+    enabled, cache = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = enabled, cache
+        for held, tensors in plain:
+            now = _tensors(held)
+            for key in now.keys() - tensors.keys():
+                del held[key]
+            for key, tensor in tensors.items():
+                if now.get(key) is not tensor:
+                    held[key] = tensor
+
+
+def _tensors(held: dict[str, Any]) -> dict[str, Tensor]:
+    return {k: v for k, v in held.items() if isinstance(v, Tensor)}
+
+
+def is_torch_hook(hook: object) -> bool:
+    """Hooks by which PyTorch itself computes a weight from parameters."""
+    return type(hook).__module__.startswith("torch.nn.utils.")
+
+
+@torch.no_grad()
+def weight_of(module: nn.Module) -> Tensor | None:
+    """The weight that a layer computes with, as its parameters are now; None if it has none.
+
+    (The ``weight`` that old-style weight norm, spectral norm and pruning leave behind is that of
+    the last call.)
+    """
+    hooks = [h for h in module._forward_pre_hooks.values() if is_torch_hook(h)]
+    if not hooks:
+        weight = getattr(module, "weight", None)
+        return weight.detach() if isinstance(weight, Tensor) else None
+    training = module.training
+    with computed_weights_kept([module]):
+        try:
+            module.training = False
+            for hook in hooks:
+                hook(module, ())
+            weight = module.weight
+            return weight.detach() if isinstance(weight, Tensor) else None
+        finally:
+            module.training = training
+
+
+# --------------------------------------------------------------------------- does a state fit
+
+
+def misfits(
+    model: nn.Module,
+    state: Mapping[str, Any],
+    keys: Iterable[str] | None = None,
+    *,
+    optional: tuple[str, ...] = ("num_batches_tracked",),
+) -> tuple[list[str], list[str], list[str]]:
+    """What keeps a state from fitting a model.
+
+    A tensor with several names in the model may stand under any of them in the state.
+
+    Args:
+        model: The model.
+        state: Tensors by name.
+        keys: The names that matter; all of the model's where it is None.
+        optional: Ends of names that may be missing: counters of batch-norm are absent from old
+            files and play no part in evaluation.
+
+    Returns:
+        Names that are missing, names that the model does not have, and those of another shape
+        (``"fc.weight (3, 4) for (3, 5)"``).
+    """
+    model = unwrap(model)
+    own = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
+    wanted = list(own) if keys is None else list(keys)
+    names = aliases(own)
+    missing = [
+        k
+        for k in wanted
+        if not any(a in state for a in names.get(k, (k,))) and not k.endswith(optional)
+    ]
+    unexpected = [k for k in state if k not in own] if keys is None else []
+    shapes = []
+    for key in wanted:
+        theirs = value_in(state, key, names)
+        if theirs is not None and key in own and tuple(theirs.shape) != tuple(own[key].shape):
+            shapes.append(f"{key} {tuple(theirs.shape)} for {tuple(own[key].shape)}")
+    return missing, unexpected, shapes
+
+
+def aliases(own: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """All names of the tensor that has a name, for each of a state's names that has several."""
+    groups: dict[int, list[str]] = {}
+    for key, value in own.items():
+        groups.setdefault(id(value), []).append(key)
+    return {key: tuple(group) for group in groups.values() if len(group) > 1 for key in group}
+
+
+def value_in(
+    state: Mapping[str, Any], key: str, names: Mapping[str, tuple[str, ...]]
+) -> Tensor | None:
+    """The tensor of a name in a state, under any of the names that it has in the model."""
+    for name in (key, *names.get(key, ())):
+        if isinstance(found := state.get(name), Tensor):
+            return found
+    return None
+
+
+def fitted(
+    model: nn.Module,
+    state: Mapping[str, Any],
+    keys: Iterable[str] | None = None,
+    *,
+    what: str,
+    part: str = "the model",
+) -> dict[str, Tensor]:
+    """The tensors of a state that go into a model, under the model's names.
+
+    Args:
+        model: The model.
+        state: Tensors by name.
+        keys: The names wanted; all where it is None.
+        what: What the state is called in messages.
+        part: What it must fit.
+
+    Raises:
+        ModelError: Names are missing, shapes differ, or values are not finite.
+    """
+    model = unwrap(model)
+    own = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
+    wanted = list(own) if keys is None else list(keys)
+    missing, _, shapes = misfits(model, state, wanted, optional=())
+    names = aliases(own)
+    if missing or shapes:
+        wrong = f"{missing[0]}: missing" if missing else shapes[0].replace(" ", ": ", 1)
+        key = missing[0] if missing else shapes[0].split(" ")[0]
+        more = len(missing) + len(shapes) - 1
+        raise ModelError(
+            f"{what} does not fit {part}",
+            got=wrong + (f", and {more} more" if more else ""),
+            expected=f"{key}: {list(own[key].shape)}",
+            fix="Give snapshots of this model.",
+        )
+    found: dict[str, Tensor] = {}
+    for key in wanted:
+        value = value_in(state, key, names)
+        assert value is not None
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ModelError(
+                f"{what} holds NaN or infinite weights",
+                got=f"{key}, {int((~value.isfinite()).sum())} of {value.numel()} values",
+                expected="finite values",
+                fix="Leave it out.",
+            )
+        found[key] = value.detach()
+    return found

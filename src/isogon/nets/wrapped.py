@@ -1,0 +1,32 @@
+"""Specs of models within models: one of several outputs, images with the channels last."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from isogon.nets.layout import ChannelsFirst
+from isogon.nets.load import load
+from isogon.nets.outputs import Output
+from isogon.registry import register
+from isogon.specs import Spec
+
+
+@register("model")
+def output(model: Spec, key: int | str) -> nn.Module:
+    """One of the tensors that a model returns: ``output(detector.onnx, 1)``, ``output(M, scores)``.
+
+    Args:
+        model: Spec of a model that returns a tuple, dict or dataclass.
+        key: Index or name of the tensor.
+    """
+    return Output(load(model), key)
+
+
+@register("model")
+def channels_first(model: Spec) -> nn.Module:
+    """A model of images [N, C, H, W] from one that takes [N, H, W, C], as TensorFlow's do.
+
+    Args:
+        model: Spec of a model that takes images with the channels last.
+    """
+    return ChannelsFirst(load(model))

@@ -1,0 +1,326 @@
+"""Models that are no function of one sample, or have no gradient, are refused; others pass."""
+
+from __future__ import annotations
+
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import isogon as ig
+from isogon import context
+from isogon.data.finite import check_inputs
+from isogon.errors import DataError, ModelError
+from isogon.nets.behaviour import companions, examine
+from isogon.nets.finite import check_finite, first_site
+
+X = torch.rand(6, 1, 8, 8)
+
+
+def cnn():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
+    ).eval()
+
+
+class Of(nn.Module):
+    def __init__(self, how, net=None):
+        super().__init__()
+        self.net, self.how, self.calls = net or cnn(), how, 0
+        self.register_buffer("count", torch.zeros(()))
+        self.eval()
+
+    def forward(self, x):
+        return self.how(self, x)
+
+
+def counting(m, x):
+    m.count += 1
+    return m.net(x) + 0.1 * m.count
+
+
+def in_python(m, x):
+    m.calls += 1
+    return m.net(x) * (1 + m.calls)
+
+
+def clamping(m, x):
+    m.net[0].weight.data.clamp_(-0.01, 0.01)
+    return m.net(x)
+
+
+def replacing(m, x):
+    m.net[0].weight.data = m.net[0].weight.data * 0.9
+    return m.net(x)
+
+
+def sorted_batch(m, x):
+    return m.net(x[x.flatten(1).sum(1).argsort()])
+
+
+REFUSED = {
+    "mean of the batch": (lambda m, x: m.net(x - x.mean(0)), "depends on the other samples"),
+    "a little of it": (lambda m, x: m.net(x - 0.02 * x.mean(0)), "depends on the other"),
+    "largest of the batch": (lambda m, x: m.net(x / x.amax()), "depends on the other samples"),
+    "place in the batch": (
+        lambda m, x: m.net(x) + torch.arange(len(x))[:, None], "depends on the other"
+    ),
+    "sorted": (sorted_batch, "depends on the other samples"),
+    "dropout": (lambda m, x: F.dropout(m.net(x), 0.1, True), "random in evaluation mode"),
+    "noise": (lambda m, x: m.net(x + 0.1 * torch.randn_like(x)), "random in evaluation mode"),
+    "NumPy's noise": (
+        lambda m, x: m.net(x) + torch.from_numpy(np.random.rand(3)), "random in evaluation"
+    ),
+    "Python's noise": (lambda m, x: m.net(x) * (1 + random.random()), "random in evaluation"),
+    "a buffer that counts": (counting, "keeps a state"),
+    "a number that counts": (in_python, "keeps a state"),
+    "four at a time": (lambda m, x: m.net(x.view(4, 1, 8, 8)), "one number of samples only"),
+    "weights clamped": (clamping, "writes to the model's weights: got 'net.0.weight'"),
+    "weights replaced": (replacing, "writes to the model's weights|keeps a state"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_function_of_a_sample_is_refused(name):
+    how, says = REFUSED[name]
+    model = Of(how)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    torch.manual_seed(7)
+    np.random.seed(7)
+    random.seed(7)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    for k in range(2):
+        with pytest.raises(ModelError, match=says):
+            examine(model, X, gradient=bool(k))
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert random.getstate() == states[2]
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    with context.use(check=False):
+        examine(model, X, gradient=True)
+        if name != "four at a time":
+            assert ig.reset(model, None, [(X, torch.zeros(6))], random=1).meta["check"] is False
+
+
+def test_a_batch_norm_without_statistics_is_named():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False)).eval()
+    with pytest.raises(ModelError, match="BatchNorm2d '1' has no running statistics"):
+        examine(net, X)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_a_single_input_is_enough_to_see_it(count):
+    for name in ("mean of the batch", "dropout", "a buffer that counts"):
+        with pytest.raises(ModelError):
+            examine(Of(REFUSED[name][0]), X[:count])
+    examine(cnn(), X[:count], gradient=True)
+
+
+FINE = {
+    "plain": cnn,
+    "training mode": lambda: cnn().train(),
+    "half": lambda: cnn().half(),
+    "bfloat16": lambda: cnn().bfloat16(),
+    "float64": lambda: cnn().double(),
+    "dropout that is off": lambda: nn.Sequential(cnn(), nn.Dropout(0.5)).eval(),
+    "counts to no effect": lambda: Of(lambda m, x: m.count.add_(1) * 0 + m.net(x)),
+    "constant": lambda: Of(lambda m, x: m.net(x * 0)),
+    "far from zero": lambda: Of(lambda m, x: 1e4 + m.net(x)),
+    "saturated": lambda: Of(lambda m, x: 30 * m.net(1e3 * x).sigmoid()),
+    "no parameters": lambda: nn.Flatten(),
+    "dict": lambda: Of(lambda m, x: {"logits": m.net(x), "batch": x.mean()}),
+    "masked class": lambda: Of(
+        lambda m, x: m.net(x).masked_fill(torch.tensor([1, 0, 0], dtype=torch.bool), -torch.inf)
+    ),
+    "deep": lambda: nn.Sequential(
+        nn.Flatten(), *(k() for _ in range(30) for k in (lambda: nn.Linear(64, 64), nn.GELU))
+    ).eval(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_functions_of_a_sample_pass(name):
+    model = FINE[name]()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    mode = model.training
+    examine(model, X)
+    if name != "dict":
+        examine(model, X, gradient=name not in ("constant",))
+    assert model.training is mode
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_integer_inputs_and_embeddings_pass():
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 3))
+    examine(net, torch.randint(0, 9, (6, 5)))
+    assert companions(torch.arange(8).reshape(2, 4))[0].tolist() == [[3, 2, 1, 0]]
+    with pytest.raises(ModelError, match="depends"):
+        examine(Of(lambda m, x: m.net(x - x.min()), net), 3 + torch.randint(0, 6, (6, 5)))
+
+
+class Rounded(torch.autograd.Function):
+    """Rounding whose gradient is said to be 3."""
+
+    @staticmethod
+    def forward(_, x):
+        return (x * 4096).round() / 4096
+
+    @staticmethod
+    def backward(_, g):
+        return 3 * g
+
+
+NO_GRADIENT = {
+    "detached": (lambda m, x: m.net(x.detach()), "no gradient in the input"),
+    "NumPy": (lambda m, x: torch.from_numpy(m.net(x).detach().numpy()), "no gradient"),
+    "rounded": (lambda m, x: m.net((x * 64).round() / 64), "no gradient in the input"),
+    "a branch detached": (lambda m, x: m.net(x).detach() + 0.1 * m.net(x), "not that of its"),
+    "made up": (lambda m, x: m.net(Rounded.apply(x)), "not that of its outputs"),
+}
+
+
+@pytest.mark.parametrize("name", NO_GRADIENT)
+def test_models_without_a_gradient_are_refused_where_one_is_taken(name):
+    how, says = NO_GRADIENT[name]
+    model = Of(how)
+    examine(model, X)
+    for call in (
+        lambda: examine(model, X, gradient=True),
+        lambda: ig.data_matrix(model, X),
+        lambda: ig.integrability(model, X),
+        lambda: ig.walk(model, X[:2], steps=1),
+        lambda: ig.leaf_distance(model, X[:2], steps=1),
+    ):
+        with pytest.raises(ModelError, match=says):
+            call()
+    assert len(ig.invariance(model, X, "mirrors()").table)
+
+
+def quantised():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(net, {nn.Linear})
+
+
+def test_a_quantised_model_is_called_one():
+    net = quantised()
+    with pytest.raises(ModelError, match="a quantised model has no gradient"):
+        ig.data_matrix(net, X)
+    with pytest.raises(ModelError, match="float model that it was made from"):
+        ig.orientation(net)
+    with pytest.raises(ModelError, match="quantised"):
+        ig.segments(net, X[0], X[1])
+
+
+def test_models_that_are_not_there_yet():
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    meta = nn.Linear(3, 3, device="meta")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
+    for model, says in (
+        (lazy, r"lazy layers have no weights yet: got '1.weight'.* Run it on one batch"),
+        (meta, "meta device"),
+        (scripted, "TorchScript module can't be looked into"),
+        (lambda x: x, "not a model: got a function"),
+        ({"weights": 1}, "not a model: got a dict"),
+    ):
+        for call in (
+            check_finite,
+            lambda m: ig.data_matrix(m, X),
+            lambda m: ig.reset(m, None, [(X, torch.zeros(6))], random=1),
+            lambda m: ig.invariance(m, X, "mirrors()"),
+            lambda m: ig.walk(m, X, steps=1),
+            lambda m: ig.orientation(m),
+            lambda m: ig.leaf_distance(m, X, steps=1),
+            lambda m: ig.segments(m, X[0], X[1]),
+        ):
+            with pytest.raises(ModelError, match=says):
+                call(model)
+
+
+def test_weights_of_inference_mode():
+    with torch.inference_mode():
+        net = cnn()
+    assert len(ig.invariance(net, X, "mirrors()").table)
+    assert len(ig.reset(net, None, [(X, torch.zeros(6))], random=1).table)
+    for call in (lambda: ig.data_matrix(net, X), lambda: ig.walk(net, X, steps=1),
+                 lambda: ig.segments(net, X[0], X[1])):  # fmt: skip
+        with pytest.raises(ModelError, match=r"inference mode.* outside torch.inference_mode"):
+            call()
+    with torch.inference_mode():
+        x = torch.rand(4, 1, 8, 8)
+    assert len(ig.data_matrix(cnn(), x).table) == 4
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+def test_wrappers_are_taken_off(wrap):
+    net = cnn()
+    y = net(X).argmax(1)
+    other = cnn()
+    other[0].reset_parameters()
+    assert ig.reset(wrap(net), [other], [(X, y)]).equals(ig.reset(net, [other], [(X, y)]))
+    assert ig.orientation(wrap(net)).equals(ig.orientation(net))
+    assert ig.data_matrix(wrap(net), X).equals(ig.data_matrix(net, X))
+
+
+def test_nan_inputs_are_counted_and_numbered():
+    x = X.clone()
+    x[2, 0, 1, 1], x[4, 0, 0, :3] = torch.nan, torch.inf
+    for given in ((x, torch.zeros(6)), [(x[:3], torch.zeros(3)), (x[3:], torch.zeros(3))], x):
+        with pytest.raises(DataError, match=r"number 2") as caught:
+            for _ in ig.batches(given):
+                pass
+        if not isinstance(given, list):
+            assert "4 of them, in 2 of 6 samples (number 2, 4)" in str(caught.value)
+    with pytest.raises(DataError, match="NaN and infinite"):
+        check_inputs(x)
+    with pytest.raises(DataError, match="the starts hold NaN and infinite"):
+        ig.walk(cnn(), x, steps=1)
+    with pytest.raises(DataError, match="the targets hold"):
+        ig.walk(cnn(), X, toward=x, steps=1)
+    with pytest.raises(DataError, match="the starts hold"):
+        ig.leaf_distance(cnn(), x, steps=1)
+
+
+def test_the_site_at_which_numbers_end_is_named():
+    class Root(nn.Module):
+        def forward(self, x):
+            return (x - 0.5).sqrt()
+
+    net = cnn()
+    net.insert(3, Root())
+    for call in (
+        lambda: ig.data_matrix(net, X),
+        lambda: ig.reset(net, None, [(X, torch.zeros(6))], random=1),
+        lambda: ig.walk(net, X, steps=1),
+        lambda: ig.integrability(net, X),
+    ):
+        with pytest.raises(DataError, match="first site where it happens is Root '3'"):
+            call()
+    assert first_site(cnn(), X) is None
+    root = nn.Sequential(nn.Flatten(), Root(), nn.ReLU(), nn.Linear(64, 3))
+    with pytest.raises(ModelError, match="NaN at 2"):
+        ig.invariance(root, X, "mirrors()")
+
+
+def test_more_classes_than_memory_holds_are_refused_with_the_bytes():
+    class Many(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return (self.w * x.flatten(1)[:, :1]).expand(-1, 100_000)
+
+    x = torch.rand(2, 1, 28, 28)
+    for call in (lambda: ig.data_matrix(Many(), x), lambda: ig.integrability(Many(), x),
+                 lambda: ig.walk(Many(), x, steps=1)):  # fmt: skip
+        with pytest.raises(ModelError, match=r"don't fit into memory: got [\d,]+ bytes"):
+            call()

@@ -1,0 +1,176 @@
+"""Which tensor of an output is the logits; what else a model may be called with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict, namedtuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import isogon as ig
+from isogon.cpwl.lower import lower
+from isogon.errors import ModelError
+from isogon.nets import Output
+from isogon.nets.calculus import accuracy, logits
+from isogon.nets.trace import trace
+
+X = torch.rand(4, 6)
+
+
+@dataclasses.dataclass
+class Data:
+    logits: Tensor | None = None
+    hidden: tuple | None = None
+
+
+class ModelOutput(OrderedDict):
+    """As Hugging Face's: a dict whose keys are attributes too."""
+
+    def __getattr__(self, name):
+        return self[name]
+
+
+Pair = namedtuple("Pair", ["logits", "aux"])
+Boxes = namedtuple("Boxes", ["boxes", "scores"])
+
+
+class Net(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.fc, self.shape = nn.Linear(6, 3), shape
+
+    def forward(self, x):
+        return self.shape(self.fc(x))
+
+
+TOLD = {
+    "tensor": lambda z: z,
+    "tuple of one": lambda z: (z,),
+    "list of one": lambda z: [z],
+    "tuple with None": lambda z: (None, z, 3),
+    "dict of one": lambda z: {"out": z},
+    "dict with logits": lambda z: {"boxes": z * 2, "logits": z},
+    "named tuple": lambda z: Pair(z, z * 2),
+    "dataclass": lambda z: Data(z, (z * 2, z * 3)),
+    "model output": lambda z: ModelOutput(hidden=z * 2, logits=z),
+    "nested": lambda z: {"a": {"b": [z]}},
+}
+OPEN = {
+    "tuple": (lambda z: (z * 2, z), "0 [4, 3], 1 [4, 3]", (1,)),
+    "dict": (lambda z: {"boxes": z * 2, "scores": z}, "boxes [4, 3], scores [4, 3]", ("scores",)),
+    "dataclass": (lambda z: Data(None, (z * 2, z)), "hidden[0] [4, 3], hidden[1]", ("hidden", 1)),
+    "named tuple": (lambda z: Boxes(z * 2, z), "boxes [4, 3], scores [4, 3]", ("scores",)),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_the_logits_are_found(name):
+    net = Net(TOLD[name])
+    assert torch.equal(logits(net, X), net.fc(X))
+    graph = trace(net, X)
+    assert len(graph.outputs) == 1
+    assert torch.allclose(lower(net, X).evaluate(X.double()), net.fc(X).double(), atol=1e-6)
+    assert ig.data_matrix(net, X).table["trace"].min() > 0
+    assert not net._forward_hooks
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_several_tensors_are_refused_with_their_names_and_the_wrapper(name):
+    shape, names, path = OPEN[name]
+    net = Net(shape)
+    for call in (
+        lambda: logits(net, X),
+        lambda: lower(net, X),
+        lambda: ig.data_matrix(net, X),
+        lambda: ig.segments(net, X[0], X[1]),
+        lambda: ig.walk(net, X, steps=1),
+        lambda: accuracy(net, [(X, torch.zeros(4))]),
+        lambda: ig.reset(net, None, [(X, torch.zeros(4))], random=1),
+    ):
+        with pytest.raises(ModelError) as caught:
+            call()
+        assert "isogon.nets.Output(model" in str(caught.value)
+        assert "none of them is called logits" in str(caught.value)
+    with pytest.raises(ModelError) as caught:
+        logits(net, X)
+    assert names in str(caught.value)
+    wrapped = Output(net, *path)
+    assert torch.equal(logits(wrapped, X), net.fc(X))
+    assert torch.allclose(lower(wrapped, X).evaluate(X.double()), net.fc(X).double(), atol=1e-6)
+    with pytest.raises(ModelError, match="has no 'nothing'"):
+        Output(net, "nothing")(X)
+
+
+def test_the_line_that_the_message_gives_works():
+    net = Net(lambda z: {"a": z, "b": z * 2})
+    with pytest.raises(ModelError) as caught:
+        logits(net, X)
+    line = str(caught.value).split("Say which: model = ")[1].split(" takes")[0]
+    import isogon.nets
+
+    made = eval(line, {"isogon": isogon, "model": net})
+    assert torch.equal(logits(made, X), net.fc(X))
+
+
+def test_activations_need_no_logits():
+    net = Net(lambda z: (z.relu(), z))
+    x = torch.rand(4, 1, 6, 6)
+
+    class Images(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(36, 6)
+            self.net = net
+
+        def forward(self, x):
+            return self.net(self.fc(x.flatten(1)).relu())
+
+    assert len(ig.invariance(Images(), x, "rotations(4)").table)
+
+
+def test_outputs_that_are_no_logits():
+    with pytest.raises(ModelError, match=r"not real-valued: got int64 \[4\]"):
+        logits(Net(lambda z: z.argmax(1)), X)
+    with pytest.raises(ModelError, match="not a tensor"):
+        logits(Net(lambda z: {"a": None}), X)
+    with pytest.raises(ModelError, match="sample axis"):
+        logits(Net(lambda z: z.sum()), X)
+
+
+def test_models_of_several_inputs_and_of_star_args():
+    class Two(nn.Module):
+        def forward(self, x, t):
+            return x + t
+
+    class Star(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, *inputs):
+            return self.fc(inputs[0]).relu()
+
+    for call in (
+        lambda m: logits(m, X),
+        lambda m: ig.data_matrix(m, X),
+        lambda m: ig.invariance(m, X[:, None, None], "rotations(4)"),
+        lambda m: ig.segments(m, X[0], X[1]),
+        lambda m: ig.walk(m, X, steps=1),
+        lambda m: trace(m, X),
+    ):
+        with pytest.raises(ModelError, match=r"other inputs than one tensor: got forward\(x, t\)"):
+            call(Two())
+    net = Star()
+    assert torch.equal(trace(net, X).module(X), net(X))
+    assert len(ig.segments(net, X[0], X[1]).table) >= 1
+
+
+def test_an_error_of_the_model_itself_is_not_taken_for_that():
+    class Broken(nn.Module):
+        def forward(self, x):
+            return len(3)
+
+    with pytest.raises(TypeError, match="has no len"):
+        logits(Broken(), X)
