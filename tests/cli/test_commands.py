@@ -55,6 +55,20 @@ def test_a_measure_prints_a_table_and_its_paths_and_is_found_again(here, capsys)
     assert len(json.loads(Path("data_matrix.json").read_text())["table"]["trace"]) == 16
 
 
+def test_what_is_exact_is_certified_and_says_so(here, capsys):
+    line = ("segments", "--model", "mlp(16)", "--a", "two_moons(test)[0]",
+            "--b", "two_moons(test)[1]")  # fmt: skip
+    assert "\ncertified: 7 of 7 checks, " in out(capsys, *line)
+    plane = ("partition", "--model", "mlp(16, inputs=2)", "--plane", "box2d()")
+    assert "\ncertified: 14 of 14 checks, 2,000 points\n" in out(capsys, *plane)
+    assert "\ncertified: 14 of 14 checks" in out(capsys, *plane), "found again"
+    assert main([*plane, "--max_regions", "20"]) == 0
+    text, error = capsys.readouterr()
+    assert "INCOMPLETE\nNOT certified: " in text
+    assert "regions are not cut to the end (13 of 14 checks passed)" in text
+    assert error.count("the partition stopped early (max_regions=20") == 1
+
+
 def test_options_from_words_yaml_and_the_front(here, capsys):
     words = ["data-matrix", "--model", "cnn(width=2)", "--batches", DATA]
     text = out(capsys, *words, "--tolerances", "0.1,1e-2", "--print_config")

@@ -15,7 +15,7 @@ from torch import nn
 
 import isogon as ig
 from isogon.cpwl.program import mlp
-from isogon.errors import OptionError
+from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.partition.decisions import clipped, decisions
 from isogon.show import mesh, style
 from isogon.show.evolution import animate
@@ -198,3 +198,36 @@ def test_the_film_keeps_slice_and_colours(evolution, tmp_path):
     colours = [{tuple(c) for c in f[60:-20, 20:-20].reshape(-1, 3)} for f in frames]
     base = {tuple(c) for c in frames[0][60:-20, 20:-20].reshape(-1, 3)}
     assert all(base & c for c in colours)
+
+
+def test_unfinished_regions_are_hatched():
+    with pytest.warns(IncompleteWarning, match="of 20 regions, .* not cut to the end"):
+        p = ig.partition(net(4), BOX, max_regions=20)
+    hatch = {}
+    for color in ("class", "slope", "area", "output", "random"):
+        figure = ig.draw(p, color=color)
+        shapes = [c for c in figure.axes[0].collections if c.get_hatch()]
+        hatch[color] = sum(len(path.vertices) for c in shapes for path in c.get_paths())
+        assert f"{int((~p.finished).sum())} unfinished" in figure.axes[0].get_title(loc="left")
+    left = np.flatnonzero(~p.finished)
+    corners = int(np.diff(p.face_offsets)[left].sum()) + len(left)
+    assert hatch == {"class": corners, "slope": corners, "output": corners, "random": corners,
+                     "area": 0}  # fmt: skip
+    with pytest.warns(IncompleteWarning, match="2 of 2 partitions stopped early"):
+        found = ig.evolution(net(4), {"1": net(4, 1)}, BOX, max_regions=20)
+    assert (found.table["unfinished"] > 0).all()
+    shapes = [c for ax in ig.draw(found).axes for c in ax.collections if c.get_hatch()]
+    assert shapes
+    whole = ig.draw(ig.partition(net(4), BOX))
+    assert not [c for ax in whole.axes for c in ax.collections if c.get_hatch()]
+
+
+def test_the_verdict_is_under_the_figure(classes):
+    p = ig.partition(net(4), BOX)
+    assert "certified" not in ig.draw(p).get_supxlabel()
+    verdict = p.certify(50).verdict
+    assert verdict in ig.draw(p).get_supxlabel()
+    points = torch.tensor([[-1.0, 0.3], [1.0, 0.5]])
+    s = ig.segments(net(4), *points)
+    verdict = s.certify().verdict
+    assert verdict in ig.draw(s).get_supxlabel()

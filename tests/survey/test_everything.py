@@ -198,6 +198,39 @@ def test_survey_of_regression_and_of_vectors(tmp_path):
     assert any(line.record for line in found.lines)
 
 
+def test_verdicts_are_kept_and_shown(tmp_path):
+    found = everything.survey("mlp", "two_moons(test, 32)", out=tmp_path, only=("segments",))
+    (line,) = found.lines
+    assert line.verdict.startswith("certified: 7 of 7 checks, ")
+    assert f'<p class="verdict">{line.verdict}</p>' in report.write(found).read_text()
+    assert everything.read_survey(tmp_path).lines[0].verdict == line.verdict
+    record = found.records()["segments"]
+    record.reading.meta["certificate"]["verdict"] = "NOT certified: <b>sorted</b>"
+    record.save(record.directory)
+    text = report.write(found).read_text()
+    assert "NOT certified: &lt;b&gt;sorted&lt;/b&gt;</p>" in text
+    again = everything.survey("mlp", "two_moons(test, 32)", out=tmp_path, only=("segments",))
+    assert again.lines[0].status == "reused"
+
+
+@pytest.mark.parametrize(("left", "expected"), [(None, 3.0), (8.0, 2.0), (-1.0, 0.1)])
+def test_a_certificate_takes_its_part_of_the_time(left, expected):
+    import time
+
+    from isogon.survey.certifying import certify
+
+    class Exact:
+        def certify(self, seconds):
+            self.seconds = seconds
+
+    exact = Exact()
+    certify(exact, 0.5, None if left is None else time.monotonic() + left)
+    assert exact.seconds == pytest.approx(expected, abs=0.1)
+    certify(exact, 100.0)
+    assert exact.seconds == 30.0
+    certify(object(), 1.0)  # most readings have none
+
+
 def test_fresh_weights_are_the_same_each_time_and_leave_the_global_state_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()

@@ -22,6 +22,7 @@ from isogon.show import mesh, style
 TINTS = 6  # of one class, so that neighbours stay apart
 LEVELS = 128  # of a colour scale
 LEGEND = 10  # classes or layers that a legend still lists
+BLOCK = 1 << 23  # slopes at a time
 LABELS = 12  # anchors that are numbered
 Faces = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -115,7 +116,7 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> No
         title = _output(fig, ax, p, output)
     elif color in ("slope", "area"):
         if color == "slope":
-            values = np.nan_to_num(np.linalg.norm(p.gradients().reshape(len(p), -1), axis=1))
+            values = _slopes(p)
         else:
             values = p.area
         title = f"Regions by {'norm of their slope' if color == 'slope' else color}"
@@ -128,6 +129,13 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> No
     if color != "area":
         mesh.hatched(ax, *faces, left)
     ax.set_title(f"{title} ({len(p):,}{state})")
+
+
+def _slopes(p: Partition) -> np.ndarray:
+    """`[R]` norm of each region's slope; 0 where it has none."""
+    blocks = np.array_split(np.arange(len(p)), 1 + len(p) * p.outputs.shape[1] // BLOCK)
+    norms = [np.linalg.norm(p.gradients(own), axis=(1, 2)) for own in blocks]
+    return np.nan_to_num(np.concatenate(norms))
 
 
 def _scale(fig: Figure, ax: Axes, faces: Faces, values: np.ndarray, *, dark_is_small: bool) -> None:

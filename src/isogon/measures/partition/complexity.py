@@ -17,6 +17,8 @@ from isogon.measures.partition.measure import program_for
 from isogon.readings import SampleTable
 from isogon.registry import measure
 
+DIRECTIONS = 16
+
 
 @measure(cite="humayun2024", cost=7.5, survey={"radius": 0.05}, example={"radius": 0.05})
 def local_complexity(
@@ -24,7 +26,7 @@ def local_complexity(
     points: Points,
     *,
     radius: float,
-    directions: int = 16,
+    directions: int | None = None,
     generator: torch.Generator | None = None,
 ) -> SampleTable:
     """Hyperplanes that cut a cross-polytope around each input, in full input space.
@@ -38,7 +40,8 @@ def local_complexity(
         model: Any network of piecewise-linear operations, convolutional and residual too.
         points: Inputs `[N, *shape]`.
         radius: Half the diameter of the neighbourhood, in input units.
-        directions: P, the number of random directions (at most the input's dimension).
+        directions: P, the number of random directions, at most the input's D numbers; default:
+            16, or D where that is less.
         generator: Source of the directions; default: seed 0.
 
     Returns:
@@ -48,11 +51,13 @@ def local_complexity(
     Raises:
         UnsupportedOp: The network is not continuous piecewise linear.
         OptionError: A radius or a number of directions that is not positive.
+        DataError: Inputs that hold NaN or infinite values.
     """
-    if not radius > 0:
+    if not 0 < radius < np.inf:
         raise OptionError("no neighbourhood", got=f"radius {radius}", expected="> 0")
     x = check_inputs(points.detach().cpu().double(), what="the points")
     size = x[0].numel()
+    directions = min(DIRECTIONS, size) if directions is None else directions
     if not 1 <= directions <= size:
         raise OptionError("directions don't fit the input", got=directions, expected=f"1..{size}")
     program, shape = program_for(model, x[:1].expand(2, *x.shape[1:]), tuple(x.shape[1:]))

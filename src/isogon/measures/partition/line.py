@@ -17,7 +17,7 @@ from isogon.data import Points
 from isogon.errors import DataError, ModelError
 from isogon.measures.partition import stream
 from isogon.measures.partition.certify_line import certify_line
-from isogon.measures.partition.measure import program_for
+from isogon.measures.partition.measure import check_outputs, program_for
 from isogon.measures.partition.seams import cut_line, strings
 from isogon.measures.partition.zeros import Judge, Space
 from isogon.readings import Curve
@@ -113,7 +113,7 @@ def segments(model: Module, a: Points, b: Points) -> Segments:
 
     Raises:
         UnsupportedOp: The network is not continuous piecewise linear.
-        DataError: The inputs have different shapes or are equal.
+        DataError: The inputs have different shapes or are equal, or hold NaN or infinite values.
     """
     x, y = a.detach().cpu().double(), b.detach().cpu().double()
     if x.shape != y.shape or torch.equal(x, y):
@@ -121,8 +121,17 @@ def segments(model: Module, a: Points, b: Points) -> Segments:
             "a line needs two different inputs of one shape",
             got=f"{list(x.shape)} and {list(y.shape)}" + (", equal" * torch.equal(x, y)),
         )
+    for name, point in (("a", x), ("b", y)):
+        wrong = int((~point.isfinite()).sum())
+        if wrong:
+            raise DataError(
+                f"NaN or infinite values in input {name}",
+                got=f"{wrong} of {point.numel()} numbers",
+                expected="finite numbers",
+            )
     program, shape = program_for(model, torch.stack([x, y]), tuple(x.shape))
     ends = torch.stack([x, y]).reshape(2, *shape)
+    check_outputs(program, ends, "the line's ends")
     t, site, unit, outputs = break_points(program, ends)
     length = float((y - x).norm())
     names = [*program.sites, ""]

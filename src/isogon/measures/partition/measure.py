@@ -74,7 +74,9 @@ def told(p: Partition, max_regions: int | None) -> str:
     """What is missing from a partition that stopped early, in words."""
     left = ~p.finished
     share = float(p.area[left].sum() / p.plane.area)
-    reason = "memory does not suffice" if max_regions is None else f"max_regions={max_regions}"
+    reason = "memory" if max_regions is None else f"max_regions={max_regions}"
+    if max_regions is not None and len(p) < max_regions / 2:
+        reason += " or memory"
     return (
         f"the partition stopped early ({reason}): {int(left.sum()):,} of {len(p):,} regions, "
         f"{100 * share:.3g} % of the slice, are not cut to the end (label -1, no affine map, no "
@@ -90,6 +92,8 @@ def partitioned(
     program, plane = lowered(model, plane)
     if not compiled():
         report(0, None, "compiling the kernels (once; cached on disk)")
+    start = plane.embed(plane.corners).reshape(-1, *program.shape)
+    check_outputs(program, start, "the slice's corners")
     mesh, sites, zero = grow(program, plane, max_regions or UNLIMITED, report)
     return read_off(mesh, sites, program, plane, zero)
 
@@ -139,6 +143,24 @@ def lowered(model: Any, plane: Slice) -> tuple[Program, Slice]:
     """The program of a model (or a program itself) and the slice in its input's shape."""
     program, shape = program_for(model, plane.embed(plane.corners[:2]), plane.shape)
     return program, plane.with_shape(shape)
+
+
+def check_outputs(program: Program, x: torch.Tensor, where: str) -> None:
+    """Refuse a network that overflows, or meets NaN, at points `[N, *shape]`.
+
+    An output of -inf is a class that is masked.
+
+    Raises:
+        DataError: Its outputs are NaN or infinite.
+    """
+    found = program.evaluate(x)
+    wrong = int((found.isnan() | (found == torch.inf)).sum())
+    if wrong:
+        raise DataError(
+            f"the network's outputs are NaN or infinite at {where}", got=f"{wrong} values",
+            expected="finite outputs",
+            fix="Choose inputs of the size that the network was made for.",
+        )  # fmt: skip
 
 
 def program_for(

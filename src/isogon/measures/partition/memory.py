@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.program import Kink, Max, Program
+from isogon.errors import OptionError
 
 SHARE = 0.6  # of the memory that is free now
 LARGE = 384 << 20  # bytes of vertices' values from which a mesh is grown tile by tile
@@ -74,6 +75,26 @@ def tiles(program: Program, position: int, vertices: int) -> int:
 
 
 def most(program: Program) -> int:
-    """Faces whose mesh and patterns fit in memory."""
+    """Faces whose mesh, patterns and outputs (at vertices and centroids) fit in memory."""
     words = sum(program.units(cut) // 64 + 1 for cut in program.cuts)
-    return max(1, int(SHARE * free() / (FACE + 8 * words)))
+    outputs = 3 * torch.Size(program.shapes[program.output]).numel()
+    return max(1, int(SHARE * free() / (FACE + 8 * (words + outputs))))
+
+
+def check(size: int, what: str, fix: str) -> None:
+    """Refuse what would not fit in memory.
+
+    Args:
+        size: Numbers of 8 bytes.
+        what: What they are.
+        fix: What to do instead.
+
+    Raises:
+        OptionError: They would take more than is free.
+    """
+    spare = free()
+    if 8 * size > spare:
+        raise OptionError(
+            f"memory does not suffice for {what}", got=f"{8 * size / 2**30:,.1f} GiB",
+            expected=f"at most the {spare / 2**30:,.1f} GiB that are free", fix=fix,
+        )  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 from isogon.cpwl.certificate import Certificate
 from isogon.errors import ModelError, OptionError
 from isogon.measures.partition import boundary as edge_of_classes
-from isogon.measures.partition import geometry
+from isogon.measures.partition import geometry, memory
 from isogon.measures.partition.affine import affine_maps
 from isogon.measures.partition.certify import certify
 from isogon.measures.partition.locate import located
@@ -217,6 +217,8 @@ class Partition(Reading):
     def gradients(self, regions: Any = None) -> np.ndarray:
         """`[n, C, 2]` slopes of many regions (default: all); NaN where not cut to the end."""
         faces = np.arange(len(self)) if regions is None else np.asarray(regions)
+        size = 2 * len(faces) * self.outputs.shape[1]
+        memory.check(size, "the slopes of these regions", "Ask for fewer regions at a time.")
         found = np.full((len(faces), self.outputs.shape[1], 2), np.nan)
         own = self.finished[faces]
         faces, at = faces[own], self.centroid[faces[own]]

@@ -36,9 +36,7 @@ class Slice:
 
     def __post_init__(self) -> None:
         for name in ("origin", "basis", "corners", "marks"):
-            value = np.ascontiguousarray(_array(getattr(self, name)))
-            if not np.isfinite(value).all():
-                raise DataError(f"the slice's {name} holds NaN or infinite values")
+            value = np.ascontiguousarray(_array(getattr(self, name), f"the slice's {name}"))
             object.__setattr__(self, name, value)
         size = int(np.prod(self.shape))
         if self.origin.shape != (size,) or self.basis.shape != (size, 2):
@@ -72,7 +70,7 @@ class Slice:
             c: A third one.
             margin: Growth on every side, in parts of the longer side of the bounding box.
         """
-        points, shape = _points(a, b, c)
+        points, shape = _points(a=a, b=b, c=c)
         basis = _orthonormal(points[1] - points[0], points[2] - points[0])
         marks = (points - points[0]) @ basis
         low, high = marks.min(0), marks.max(0)
@@ -101,7 +99,8 @@ class Slice:
             radius: Half the side of the square, a distance in input space.
             generator: Source of the random directions.
         """
-        array, shape = _points(*(p for p in (x1, x2, x3) if p is not None))
+        given = {"x1": x1, "x2": x2, "x3": x3}
+        array, shape = _points(**{name: p for name, p in given.items() if p is not None})
         origin = array.mean(0)
         draws = torch.randn(2, array.shape[1], dtype=torch.float64, generator=generator).numpy()
         spans = [p - array[0] for p in array[1:]] + list(draws)
@@ -115,14 +114,14 @@ class Slice:
 
         The directions are orthonormalised, so that coordinates are distances in input space.
         """
-        array, shape = _points(center, u, v)
+        array, shape = _points(center=center, u=u, v=v)
         basis = _orthonormal(array[1], array[2])
         return cls(array[0], basis, _square(np.zeros(2), radius), shape, np.zeros((1, 2)))
 
     @classmethod
     def box2d(cls, low: Any, high: Any) -> Slice:
         """The rectangle [low_1, high_1] x [low_2, high_2] of a network with two inputs."""
-        low, high = _array(low).reshape(-1), _array(high).reshape(-1)
+        low, high = _array(low, "low").reshape(-1), _array(high, "high").reshape(-1)
         if low.shape != (2,) or high.shape != (2,) or not (low < high).all():
             raise DataError(
                 "not a rectangle", got=f"low {low.tolist()}, high {high.tolist()}",
@@ -141,7 +140,7 @@ class Slice:
                 or a leading one.
             vertices: `[k, 2]` corners in the coefficients of the basis.
         """
-        origin, basis = _array(origin), _array(basis)
+        origin, basis = _array(origin, "the origin"), _array(basis, "the basis")
         size = origin.size
         if basis.shape == (size, 2) or basis.shape == (*origin.shape, 2):
             columns = basis.reshape(size, 2)
@@ -152,7 +151,8 @@ class Slice:
                 "the basis doesn't fit the origin", got=f"{basis.shape} for {origin.shape}",
                 expected=f"[{size}, 2], one column per direction",
             )  # fmt: skip
-        return cls(origin.reshape(-1), columns, _array(vertices), tuple(origin.shape))
+        corners = _array(vertices, "the vertices")
+        return cls(origin.reshape(-1), columns, corners, tuple(origin.shape))
 
     @classmethod
     def polygon_of(cls, points: Any) -> Slice:
@@ -164,7 +164,7 @@ class Slice:
         Raises:
             DataError: The points don't lie in one plane (beyond 1e-6 of their extent).
         """
-        array = _array(points)
+        array = _array(points, "the corners")
         shape, array = tuple(array.shape[1:]), array.reshape(len(array), -1)
         if len(array) < 3:
             raise DataError("a polygon needs three corners", got=len(array))
@@ -183,12 +183,12 @@ class Slice:
 
     def embed(self, coordinates: Any) -> Tensor:
         """Inputs `[N, *shape]`, float64, at coordinates `[N, 2]`."""
-        c = _array(coordinates)
+        c = _array(coordinates, "the coordinates")
         return torch.from_numpy(c @ self.basis.T + self.origin).reshape(-1, *self.shape)
 
     def project(self, inputs: Any) -> np.ndarray:
         """Coordinates `[N, 2]` of the nearest points of the plane to inputs `[N, *shape]`."""
-        flat = _array(inputs).reshape(-1, len(self.origin)) - self.origin
+        flat = _array(inputs, "the inputs").reshape(-1, len(self.origin)) - self.origin
         return np.linalg.lstsq(self.basis, flat.T, rcond=None)[0].T
 
     @property
@@ -234,19 +234,34 @@ def _convex(corners: np.ndarray) -> np.ndarray:
 
 
 def _square(center: np.ndarray, half: float) -> np.ndarray:
-    if not half > 0:
-        raise OptionError("the square has no inside", got=f"half side {half}", expected="> 0")
+    if not 0 < half < np.inf:
+        raise OptionError(
+            "the square has no inside" if half != np.inf else "the square has no end",
+            got=f"half side {half}", expected="> 0, finite",
+        )  # fmt: skip
     return center + half * np.array([[-1.0, -1.0], [1, -1], [1, 1], [-1, 1]])
 
 
-def _array(value: Any) -> np.ndarray:
+def _array(value: Any, what: str) -> np.ndarray:
+    """Numbers in float64.
+
+    Raises:
+        DataError: NaN or infinite ones among them.
+    """
     if isinstance(value, Tensor):
         value = value.detach().cpu().double().numpy()
-    return np.asarray(value, np.float64)
+    array = np.asarray(value, np.float64)
+    wrong = int((~np.isfinite(array)).sum())
+    if wrong:
+        raise DataError(
+            f"NaN or infinite values in {what}", got=f"{wrong} of {array.size} numbers",
+            expected="finite numbers",
+        )  # fmt: skip
+    return array
 
 
-def _points(*points: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-    arrays = [_array(p) for p in points]
+def _points(**points: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+    arrays = [_array(p, f"input {name}") for name, p in points.items()]
     shape = arrays[0].shape
     for a in arrays:
         if a.size != arrays[0].size:

@@ -171,8 +171,9 @@ def joined_regions(p: Any, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     size = max(float(np.abs(p.outputs).max()), 1e-290)
     extent = float(np.ptp(p.plane.corners, axis=0).max())
     same = np.zeros(len(p.edges), bool)
-    for low in range(0, len(inner), 1 << 15):
-        part = inner[low : low + (1 << 15)]
+    step = max(1, (1 << 24) // p.outputs.shape[1])
+    for low in range(0, len(inner), step):
+        part = inner[low : low + step]
         at = p.vertices[p.edges[part, 0]]
         a, b = (
             affine_maps(p.program, p.plane, p.patterns, side[part], at)[1] for side in (left, right)
