@@ -14,6 +14,7 @@ from isogon.cli import main
 from isogon.data import samples
 from isogon.errors import DataError, SpecError
 from isogon.nets import calculus
+from isogon.nets.origin import check_classes
 from isogon.survey.everything import survey
 from isogon.training import FitConfig, fit
 from isogon.training.checkpoint import KEY, Checkpoint
@@ -132,7 +133,10 @@ def test_other_classes_are_refused_with_the_spec_of_the_right_ones(runs, tmp_pat
     # an architecture in front changes nothing; a copy neither
     with pytest.raises(DataError, match="other classes"):
         calculus.accuracy(ig.load(f"cnn@{runs['classes']}"), wrong)
-    assert ig.load(str(runs["padded"])).isogon_origin.classes == tuple("0123456789")
+    padded = ig.load(str(runs["padded"]))
+    assert padded.isogon_origin.classes == tuple("0123456789")
+    with pytest.warns(UserWarning, match=r"\[1, 8, 8\] for a model .* \[1, 12, 12\]; .*data_of"):
+        check_classes(padded, wrong)
 
 
 def test_what_a_checkpoint_names_is_data(tmp_path, runs):

@@ -265,7 +265,7 @@ def _normalised(model: nn.Module, meta: dict[str, Any], path: Path) -> nn.Module
     """The model behind the normalisation that its checkpoint records, marked with its classes."""
     constants = meta.get("normalize")
     if constants is None:
-        return marked(model, meta.get("classes"), str(path))
+        return marked(model, meta.get("classes"), str(path), meta.get("shape"))
     try:
         layer = normalized(model, constants["mean"], constants["std"])
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
@@ -276,7 +276,7 @@ def _normalised(model: nn.Module, meta: dict[str, Any], path: Path) -> nn.Module
             fix="It was damaged or made by hand: train again.",
         ) from error
     layer.normalize.to(*device_dtype(model))
-    return marked(layer, meta.get("classes"), str(path))
+    return marked(layer, meta.get("classes"), str(path), meta.get("shape"))
 
 
 def _user_model(spec: Spec, given: dict[str, Any]) -> nn.Module:

@@ -121,9 +121,8 @@ class Checkpoint:
             net = copy.deepcopy(self.template) if self.template is not None else self._build(arch)
         load_state(net, self.weights, what=self.spec or type(net).__name__)
         net = normalized(net, self.meta["normalize"])
-        return marked(
-            net, self.meta["classes"], None if self.path is None else str(self.path)
-        ).eval()
+        source = None if self.path is None else str(self.path)
+        return marked(net, self.meta["classes"], source, self.meta["shape"]).eval()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The state of `model`, without building the architecture: it may be code of the user's."""

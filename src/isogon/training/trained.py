@@ -58,7 +58,8 @@ def trained(
     model = found.model(_completed(named, found.spec))
     chosen = {k: v for k, v in options.as_dict().items() if v != FitConfig().as_dict()[k]}
     chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()}
-    return marked(model, found.meta["classes"], Spec("trained", (arch, data), chosen))
+    source = Spec("trained", (arch, data), chosen)
+    return marked(model, found.meta["classes"], source, found.meta["shape"])
 
 
 def folder(
