@@ -292,6 +292,12 @@ def test_a_record_whose_reading_was_swapped_or_edited_is_none(here):
     assert load(one.directory) is None
     manifest.write_text(text)
     assert load(one.directory) is not None
+    (arrays,) = (other.directory / "reading").glob("arrays-*")
+    data = arrays.read_bytes()
+    arrays.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # another number, in a whole file
+    assert load(other.directory) is None
+    arrays.write_bytes(data)
+    assert load(other.directory) is not None
     shutil.rmtree(one.directory / "reading")
     shutil.copytree(other.directory / "reading", one.directory / "reading")
     assert load(one.directory) is None, "a whole reading, but of another record"
@@ -352,6 +358,7 @@ def test_an_improved_measure_of_a_package_is_not_answered_by_an_old_record(mine)
         return run(job, out="records")
 
     first = found()
+    assert first.reading.meta["dtype"] == "float32", "said for measures that do not say it"
     assert found().reused
     write(mine / "ext" / "core.py", "FACTOR = 2.0\n")
     os.utime(mine / "ext" / "core.py", (1, 1))  # so that Python does not take the old bytecode
