@@ -14,7 +14,7 @@ import pytest
 
 from isogon import context
 from isogon.specs import parse
-from isogon.storage import modules
+from isogon.storage import modules, references
 
 ISOGON = Path(modules.__file__).resolve().parents[1]
 
@@ -177,25 +177,25 @@ def test_what_a_spec_refers_to_counts_at_any_depth(here, spec):
     for file in ("leaf.py", "w.pt"):
         write(here / file, "a = 1")
     with context.use(data_root=here / "data"):
-        first = modules.referred(parse(spec))
-        assert modules.referred(parse(spec)) == first
+        first = references.digest(parse(spec))
+        assert references.digest(parse(spec)) == first
         changed = "sub/w.pt" if "sub" in spec else "leaf.py" if "top" in spec else "w.pt"
         write(here / ("data/" + changed if "sub" in spec else changed), "a = 2")
-        assert modules.referred(parse(spec)) != first
+        assert references.digest(parse(spec)) != first
 
 
 def test_a_file_that_names_files_gets_none_opened(here):
     write(here / "w.pt", "a")
     with context.from_file("other"):
-        assert modules.referred(parse("cnn@w.pt")) == modules.referred(parse("cnn"))
-    assert modules.referred(parse("cnn@w.pt")) != modules.referred(parse("cnn"))
+        assert references.digest(parse("cnn@w.pt")) == references.digest(parse("cnn"))
+    assert references.digest(parse("cnn@w.pt")) != references.digest(parse("cnn"))
 
 
 # --------------------------------------------------------------------------- measures
 
 ASK = """
 import json, sys
-from isogon.storage import modules
+from isogon.storage import modules, references
 print(json.dumps({m: modules.measure(m) for m in sys.argv[1:]}))
 """
 

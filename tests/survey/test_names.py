@@ -384,3 +384,43 @@ def test_a_measure_that_no_file_holds_counts_by_its_code():
 
     text = "def typed(model: 'Module'):\n    '''D.'''\n    return {}\n"
     assert declared(text.format(1)) == declared(text.format(1)) != declared(text.format(2))
+
+
+def test_a_file_that_comes_to_lie_before_another_one_is_taken(here):
+    """A relative path is looked up here first, then under the data root."""
+    npz(here / "data" / "d.npz")
+    session = Session()
+    assert not measured(session=session).reused
+    assert measured(session=session).reused
+    npz(here / "d.npz", behind=1.0)
+    assert not measured(session=session).reused
+    (here / "d.npz").unlink()
+    assert measured(session=session).reused
+
+
+def test_an_image_that_is_added_or_removed_counts(here):
+    from PIL import Image
+
+    def image(name):
+        path = here / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(len(seen)).integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+        seen.append(path)
+
+    seen = []
+
+    for name in ("a/0.png", "a/1.png", "b/0.png"):
+        image(name)
+    session = Session()
+    spec = {"model": "cnn(width=2)", "batches": "imagefolder('photos')"}
+
+    def found():
+        return run(Job("data_matrix", spec), out="records", session=session)
+
+    assert len(found().reading.table) == 3
+    assert found().reused
+    image("b/1.png")
+    assert len(found().reading.table) == 4
+    (here / "photos" / "b" / "1.png").unlink()
+    assert found().reused

@@ -258,3 +258,16 @@ def test_snapshots_are_due_at_the_nearest_step(tmp_path):
     steps = {0: 0.0, 2: 0.16, 3: 0.34, 4: 0.36, 10: 0.97}
     wanted = {"epoch-0000", "step-00000002", "step-00000003", "step-00000004", "epoch-0002"}
     assert set(names) == wanted, steps
+
+
+def test_a_zoo_reads_its_data_once(here, monkeypatch):
+    npz(here / "d.npz")
+    read = []
+    true = cache.samples
+    monkeypatch.setattr(cache, "samples", lambda *a, **k: read.append(a) or true(*a, **k))
+    for seed in range(3):
+        assert weights(more=f", seed={seed}")[1]
+    assert len(read) == 1
+    npz(here / "d.npz", behind=1.0)
+    assert weights()[1]
+    assert len(read) == 2

@@ -15,6 +15,7 @@ from isogon.data.samples import Samples
 from isogon.data.transforms import every_fifth
 from isogon.errors import DataError, FileError, SpecError
 from isogon.registry import dataset
+from isogon.storage.stamps import there
 
 Split = Literal["train", "val", "test", "all"]
 # The folder of a split, by the names that are in use; the first that exists is taken.
@@ -169,7 +170,7 @@ def find(path: str) -> Path:
     """
     context.typed_only("open a file", path)
     for candidate in (Path(path).expanduser(), context.data_root() / path):
-        if candidate.exists():
+        if there(candidate):
             return candidate
     raise FileError(
         f"no file or folder {path!r}",
@@ -255,7 +256,7 @@ def chosen(labels: np.ndarray, limit: int | None, seed: int | None, name: str) -
 
 def _under_root(name: str, title: str) -> Path:
     for path in (context.data_root() / name, context.data_root() / f"{name}.zip"):
-        if path.exists():
+        if there(path):
             return path
     raise FileError(
         f"{title} is not under the data root",

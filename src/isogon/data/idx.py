@@ -16,7 +16,7 @@ from isogon.data.samples import Samples
 from isogon.errors import FileError
 from isogon.registry import dataset
 from isogon.storage.files import first_line
-from isogon.storage.stamps import note
+from isogon.storage.stamps import note, there
 
 Split = Literal["train", "test", "all"]
 DIGITS = [str(c) for c in range(10)]
@@ -73,7 +73,7 @@ def _idx(folder: str, name: str, classes: list[str], split: Split) -> Samples:
 def _find(raw: Path, name: str, folder: str) -> Path:
     for attempt in (False, True):
         for path in (raw / name, raw / f"{name}.gz"):
-            if path.is_file():
+            if there(path) and path.is_file():
                 return path
         if attempt or not context.download_allowed():
             break

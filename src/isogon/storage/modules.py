@@ -24,7 +24,6 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from isogon import context
 from isogon.storage import digests
 from isogon.storage.stamps import Stamp, note
 
@@ -32,7 +31,6 @@ ISOGON = Path(__file__).resolve().parents[1]
 # Parts of isogon that compute what a measure says; each counts as a whole, since its pieces find
 # each other by registered names (op rules, statistics), which no import shows.
 ROOMS = ("actions", "cpwl", "data", "nets", "stats")
-BUILDERS = ("arch", "model", "dataset", "family", "group", "slice")
 MOST = 400  # files of an installed package that is told apart by more than its version
 
 
@@ -71,6 +69,15 @@ def code(module: str) -> str:
 
 def measure(module: str) -> str:
     """Digest of the code that computes a measure which is defined in ``module``."""
+    return _built_in(module) if module.split(".")[0] == "isogon" else _measure(module)
+
+
+@cache
+def _built_in(module: str) -> str:
+    return _measure(module)  # the code in memory stays what it is
+
+
+def _measure(module: str) -> str:
     found = files(module)
     queue = list(found.values())
     seen = set(queue)
@@ -82,51 +89,6 @@ def measure(module: str) -> str:
                     queue.append(path)
                     found[path.relative_to(ISOGON).as_posix()] = path
     return digests.of(_contents(found))
-
-
-def referred(spec: Any) -> str:
-    """Digest of what the text of a spec refers to: users' modules, files, builders of others.
-
-    Specs within specs count, also in strings (``'my.mod:build()'``, ``'cnn@w.pt'``), and so do
-    strings that name a file, here or under the data root. What a *data set's* folder holds is
-    not looked at: that is for the digest of the data.
-    """
-    return digests.of(list(_references(spec, 0)))
-
-
-def _references(value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    from isogon import registry
-    from isogon.errors import SpecError
-    from isogon.specs import MAX_DEPTH, Spec, parse
-
-    if depth > MAX_DEPTH or context.brought_by() is not None:  # a file's words open nothing
-        return
-    if isinstance(value, tuple | list):
-        for item in value:
-            yield from _references(item, depth + 1)
-    elif isinstance(value, str):
-        for path in (Path(value).expanduser(), context.data_root() / value):
-            if ("." in value or os.sep in value) and _is_file(path):
-                yield "file", digests.file(path)
-                return
-        if any(c in value for c in ":@("):
-            with suppress(SpecError):
-                yield from _references(parse(value), depth + 1)
-    elif isinstance(value, Spec):
-        if value.path is not None:
-            path = Path(value.path).expanduser()
-            kept = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-            yield from (("file", digests.file(p)) for p in kept if _is_file(p))
-        if value.module is not None:
-            yield "module", digest(value.module)
-        elif value.name is not None:
-            for kind in BUILDERS:
-                held = registry.known(kind).get(value.name)
-                home = getattr(held and held.build, "__module__", None) or "isogon"
-                if not home.startswith("isogon."):
-                    yield home, digest(home)
-        for item in (*value.args, *(v for _, v in sorted(value.kwargs.items()))):
-            yield from _references(item, depth + 1)
 
 
 def files(module: str) -> dict[str, Path]:
@@ -204,13 +166,6 @@ def _in_memory(module: str) -> dict[str, str]:
         return {}
     found = {n: p for n, p in files(module).items() if n in sys.modules}
     return {n: digests.file(p) for n, p in found.items() if n not in ("__main__", "__mp_main__")}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long for a name, a NUL in it
-        return False
 
 
 def _elsewhere(module: str) -> bool:

@@ -56,6 +56,17 @@ def forget(path: str | os.PathLike) -> None:
         held.pop(os.path.abspath(path), None)
 
 
+def there(path: str | os.PathLike) -> bool:
+    """Whether a file or folder exists; that it does not is noted, too."""
+    try:
+        note(path)
+    except (OSError, ValueError):
+        if (held := _noted.get()) is not None:
+            held.setdefault(os.path.abspath(path), ())
+        return False
+    return True
+
+
 def note_again(files: Mapping[str, Stamp]) -> None:
     """Say that something is used that was read from these files earlier."""
     if (held := _noted.get()) is not None:
@@ -63,8 +74,12 @@ def note_again(files: Mapping[str, Stamp]) -> None:
 
 
 def untouched(held: Mapping[str, Stamp]) -> bool:
-    """Whether files are still those that were noted."""
+    """Whether files are still those that were noted, and none has come where there was none."""
+    return all(_now(path) == then for path, then in held.items())
+
+
+def _now(path: str) -> Stamp:
     try:
-        return all(stamp(path) == then for path, then in held.items())
-    except OSError:
-        return False
+        return stamp(path)
+    except (OSError, ValueError):
+        return ()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isogon import storage
 from isogon.errors import IsogonError
-from isogon.specs import Spec, parse
-from isogon.storage.stamps import Stamp, noting, stamp
+from isogon.specs import parse
+from isogon.storage import references
+from isogon.storage.stamps import Stamp, noting, stamp, there
 
 if TYPE_CHECKING:
     from isogon.survey.sweep import Sweep
@@ -43,8 +44,8 @@ def reopen(sweep: Sweep) -> list[str]:
         if state.state != "done":
             continue
         specs = [parse(text) for text in job.inputs.values()]
-        trains = any(_within(spec, lambda s: s.name == "trained") for spec in specs)
-        opaque = not trains and any(_within(spec, lambda s: s.module is not None) for spec in specs)
+        trains = any(references.within(spec, lambda s: s.name == "trained") for spec in specs)
+        opaque = not trains and any(map(references.runs_code, specs))
         if not opaque and _untouched(sweep.directory, id):
             continue
         from isogon.survey.run import Session, find
@@ -67,19 +68,7 @@ def _untouched(directory: Path, id: str) -> bool:
     """Whether all files that a job was computed from are known, and are as they were."""
     try:
         held = storage.read_json(directory / FOLDER / f"{id}.json")["files"]
-        return all(list(stamp(path)[:HOST]) == then for path, then in held.items())
+        now = {path: list(stamp(path)[:HOST]) if there(path) else [] for path in held}
+        return now == held
     except (IsogonError, OSError, AttributeError, KeyError, TypeError, ValueError):
         return False
-
-
-def _within(value: object, test: Callable[[Spec], bool]) -> bool:
-    """Whether a spec, or one within it (also in a string), is of a kind."""
-    if isinstance(value, str) and any(c in value for c in ":@("):
-        try:
-            value = parse(value)
-        except IsogonError:
-            return False
-    if isinstance(value, Spec):
-        inner = (*value.args, *value.kwargs.values())
-        return test(value) or any(_within(v, test) for v in inner)
-    return isinstance(value, tuple) and any(_within(v, test) for v in value)

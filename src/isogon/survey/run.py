@@ -23,7 +23,7 @@ from isogon import __version__, context, nesting, registry, storage
 from isogon.errors import DataError, FileError, OptionError
 from isogon.nets.calculus import precision
 from isogon.specs import Spec, parse
-from isogon.storage import digests, modules
+from isogon.storage import digests, modules, references
 from isogon.storage.stamps import Stamp, note_again, noting, untouched
 from isogon.survey import catalogue
 from isogon.survey.certifying import certify
@@ -269,7 +269,7 @@ def fingerprint(found: Any, spec: str) -> str:
         raise DataError(
             "empty data set", got=spec, expected="at least one sample", fix="Check the spec."
         )
-    return digests.of(content(found), modules.referred(parse(spec)))[:24]
+    return digests.of(content(found), references.digest(parse(spec)))[:24]
 
 
 def content(found: Any) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from isogon import context, stopping
 from isogon.errors import OptionError
 from isogon.specs import Spec, parse
-from isogon.storage import digests, modules
+from isogon.storage import digests, references
 from isogon.training import building, draws, feeds
 from isogon.training.callbacks import Callback, brought
 from isogon.training.checkpoint import Checkpoint, normalized
@@ -218,7 +218,7 @@ def _attempt(
     facts = {
         "spec": spec,
         "initial": digests.of(net) if given else None,
-        "code": modules.referred(parse(arch)) if spec and parse(arch).module else None,
+        "code": references.digest(parse(arch)) if spec and parse(arch).module else None,
         "normalize": constants,
         "data": sets.spec,
         "data_digest": sets.train.digest(),

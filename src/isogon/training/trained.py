@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from isogon.errors import FileError, OptionError
 from isogon.nets.origin import marked
 from isogon.registry import register
 from isogon.specs import DataSpec, ModelSpec, Spec, parse
-from isogon.storage import digests, modules
+from isogon.storage import digests, references
+from isogon.storage.stamps import Stamp, note_again, noting, untouched
 from isogon.training import building, feeds
 from isogon.training.checkpoint import Checkpoint
 from isogon.training.config import CIRCUMSTANCES, FitConfig, from_options
@@ -151,12 +153,28 @@ def home(arch: Spec, data: Spec, config: FitConfig) -> Path:
 
 def _content(arch: Spec, data: Spec, config: FitConfig) -> str:
     """Digest of all that the specs and options of a run stand for, besides their text."""
-    learned = samples(data, split="train").digest()
+    learned = _learned(data)
     options = {k: v for k, v in config.trajectory().items() if isinstance(v, str)}
-    mark = digests.Digest(learned, modules.referred(tuple(options.values())))
+    mark = digests.Digest(learned, references.digest(tuple(options.values())))
     if arch.module is not None:  # a function may read files of its own: see what it gives
         mark.add(_start(arch, data, config))
-    return mark.add(modules.referred(arch)).hex()
+    return mark.add(references.digest(arch)).hex()
+
+
+_seen: dict[tuple[str, ...], tuple[str, dict[str, Stamp]]] = {}  # data -> digest, files
+
+
+def _learned(data: Spec) -> str:
+    """Digest of the training samples, read once as long as their files are not touched."""
+    key = (str(data), os.getcwd(), str(context.data_root()))
+    if key in _seen and untouched(_seen[key][1]):
+        note_again(_seen[key][1])
+        return _seen[key][0]
+    with noting() as files:
+        found = samples(data, split="train").digest()
+    if not references.runs_code(data):  # which may read what is not noted
+        _seen[key] = found, dict(files)
+    return found
 
 
 def _start(arch: Spec, data: Spec, config: FitConfig) -> nn.Module:
