@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from isogon.errors import ModelError
+from isogon.nets.states import aliases, misfits
 
 # What other tools leave among weights: counts of operations, of averaged models, of steps.
 EXTRAS = ("total_ops", "total_params", "n_averaged", "num_updates")
-COUNTER = "num_batches_tracked"  # absent from old files, plays no part in evaluation
+COUNTERS = ("num_batches_tracked",)  # absent from old files, play no part in evaluation
 COMPILED = "_orig_mod"  # the part of a name that torch.compile adds, anywhere in it
 
 
@@ -41,8 +42,7 @@ def fitting(
     best: tuple[int, nn.Module, dict[str, Tensor]] | None = None
     for names, prefix, dropped in _namings(state, targets):
         for target in targets:
-            own = target.state_dict(keep_vars=True)
-            missing, unexpected = _difference(own, names)
+            missing, unexpected, _ = misfits(target, names)
             if not missing and not unexpected:
                 check_fits(target, names, source=source, what=what)
                 _say(source, prefix, dropped)
@@ -52,7 +52,7 @@ def fitting(
                 best = score, target, names
     for names in _partly(state):  # a loss with weights beside the model's, say: for the message
         for target in targets:
-            missing, unexpected = _difference(target.state_dict(keep_vars=True), names)
+            missing, unexpected, _ = misfits(target, names)
             if best is None or (not missing and len(unexpected) < best[0]):
                 best = len(unexpected), target, names
     assert best is not None
@@ -83,16 +83,8 @@ def check_fits(
         ModelError: All that is missing, unexpected, of another shape, or tied in the model but
             different in the state, on one line.
     """
-    own = model.state_dict(keep_vars=True)
-    missing, unexpected = _difference(own, state)
-    if counters:
-        missing += [k for k in own if k not in state and k.endswith(COUNTER)]
-    shapes = [
-        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    untied = [] if shapes else [" and ".join(group) for group in _untied(own, state)]
+    missing, unexpected, shapes = misfits(model, state, optional=() if counters else COUNTERS)
+    untied = [] if shapes else [" and ".join(group) for group in _untied(model, state)]
     kinds = (
         ("missing", missing),
         ("unexpected", unexpected),
@@ -112,30 +104,12 @@ def check_fits(
 # --------------------------------------------------------------------------- internals
 
 
-def _difference(
-    own: Mapping[str, Tensor], state: Mapping[str, Tensor]
-) -> tuple[list[str], list[str]]:
-    """Names that are missing (in no place that is tied to them, either), and unexpected ones."""
-    there = {id(t) for k, t in own.items() if k in state}
-    missing = [
-        k
-        for k, t in own.items()
-        if k not in state
-        and not k.endswith(COUNTER)
-        and isinstance(t, Tensor)
-        and id(t) not in there
-    ]
-    return missing, [k for k in state if k not in own]
-
-
-def _untied(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterable[list[str]]:
+def _untied(model: nn.Module, state: Mapping[str, Tensor]) -> Iterable[list[str]]:
     """Groups of names that are one tensor in the model and several in the state."""
-    groups: dict[int, list[str]] = {}
-    for name, tensor in own.items():
-        if name in state:
-            groups.setdefault(id(tensor), []).append(name)
-    for names in groups.values():
-        if len(names) > 1 and any(not state[names[0]].equal(state[n]) for n in names[1:]):
+    own = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
+    for group in dict.fromkeys(aliases(own).values()):
+        names = [n for n in group if n in state]
+        if any(not state[names[0]].equal(state[n]) for n in names[1:]):
             yield names
 
 
