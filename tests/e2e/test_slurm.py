@@ -45,7 +45,7 @@ def build():
     return Slow(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 """
 TRAINING = """
-model: "trained(slow:build(), digits, epochs=70, checkpoint_every=5)"
+model: "trained(slow:build(), digits, epochs=50, checkpoint_every=20)"
 batches: digits(test, 8)
 measures: [orientation]
 """
@@ -110,6 +110,11 @@ class Site:
         jobs = Sweep.read(self.folder / "s").jobs
         return next(i for i, j in jobs.items() if "waits" in j.inputs["model"])
 
+    def ended(self) -> State | None:
+        """The state of the only job once it is done or has failed."""
+        (state,) = Sweep.read(self.folder / "s").states()
+        return state if state.state in ("done", "failed") else None
+
     def state(self, id: str) -> State:
         return Sweep.read(self.folder / "s").state(id)
 
@@ -141,7 +146,7 @@ def test_a_preempted_job_is_queued_again_by_slurm_and_finished(site):
     assert site.isogon("status", "s").returncode == 0
     inline = site.isogon("sweep", "plan.yaml", "--out", "s", "--on", "inline")
     assert inline.returncode == 1
-    assert "1 jobs are in other hands" in inline.stdout, "what Slurm queues again is Slurm's"
+    assert "1 of 2 jobs are in other hands" in inline.stdout, "what Slurm queues again is Slurm's"
     wait_for(site.file("started").exists, 200)
     site.file("go").touch()
     wait_for(lambda: "2 jobs: 2 done" in site.isogon("status", "s").stdout)
@@ -152,16 +157,18 @@ def test_a_preempted_job_is_queued_again_by_slurm_and_finished(site):
 def test_a_job_that_outruns_its_limit_goes_on_from_its_file(site):
     site.file("slow.py").write_text(SLOW)
     site.file("plan.yaml").write_text(TRAINING)
-    site.isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "3")
-    sweep = Sweep.read(site.folder / "s")
-    (id,) = sweep.jobs
-    wait_for(lambda: sweep.state(id).state in ("done", "failed"), 900)
-    state = sweep.state(id)
-    assert state.state == "done", state.error
+    for _ in range(3):  # a slow machine may need more than the four times that Slurm gives it
+        site.isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "3",
+                    "--retry")  # fmt: skip
+        state = wait_for(site.ended, 1200)
+        assert state.state == "done" or "timed-out too many times" in state.error, state.error
+        if state.state == "done":
+            break
+    assert state.state == "done"
     assert state.attempts >= 2
     steps = [int(n) for n in site.file("steps").read_text().split()]
     again = len(steps) - len(set(steps))
-    assert again <= 20 * (state.attempts - 1), "from the file, not from the beginning"
+    assert again <= 40 * (state.attempts - 1), "from the file, not from the beginning"
 
 
 def test_slurm_that_does_not_answer_is_given_nothing_twice(site):

@@ -239,6 +239,7 @@ def _summary(held: Any, alive: set[str] | None, answer: Any, on: str | None = No
     others = sum(s.state == "running" or waits(s) for s in states)
     here, whole = on in ("inline", "processes"), counts["done"] == len(states)
     if here and others:
-        console.say(f"{others} jobs are in other hands; run the sweep again when they have ended")
+        what = f"{others} of {len(states)} jobs are in other hands"
+        console.say(f"{what}; run the sweep again when they have ended")
     unknown = on == "slurm" and bool(answer.problem)
     return 1 if bad or ((here or unknown) and not whole) else 0
