@@ -256,6 +256,25 @@ def test_no_false_alarm_on_small_slices(radius):
         assert certificate.passed, str(certificate)
 
 
+@pytest.mark.parametrize("bias", [-1e16, 1e13, 1e9, 0.0])
+def test_a_huge_unit_hides_no_missing_cut_of_its_neighbours(bias):
+    """A tolerance relative to the site's largest value would let all of them pass."""
+    g = torch.Generator().manual_seed(2)
+    w = [torch.randn(17, 2, generator=g).double(), torch.randn(3, 17, generator=g).double()]
+    b = [0.3 * torch.randn(17, generator=g).double(), torch.randn(3, generator=g).double()]
+    b[0][5] = bias
+    w[1][:, 5] *= 1.0 if bias < 0 else 1e-9 / max(bias, 1e-9)
+    p = partition(mlp(w, b), SQUARE)
+    assert len(p) > 20
+    certificate = p.certify(1000)
+    assert certificate.passed, str(certificate)
+    rng = np.random.default_rng(0)
+    inner = np.flatnonzero((p.edge_site >= 0) & (p.edge_unit != 5))
+    for edge in rng.choice(inner, 12, replace=False):
+        missing = merged_across(p, edge).certify(10)
+        assert not missing["complete"].passed, str(missing)
+
+
 def test_it_is_bounded_in_time_and_says_so():
     p = partition(random_mlp([2, 64, 64, 3], scale=2), SQUARE)
     certificate = p.certify(seconds=1e-9)

@@ -12,6 +12,7 @@ from torch.nn import Module
 from isogon import context
 from isogon.cpwl.program import Program
 from isogon.errors import DataError, IncompleteWarning, ModelError, OptionError
+from isogon.measures.partition import memory
 from isogon.measures.partition.grow import grow
 from isogon.measures.partition.jit import compiled
 from isogon.measures.partition.mesh import Mesh
@@ -74,9 +75,8 @@ def told(p: Partition, max_regions: int | None) -> str:
     """What is missing from a partition that stopped early, in words."""
     left = ~p.finished
     share = float(p.area[left].sum() / p.plane.area)
-    reason = "memory" if max_regions is None else f"max_regions={max_regions}"
-    if max_regions is not None and len(p) < max_regions / 2:
-        reason += " or memory"
+    short = max_regions is None or memory.most(p.program) < max_regions
+    reason = "memory" if short else f"max_regions={max_regions}"
     return (
         f"the partition stopped early ({reason}): {int(left.sum()):,} of {len(p):,} regions, "
         f"{100 * share:.3g} % of the slice, are not cut to the end (label -1, no affine map, no "
