@@ -58,7 +58,10 @@ def test_a_measure_prints_a_table_and_its_paths_and_is_found_again(here, capsys)
 def test_what_is_exact_is_certified_and_says_so(here, capsys):
     line = ("segments", "--model", "mlp(16)", "--a", "two_moons(test)[0]",
             "--b", "two_moons(test)[1]")  # fmt: skip
-    assert "\ncertified: 7 of 7 checks, " in out(capsys, *line)
+    text = out(capsys, *line)
+    assert "\ncertified: 7 of 7 checks, " in text
+    folder = Path(text.split("reading  ")[1].splitlines()[0]).parent
+    assert "\ncertified: 7 of 7 checks, " in out(capsys, "show", str(folder))
     plane = ("partition", "--model", "mlp(16, inputs=2)", "--plane", "box2d()")
     assert "\ncertified: 14 of 14 checks, 2,000 points\n" in out(capsys, *plane)
     assert "\ncertified: 14 of 14 checks" in out(capsys, *plane), "found again"

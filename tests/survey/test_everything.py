@@ -213,7 +213,7 @@ def test_verdicts_are_kept_and_shown(tmp_path):
     assert again.lines[0].status == "reused"
 
 
-@pytest.mark.parametrize(("left", "expected"), [(None, 3.0), (8.0, 2.0), (-1.0, 0.1)])
+@pytest.mark.parametrize(("left", "expected"), [(None, 10.0), (8.0, 2.0), (-1.0, 0.1)])
 def test_a_certificate_takes_its_part_of_the_time(left, expected):
     import time
 

@@ -142,11 +142,12 @@ def _folder(folder: Path) -> None:
     from isogon import readings
     from isogon.cli import console
     from isogon.survey import everything, record, sweep
+    from isogon.survey.certifying import verdict
 
     if (folder / everything.FILE).is_file():
         found = everything.read_survey(folder)
         rows = [
-            (f"{n.measure.replace('_', '-')}", f"{n.status}  {n.record or n.reason}")
+            (f"{n.measure.replace('_', '-')}", f"{n.status}  {n.record or n.reason}  {n.verdict}")
             for n in found.lines
         ]
         console.listing(rows, f"survey of {found.model} on {found.batches}")
@@ -163,6 +164,9 @@ def _folder(folder: Path) -> None:
     console.say(repr(reading))
     console.say("")
     console.table(reading.summary(), "summary")
+    if told := verdict(reading):
+        console.say("")
+        console.say(told)
     if kept is not None:
         console.say("")
         console.say(f"command  {_command(kept.job)}")

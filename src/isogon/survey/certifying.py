@@ -7,7 +7,7 @@ from typing import Any
 
 from isogon.errors import IsogonError
 
-FEWEST, MOST = 3.0, 30.0  # seconds; in between as long as the measure itself took
+FEWEST, MOST = 10.0, 30.0  # seconds; in between as long as the measure itself took
 SHARE = 0.25  # of what is left of a budget, at most
 
 
