@@ -12,7 +12,7 @@ from torch import nn
 import isogon as ig
 from isogon.data import Samples
 from isogon.errors import DataError
-from isogon.nets.calculus import accuracy
+from isogon.nets.accuracy import accuracy
 from isogon.nets.labels import classes_of, reported
 from isogon.training.config import FitConfig
 from isogon.training.evaluation import evaluate

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from isogon import nets
 from isogon.errors import ModelError
-from isogon.nets.calculus import accuracy, jacobian, logits
+from isogon.nets.accuracy import accuracy
+from isogon.nets.calculus import jacobian, logits
 from isogon.nets.sites import sites
 from isogon.nets.surgery import cuts, split, splits
 from isogon.nets.tap import tap

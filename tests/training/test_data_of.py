@@ -113,18 +113,18 @@ def test_other_classes_are_refused_with_the_spec_of_the_right_ones(runs, tmp_pat
     wrong, right = ig.batches("digits(test)"), ig.batches(f"data_of('{runs['classes']}', test)")
     spec = f"data_of('{runs['classes']}', test)"
     for measure in (
-        lambda data: calculus.accuracy(model, data),
+        lambda data: accuracy(model, data),
         lambda data: survey(str(runs["classes"]), data.name, out=tmp_path / "s"),
         lambda data: ig.invariance(model, data, "rotations(2)", by_class=True),
     ):
         with pytest.raises(DataError, match="other classes") as caught:
             measure(wrong)
         assert spec in str(caught.value)
-    assert 0 <= calculus.accuracy(model, right) <= 1
+    assert 0 <= accuracy(model, right) <= 1
     assert len(ig.invariance(model, right, "rotations(2)", by_class=True).table)
     ig.invariance(model, wrong, "rotations(2)")  # labels play no part
     x, y = wrong.first(8)
-    assert 0 <= calculus.accuracy(model, [(x, y % 3)]) <= 1, "data without names pass"
+    assert 0 <= accuracy(model, [(x, y % 3)]) <= 1, "data without names pass"
     assert main(["survey", str(runs["classes"]), "--batches", "digits(test)"]) == 1
     assert spec in capsys.readouterr().err
     with pytest.raises(DataError, match="other classes") as caught:
@@ -132,7 +132,7 @@ def test_other_classes_are_refused_with_the_spec_of_the_right_ones(runs, tmp_pat
     assert "data_of(trained(cnn(width=2), digits, classes=3, epochs=0), test)" in str(caught.value)
     # an architecture in front changes nothing; a copy neither
     with pytest.raises(DataError, match="other classes"):
-        calculus.accuracy(ig.load(f"cnn@{runs['classes']}"), wrong)
+        accuracy(ig.load(f"cnn@{runs['classes']}"), wrong)
     padded = ig.load(str(runs["padded"]))
     assert padded.isogon_origin.classes == tuple("0123456789")
     with pytest.warns(UserWarning, match=r"\[1, 8, 8\] for a model .* \[1, 12, 12\]; .*data_of"):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from isogon import context
 from isogon.data import Batches, as_batches
-from isogon.errors import DataError, ModelError, OptionError
+from isogon.errors import ModelError, OptionError
 from isogon.nets import calculus
 from isogon.nets.behaviour import FEW, examine
 from isogon.nets.labels import reported
+from isogon.nets.passes import PerSample, one_pass
 from isogon.nets.tangent import Tangent, tangents
 from isogon.readings import SampleTable
 from isogon.registry import measure
@@ -77,27 +77,12 @@ def data_matrix(
     if eigenvectors < 0:
         raise OptionError("can't keep that many eigenvectors", got=eigenvectors, expected=">= 0")
     calculus.check_finite(model)
-    batches, report = as_batches(batches), context.progress()
-    columns: list[dict[str, np.ndarray]] = []
-    pictures: list[Tensor] = []
-    inputs: list[Tensor] = []
-    done, classes = 0, None
+    batches = as_batches(batches)
     examine(model, batches.first(FEW)[0], gradient=True)
-    for x, y in batches:
-        x = calculus.cast(x, model)
-        for part, t in tangents(model, x, classes=classes):
-            classes = t.logits.shape[1]
-            labels = _labels(y[part], t)
-            values, trace = t.spectrum()
-            columns.append(_row_block(t.probabilities, labels, values, trace, tolerances))
-            if eigenvectors:
-                count = min(eigenvectors, values.shape[1])
-                pictures.append(t.directions(count).reshape(-1, count, *x.shape[1:]).cpu())
-                inputs.append(x[part].double().cpu())
-        done += len(x)
-        report(done, getattr(batches, "count", None), "data matrix")
-    if not done:
-        raise DataError("no samples", got="an empty data set", expected="at least one batch")
+    watcher = PerSample(_Spectra(model, tolerances, eigenvectors))
+    one_pass(model, batches, [watcher], what="data matrix")
+    found = [block for blocks in watcher.result() for block in blocks]
+    columns, pictures, inputs = (list(part) for part in zip(*found))
     table = _joined(columns, tolerances)
     arrays, axes = {}, {}
     if eigenvectors:
@@ -114,6 +99,29 @@ def data_matrix(
         units={c: per for c in map(str, table) if c == "trace" or c.startswith("eigenvalue_")},
         meta=_meta(model, batches, tolerances) | {"summary": _summary(table)},
     )
+
+
+class _Spectra:
+    """Columns of a few samples at a time, their eigenvectors ``[n, k, ...]`` and their inputs."""
+
+    def __init__(self, model: Module, tolerances: tuple[float, ...], eigenvectors: int) -> None:
+        self.model, self.tolerances, self.eigenvectors = model, tolerances, eigenvectors
+        self.classes: int | None = None
+
+    def __call__(self, x: Tensor, y: Tensor) -> list[tuple[dict[str, Any], Tensor, Tensor]]:
+        found = []
+        for part, t in tangents(self.model, x, classes=self.classes):
+            self.classes = t.logits.shape[1]
+            labels = _labels(y[part], t)
+            values, trace = t.spectrum()
+            row = _row_block(t.probabilities, labels, values, trace, self.tolerances)
+            pictures = inputs = x[:0]
+            if self.eigenvectors:
+                count = min(self.eigenvectors, values.shape[1])
+                pictures = t.directions(count).reshape(-1, count, *x.shape[1:]).cpu()
+                inputs = x[part].double().cpu()
+            found.append((row, pictures, inputs))
+        return found
 
 
 def rank_column(tolerance: float) -> str:

@@ -13,6 +13,7 @@ from isogon import context
 from isogon.data import Batches, as_batches
 from isogon.errors import OptionError
 from isogon.nets import calculus
+from isogon.nets.accuracy import accuracy
 from isogon.nets.behaviour import FEW, examine
 from isogon.nets.redrawn import redrawn
 from isogon.nets.sites import choose, registered
@@ -87,7 +88,7 @@ def reset(
             expected="layers with parameters, and snapshots or random > 0",
             fix="Choose other sites." if not layers else "Give snapshots, or set random.",
         )
-    accuracy = calculus.accuracy(model, batches)
+    whole = accuracy(model, batches)
     names = [*given, *(f"random {i + 1}" for i in range(random))]
     table = np.empty((len(layers), len(names)))
     report, place = context.progress(), 0
@@ -97,16 +98,16 @@ def reset(
             what = f"snapshot {name!r}"
             values = fitted(model, state, keys, what=what, part=f"layer {path!r}")
             with swapped(model, values):
-                table[i, j] = calculus.accuracy(model, batches)
+                table[i, j] = accuracy(model, batches)
             place += 1
             report(place, table.size, "reset")
     return Grid.of(
         "reset",
-        {"accuracy": table, "drop": accuracy - table},
+        {"accuracy": table, "drop": whole - table},
         {"site": list(layers), "snapshot": names},
         units={"accuracy": "1", "drop": "1"},
         meta={
-            "accuracy": accuracy, "data": getattr(batches, "name", None),
+            "accuracy": whole, "data": getattr(batches, "name", None),
             "norms": norms, "seed": seed, "dtype": calculus.precision(model),
         },
     )  # fmt: skip

@@ -1,25 +1,23 @@
-"""Calculus on a model: logits, input Jacobians, accuracy; the model is left as it came."""
+"""Calculus on a model: logits, input Jacobians; the model is left as it came."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from isogon.errors import DataError, ModelError, OptionError
+from isogon.errors import ModelError, OptionError
 from isogon.nets.finite import check_finite, not_finite
-from isogon.nets.labels import classes_of
-from isogon.nets.origin import check_classes
 from isogon.nets.outputs import logits, output_tensor, outputs
 from isogon.nets.states import computed_weights_kept
 from isogon.nets.trace import unwrap
 
 __all__ = [
-    "accuracy", "cast", "check_finite", "check_outputs", "correct", "device_dtype", "jacobian",
+    "cast", "check_finite", "check_outputs", "correct", "device_dtype", "jacobian",
     "logits", "output_tensor", "outputs", "outputs_of", "precision", "preserved",
 ]  # fmt: skip
 
@@ -198,7 +196,7 @@ def jacobian(
         return z.detach(), J.detach()
 
 
-# --------------------------------------------------------------------------- accuracy
+# --------------------------------------------------------------------------- outputs
 
 
 def correct(z: Tensor, y: Tensor) -> Tensor:
@@ -208,35 +206,6 @@ def correct(z: Tensor, y: Tensor) -> Tensor:
     """
     guess = (z[:, 0] > 0).long() if z.shape[1] == 1 else z.argmax(1)
     return guess == y.to(guess.device).reshape(len(guess))
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Share of samples whose largest logit is their label.
-
-    Args:
-        model: A module from ``[N, ...]`` to ``[N, C]``; from ``[N, 1]`` for labels 0 and 1.
-        batches: Pairs of inputs ``[n, ...]`` and integer labels ``[n]``.
-
-    Returns:
-        A number in [0, 1].
-
-    Raises:
-        DataError: No samples, labels that are not classes of the model or other classes than those
-            that it was trained on, or outputs that are NaN.
-    """
-    check_classes(model, batches)
-    right = total = 0
-    with preserved(model) as model:
-        for x, y in batches:
-            x = cast(x, model)
-            z = logits(model, x).flatten(1)
-            check_outputs(model, x, z)
-            right += int(correct(z, classes_of(y, z.shape[1], count=len(x))).sum())
-            total += len(x)
-    if not total:
-        raise DataError("no samples", got="0 samples", expected="at least one batch")
-    return right / total
 
 
 @torch.no_grad()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from isogon.errors import ModelError, OptionError
-from isogon.nets.calculus import cast, check_finite, output_tensor, outputs, preserved
+from isogon.errors import DataError, ModelError, OptionError
+from isogon.nets.calculus import (
+    cast,
+    check_finite,
+    check_outputs,
+    output_tensor,
+    outputs,
+    preserved,
+)
 from isogon.nets.sites import Site
 from isogon.nets.tap import unreached, wanted_modules
 from isogon.nets.trace import unwrap
@@ -28,10 +35,15 @@ class Delivery:
     """The models with their hooks, and who waits for what."""
 
     def __init__(
-        self, models: Mapping[str, nn.Module], watchers: Sequence[Watcher], orbit: Orbit | None
+        self,
+        models: Mapping[str, nn.Module],
+        watchers: Sequence[Watcher],
+        orbit: Orbit | None,
+        numbers: bool = True,
     ) -> None:
         self.models = {name: unwrap(m) for name, m in models.items()}
         self.watchers, self.orbit, self.most = list(watchers), orbit, 0
+        self.numbers = numbers
         self.sites: dict[str, dict[Place, Site]] = {name: {} for name in models}
         self.keys = [{self._address(key): key for key in w.sites} for w in self.watchers]
         self.asking: dict[Address, list[int]] = {}
@@ -39,7 +51,7 @@ class Delivery:
             for address in keys:
                 self.asking.setdefault(address, []).append(i)
         self.copied: set[Address] = set()  # what is overwritten in place before it is taken
-        self.active = ""  # models may share modules: only the one that runs reports
+        self.active: str | None = None  # models may share modules: only the one that runs reports
         self.parts: dict[Address, list[Tensor]] = {}
 
     def _address(self, key: Key) -> Address:
@@ -114,21 +126,32 @@ class Delivery:
             self.arrive((name, _INPUT), x)
         if wanted <= {_INPUT}:
             return
-        self.active = name
+        run = self.run[name]
         parts = x.split(self.most) if self.orbit is not None else (x,)
         self.pieces = len(parts)
         for part in parts:
             # a softmax is looked for only where somebody asks what is below it
             if _LOGITS in wanted:
-                output, below = outputs(self.run[name], part)
+                output, below = self._during(name, lambda x: outputs(run, x), part)
+                if self.numbers and bool((below.isnan() | below.isposinf()).any()):
+                    check_finite(model)
+                    check_outputs(model, part, below)
                 self.arrive((name, _LOGITS), below)
             else:
-                output = self.run[name](part)
+                output = self._during(name, run, part)
             if _OUTPUT in wanted:  # which tensor of a dict that is matters to nobody else
                 self.arrive((name, _OUTPUT), output_tensor(output))
         for place in wanted - {_INPUT}:
             if (name, place) not in self.reached:
                 raise unreached(self.sites[name][place])
+
+    def _during(self, name: str, run: Any, x: Tensor) -> Any:
+        """One forward pass, whose activations count."""
+        self.active = name
+        try:
+            return run(x)
+        finally:
+            self.active = None
 
     def arrive(self, address: Address, value: Tensor) -> None:
         """A value is there: to whom it was the last one missing, all is given."""
@@ -168,7 +191,8 @@ class Delivery:
             return
         self.open.discard(i)
         given = {key: self.shaped(values[address]) for address, key in keys.items()}
-        with torch._C.DisableTorchFunction():  # what it computes is no operation of the model
+        # within a forward pass, what it computes is no operation of the model
+        with torch._C.DisableTorchFunction() if self.active is not None else nullcontext():
             self.watchers[i].update(given, self.labels, self.rows)
         for address in [a for a in keys if a in self.held]:
             if not any(j in self.open for j in self.asking[address]):
@@ -192,13 +216,13 @@ class Delivery:
                 expected=f"[{count}, ...]",
                 fix="Choose other sites, or wrap the model so that the samples come first.",
             )
-        if not value.is_floating_point() or math.isfinite(float(value.sum())):
+        if not self.numbers or not value.is_floating_point() or math.isfinite(float(value.sum())):
             return
         bad = value.reshape(len(value), -1).isnan().any(1)
         if bool(bad.any()):
             check_finite(self.models[name])
             sample = int(self.rows[int(bad.nonzero()[0]) % len(self.rows)])
-            raise ModelError(
+            raise DataError(
                 f"NaN at {where}",
                 got=f"for {int(bad.sum())} of {count} inputs, first of sample {sample}",
                 expected="numbers",

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from isogon import context
+from isogon.data.finite import check_inputs
 from isogon.errors import DataError, OptionError
 from isogon.nets.delivery import Delivery
-from isogon.nets.watchers import INPUT, LOGITS, OUTPUT, Models, Of, Orbit, Watcher
+from isogon.nets.watchers import INPUT, LOGITS, OUTPUT, Models, Of, Orbit, PerSample, Watcher
 
-__all__ = ["INPUT", "LOGITS", "OUTPUT", "Of", "Watcher", "all_passes", "one_pass"]
+__all__ = ["INPUT", "LOGITS", "OUTPUT", "Of", "PerSample", "Watcher", "all_passes", "one_pass"]
 
 CHUNK = 128  # most transformed inputs per forward pass
 VALUES = 2**20  # and about as many numbers in them, except that
@@ -37,6 +38,7 @@ def one_pass(
     chunk: int | None = None,
     what: str = "pass",
     before: tuple[int, int] = (0, 1),
+    numbers: bool = True,
 ) -> int:
     """Show every watcher the activations of all data, or of a share of it, once.
 
@@ -55,6 +57,7 @@ def one_pass(
             sums are fetched once for several samples.
         what: What progress calls the work.
         before: Number of this pass and of all passes, for progress.
+        numbers: Whether NaN is refused.
 
     Returns:
         Number of samples seen.
@@ -72,11 +75,11 @@ def one_pass(
     if report is not context.silent:  # of a user's source, to count is to read all
         total = getattr(batches, "count", None)
         total = total and -(-total // n)
-    with Delivery(named, watchers, orbit) as run:
+    with Delivery(named, watchers, orbit, numbers) as run:
         for start, x, y in _share(batches, k, n):
             y = torch.as_tensor(y)
-            if x.is_floating_point() and bool(x.isnan().any()):
-                raise DataError("NaN in the inputs", got=f"in samples {start} to {start + len(x)}")
+            if numbers:
+                check_inputs(x, first=start)
             size = chunk if chunk is not None and orbit is None else len(x)
             if orbit is not None:
                 most = chunk or _together(x[:1].numel(), len(orbit))

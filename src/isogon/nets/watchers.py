@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 
 from isogon.nets.sites import Site
@@ -68,7 +69,46 @@ class Orbit(Protocol):
         ...
 
 
-class Of:
+class Once:
+    """What watchers that need one pass have in common."""
+
+    def again(self) -> bool:
+        """One pass is enough."""
+        return False
+
+
+class PerSample(Once):
+    """A watcher that computes something of the inputs themselves, a chunk at a time.
+
+    Args:
+        compute: From inputs ``[n, ...]`` and labels ``[n]`` to whatever they give; runs the model
+            itself where it needs to, gradients included.
+    """
+
+    def __init__(self, compute: Callable[[Tensor, Tensor], Any]) -> None:
+        self.sites, self.compute = (INPUT,), compute
+        self.found: list[tuple[int, Any]] = []
+
+    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+        """Compute it."""
+        with torch.enable_grad():
+            self.found.append((int(rows[0]), self.compute(values[INPUT], labels)))
+
+    def share(self) -> PerSample:
+        """The same, empty."""
+        return PerSample(self.compute)
+
+    def merge(self, other: PerSample) -> PerSample:
+        """Take in what another one has computed."""
+        self.found += other.found
+        return self
+
+    def result(self) -> list[Any]:
+        """What was computed, in the order of the samples."""
+        return [value for _, value in sorted(self.found, key=lambda f: f[0])]
+
+
+class Of(Once):
     """A watcher that feeds a statistic with the values of one site, or of several in their order.
 
     Args:
@@ -100,10 +140,6 @@ class Of:
     def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Feed the statistic."""
         feed(self.stat, *(values[site] for site in self.sites), labels=labels, rows=rows)
-
-    def again(self) -> bool:
-        """One pass is enough."""
-        return False
 
     def share(self) -> Of:
         """The same, empty."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from isogon.errors import IsogonError
 from isogon.nets import calculus
+from isogon.nets.accuracy import accuracy
 from isogon.nets.sites import called
 from isogon.nets.trace import unwrap
 from isogon.survey.defaults import Subject
@@ -37,7 +38,7 @@ def facts(subject: Subject) -> dict[str, Any]:
         "layers": layers(module, data.first(2)[0]),
     }
     try:
-        found["accuracy"] = float(calculus.accuracy(module, data))
+        found["accuracy"] = float(accuracy(module, data))
     except IsogonError:
         found["accuracy"] = None  # regression, or labels that are not classes
     found["pictures"] = pictures(subject) if subject.images else []

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isogon.data import Samples
+from isogon.data import Batches, Samples
 from isogon.errors import DataError, ModelError
-from isogon.nets.calculus import correct, output_tensor
+from isogon.nets.calculus import correct, device_dtype
 from isogon.nets.labels import classes_of
+from isogon.nets.passes import OUTPUT, one_pass
+from isogon.nets.watchers import Once
 from isogon.training.config import FitConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -76,7 +78,46 @@ def right(output: Tensor, y: Tensor) -> Tensor:
     return correct(output.detach().reshape(len(output), -1), y).sum()
 
 
-@torch.no_grad()
+class LossSum(Once):
+    """Sums losses and right answers over outputs.
+
+    Args:
+        kind: Name of the loss; that of classes comes with an accuracy.
+        loss: From outputs and labels to one loss per sample.
+    """
+
+    sites = (OUTPUT,)
+
+    def __init__(self, kind: str, loss: Loss) -> None:
+        self.kind, self.loss = kind, loss
+        self.sums = torch.zeros(3, dtype=torch.float64)  # samples, losses, right answers
+
+    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+        """Take in outputs and labels."""
+        output = values[OUTPUT]
+        y = labels.to(output.device)
+        self.sums[0] += len(output)
+        self.sums[1] += self.loss(output, y).double().sum().cpu()
+        if self.kind == "cross_entropy":
+            self.sums[2] += right(output, y).cpu()
+
+    def share(self) -> LossSum:
+        """The same, nothing summed."""
+        return LossSum(self.kind, self.loss)
+
+    def merge(self, other: LossSum) -> LossSum:
+        """Add what another one has summed."""
+        self.sums += other.sums
+        return self
+
+    def result(self) -> dict[str, float]:
+        """Mean loss and, of classes, accuracy."""
+        count, loss, good = self.sums.tolist()
+        return {"loss": loss / count} | (
+            {"accuracy": good / count} if self.kind == "cross_entropy" else {}
+        )
+
+
 def evaluate(
     model: nn.Module,
     samples: Samples,
@@ -97,28 +138,13 @@ def evaluate(
     Returns:
         ``loss`` and, for classes, ``accuracy`` in [0, 1].
     """
-    kind, loss = loss_of(config or FitConfig(), samples.labels[:1])
-    reference = next((t for t in (*model.parameters(), *model.buffers())), torch.zeros(()))
+    watcher = LossSum(*loss_of(config or FitConfig(), samples.labels[:1]))
     rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
-    share = range(rank * len(samples) // world, (rank + 1) * len(samples) // world)
     size = batch_size or max(1, min(500, 2**22 // max(1, math.prod(samples.shape))))
-    sums = torch.zeros(2, dtype=torch.float64)
-    modes = {m: m.training for m in model.modules()}
-    model.eval()
-    try:
-        for start in range(share.start, share.stop, size):
-            x, y = samples.take(slice(start, min(start + size, share.stop)))
-            x, y = x.to(reference.device), y.to(reference.device)
-            output = output_tensor(model(x.to(reference.dtype) if x.is_floating_point() else x))
-            sums[0] += loss(output, y).double().sum().cpu()
-            if kind == "cross_entropy":
-                sums[1] += right(output, y).cpu()
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    # the loss of a run that diverges is NaN, which is no error here
+    batches = Batches(samples, size)
+    one_pass(model, batches, [watcher], shard=(rank, world), what="evaluation", numbers=False)
     if fabric and world > 1:
-        sums = fabric.all_reduce(sums.to(reference.device), reduce_op="sum").cpu()
-    found = {"loss": float(sums[0] / len(samples))}
-    if kind == "cross_entropy":
-        found["accuracy"] = float(sums[1] / len(samples))
-    return found
+        sums = watcher.sums.to(device_dtype(model)[0])
+        watcher.sums = fabric.all_reduce(sums, reduce_op="sum").cpu()
+    return watcher.result()

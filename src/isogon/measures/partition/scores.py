@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
-from isogon.errors import DataError
 from isogon.nets import calculus
 from isogon.nets.labels import classes_of
 from isogon.nets.origin import check_classes
+from isogon.nets.passes import LOGITS, all_passes
 from isogon.nets.states import fitted, swapped
 from isogon.nets.trace import unwrap
+from isogon.nets.watchers import Once
 from isogon.training.snapshots import Snapshots
 
 OWN = None  # stands for the model's own state
@@ -63,7 +64,47 @@ def when(given: Snapshots, name: str | None) -> dict[str, float]:
     return {} if known is None else {"epoch": known[0], "step": known[1]}
 
 
-@torch.no_grad()
+class Score(Once):
+    """Sums loss and right answers over logits: cross-entropy of classes, else squared error.
+
+    One output tells class 1 from class 0.
+    """
+
+    sites = (LOGITS,)
+
+    def __init__(self) -> None:
+        self.count, self.right, self.loss = 0, 0.0, 0.0
+
+    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+        """Take in logits and labels."""
+        z = values[LOGITS].flatten(1).double()
+        y = labels.to(z.device)
+        self.count += len(z)
+        if _real(y, z):
+            self.loss += float((z - y.reshape(z.shape)).square().mean(1).sum())
+            self.right = math.nan
+            return
+        classes = classes_of(y, z.shape[1], count=len(z))
+        both = torch.cat([torch.zeros_like(z), z], 1) if z.shape[1] == 1 else z
+        self.loss += float(cross_entropy(both, classes, reduction="sum"))
+        self.right += int(calculus.correct(z, classes).sum())
+
+    def share(self) -> Score:
+        """The same, empty."""
+        return Score()
+
+    def merge(self, other: Score) -> Score:
+        """Add what another one has summed."""
+        self.count += other.count
+        self.right += other.right
+        self.loss += other.loss
+        return self
+
+    def result(self) -> tuple[float, float]:
+        """Accuracy and mean loss."""
+        return self.right / self.count, self.loss / self.count
+
+
 def score(model: Module, batches: Any) -> tuple[float, float]:
     """Accuracy (NaN for real-valued labels) and mean loss of a model.
 
@@ -72,25 +113,9 @@ def score(model: Module, batches: Any) -> tuple[float, float]:
             the model's training.
     """
     check_classes(model, batches)
-    count, right, loss = 0, 0.0, 0.0
-    with calculus.preserved(model):
-        for x, y in batches:
-            x = calculus.cast(x, model)
-            z = calculus.logits(model, x).flatten(1).double()
-            calculus.check_outputs(model, x, z)
-            y = torch.as_tensor(y).to(z.device)
-            count += len(z)
-            if _real(y, z):
-                loss += float((z - y.reshape(z.shape)).square().mean(1).sum())
-                right = math.nan
-                continue
-            labels = classes_of(y, z.shape[1], count=len(z))
-            both = torch.cat([torch.zeros_like(z), z], 1) if z.shape[1] == 1 else z
-            loss += float(cross_entropy(both, labels, reduction="sum"))
-            right += int(calculus.correct(z, labels).sum())
-    if not count:
-        raise DataError("no samples", got="0 samples", expected="at least one batch")
-    return right / count, loss / count
+    watcher = Score()
+    all_passes(model, batches, [watcher], what="score")
+    return watcher.result()
 
 
 def _real(y: Tensor, z: Tensor) -> bool:

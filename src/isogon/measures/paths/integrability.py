@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from isogon import context
 from isogon.data import Batches, as_batches
-from isogon.errors import DataError, ModelError
+from isogon.errors import ModelError
 from isogon.nets import calculus
 from isogon.nets.behaviour import FEW, examine
 from isogon.nets.labels import reported
+from isogon.nets.passes import PerSample, one_pass
 from isogon.nets.tangent import BUDGET, Tangent, room, tangent
 from isogon.readings import SampleTable
 from isogon.registry import measure
@@ -58,20 +58,17 @@ def integrability(model: Module, batches: Batches) -> SampleTable:
         DataError: No samples.
     """
     calculus.check_finite(model)
-    report, blocks, done = context.progress(), [], 0
     batches = as_batches(batches)
     example = batches.first(FEW)[0]
     examine(model, example, gradient=True)
     size = _chunk(model, example[:1])
-    for x, y in batches:
-        for part in torch.arange(len(x)).split(size):
-            found = _residuals(model, calculus.cast(x[part], model))
-            found["label"] = reported(torch.as_tensor(y)[part], len(part))
-            blocks.append(pd.DataFrame(found))
-            done += len(part)
-            report(done, getattr(batches, "count", None), "integrability")
-    if not blocks:
-        raise DataError("no samples", got="an empty data set", expected="at least one batch")
+
+    def residuals(x: Tensor, y: Tensor) -> pd.DataFrame:
+        return pd.DataFrame(_residuals(model, x) | {"label": reported(y, len(x))})
+
+    watcher = PerSample(residuals)
+    one_pass(model, batches, [watcher], chunk=size, what="integrability")
+    blocks = watcher.result()
     table = pd.concat(blocks, ignore_index=True)
     table.insert(0, "sample", np.arange(len(table)))
     table.insert(1, "label", table.pop("label"))
