@@ -13,7 +13,7 @@ from isogon import storage
 from isogon.cli import main
 from isogon.data import samples
 from isogon.errors import DataError, SpecError
-from isogon.nets import calculus
+from isogon.nets.accuracy import accuracy
 from isogon.nets.origin import check_classes
 from isogon.survey.everything import survey
 from isogon.training import FitConfig, fit
