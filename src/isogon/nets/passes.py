@@ -85,7 +85,7 @@ def one_pass(
                 most = chunk or _together(x[:1].numel(), len(orbit))
                 size = max(1, most // len(orbit))
                 run.most = most
-            for first in range(0, len(x), size):
+            for first in range(0, len(x), max(1, size)):
                 part = slice(first, first + size)
                 rows = torch.arange(start + first, start + first + len(x[part]))
                 run.chunk(x[part], y[part], rows)
