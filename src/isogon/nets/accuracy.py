@@ -77,5 +77,5 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
     """
     check_classes(model, batches)
     watcher = Correct()
-    all_passes(model, batches, [watcher], what="accuracy")
+    all_passes(model, batches, [watcher])
     return watcher.result()

@@ -36,7 +36,7 @@ def one_pass(
     orbit: Orbit | None = None,
     shard: tuple[int, int] = (0, 1),
     chunk: int | None = None,
-    what: str = "pass",
+    what: str | None = None,
     before: tuple[int, int] = (0, 1),
     numbers: bool = True,
 ) -> int:
@@ -55,7 +55,7 @@ def one_pass(
         shard: ``(k, n)``: batches k, k + n, k + 2n, ... of the data only.
         chunk: Most inputs in one forward pass; by default a batch, under an orbit so many that
             sums are fetched once for several samples.
-        what: What progress calls the work.
+        what: What progress calls the work; None for no progress.
         before: Number of this pass and of all passes, for progress.
         numbers: Whether NaN is refused.
 
@@ -71,7 +71,8 @@ def one_pass(
     if not 0 <= k < n:
         raise OptionError("no such share", got=f"({k}, {n})", expected="(k, n) with 0 <= k < n")
     named = dict(models) if isinstance(models, Mapping) else {"": models}
-    report, done, total = context.progress(), 0, None
+    report = context.silent if what is None else context.progress()
+    done, total = 0, None
     if report is not context.silent:  # of a user's source, to count is to read all
         total = getattr(batches, "count", None)
         total = total and -(-total // n)
@@ -90,7 +91,7 @@ def one_pass(
                 rows = torch.arange(start + first, start + first + len(x[part]))
                 run.chunk(x[part], y[part], rows)
                 done += len(rows)
-                report(before[0] * (total or 0) + done, total and total * before[1], what)
+                report(before[0] * (total or 0) + done, total and total * before[1], what or "")
     if not done and n == 1:
         raise DataError("no samples", got="an empty data set", expected="at least one batch")
     return done

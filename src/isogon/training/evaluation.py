@@ -143,7 +143,7 @@ def evaluate(
     size = batch_size or max(1, min(500, 2**22 // max(1, math.prod(samples.shape))))
     # the loss of a run that diverges is NaN, which is no error here
     batches = Batches(samples, size)
-    one_pass(model, batches, [watcher], shard=(rank, world), what="evaluation", numbers=False)
+    one_pass(model, batches, [watcher], shard=(rank, world), numbers=False)
     if fabric and world > 1:
         sums = watcher.sums.to(device_dtype(model)[0])
         watcher.sums = fabric.all_reduce(sums, reduce_op="sum").cpu()

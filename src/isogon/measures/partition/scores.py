@@ -114,7 +114,7 @@ def score(model: Module, batches: Any) -> tuple[float, float]:
     """
     check_classes(model, batches)
     watcher = Score()
-    all_passes(model, batches, [watcher], what="score")
+    all_passes(model, batches, [watcher])
     return watcher.result()
 
 
