@@ -324,3 +324,36 @@ def test_more_classes_than_memory_holds_are_refused_with_the_bytes():
                  lambda: ig.walk(Many(), x, steps=1)):  # fmt: skip
         with pytest.raises(ModelError, match=r"don't fit into memory: got [\d,]+ bytes"):
             call()
+
+
+def test_attention_has_second_derivatives():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(64, 3)
+
+        def forward(self, x):
+            x = F.scaled_dot_product_attention(x, x * 2, x)
+            return self.out(x.flatten(1))
+
+    torch.manual_seed(0)
+    net = Attention().eval()
+    x = torch.rand(2, 1, 8, 8)
+    found = ig.integrability(net, x).table
+    net = net.double()
+
+    def literal(t):
+        weights = torch.softmax(t @ (2 * t).transpose(2, 3) / 8**0.5, 3)
+        return net.out((weights @ t).flatten(1))
+
+    g = torch.autograd.functional.jacobian(literal, x[:1].double())[0].reshape(3, 64)
+    hessians = [
+        torch.autograd.functional.hessian(lambda t, c=c: literal(t)[0, c], x[:1].double())
+        for c in range(3)
+    ]
+    h = torch.stack(hessians).reshape(3, 64, 64)
+    f, k = g[1:] - g[:1], h[1:] - h[:1]
+    bracket = k[1] @ f[0] - k[0] @ f[1]
+    q = torch.linalg.qr(f.T).Q
+    residual = (bracket - q @ (q.T @ bracket)).norm() / bracket.norm()
+    assert found["residual"][0] == pytest.approx(float(residual), rel=1e-3)

@@ -243,3 +243,15 @@ def test_two_models_preserved_in_any_order():
         assert not a.training
     assert a.training
     assert b.training
+
+
+def test_verify_computes_in_double_and_leaves_a_shared_module_as_it_was(tied):
+    before = {k: (id(v), v.clone()) for k, v in tied.state_dict(keep_vars=True).items()}
+    found = ig.verify(tied, X)
+    assert found.passed
+    assert found.facts["precision"] == "float64"
+    after = tied.state_dict(keep_vars=True)
+    for key, (tensor, value) in before.items():
+        assert id(after[key]) == tensor
+        assert after[key].dtype == torch.float32
+        assert torch.equal(after[key], value)

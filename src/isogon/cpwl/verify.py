@@ -9,6 +9,7 @@ from isogon.cpwl.certificate import Certificate, Check
 from isogon.cpwl.lower import lower
 from isogon.cpwl.program import Kink, Program
 from isogon.nets.calculus import logits
+from isogon.nets.states import swapped
 from isogon.nets.trace import undisturbed, unwrap
 
 __all__ = ["verify"]
@@ -96,27 +97,17 @@ def nearby(example: Tensor, count: int, generator: torch.Generator | None = None
     return torch.cat([x[:count], moved])[:count] if count > len(x) else x[:count]
 
 
-class _InDouble(nn.Module):
-    """A model computed with float64 copies of its weights and buffers."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.held = (model,)  # in a tuple: not a child, its mode is not this module's
-        self.tensors = {
-            name: t.detach().to("cpu", torch.float64 if t.is_floating_point() else t.dtype)
-            for name, t in (*model.named_parameters(), *model.named_buffers())
-        }
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.func.functional_call(self.held[0], self.tensors, (x,))
-
-
 def _in_double(model: nn.Module, x: Tensor) -> tuple[Tensor, bool]:
     """The model's logits at `x`, and whether it computed them in float64 throughout."""
     inner = unwrap(model)
+    wide = {
+        name: t.detach().to("cpu", torch.float64 if t.is_floating_point() else t.dtype)
+        for name, t in (*inner.named_parameters(), *inner.named_buffers())
+    }
     with undisturbed(inner, mute=False):
         try:
-            found = logits(_InDouble(inner), x)
+            with swapped(inner, wide, cast=False):
+                found = logits(inner, x)
             return found, found.dtype == torch.float64
         except RuntimeError:  # single-precision constants inside its forward
             parameter = next(iter(inner.parameters()), x.float())

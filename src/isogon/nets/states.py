@@ -25,13 +25,16 @@ KINDS = ("_parameters", "_buffers")
 
 
 @contextmanager
-def swapped(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+def swapped(
+    model: nn.Module, values: Mapping[str, Tensor], *, cast: bool = True
+) -> Iterator[nn.Module]:
     """Other values in the place of parameters or buffers; the very tensors come back afterwards.
 
     Args:
         model: Any module; a tensor that it holds under several names is swapped under all.
-        values: New values by name in ``state_dict``, cast to dtype and device of the old ones.
-            Several names of one tensor need the same values.
+        values: New values by name in ``state_dict``. Several names of one tensor need the same
+            values.
+        cast: Whether they take dtype and device of the old ones.
 
     Yields:
         The model. What it writes to its buffers meanwhile goes to copies.
@@ -54,7 +57,8 @@ def swapped(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[nn.Modul
             raise ModelError(
                 f"another shape for {name!r}", got=tuple(value.shape), expected=tuple(old.shape)
             )
-        new = value.detach().to(device=old.device, dtype=old.dtype)
+        new = value.detach()
+        new = new.to(device=old.device, dtype=old.dtype) if cast else new
         if id(old) in fresh:
             if not torch.equal(fresh[id(old)].detach(), new):
                 raise ModelError(

@@ -67,12 +67,10 @@ def leaf_distance(
         ModelError: See `walk`; also a model of images with the channels last.
     """
     check_finite(model)
-    if family is None and toward is None:
-        family = parsed("rotations(8)")
     check_inputs(start, what="the starts")
     if toward is None:
+        family = parsed("rotations(8)" if family is None else family)
         check_images(model, start)
-        assert family is not None
         labels, targets = list(family.labels), family.orbit(start)
     else:
         labels, targets = ["target"], torch.as_tensor(toward).to(start)[None]

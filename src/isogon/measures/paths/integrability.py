@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from isogon.data import Batches, as_batches
 from isogon.errors import ModelError
@@ -161,6 +162,21 @@ def _off(t: Tangent, vectors: Tensor) -> Tensor:
 
 def _second_order(model: Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients g_k of z_k - z_0 [N, C, d] and products H_k g_l [N, C, C, d], float64."""
+    try:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attentions have no second derivative
+            return _products(model, x)
+    except RuntimeError as error:
+        if "is not implemented" not in str(error):
+            raise
+        raise ModelError(
+            "the model has no second derivatives",
+            got=str(error).splitlines()[0][:160],
+            expected="operations that can be differentiated twice",
+            fix="Replace that operation by others of PyTorch's, or leave this measure out.",
+        ) from error
+
+
+def _products(model: Module, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False), torch.enable_grad(), calculus.preserved(model) as model:
         leaf = x.detach().clone().requires_grad_(True)
         z = calculus.logits(model, leaf.clone())
