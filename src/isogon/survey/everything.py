@@ -33,8 +33,11 @@ GRACE = 5.0  # seconds that a measure which does not report progress may run ove
 _WRONG = (SpecError, OptionError, FileError)  # errors of a survey, not of what is surveyed
 
 
-class OutOfTime(Exception):
-    """Raised inside a measure when the budget is spent."""
+class OutOfTime(BaseException):
+    """Raised inside a measure when the budget is spent: no `except Exception` on the way keeps it.
+
+    (Tracing, say, would report it as a model that can't be traced, and remember that.)
+    """
 
 
 @dataclass
