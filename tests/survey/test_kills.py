@@ -17,7 +17,7 @@ SCRIPT = ROOT / "benchmarks" / "reliability_kills.py"
 @pytest.mark.parametrize(
     ("kinds", "kills"),
     [
-        ("sweep inline", 3),
+        ("sweep inline", 2),
         pytest.param("sweep inline,sweep processes,train,survey", 5, marks=pytest.mark.long),
     ],
 )

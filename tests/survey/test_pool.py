@@ -115,6 +115,8 @@ def test_an_end_from_outside_ends_everybody_and_loses_nothing(here, how):
         assert err.count("\n") == 1
         assert {s.state for s in states} == {"queued"}
         assert "4 queued" in out
+    if how == "SIGINT":
+        return  # the others show that it goes on
     (here / "go").touch()
     again = isogon(here, *WORDS, "--on", "inline")
     out, err = again.communicate(timeout=60)
