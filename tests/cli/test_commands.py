@@ -209,3 +209,21 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(here
         assert "--out" in refused(capsys, 1, *words)
     assert (here / "file").read_text() == "mine"
     assert not (here / "cache").exists()
+
+
+def test_a_random_model_is_refused_unless_unchecked(here, capsys):
+    Path("noisy.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        "        return torch.nn.functional.dropout(super().forward(x), 0.5, True)\n"
+        "def net():\n"
+        "    return Net(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n"
+    )
+    words = ("data-matrix", "--model", "noisy:net()", "--batches", DATA)
+    assert "random in evaluation mode" in refused(capsys, 1, *words)
+    text = out(capsys, *words, "--no-check")
+    folder = next(x.split(None, 1)[1] for x in text.splitlines() if x.startswith("reading"))
+    assert json.loads((Path(folder) / "reading.json").read_text())["meta"]["check"] is False
+    assert "found, computed" in out(capsys, "--no-check", *words)
+    assert "random in evaluation mode" in refused(capsys, 1, *words), "not answered by that record"

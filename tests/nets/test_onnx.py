@@ -336,3 +336,45 @@ def test_unknown_operator_and_several_inputs(tmp_path):
     path = single(tmp_path / "open.onnx", "Relu", ("height",))
     with pytest.raises(ModelError, match="leaves sizes"):
         load_onnx(path)
+
+
+def vector_net(path, shape, nodes, weights):
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, str(path))
+    return path
+
+
+def test_an_input_without_an_axis_for_samples_gets_one_where_it_can(tmp_path):
+    w, v = r(6, 5), r(5, 3)
+    path = vector_net(
+        tmp_path / "net.onnx", (6,),
+        [helper.make_node("MatMul", ["x", "w"], ["h"], "a"), helper.make_node("Relu", ["h"], ["a"]),
+         helper.make_node("MatMul", ["a", "v"], ["y"], "b")], {"w": w, "v": v},
+    )  # fmt: skip
+    model = load_onnx(path)
+    assert model.shape == (6,)
+    x = r(4, 6)
+    expected = np.stack([np.maximum(row @ w, 0) @ v for row in x])
+    assert np.allclose(model(torch.from_numpy(x)).detach(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 2, 3)])
+def test_and_is_refused_by_name_where_it_can_not(tmp_path, shape):
+    nodes = [
+        helper.make_node("Reshape", ["x", "one"], ["row"], "flat"),
+        helper.make_node("Gemm", ["row", "w"], ["y"], "fc"),
+    ]
+    path = vector_net(tmp_path / "net.onnx", shape, nodes, {"one": np.array([1, 6]), "w": r(6, 3)})
+    if shape[0] == 1:  # a batch of one, which the file fixes: any number is taken
+        assert len(load_onnx(path)(torch.zeros(5, 2, 3))) == 5
+        return
+    with pytest.raises(ModelError, match=r"input 'x' has no axis for samples: got x \[") as caught:
+        load_onnx(path)
+    assert "torch.onnx.export(model, x[None]" in str(caught.value)
