@@ -357,3 +357,22 @@ def test_attention_has_second_derivatives():
     q = torch.linalg.qr(f.T).Q
     residual = (bracket - q @ (q.T @ bracket)).norm() / bracket.norm()
     assert found["residual"][0] == pytest.approx(float(residual), rel=1e-3)
+
+
+def test_inputs_on_a_kink_are_no_fault_of_the_model():
+    """Black images: without biases every pre-activation is 0, where ReLU has no derivative."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(9, 8, bias=False), nn.ReLU(), nn.Linear(8, 3)
+    ).eval()
+    examine(net, torch.zeros(4, 1, 3, 3), gradient=True)
+    rounding = nn.Sequential(net, Rounded()).eval()
+    with pytest.raises(ModelError, match="gradient"):
+        examine(rounding, torch.zeros(4, 1, 3, 3), gradient=True)
+
+
+class Rounded(nn.Module):
+    """Outputs that change with the inputs, without a derivative."""
+
+    def forward(self, x):
+        return x.detach() * 1.0 + 0 * x

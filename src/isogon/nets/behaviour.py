@@ -31,6 +31,7 @@ COARSE = 3e-2  # the same in half precision
 HALF = (torch.float16, torch.bfloat16)
 ROUNDING = 3e-2  # of the outputs' size: a smaller spread is not told from rounding
 REPEATS = 3  # calls after the first one: rare random events are noticed more often
+ASIDE = 0.1  # of an input's size: where derivatives are looked at a second time
 STEP = 1e-2  # of an input's size: for differences
 AWAY = "isogon.context.use(check=False) (--no-check) measures it as it is."
 
@@ -213,7 +214,33 @@ def _percent(share: float) -> str:
 
 
 def _differentiable(model: nn.Module, x: Tensor) -> None:
-    """Compare derivatives along random directions with differences of two sizes."""
+    """Refuse a model whose derivatives are not those of its outputs.
+
+    An input may lie on a kink (a black image, where no bias moves a pre-activation off 0): there
+    derivative and differences differ by right. So what seems wrong must not be right beside it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = _size(x)
+    aside = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) * (ASIDE * size)
+    verdict = _derivatives(model, x, size, generator)
+    if verdict in ("zero", "wrong"):
+        beside = _derivatives(model, x + aside, size, generator)
+        if beside != "right":
+            raise no_gradient(model, zero=verdict == "zero")
+
+
+def _size(x: Tensor) -> Tensor:
+    """Root mean square of each input, ``[n, 1, ...]``; 1 where it is 0."""
+    size = x.reshape(len(x), -1).square().mean(1).sqrt()
+    return torch.where(size > 0, size, torch.ones_like(size)).reshape(-1, *[1] * (x.dim() - 1))
+
+
+def _derivatives(model: nn.Module, x: Tensor, size: Tensor, generator: torch.Generator) -> str:
+    """Compare derivatives along random directions with differences of two sizes.
+
+    Returns:
+        ``right``, ``zero`` or ``wrong``; ``unknown`` where it can't be told.
+    """
     try:
         with torch.inference_mode(False), torch.enable_grad():
             leaf = x.clone().requires_grad_()
@@ -223,18 +250,15 @@ def _differentiable(model: nn.Module, x: Tensor) -> None:
             raise
         if "nference" in str(error):
             raise inference_weights() from error
-        return
+        return "unknown"
     if not z.requires_grad:
         raise no_gradient(model)
-    generator = torch.Generator().manual_seed(0)
     weights = torch.randn(z.shape[1], generator=generator, dtype=torch.float64).to(z)
     total = (z * weights).sum()
     (g,) = torch.autograd.grad(total, leaf, allow_unused=True)
     g = torch.zeros_like(x) if g is None else g
     if device_dtype(model)[1] in HALF and bool(g.any()):
-        return  # differences are too coarse there to say more
-    size = x.reshape(len(x), -1).square().mean(1).sqrt()
-    size = torch.where(size > 0, size, torch.ones_like(size)).reshape(-1, *[1] * (x.dim() - 1))
+        return "unknown"  # differences are too coarse there to say more
     told = seen = 0
     for _ in range(2):
         v = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) * size
@@ -247,8 +271,11 @@ def _differentiable(model: nn.Module, x: Tensor) -> None:
         zero = (g.reshape(len(x), -1) == 0).all(1) & (wide.abs() > 20 * noise)
         told += int((clear | zero).sum())
         seen += int((clear & wrong | zero).sum())
-    if told >= 2 and seen == told:
-        raise no_gradient(model, zero=not bool(g.any()))
+    if told < 2:
+        return "unknown"
+    if seen < told:
+        return "right"
+    return "wrong" if bool(g.any()) else "zero"
 
 
 @torch.no_grad()
