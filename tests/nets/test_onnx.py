@@ -313,10 +313,10 @@ def test_huge_tensors_by_a_small_header_are_refused(tmp_path):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
     model.ir_version = 8
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(FileError, match="larger than memory"):
+    with pytest.raises(FileError, match="constants of more than"):
         load_onnx(tmp_path / "net.onnx")
     path = single(tmp_path / "wide.onnx", "Expand", (1,), (i(1, 10**13),))
-    with pytest.raises(FileError, match="larger than memory"):
+    with pytest.raises(FileError, match="values for one sample of more than"):
         load_onnx(path)
     path = single(tmp_path / "input.onnx", "Relu", (10**7, 10**7))
     with pytest.raises(FileError, match="fit into memory"):

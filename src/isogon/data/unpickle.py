@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +18,10 @@ import numpy as np
 
 from isogon.errors import FileError
 from isogon.storage.files import damaged, first_line, regular
+from isogon.storage.saved import check_opcodes
 
 MAX_BYTES = 512 * 2**20
-MAX_DEPTH = 32  # of containers in containers
 TIMES = 4  # what may come out (values and bytes), over the bytes of the file
-_INTO = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
 _DTYPES = ("u1", "i1", "i2", "i4", "i8", "f4", "f8")
 
 
@@ -133,52 +131,6 @@ def read_pickle(path: Path) -> Any:
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
         raise damaged(path, "data file", f"{type(error).__name__} {first_line(error)}") from error
-
-
-def check_opcodes(file: Any) -> None:
-    """Go through one pickle as `pickletools` lists it, and build nothing.
-
-    Raises:
-        ValueError: A length that is not backed by bytes, a place in the memo that was skipped
-            (the memo is an array: one large number would fill memory), or nesting deeper than
-            `MAX_DEPTH` (hashing a deep tuple overflows the stack).
-    """
-    mark = object()
-    stack: list[Any] = []  # of the depth of every value, or the mark
-    memo: dict[int, Any] = {}
-    for code, given, _ in pickletools.genops(file):
-        taken = 0
-        if code.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            place = len(memo) if code.name == "MEMOIZE" else int(str(given))
-            if not 0 <= place <= len(memo) + 1:
-                raise ValueError(f"place {place} in a memo of {len(memo)}")
-            memo[place] = stack[-1]
-            continue
-        if code.name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[int(str(given))])
-            continue
-        if code.name == "MARK":
-            stack.append(mark)
-            continue
-        if code.name == "DUP":
-            stack.append(stack[-1])
-            continue
-        before = [s for s in code.stack_before if s is not pickletools.stackslice]
-        into = code.name in _INTO  # the first one taken is what the others go into
-        if pickletools.markobject in before:
-            while (item := stack.pop()) is not mark:
-                taken = max(taken, item)
-            before = before[: before.index(pickletools.markobject)]
-        held = 0
-        for i in reversed(range(len(before))):
-            item = stack.pop()
-            if item is mark:
-                raise ValueError("a mark where a value belongs")
-            held, taken = (item, taken) if into and not i else (0, max(taken, item))
-        depth = max(held, taken + 1) if code.stack_before else 0
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nesting deeper than {MAX_DEPTH}")
-        stack += [depth] * len(code.stack_after)
 
 
 def _plain(value: Any, depth: int, left: list[int]) -> Any:

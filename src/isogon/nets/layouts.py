@@ -19,6 +19,7 @@ from torch import Tensor
 
 from isogon import storage
 from isogon.errors import FileError
+from isogon.storage.saved import check_saved
 
 INDEX = ".index.json"  # of weights in several files
 MAX_SHARDS = 1000
@@ -66,6 +67,7 @@ def read_saved(path: Path) -> Any:
         FileError: Unreadable, or it holds objects of classes whose code would have to be run;
             they are named.
     """
+    check_saved(path, "weights file")
     try:
         with (
             warnings.catch_warnings(),

@@ -31,6 +31,10 @@ from isogon.storage import memory_limit
 
 __all__ = ["OnnxModel", "load_onnx"]
 
+TIMES = 4  # what the constants of a graph may unfold to, over what the file holds
+FREE = 2**26  # bytes that they may have anyway
+MAX_NODES = 50_000
+
 
 def load_onnx(path: str | Path) -> OnnxModel:
     """The network in an ONNX file, in evaluation mode.
@@ -90,13 +94,16 @@ def _read(path: Path) -> onnx.ModelProto:
         raise _damaged(path, "a file larger than memory")
     try:
         proto = onnx.load(str(path), load_external_data=False)
+        if len(proto.graph.node) > MAX_NODES:
+            raise _damaged(path, f"{len(proto.graph.node)} nodes, more than {MAX_NODES}")
         for output in proto.graph.output:  # the checker wants shapes that exporters may omit
             if not output.type.tensor_type.HasField("shape"):
                 output.type.tensor_type.shape.SetInParent()
-        for tensor in proto.graph.initializer:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                inside = numpy_helper.from_array(_external(tensor, path), tensor.name)
-                tensor.CopyFrom(inside)
+        apart = [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+        _check_external(apart, path)
+        for tensor in apart:
+            inside = numpy_helper.from_array(_external(tensor, path), tensor.name)
+            tensor.CopyFrom(inside)
         onnx.checker.check_model(proto)
     except IsogonError:
         raise
@@ -122,11 +129,32 @@ def _tensor(proto: onnx.TensorProto, path: Path) -> Tensor:
     return torch.from_numpy(np.array(numpy_helper.to_array(proto)))  # a copy: writable, owned
 
 
+def _place(proto: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
+    """File, first byte and number of bytes of a tensor stored in another file."""
+    facts = {entry.key: entry.value for entry in proto.external_data}
+    kind = onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)
+    length = math.prod(proto.dims) * kind.itemsize
+    source = (path.resolve().parent / facts.get("location", "")).resolve()
+    return source, int(facts.get("offset", 0)), length
+
+
+def _check_external(tensors: Sequence[onnx.TensorProto], path: Path) -> None:
+    """Refuse tensors that together are more than the files that hold them: one place, many times.
+
+    A weight that is used twice may well stand there once.
+    """
+    places = [_place(t, path) for t in tensors]
+    total = sum(max(length, 0) for *_, length in places)
+    held = sum(source.stat().st_size for source in {p[0] for p in places} if source.is_file())
+    if total > FREE + TIMES * held:
+        raise _damaged(path, f"tensors of {total} bytes in files of {held}")
+
+
 def _external(proto: onnx.TensorProto, path: Path) -> np.ndarray:
     """A tensor stored in another file, which must lie in the model's folder."""
     facts = {entry.key: entry.value for entry in proto.external_data}
     folder = path.resolve().parent
-    source = (folder / facts.get("location", "")).resolve()
+    source, offset, length = _place(proto, path)
     if not source.is_relative_to(folder) or not source.is_file():
         raise FileError(
             f"tensor {proto.name!r} is stored outside the model's folder or is missing",
@@ -134,11 +162,10 @@ def _external(proto: onnx.TensorProto, path: Path) -> np.ndarray:
             expected=f"a file in {folder}",
             fix="Put the data file beside the model, or export with the weights inside.",
         )
-    kind = onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)
-    length = math.prod(proto.dims) * kind.itemsize
-    offset = int(facts.get("offset", 0))
-    if int(facts.get("length", length)) != length or offset + length > source.stat().st_size:
+    wrong = min(offset, length) < 0 or offset + length > source.stat().st_size
+    if wrong or int(facts.get("length", length)) != length:
         raise _damaged(path, f"tensor {proto.name!r}: data of another size than its shape")
+    kind = onnx.helper.tensor_dtype_to_np_dtype(proto.data_type)
     with source.open("rb") as file:
         file.seek(offset)
         return np.frombuffer(file.read(length), kind).reshape(tuple(proto.dims))
@@ -155,9 +182,14 @@ class _Builder:
         versions = {o.domain: o.version for o in proto.opset_import}
         self.version = versions.get("", versions.get("ai.onnx", 1))
         self.constants = dict(weights)
+        # what may still be made: constants by what the file holds, the rest by what memory holds
+        held = sum(t.numel() * t.element_size() for t in weights.values())
+        self.most = (FREE + TIMES * (held + proto.ByteSize()), memory_limit())
+        self.left = list(self.most)
         # constants that were made from the stand-in's number of samples
         self.tainted: set[str] = set()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.used: dict[str, int] = {}  # how often a name was wanted
         self.values: dict[str, Tensor] = {}  # stand-ins of what depends on the input
         self.given, self.sizes, self.open, self.dtype = self._input()
         self.count = self.sizes[0]
@@ -230,9 +262,7 @@ class _Builder:
         data = [x for x, d in zip(inputs, operands.depends) if d]
         with self.fake, torch.no_grad():  # sizes first: nothing is allocated yet
             sized = _several(module.eval()(*data))
-        for value in sized:
-            if value.numel() * value.element_size() > memory_limit():
-                raise _damaged(self.path, f"{node.name!r} makes a tensor larger than memory")
+        self._spend(node, sized, constant=not data)
         if data:
             beside = node.op_type == "Concat" and attributes.get("axis", 0) != 0
             if (tainted or beside) and isinstance(module, _Call):
@@ -249,6 +279,18 @@ class _Builder:
             self.constants[key] = value
             if tainted:
                 self.tainted.add(key)
+
+    def _spend(self, node: onnx.NodeProto, made: Sequence[Tensor], *, constant: bool) -> None:
+        """Count what a node makes (of data: per sample), before it makes it."""
+        size = sum(v.numel() * v.element_size() for v in made)
+        kind = 0 if constant else 1
+        self.left[kind] -= size if constant else -(-size // max(self.count, 1))
+        if self.left[kind] < 0:
+            what = "constants" if constant else "values for one sample"
+            raise _damaged(
+                self.path,
+                f"{node.op_type} {node.name!r}: {what} of more than {self.most[kind]} bytes",
+            )
 
     def _operand(self, name: str) -> Tensor | None:
         if not name:
@@ -273,11 +315,10 @@ class _Builder:
     def _module_name(self, node: onnx.NodeProto) -> str:
         words = node.name.strip("/") or (node.output[0] if node.output else node.op_type)
         base = re.sub(r"\W+", "_", words, flags=re.ASCII).strip("_") or node.op_type
-        base, name, k = f"{node.op_type}_{base}" if base[0].isdigit() else base, "", 1
-        name = base
+        name = base = f"{node.op_type}_{base}" if base[0].isdigit() else base
         while name in self.result._modules or hasattr(self.result, name):
-            k += 1
-            name = f"{base}_{k}"
+            self.used[base] = self.used.get(base, 1) + 1
+            name = f"{base}_{self.used[base]}"
         return name
 
 

@@ -11,6 +11,8 @@ from isogon.errors import UnsupportedOp
 
 __all__ = ["Operands"]
 
+MAX_LIST = 10_000  # numbers that are read at build time: shapes, axes, bounds, scales
+
 
 @dataclass
 class Operands:
@@ -54,6 +56,10 @@ class Operands:
         self.static.add(position)
         value = self.inputs[position]
         assert value is not None
+        if value.numel() > MAX_LIST:
+            raise UnsupportedOp(
+                f"an ONNX node with {what} of {value.numel()} numbers", expected=f"<= {MAX_LIST}"
+            )
         return value.flatten().tolist()
 
     def ints(self, name: str, position: int) -> list[int] | None:

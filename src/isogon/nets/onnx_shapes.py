@@ -78,7 +78,7 @@ def _split(o: Operands):
     x = o.inputs[0]
     assert x is not None
     if sizes is None:
-        count = o.get("num_outputs") or o.outputs
+        count = o.outputs
         size = -(-x.shape[axis] // count)
         sizes = [min(size, x.shape[axis] - i * size) for i in range(count)]
     return lambda x, *_: x.split(sizes, axis)

@@ -8,6 +8,7 @@ kind and harmless, and only a fresh archive of the parts that were checked is ha
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -18,11 +19,13 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from isogon.errors import FileError, ModelError
 from isogon.nets.calculus import output_tensor
 from isogon.nets.weights import existing
 from isogon.storage import memory_limit
+from isogon.storage.saved import check_saved
 
 _NAME = re.compile(r"[\w.+\-]*", re.ASCII)
 _TARGET = re.compile(
@@ -41,6 +44,8 @@ _FUNCTIONS = {
     "FloatPow", "FloatTrueDiv", "IntTrueDiv", "ToFloat", "TruncToInt", "RoundToInt", "Identity",
     "positive", "integer", "nonnegative", "true", "false", "True", "False", "oo", "int_oo",
 }  # fmt: skip
+_POWERS = {"Pow", "PowByNatural", "FloatPow", "LShift", "RShift"}
+MAX_EXPRESSION = 1000  # characters of one symbolic size
 _SYMBOL = re.compile(r"(s|u|zuf|zf|n)\d+", re.ASCII)
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 
@@ -74,8 +79,47 @@ def load_pt2(path: str | Path) -> nn.Module:
         if node.op == "call_module" and node.target == "_guards_fn":
             graph.erase_node(node)
     program = fx.GraphModule(module, graph, type(module).__name__)
+    for name, tensor in program.state_dict().items():  # an axis of stride 0 costs no bytes
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise _damaged(path, f"tensor {name!r} larger than its bytes")
     _check_batch(program, path)
     return program
+
+
+class _Sizes(fx.Interpreter):
+    """Runs a program on stand-ins without memory, and adds up what it would make."""
+
+    made = 0
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, torch.Tensor):
+                self.made += value.numel() * value.element_size()
+        if self.made > memory_limit():
+            raise MemoryError
+        return result
+
+
+def _sized(program: fx.GraphModule, shape: list[int], dtype: torch.dtype, path: Path) -> bool:
+    """Whether a program runs on an input of a shape, by its stand-in.
+
+    Raises:
+        ModelError: It would make more than memory holds.
+    """
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            _Sizes(program).run(torch.zeros(shape, dtype=dtype))
+    except MemoryError:
+        raise ModelError(
+            "the exported program makes more than memory holds",
+            got=f"an input of shape {shape} in {path}",
+            expected=f"at most {memory_limit()} bytes",
+            fix="Don't use this file, or use a machine with more memory.",
+        ) from None
+    except Exception:  # what it can't do on stand-ins, or on so many samples
+        return False
+    return True
 
 
 def _check_batch(program: fx.GraphModule, path: Path) -> None:
@@ -90,13 +134,19 @@ def _check_batch(program: fx.GraphModule, path: Path) -> None:
             fix="Wrap the model in a module of one input before exporting it.",
         )
     if value is None or not isinstance(value.shape[0], int):
+        if value is not None:
+            shape = [n if isinstance(n, int) else 2 for n in value.shape]
+            _sized(program, shape, value.dtype, path)
         return
     more = value.shape[0] + 1  # exported at one number of samples: does it hold for others?
+    shape = [more, *value.shape[1:]]
     try:
+        if not _sized(program, shape, value.dtype, path):
+            raise ValueError
         with torch.no_grad():
-            rows = len(
-                output_tensor(program(torch.zeros(more, *value.shape[1:], dtype=value.dtype)))
-            )
+            rows = len(output_tensor(program(torch.zeros(shape, dtype=value.dtype))))
+    except ModelError:
+        raise
     except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
         rows = -1
     if rows != more:
@@ -112,6 +162,7 @@ def _checked(path: Path) -> io.BytesIO:
     """A copy of the archive that holds only what was checked."""
     if path.stat().st_size > memory_limit():
         raise _damaged(path, "a file larger than memory", "one that fits")
+    check_saved(path, "exported program")
     fresh = io.BytesIO()
     try:
         with zipfile.ZipFile(path) as archive, zipfile.ZipFile(fresh, "w") as out:
@@ -191,12 +242,45 @@ def _harmless(key: str, text: str) -> bool:
         return bool(_TARGET.fullmatch(text)) and not side
     if key == "expr_str":
         words = set(_WORD.findall(text)) - _FUNCTIONS
-        return bool(_EXPRESSION.fullmatch(text)) and all(map(_SYMBOL.fullmatch, words))
+        known = _EXPRESSION.fullmatch(text) and all(map(_SYMBOL.fullmatch, words))
+        return bool(known) and _small(text)
     if key in ("in_spec", "out_spec"):
         return not text or _harmless_spec(json.loads(text))
     if key == "path_name":
         return bool(re.fullmatch(r"(weight|tensor)_\d+", text))
     return bool(_NAME.fullmatch(text))
+
+
+def _small(text: str) -> bool:
+    """Whether a symbolic size is quick to evaluate: short, shallow, of small numbers and powers."""
+    if len(text) > MAX_EXPRESSION:
+        return False
+    try:
+        tree = ast.parse(text.strip() or "0", mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    grown = 1
+    for node in ast.walk(tree):
+        numbers = isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+        if numbers and not abs(node.value) < 2**63:
+            return False
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow | ast.LShift | ast.RShift):
+            powers = [node.right]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in _POWERS:
+            powers = node.args[1:]
+        else:
+            continue
+        # an exponent is a small number that is written down; towers of them multiply
+        for power in powers:
+            if isinstance(power, ast.Call) and len(power.args) == 1 and not power.keywords:
+                power = power.args[0]
+            value = getattr(power, "value", None)
+            if isinstance(power, ast.UnaryOp) and isinstance(power.operand, ast.Constant):
+                value = power.operand.value
+            if type(value) is not int or not -8 <= value <= 8:
+                return False
+            grown *= max(1, abs(value))
+    return grown <= 64
 
 
 def _harmless_spec(spec: Any) -> bool:

@@ -1,19 +1,30 @@
-"""Tidy tables in Parquet files."""
+"""Tidy tables in Parquet files.
+
+A file that was made to do harm can end the process that reads it inside Parquet's own library,
+whatever is checked before. So tables are read by a process of little memory beside this one
+(`isogon.storage.table_reader`); what it makes of them comes back as an Arrow stream.
+"""
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isogon.errors import FileError, OptionError
+from isogon.errors import OptionError
+from isogon.storage import table_reader
 from isogon.storage.files import atomic, damaged, first_line, memory_limit, regular
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BATCH = 65_536  # rows decoded at a time
-MAX_COLUMNS = 20_000
+SECONDS = 60.0  # that reading a table may take, and one more for each MiB
 
 
 def write_table(path: str | os.PathLike, frame: pd.DataFrame) -> None:
@@ -54,7 +65,7 @@ def to_arrow(frame: pd.DataFrame) -> Any:
                 array = array.combine_chunks()
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise _column_error(name, first_line(error)) from error
-        if not _allowed(array.type):
+        if not table_reader.allowed(array.type):
             raise _column_error(name, str(array.type))
         columns[name] = array
     return pa.table(columns)
@@ -78,116 +89,97 @@ def read_table(
             number of rows than it (or the manifest) claims, or larger than ``limit``.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path = regular(Path(path), "Parquet file")
     limit = memory_limit() if limit is None else limit
-    try:
-        schema = pq.read_schema(path)
-        text = [f.name for f in schema if pa.types.is_string(f.type)]
-        # Repeated text stays a dictionary while it is counted: a few bytes can claim gigabytes.
-        with pq.ParquetFile(path, read_dictionary=text, memory_map=False) as file:
-            _check_claims(path, file.metadata, file.schema_arrow, rows, limit)
-            parts, used, seen = [], 0, 0
-            for batch in file.iter_batches(batch_size=BATCH):
-                used += sum(_unpacked(column) for column in batch.columns)
-                seen += batch.num_rows
-                if used > limit or seen > file.metadata.num_rows:
-                    raise damaged(path, "Parquet file", "more data than it claims or may hold")
-                parts.append(batch)
-            if seen != file.metadata.num_rows and file.metadata.num_columns:
-                raise damaged(
-                    path, "Parquet file", f"{seen} rows", f"the {file.metadata.num_rows} it claims"
-                )
-            table = pa.Table.from_batches(parts, schema=file.schema_arrow)
-        if len(set(table.column_names)) != len(table.column_names):
-            raise damaged(path, "Parquet file", "two columns of one name", "unique names")
-        for i, field in enumerate(table.schema):
-            if pa.types.is_dictionary(field.type) and field.name in text:
-                table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
-        return table.to_pandas(ignore_metadata=True)
-    except FileError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
-        raise damaged(path, "Parquet file", first_line(error)) from error
+    answer = _ask({"path": str(path.resolve()), "rows": rows, "limit": limit}, path)
+    with pa.ipc.open_stream(answer) as stream:
+        return stream.read_all().to_pandas(ignore_metadata=True)
 
 
 # --------------------------------------------------------------------------- internals
 
 
-def _check_claims(path: Path, metadata: Any, schema: Any, rows: int | None, limit: int) -> None:
-    """Refuse what the footer says of itself, before any page is decoded."""
-    for field in schema:
-        if not _allowed(field.type):
-            raise damaged(
-                path,
-                "table of isogon",
-                f"column {field.name!r} of type {field.type}",
-                "numbers, booleans, text and times",
-            )
-    claimed, columns = metadata.num_rows, metadata.num_columns
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    if claimed < 0 or any(g.num_rows < 0 for g in groups):
-        raise damaged(path, "Parquet file", f"{claimed} rows")
-    if sum(g.num_rows for g in groups) != claimed:
-        raise damaged(path, "Parquet file", f"{claimed} rows", "as many as in its row groups")
-    if rows is not None and claimed != rows:
-        raise damaged(path, "Parquet file", f"{claimed} rows", f"{rows} rows, as was recorded")
-    if columns > MAX_COLUMNS:
-        raise damaged(path, "Parquet file", f"{columns} columns", f"at most {MAX_COLUMNS}")
-    size = path.stat().st_size
-    for group in groups:
-        for i in range(group.num_columns):
-            chunk = group.column(i)
-            if chunk.num_values != group.num_rows or chunk.total_compressed_size > size:
-                raise damaged(path, "Parquet file", "a column that lies about its size")
-            if chunk.total_uncompressed_size > limit:
-                raise damaged(path, "Parquet file", "a column that unpacks to too much")
-    cells = sum(_width(field.type) for field in schema) * claimed
-    if cells > limit:
-        raise damaged(
-            path,
-            "Parquet file",
-            f"{claimed} rows of {columns} columns, about {cells >> 20} MiB",
-            f"at most {limit >> 20} MiB",
-        )
+class _Reader:
+    """The process that reads Parquet: one for this process, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self.lock, self.owner = threading.Lock(), -1
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The running process; a fork has its own, a dead one is replaced."""
+        if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
+            program = Path(__file__).with_name("table_reader.py")
+            paths = os.pathsep.join(p for p in sys.path if p)
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(program)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": paths}, start_new_session=True,
+            )  # fmt: skip
+            self.owner = os.getpid()
+        return self.process
+
+    def stop(self) -> str:
+        """End the process; how it ended."""
+        process, self.process = self.process, None
+        if process is None or self.owner != os.getpid():
+            return ""
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                pipe and pipe.close()
+        try:
+            code = process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return "it took too long"
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _allowed(kind: Any) -> bool:
-    import pyarrow as pa
-
-    t = pa.types
-    if isinstance(kind, pa.BaseExtensionType):
-        return False
-    if t.is_dictionary(kind):
-        return _allowed(kind.value_type) and not t.is_dictionary(kind.value_type)
-    return (
-        t.is_boolean(kind) or t.is_integer(kind) or t.is_floating(kind) or t.is_string(kind)
-        or t.is_large_string(kind) or t.is_null(kind) or t.is_temporal(kind)
-    )  # fmt: skip
+_reader = _Reader()
+atexit.register(_reader.stop)
 
 
-def _width(kind: Any) -> int:
-    """Bytes of a cell in memory, at the least."""
+def _ask(question: dict[str, Any], path: Path) -> bytes:
+    """What the reading process answers, as an Arrow stream.
+
+    Raises:
+        FileError: It refuses the file, or the file ended it (twice: it may have died of
+            something else before).
+    """
+    with _reader.lock:
+        for attempt in (0, 1):
+            found = _answered(question, SECONDS + path.stat().st_size / 2**20)
+            if found is not None:
+                break
+            how = _reader.stop()
+            if attempt:
+                raise damaged(path, "Parquet file", f"its reader ended ({how})")
+    assert found is not None
+    if found[0] == b"E":
+        raise damaged(path, *json.loads(found[1]))
+    return found[1]
+
+
+def _answered(question: dict[str, Any], seconds: float) -> tuple[bytes, bytes] | None:
+    """Letter and content of one answer; None where the process ended or took too long."""
+    process = _reader.start()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    watch = threading.Timer(seconds, process.kill)
+    watch.start()
     try:
-        return max(1, kind.bit_width // 8)
-    except ValueError:
-        return 8
-
-
-def _unpacked(column: Any) -> int:
-    """Bytes of a column with its dictionary written out."""
-    import pyarrow as pa
-    from pyarrow import compute
-
-    pc: Any = compute  # its functions are made at run time
-
-    if not pa.types.is_dictionary(column.type):
-        return column.nbytes
-    if not pa.types.is_string(column.type.value_type):
-        return column.nbytes + 8 * len(column)
-    lengths = pc.binary_length(column.dictionary).cast(pa.int64())
-    return column.nbytes + (pc.sum(lengths.take(column.indices)).as_py() or 0)
+        process.stdin.write(json.dumps(question).encode() + b"\n")
+        process.stdin.flush()
+        head = process.stdout.read(9)
+        size = int.from_bytes(head[1:], "little")
+        answer = process.stdout.read(size) if len(head) == 9 else b""
+    except OSError:
+        return None
+    finally:
+        watch.cancel()
+    return (head[:1], answer) if len(head) == 9 and len(answer) == size else None
 
 
 def _column_error(name: str, got: str) -> OptionError:

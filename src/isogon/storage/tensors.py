@@ -1,8 +1,8 @@
 """Arrays and tensors in safetensors files.
 
-The format is a length, a JSON header and raw bytes. Both sides are written here: the same
-tensors give the same bytes, and every claim of a header is checked against the size of the
-file before memory is taken.
+The format is a length, a JSON header and raw bytes. It is written here, so that the same tensors
+give the same bytes, one by one and atomically; it is read by the library of that name, which
+checks every claim of a header against the size of the file before memory is taken.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from isogon.errors import FileError, OptionError
 from isogon.storage.files import atomic, damaged, first_line, regular
 
+MAX_AXES = 32
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the format itself
 
 # safetensors name -> (bytes per element, NumPy name, torch name)
@@ -107,24 +108,24 @@ def read_tensors(
     """
     if framework not in ("np", "pt"):
         raise OptionError("unknown framework", got=repr(framework), expected="'np' or 'pt'")
-    import numpy as np
+    from safetensors import safe_open
 
     path = Path(path)
-    entries, metadata, start = _header(path)
+    names, metadata, start = _header(path)
     found: dict[str, Any] = {}
     try:
-        with path.open("rb") as file:
-            for name, (kind, shape, begin, end) in entries.items():
+        with safe_open(path, framework) as file:
+            for name, entry in names.items():
                 if keep is not None and not keep(name):
                     continue
-                file.seek(start + begin)
-                raw = np.fromfile(file, np.uint8, count=end - begin)
-                if raw.size != end - begin:
-                    raise damaged(path, "safetensors file", "fewer bytes than a moment ago")
-                found[name] = _tensor(raw, kind, shape, framework)
-    except FileError:
-        raise
-    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+                if framework == "np" and entry["dtype"] == "BF16":
+                    found[name] = _widened(path, start, entry)
+                else:  # a copy: the file may change while the numbers are in use
+                    tensor = file.get_tensor(name)
+                    if framework == "np" and entry["dtype"] == "BOOL":
+                        tensor = tensor.view("u1") != 0  # any other byte than 0 and 1 is no bool
+                    found[name] = tensor.clone() if framework == "pt" else tensor
+    except Exception as error:  # the library's own error and those of the frameworks
         raise damaged(path, "safetensors file", first_line(error)) from error
     return found, metadata
 
@@ -141,8 +142,13 @@ def read_metadata(path: str | os.PathLike) -> dict[str, str]:
 # --------------------------------------------------------------------------- internals
 
 
-def _header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int, int]], dict, int]:
-    """Checked entries (dtype, shape, begin, end), metadata, and where the data starts."""
+def _header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
+    """Entries by name in the file's order, metadata, and where the data starts.
+
+    The library checks all of it first: that offsets leave no gap, fit shapes and end the file.
+    """
+    from safetensors import safe_open
+
     what = "safetensors file"
     regular(path, what)
     try:
@@ -153,45 +159,27 @@ def _header(path: Path) -> tuple[dict[str, tuple[str, tuple[int, ...], int, int]
                 raise damaged(
                     path, what, f"a header of {length} bytes in a file of {size}", "a whole file"
                 )
+            with safe_open(path, "np") as checked:
+                metadata = dict(checked.metadata() or {})
             header = json.loads(file.read(length).decode("utf-8"))
-        if not isinstance(header, dict):
-            raise ValueError("the header is not a dictionary")
-        metadata = header.pop("__metadata__", None) or {}
-        if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-            raise ValueError("metadata must be text by key")
-        room = size - 8 - length
-        entries = {name: _entry(name, entry, room) for name, entry in header.items()}
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            if len(entry["shape"]) > MAX_AXES:
+                raise ValueError(f"tensor {name!r} has {len(entry['shape'])} axes")
+        return header, metadata, 8 + length
     except FileError:
         raise
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
+    except Exception as error:  # the library's own error, which is no ValueError
         raise damaged(path, what, first_line(error)) from error
-    end = 0
-    for name, (_, _, begin, stop) in sorted(entries.items(), key=lambda e: e[1][2:]):
-        if begin != end:  # overlaps and gaps: two readers could see two different files
-            raise damaged(path, what, f"tensor {name!r} at byte {begin}", f"at byte {end}")
-        end = stop
-    if end != room:
-        raise damaged(path, what, f"{room} bytes of data", f"{end} bytes")
-    return entries, metadata, 8 + length
 
 
-def _entry(name: str, entry: Any, room: int) -> tuple[str, tuple[int, ...], int, int]:
-    if not isinstance(entry, dict):
-        raise ValueError(f"tensor {name!r} is not described")
-    kind: Any = entry.get("dtype")
-    shape: Any = entry.get("shape")
-    offsets: Any = entry.get("data_offsets")
-    if not isinstance(kind, str) or kind not in _DTYPES:
-        raise ValueError(f"tensor {name!r} has unknown dtype {str(kind)[:20]!r}")
-    for numbers in (shape, offsets):
-        good = isinstance(numbers, list) and len(numbers) <= 32
-        if not good or not all(type(n) is int and 0 <= n < 2**62 for n in numbers):
-            raise ValueError(f"tensor {name!r} has a bad shape or place")
-    if len(offsets) != 2 or not offsets[0] <= offsets[1] <= room:
-        raise ValueError(f"tensor {name!r} claims bytes {offsets} of {room}")
-    if math.prod(shape) * _DTYPES[kind][0] != offsets[1] - offsets[0]:
-        raise ValueError(f"tensor {name!r} of shape {shape} does not fill bytes {offsets}")
-    return kind, tuple(shape), offsets[0], offsets[1]
+def _widened(path: Path, start: int, entry: dict[str, Any]) -> Any:
+    """A bfloat16 tensor as float32, which NumPy has."""
+    import numpy as np
+
+    begin, end = entry["data_offsets"]
+    raw = np.fromfile(path, "<u2", count=(end - begin) // 2, offset=start + begin)
+    return (raw.astype("<u4") << 16).view(np.float32).reshape(entry["shape"])
 
 
 def _is_torch(value: Any) -> bool:
@@ -228,27 +216,3 @@ def _bytes(tensor: Any) -> Any:
     array: Any = np.asarray(tensor, order="C")
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return memoryview(array.reshape(-1).view(np.uint8)) if array.size else b""
-
-
-def _tensor(raw: Any, kind: str, shape: tuple[int, ...], framework: str) -> Any:
-    import numpy as np
-
-    _, numpy_name, torch_name = _DTYPES[kind]
-    if framework == "pt":
-        import torch
-
-        dtype = getattr(torch, torch_name)
-        if not raw.size:  # nothing to reinterpret, and no strides to do it by
-            return torch.empty(shape, dtype=dtype)
-        return torch.from_numpy(raw).view(dtype).reshape(shape)
-    if kind == "BF16":
-        return (raw.view("<u2").astype("<u4") << 16).view(np.float32).reshape(shape)
-    if numpy_name is None:
-        raise ValueError(f"NumPy has no {torch_name}")
-    if numpy_name == "bool":
-        return (raw != 0).reshape(shape)  # any other byte than 0 and 1 is no valid bool
-    return (
-        raw.view(np.dtype(numpy_name).newbyteorder("<"))
-        .astype(numpy_name, copy=False)
-        .reshape(shape)
-    )
