@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ def peak(reset: bool = False) -> int:
 
 
 def main() -> None:
+    tempfile.gettempdir()  # tries to write, once per process
     import readers  # imports what the readers need, before anything is limited or watched
 
     task = json.loads(Path(sys.argv[1]).read_text())

@@ -363,6 +363,7 @@ def cases(task: dict[str, Any], folder: Path) -> Iterator[tuple[str, Callable[[]
     if "cases" in task:
         for reader, name in task["cases"]:
             read, path = READERS[reader], folder / name
+            os.chdir(next((p.parent for p in path.parents if p.name == "MNIST"), folder))
             yield f"{reader} {name}", lambda read=read, path=path: read(path)
         return
     for reader, count in task["readers"].items():

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from isogon import context, nets
-from isogon.errors import DataError, FileError, ModelError, OptionError
+from isogon.errors import DataError, FileError, ModelError, OptionError, SpecError
 from isogon.nets.load import load
 from isogon.training import Checkpoint, FitConfig, evaluate, fit
 from isogon.training.config import from_options
@@ -213,7 +213,7 @@ def test_a_checkpoint_never_runs_code(tmp_path):
         Checkpoint.load(tmp_path / "evil.safetensors").model()
     found.meta["spec"] = "mlp(width=10000000, depth=2)"  # small file, huge model
     found.save(tmp_path / "bomb.safetensors")
-    with pytest.raises(ModelError, match="another architecture"):
+    with pytest.raises(SpecError, match="a file asks for width"):
         Checkpoint.load(tmp_path / "bomb.safetensors").model()
 
 

@@ -261,11 +261,11 @@ def _small(text: str) -> bool:
         return False
     grown = 1
     for node in ast.walk(tree):
-        numbers = isinstance(node, ast.Constant) and isinstance(node.value, int | float)
-        if numbers and not abs(node.value) < 2**63:
+        number = node.value if isinstance(node, ast.Constant) else 0
+        if isinstance(number, int | float) and not abs(number) < 2**63:
             return False
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow | ast.LShift | ast.RShift):
-            powers = [node.right]
+            powers: list[Any] = [node.right]
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in _POWERS:
             powers = node.args[1:]
         else:

@@ -127,7 +127,8 @@ class _Reader:
             return ""
         for pipe in (process.stdin, process.stdout):
             with suppress(OSError):
-                pipe and pipe.close()
+                if pipe is not None:
+                    pipe.close()
         try:
             code = process.wait(0.5)
         except subprocess.TimeoutExpired:

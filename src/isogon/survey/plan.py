@@ -109,19 +109,22 @@ def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
     points = [dict(zip(axes, p)) for p in _product("axes", *map(many, axes.values()))]
     if not points:
         raise _nothing(axes)
+    sections = {name: _entries(data.get(name), name) for name in ("measures", "pairs")}
+    least = len(points) * sum(map(len, sections.values()))
+    if least > MAX_JOBS:
+        raise OptionError("plan too large", got=f"{least} jobs", expected=f"<= {MAX_JOBS} jobs")
     for section, make in (("measures", _measure_jobs), ("pairs", _pair_jobs)):
-        for place, entry in enumerate(_entries(data.get(section), section), 1):
+        for place, entry in enumerate(sections[section], 1):
             where = f"{section} {place} ({entry.get('name')})"
             try:
                 declaration = catalogue.declaration(str(entry["name"]))
                 used |= {i.name for i in declaration.inputs} | {o.name for o in declaration.options}
                 entry = {**_seeded(data), **{k: v for k, v in entry.items() if k != "name"}}
                 filled = ((_filled(entry, point), _filled(shared, point)) for point in points)
-                made += len(points)
                 before = made
                 for job, called in make(declaration, filled):
                     made += 1
-                    if made > 2 * MAX_JOBS:  # also where they are the same job again
+                    if made > MAX_JOBS:  # also where they are the same job again
                         raise OptionError("plan too large", expected=f"<= {MAX_JOBS} jobs")
                     job, _ = check(job, declaration)
                     names_exist(job, declaration)
