@@ -574,12 +574,14 @@ def test_ranges_and_unclear_signs(seed):
 @twin("tie")
 def test_ties_become_equal(seed):
     rng = np.random.default_rng(seed)
-    z = rng.standard_normal((4, 6))
+    z, error = rng.standard_normal((4, 6)), rng.permutation(6).astype(float)
     vertex, first, second = np.array([[0, 0, 1, 2, 2, 2], [1, 0, 3, 0, 0, 1], [2, 1, 4, 2, 1, 2]])
     before = z.copy()
-    ev.tie(z, vertex, first, second)
-    for v, group in ((0, [0, 1, 2]), (1, [3, 4]), (2, [0, 1, 2])):
-        assert (z[v, group] == before[v, group].max()).all()
+    ev.tie(z, vertex, first, second, error)
+    for v, group in ((1, [3, 4]), (2, [0, 1, 2])):
+        best = group[int(np.argmin(error[group]))]
+        assert (z[v, group] == before[v, best]).all()
         rest = [c for c in range(6) if c not in group]
         assert np.array_equal(z[v, rest], before[v, rest])
+    assert np.array_equal(z[0, 3:], before[0, 3:])
     assert np.array_equal(z[3], before[3])

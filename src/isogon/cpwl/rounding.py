@@ -72,7 +72,8 @@ def errors_at(
 ) -> Tensor:
     """The errors `[N, entries]` of what the cut at one stage sees, while a mesh is being cut.
 
-    There a value within 32 e of a knot is set to the knot, so that the unit hands on no error.
+    There a value within 32 e of a knot is set to the knot, so that the unit hands on no error,
+    neither of its value nor of the point's place: the place meant is the one where it is zero.
     For a maximum the entries are those of `Max.flat`; after the last stage, the output's. Other
     arguments: see `errors`.
     """
@@ -144,8 +145,9 @@ def _kink(
         for knot in stage.knots:
             close = (z - knot).abs() <= slack
             square = square.masked_fill(close, 0.0)
+            tangent = None if tangent is None else tangent.masked_fill(close, 0.0)
             z = torch.where(close, knot, z)
-    return stage(z), square, tangent
+    return stage(z), square + (EPS * summed(stage, z)).square(), tangent
 
 
 def _max(
@@ -158,8 +160,11 @@ def _max(
     error = squared[:, index].masked_fill(stage.index < 0, 0.0)
     top, winner = entry.max(-1, keepdim=True)
     own = error.gather(-1, winner)
-    if not snap:  # one that may be the largest in truth
-        near = entry >= top - ROUNDING * (error.sqrt() + own.sqrt())
+    near = (entry == top) | (entry >= top - ROUNDING * (error.sqrt() + own.sqrt()))
+    if snap:  # equal ones have the value of the best known
+        own, winner = error.masked_fill(~near, torch.inf).min(-1, keepdim=True)
+        top = entry.gather(-1, winner)
+    else:  # one that may be the largest in truth
         own = error.masked_fill(~near, 0.0).amax(-1, keepdim=True)
     tangent = None
     if d[0] is not None:
@@ -170,6 +175,22 @@ def _max(
 
 
 # --------------------------------------------------------------------------- coefficients
+
+
+def summed(stage: Kink, z: Tensor) -> Tensor:
+    """The size of what a kink sums; none for a ReLU, which rounds nothing."""
+    if stage.apply is torch.relu:
+        return torch.zeros((), dtype=z.dtype)
+    if stage.apply is not None:
+        return finite(stage(z))
+    right = z - stage.knots[0]
+    total = torch.as_tensor(stage.value, dtype=z.dtype).abs()
+    total = total + stage.slopes[0].abs() * finite(right.clamp(max=0))
+    total = total + stage.slopes[1].abs() * finite(right.clamp(min=0))
+    for k in range(1, len(stage.knots)):
+        jump = (stage.slopes[k + 1] - stage.slopes[k]).abs()
+        total = total + jump * finite((z - stage.knots[k]).clamp(min=0))
+    return total
 
 
 def finite(v: Tensor) -> Tensor:
@@ -292,7 +313,9 @@ class Bounds:
                 if k < len(stage.knots):
                     met = met & (first <= stage.knots[k])
                 steep = torch.maximum(steep, met * slope.abs())
-            self.held[stage.output] = most, steep.square() * square
+            own = torch.maximum(summed(stage, low), summed(stage, high))
+            square = steep.square() * square + (EPS * torch.maximum(own, most)).square()
+            self.held[stage.output] = most, square
         elif isinstance(stage, Max):
             held = [self.held[name] for name in stage.inputs]
             sizes, squared = (torch.cat([h[k].reshape(-1) for h in held]) for k in (0, 1))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from isogon.cpwl.certificate import Certificate, Check
 from isogon.cpwl.lower import lower
 from isogon.cpwl.program import Kink, Program
+from isogon.cpwl.rounding import EPS, errors
 from isogon.nets.calculus import logits
 from isogon.nets.states import swapped
 from isogon.nets.trace import undisturbed, unwrap
@@ -42,7 +43,8 @@ def verify(
         generator: Source of the points; by default one with a fixed seed.
 
     Returns:
-        Checks ``relative error`` (largest difference over the largest output) and ``samples
+        Checks ``relative error`` (largest difference, relative to the size of what each output
+        sums up at each point, so that no output hides behind a larger one) and ``samples
         independent`` (the program on one sample at a time against the whole batch), with the
         absolute error, the share of kink pieces visited and the sizes of the program as facts.
 
@@ -55,10 +57,13 @@ def verify(
     found = program.evaluate(x)
     given = given.to("cpu", torch.float64).reshape(len(given), -1)
     found = found.reshape(len(found), -1)
-    size = max(float(given.abs().max()), torch.finfo(torch.float64).tiny)
-    error = float((found - given).abs().max()) if found.shape == given.shape else float("inf")
+    size = sizes(program, x)
+    error = relative = float("inf")
+    if found.shape == given.shape:
+        off = (found - given).abs()
+        error, relative = float(off.max()), float((off / size).max())
     alone = torch.cat([program.evaluate(row[None]) for row in x[:4]]).reshape(len(x[:4]), -1)
-    apart = float((alone - found[: len(alone)]).abs().max())
+    apart = float(((alone - found[: len(alone)]).abs() / size[: len(alone)]).max())
     kinks = {stage.site: stage for stage in program.cuts if isinstance(stage, Kink)}
     seen = total = 0
     for site, z in program.preactivations(x[:16]).items():
@@ -70,8 +75,8 @@ def verify(
     return Certificate(
         f"program of {type(unwrap(model)).__name__}",
         (
-            Check("relative error", error / size, EXACT if exact else SINGLE),
-            Check("samples independent", apart / size, EXACT),
+            Check("relative error", relative, EXACT if exact else SINGLE),
+            Check("samples independent", apart, EXACT),
         ),
         {
             "absolute error": error,
@@ -83,6 +88,16 @@ def verify(
             "share of pieces visited": seen / total if total else 1.0,
         },
     )
+
+
+def sizes(program: Program, x: Tensor) -> Tensor:
+    """The size `[N, C]` of what each output sums at each point, also in the layers before.
+
+    That is what its rounding error is relative to.
+    """
+    step = max(1, program.chunk() // 4)
+    parts = [list(errors(program, x[low : low + step]))[-1] for low in range(0, len(x), step)]
+    return (torch.cat(parts) / EPS).clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def nearby(example: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:

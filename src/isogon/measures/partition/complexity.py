@@ -10,9 +10,11 @@ from torch.nn import Module
 
 from isogon import context
 from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.rounding import ROUNDING, Bounds, errors
 from isogon.data import Points
 from isogon.data.finite import check_inputs
 from isogon.errors import OptionError
+from isogon.measures.partition.edges import WIDE
 from isogon.measures.partition.measure import program_for
 from isogon.readings import SampleTable
 from isogon.registry import measure
@@ -33,8 +35,9 @@ def local_complexity(
 
     P random orthonormal directions v span a neighbourhood with the 2P corners x +- r v. A
     unit's knot is counted where its pre-activation, among the corners and x, lies on both
-    sides; a maximum where no entry is the largest at all of them. The count is exact for the
-    first site; behind it corners stand for the neighbourhood, as in the literature.
+    sides, by more than rounding; a maximum where no entry is the largest at all of them. The
+    count is exact for the first site; behind it corners stand for the neighbourhood, as in the
+    literature.
 
     Args:
         model: Any network of piecewise-linear operations, convolutional and residual too.
@@ -85,22 +88,67 @@ def local_complexity(
 
 @torch.no_grad()
 def crossings(program: Program, cloud: Tensor) -> tuple[dict[str, int], int]:
-    """Knots and maxima that change over a cloud of points, by site; number of patterns."""
+    """Knots and maxima that change over a cloud of points, by site; number of patterns.
+
+    A value within its carried rounding error of a knot, or of the largest entry, lies on
+    neither side (`cpwl.rounding`).
+    """
     counts: dict[str, int] = {}
     keys = np.zeros(len(cloud), np.uint64)
     rng = np.random.default_rng(0)
-    for stage, arguments, _ in program.steps(cloud):
+    zeros = Zeros(program, cloud)
+    for i, (stage, arguments, _) in enumerate(program.steps(cloud)):
         if isinstance(stage, Kink):
-            piece = stage.piece(arguments[0]).reshape(len(cloud), -1)
-            counts[stage.site] = int((piece.amax(0) - piece.amin(0)).sum())
+            z = arguments[0]
+            d = torch.stack([z - knot for knot in stage.knots]).reshape(-1, *z.shape).flatten(2)
+            zero = zeros.of(i, d)
+            above, below = d > zero, d < -zero
+            counts[stage.site] = int((above.any(1) & below.any(1)).sum())
+            piece = above.sum(0)
         elif isinstance(stage, Max):
             c = stage.candidates(*arguments)
-            best = c == c.amax(-1, keepdim=True)
+            gap = (c.amax(-1, keepdim=True) - c).masked_fill(stage.index < 0, torch.inf)
+            best = gap <= zeros.of(i, gap[None], c.argmax(-1, keepdim=True))
             counts[stage.site] = int((~best.all(0).any(-1)).sum())
-            piece = c.argmax(-1)
+            piece = best.to(torch.int8).argmax(-1)
         else:
             continue
         odd = rng.integers(1, 2**63, piece.shape[1], np.uint64) * 2 + 1
         with np.errstate(over="ignore"):
             keys += (piece.numpy().astype(np.uint64) * odd).sum(1, dtype=np.uint64)
     return counts, len(np.unique(keys))
+
+
+class Zeros:
+    """What counts as zero at points: bounds where these decide, else true errors.
+
+    Args:
+        program: The network.
+        cloud: The points.
+    """
+
+    def __init__(self, program: Program, cloud: Tensor) -> None:
+        self.program, self.cloud, self.bounds = program, cloud, Bounds(program, cloud)
+        self.exact: list[Tensor] | None = None
+
+    def of(self, position: int, gaps: Tensor, top: Tensor | None = None) -> Tensor:
+        """Sizes that count as zero, for the cut at a stage.
+
+        Args:
+            position: The stage.
+            gaps: Distances that are to be judged, `[..., N, units]` for a kink, `[1, N, units,
+                K]` to the largest entry for a maximum.
+            top: Of a maximum: its largest entries `[N, units, 1]`.
+        """
+        stage = self.program.stages[position]
+        bound = ROUNDING * self.bounds.at(position)
+        if isinstance(stage, Max):
+            bound = bound[stage.index.clamp(min=0)].masked_fill(stage.index < 0, 0.0)
+            bound = bound + bound.amax(-1, keepdim=True)
+        if not bool(((gaps.abs() <= WIDE * bound) & (gaps != 0)).any()):
+            return bound
+        if self.exact is None:
+            self.exact = list(errors(self.program, self.cloud))
+        cut = self.program.cuts.index(stage)  # type: ignore[arg-type]
+        found = ROUNDING * self.exact[cut]
+        return found if top is None else found + found.gather(-1, top)

@@ -218,7 +218,7 @@ def cut_edges(
     Args:
         ends: `[E, 2]` vertices of the edges.
         z: `[V, columns]` values there; `column`, `other`, `offset`: the functions.
-        error: `[crossings]` largest value of each that counts as zero on its edge.
+        error: `[crossings]` by how much each is uncertain on its edge, as a value.
         first: `[E + 1]` CSR offsets: the functions that cross each edge ...
         functions: ... and their numbers.
         source: Is filled.

@@ -168,17 +168,19 @@ def crossed_edges(
 
 
 @kernel
-def tie(z, vertex, first, second):
-    """Set entries that are equal at a vertex to one value, the larger.
+def tie(z, vertex, first, second, error):
+    """Set entries that are equal at a vertex to one value, that of the best known.
 
     `first[n]`, `second[n]` are equal at `vertex[n]`; of three that meet there each pair may be
-    listed, or two pairs.
+    listed, or two pairs. `error[c]` is what counts as zero of column c.
     """
     for _ in range(3):
         for n in range(len(vertex)):
             v, a, b = vertex[n], first[n], second[n]
-            top = z[v, a] if z[v, a] > z[v, b] else z[v, b]
-            z[v, a] = z[v, b] = top
+            if error[a] <= error[b]:
+                z[v, b] = z[v, a]
+            else:
+                z[v, a] = z[v, b]
 
 
 @kernel

@@ -30,7 +30,7 @@ Room = namedtuple("Room", "half piece span frame order key path")
 # loop; found out in work: side, position of the left end, rank of the right end, place on path.
 FUNCTION, P, Q, A, B, SIDE, INNER, OUTER, PLACE = range(9)
 # Columns of `span`: ratio along the chord at A and B, and where the dividing piece is met; by how
-# much each is uncertain; largest value of the chord's function that counts as zero in the face;
+# much each is uncertain; the uncertainty of the chord's function, as a value;
 # by how much that function changes along the dividing piece's chord.
 TA, TB, UA, UB, ERROR, MEET, UMEET, RISE = range(8)
 FINE, FAR = 1e-9, 4e-6  # places less uncertain than FINE are told apart if FAR from each other
@@ -328,7 +328,7 @@ def split_faces(offsets, loops, borders, first, chords, error, cut, made, room, 
         borders: ... and edges.
         first: `[F + 1]` CSR: chords of the faces ...
         chords: ... `[K, 3]`: function, positions of both ends on the loop.
-        error: `[K]` largest value of each chord's function that counts as zero in its face.
+        error: `[K]` by how much each chord's function is uncertain in its face, as a value.
         cut: The functions, a `Cut`.
         made: Is filled, a `Made`.
         room: A `Room`; `frame[0]` says how many rows its workplaces have.

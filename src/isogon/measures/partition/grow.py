@@ -13,9 +13,10 @@ from isogon.cpwl.program import Kink, Max, Program
 from isogon.cpwl.rounding import Bounds
 from isogon.measures.partition import memory, stopping, stream, tiles
 from isogon.measures.partition.cutting import Full, Limit
+from isogon.measures.partition.dissolving import straighten
 from isogon.measures.partition.joining import joined_patterns
 from isogon.measures.partition.kinks import cut_kink
-from isogon.measures.partition.maxima import cut_max, straighten
+from isogon.measures.partition.maxima import cut_max
 from isogon.measures.partition.mesh import Mesh
 from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.seams import Seams

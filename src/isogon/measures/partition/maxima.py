@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from isogon.cpwl.program import Max
@@ -15,6 +13,7 @@ from isogon.measures.partition import envelope as ev
 from isogon.measures.partition import memory
 from isogon.measures.partition.boundary import workplace
 from isogon.measures.partition.cutting import Full, Functions, Limit, cut_edges, cut_faces
+from isogon.measures.partition.dissolving import dissolve, unions, void_edges
 from isogon.measures.partition.edges import WIDE
 from isogon.measures.partition.kinks import TABLE
 from isogon.measures.partition.mesh import INDEX, Mesh
@@ -38,9 +37,10 @@ def cut_max(
     Args, result and errors are those of `kinks.cut_kink`; no vertices are left pending.
     """
     table = TABLE
-    flat = stage.flat(*(mesh.live[name] for name in stage.inputs))
-    flat = tied(mesh, flat, judge.position)
     bound = judge.bound()
+    known = mesh.pins[mesh.pins[:, 0] == judge.position]
+    level(mesh, stage, *known[:, 1:].T.copy(), bound)
+    flat = stage.flat(*(mesh.live[name] for name in stage.inputs))
     tol = float(bound.max(initial=0))
     index = contending(stage, flat, judge, bound)
     base, varying, open_ = everywhere(index, mesh, flat, judge, bound)
@@ -56,6 +56,7 @@ def cut_max(
     sizes.settle(open_)
     masks = np.empty((len(z), len(varying)), np.uint64)
     sizes.settled(lambda *error: ev.winner_masks(z, entry, *error[:2], 0, error[2], masks))
+    equal(mesh, stage, used, entry, sizes, masks)
     nothing = np.empty((0, 4), np.int64)
     room = workplace(mesh.offsets, entry.shape[1])
     faces, offsets, loops = mesh.open_faces()
@@ -77,13 +78,13 @@ def cut_max(
     errors = Errors(judge, mesh, used[functions.column], used[functions.other], bound)
     old = len(z)
     vertex, f = cut_edges(mesh, table, functions, errors, *by_edge)
-    ev.tie(mesh.values(table), vertex, functions.column[f], functions.other[f])
+    keep(mesh, stage, used, functions, vertex, f, bound)
     sizes.extended(len(mesh.xy))
     parent, new, _, (vertex, f) = cut_faces(
         mesh, table, functions, errors, (sizes.error, sizes.row), site, first, which, limit.counted
     )
+    keep(mesh, stage, used, functions, vertex, f, bound)
     z = mesh.values(table)
-    ev.tie(z, vertex, functions.column[f], functions.other[f])
     sizes.extended(len(z))
     masks = np.concatenate([masks, np.empty((len(z) - old, len(varying)), np.uint64)])
     sizes.settled(lambda *error: ev.winner_masks(z, entry, *error[:2], old, error[2], masks))
@@ -100,13 +101,76 @@ def cut_max(
     return pattern, None
 
 
-def tied(mesh: Mesh, flat: Tensor, position: int) -> Tensor:
-    """The entries with those set equal that are known to be, at vertices on seams."""
-    known = mesh.pins[mesh.pins[:, 0] == position]
-    if len(known):
-        flat = flat.clone()
-        ev.tie(flat.numpy(), *known[:, 1:].T.copy())
-    return flat
+def level(
+    mesh: Mesh,
+    stage: Max,
+    vertex: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    error: np.ndarray,
+) -> None:
+    """Set entries that are equal at vertices to the value of the best known of them.
+
+    Args:
+        mesh: Its live tensors are written to.
+        stage: The maximum.
+        vertex: `[n]` vertices at which ...
+        first: ... this entry ...
+        second: ... and this one are equal.
+        error: `[entries]` what counts as zero of each.
+    """
+    if len(vertex) == 0:
+        return
+    if len(stage.inputs) == 1:
+        ev.tie(mesh.writable(stage.inputs[0]), vertex, first, second, error)
+        return
+    tables = [mesh.writable(name) for name in stage.inputs]
+    order = np.argsort(vertex, kind="stable")
+    for part in np.array_split(order, -(-len(order) // 1024)):
+        rows, at = np.unique(vertex[part], return_inverse=True)
+        joined = np.concatenate([table[rows] for table in tables], 1)
+        ev.tie(joined, at, first[part], second[part], error)
+        low = 0
+        for table in tables:
+            table[rows] = joined[:, low : low + table.shape[1]]
+            low += table.shape[1]
+
+
+def keep(
+    mesh: Mesh,
+    stage: Max,
+    used: np.ndarray,
+    functions: Functions,
+    vertex: np.ndarray,
+    which: np.ndarray,
+    bound: np.ndarray,
+) -> None:
+    """Store that functions vanish at new vertices, in what the maximum sees and in its table."""
+    a, b = functions.column[which], functions.other[which]
+    level(mesh, stage, vertex, used[a], used[b], bound)
+    ev.tie(mesh.values(TABLE), vertex, a, b, bound[used])
+
+
+def equal(
+    mesh: Mesh,
+    stage: Max,
+    used: np.ndarray,
+    entry: np.ndarray,
+    sizes: Table,
+    masks: np.ndarray,
+) -> None:
+    """Store ties at the vertices at which true errors had to tell them."""
+    for v in np.flatnonzero(sizes.row):
+        size = sizes.error[sizes.row[v]]
+        for g in np.flatnonzero(masks[v] & (masks[v] - np.uint64(1))):
+            flags = np.unpackbits(masks[v, g : g + 1].view(np.uint8), bitorder="little")
+            own = entry[g, np.flatnonzero(flags)]
+            best = own[np.argmin(size[own])]
+            rest = own[own != best]
+            both = np.full(len(rest), v), used[np.full(len(rest), best)], used[rest]
+            error = np.zeros(used[-1] + 1)
+            error[used[rest]] = 1.0
+            level(mesh, stage, *both, error)
 
 
 def contending(stage: Max, flat: Tensor, judge: Judge, bound: np.ndarray) -> np.ndarray:
@@ -264,103 +328,3 @@ def off_seams(
     stay[:count] = own < height.max(1, initial=-np.inf) - NEAR * slack
     offsets = np.concatenate([[0], np.cumsum(stay)])
     return offsets[first], which[stay]
-
-
-def void_edges(mesh: Mesh, site: int, bits: np.ndarray, varying: np.ndarray) -> np.ndarray:
-    """Edges of this site with the same largest entries on both sides: no edges at all.
-
-    Two groups may share a bisector; an edge is attributed to one that does change there.
-    """
-    sides = mesh.sides()
-    own = np.flatnonzero((mesh.site == site) & mesh.open[sides].all(1))
-    sides = sides[own]
-    void = np.zeros(len(mesh.ends), bool)
-    for low in range(0, len(own), 1 << 14):
-        part = own[low : low + (1 << 14)]
-        left, right = sides[low : low + len(part)].T
-        changes = bits[left] != bits[right]
-        void[part] = ~changes.any(1)
-        column = np.searchsorted(varying, mesh.unit[part])
-        changes_own = changes[np.arange(len(part)), column]
-        first = varying[changes.argmax(1)]
-        mesh.unit[part] = np.where(changes_own, mesh.unit[part], first)
-    return void
-
-
-def unions(mesh: Mesh, void: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The unions of faces without some edges: one face of each, the union of each face."""
-    faces = len(mesh)
-    if not void.any():
-        return np.arange(faces), np.arange(faces)
-    a, b = mesh.sides()[void].T
-    graph = coo_array((np.ones(len(a)), (a, b)), shape=(faces, faces))
-    _, group = connected_components(graph, directed=False)
-    kept = np.unique(group, return_index=True)[1]
-    order = np.argsort(kept, kind="stable")
-    rank = np.empty(len(kept), np.int64)
-    rank[order] = np.arange(len(kept))
-    return kept[order], rank[group]
-
-
-def dissolve(mesh: Mesh, void: np.ndarray, kept: np.ndarray, group: np.ndarray) -> None:
-    """Remove edges, joining the (convex) unions of faces.
-
-    Vertices that are left with two edges, other than the domain's corners, go too.
-    """
-    mesh.stopped = mesh.stopped[kept]
-    _relink(mesh, group, ~void)
-    _drop_edges(mesh, ~void)
-    straighten(mesh)
-
-
-def _relink(mesh: Mesh, group: np.ndarray, stay: np.ndarray) -> None:
-    """Loops of the joined faces from the half-edges that stay."""
-    sizes = np.diff(mesh.offsets)
-    face = np.repeat(group, sizes)
-    following = np.arange(1, len(face) + 1)
-    following[mesh.offsets[1:] - 1] = mesh.offsets[:-1]
-    ends = mesh.loops[following]
-    half = np.nonzero(stay[mesh.borders])[0]
-    half = half[np.argsort(face[half], kind="stable")]
-    first = np.searchsorted(face[half], np.arange(group.max() + 2))
-    order = np.empty(len(half), np.int64)
-    ev.chain(first, mesh.loops[half], ends[half], order)
-    half = half[order]
-    mesh.offsets, mesh.loops, mesh.borders = first, mesh.loops[half], mesh.borders[half]
-
-
-def _drop_edges(mesh: Mesh, stay: np.ndarray) -> None:
-    number = np.cumsum(stay) - 1
-    mesh.ends, mesh.site, mesh.unit = mesh.ends[stay], mesh.site[stay], mesh.unit[stay]
-    mesh.borders = number[mesh.borders].astype(INDEX)
-
-
-def straighten(mesh: Mesh) -> None:
-    """Remove vertices with fewer than three edges that are no corners of the domain."""
-    degree = np.bincount(mesh.ends.reshape(-1), minlength=len(mesh.xy))
-    gone = degree < 3
-    gone[: mesh.corners] = False
-    if not gone.any():
-        return
-    # the edges that meet in a vertex that goes are pieces of one edge
-    at = np.nonzero(gone[mesh.ends])
-    order = np.argsort(mesh.ends[at], kind="stable")
-    edge, vertex = at[0][order], mesh.ends[at][order]
-    pair = np.nonzero(vertex[1:] == vertex[:-1])[0]
-    count = len(mesh.ends)
-    graph = coo_array((np.ones(len(pair)), (edge[pair], edge[pair + 1])), shape=(count, count))
-    total, chain = connected_components(graph, directed=False)
-    _, first = np.unique(chain, return_index=True)
-    outer = np.nonzero(~gone[mesh.ends])
-    by_chain = np.argsort(chain[outer[0]], kind="stable")
-    ends = mesh.ends[outer][by_chain].reshape(total, 2)
-    mesh.site, mesh.unit = mesh.site[first], mesh.unit[first]
-    half = ~gone[mesh.loops]
-    face = np.repeat(np.arange(len(mesh)), np.diff(mesh.offsets))[half]
-    number = (np.cumsum(~gone) - 1).astype(INDEX)
-    mesh.offsets = np.searchsorted(face, np.arange(len(mesh) + 1))
-    mesh.loops, mesh.borders = number[mesh.loops[half]], chain[mesh.borders[half]].astype(INDEX)
-    mesh.ends, mesh.xy = number[ends], mesh.xy[~gone]
-    stay = torch.from_numpy(np.nonzero(~gone)[0])
-    mesh.live = {name: held[stay] for name, held in mesh.live.items()}
-    mesh.room = {}

@@ -21,7 +21,14 @@ from isogon.measures.partition.edges import WIDE
 from isogon.measures.partition.envelope import winner_masks
 from isogon.measures.partition.jit import kernel
 from isogon.measures.partition.kinks import TABLE, every_function, listed, masks
-from isogon.measures.partition.maxima import as_functions, contending, entries, everywhere
+from isogon.measures.partition.maxima import (
+    as_functions,
+    contending,
+    entries,
+    equal,
+    everywhere,
+    keep,
+)
 from isogon.measures.partition.mesh import Mesh
 from isogon.measures.partition.zeros import Errors, Judge, Table, clear, store
 
@@ -181,6 +188,7 @@ def maximum(line: Mesh, stage: Max, judge: Judge) -> tuple[np.ndarray, ...]:
     sizes.settle(open_)
     tops = np.empty((len(z), len(varying)), np.uint64)
     sizes.settled(lambda *error: winner_masks(z, entry, *error[:2], 0, error[2], tops))
+    equal(line, stage, used, entry, sizes, tops)
     none, lines = np.empty((0, 4), np.int64), (line.ends, z, entry, tops)
     bends = np.empty((sizes.settled(lambda *error: edge_bends(*lines, *error, none)), 4), np.int64)
     edge_bends(*lines, sizes.error, sizes.row, np.zeros(len(z), np.bool_), bends)
@@ -190,6 +198,7 @@ def maximum(line: Mesh, stage: Max, judge: Judge) -> tuple[np.ndarray, ...]:
     errors = Errors(judge, line, used[functions.column], used[functions.other], bound)
     which = np.ascontiguousarray(found[:, 1])
     vertex, f = cut_edges(line, TABLE, functions, errors, first, which)
+    keep(line, stage, used, functions, vertex, f, bound)
     line.forget([TABLE])
     return vertex, used[functions.column[f]], used[functions.other[f]], functions.unit[f]
 

@@ -12,8 +12,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
+from isogon.cpwl.rounding import EPS, ROUNDING
 from isogon.errors import OptionError
 from isogon.measures.partition.affine import affine_maps
+from isogon.measures.partition.zeros import outputs_of
 
 
 @dataclass(frozen=True)
@@ -160,15 +162,16 @@ def joined_regions(p: Any, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         p: A partition with its network.
-        tolerance: Relative to the largest output; maps of two neighbours are one where values
-            at both ends of their edge and gradients agree within it.
+        tolerance: Relative to the size of what each output sums; maps of two neighbours are one
+            where gradients agree within it.
 
     Returns:
         Group of each region `[R]`, mask of edges that stay `[E]`.
     """
     left, right = p.edge_faces.T
     inner = np.flatnonzero((left >= 0) & (right >= 0))
-    size = max(float(np.abs(p.outputs).max()), 1e-290)
+    # (never to that of another output, nor to its own value, which may be all rounding)
+    size = np.maximum(outputs_of(p).error[0] / (ROUNDING * EPS), 1e-290)[-p.outputs.shape[1] :]
     extent = float(np.ptp(p.plane.corners, axis=0).max())
     same = np.zeros(len(p.edges), bool)
     step = max(1, (1 << 24) // p.outputs.shape[1])
@@ -178,7 +181,7 @@ def joined_regions(p: Any, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
         a, b = (
             affine_maps(p.program, p.plane, p.patterns, side[part], at)[1] for side in (left, right)
         )
-        same[part] = np.abs(a - b).max((1, 2)) * extent <= tolerance * size
+        same[part] = (np.abs(a - b).max(2) * extent <= tolerance * size).all(1)
     graph = coo_array((np.ones(int(same.sum())), (left[same], right[same])), shape=(len(p),) * 2)
     _, group = connected_components(graph, directed=False)
     keep = (left < 0) | (right < 0)

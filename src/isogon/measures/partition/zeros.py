@@ -104,7 +104,10 @@ class Judge:
 
 
 class Errors:
-    """What counts as zero of the cut functions of a site.
+    """How uncertain the zeros of the cut functions of a site are, as values.
+
+    Half of what counts as zero: the places of two zeros are then told apart by as much as one
+    is from zero.
 
     Args:
         judge: Decides.
@@ -118,7 +121,7 @@ class Errors:
         self, judge: Judge, mesh: Mesh, entry: np.ndarray, other: np.ndarray, bound: np.ndarray
     ) -> None:
         self.judge, self.mesh, self.entry, self.other = judge, mesh, entry, other
-        self.bound = bound[entry] + np.where(other >= 0, bound[other], 0.0)
+        self.bound = (bound[entry] + np.where(other >= 0, bound[other], 0.0)) / 2
 
     def at(self, vertices: np.ndarray, functions: np.ndarray) -> np.ndarray:
         """Of pairs of a vertex and a function."""
@@ -134,7 +137,7 @@ class Errors:
             found[mine] = zero[row, self.entry[f]]
             more = self.other[f] >= 0
             found[mine[more]] += zero[row[more], self.other[f[more]]]
-        return found
+        return found / 2
 
 
 class Table:
@@ -240,12 +243,11 @@ def outputs_of(p: Any) -> Table:
     if zero is None:  # readings of old don't hold it
         zero = ROUNDING * EPS * np.abs(p.outputs).max(0, initial=0.0)
     first = np.zeros(int(p.outputs.shape[1] == 1))
-    exact = None
-    if p.program is not None:
+
+    def exact(rows: np.ndarray) -> np.ndarray:
         space = Space.of_slice(p.program, p.plane)
+        own = space.zero(len(p.program.stages), p.vertices[rows])
+        return np.concatenate([np.tile(first, (len(rows), 1)), own], 1)
 
-        def exact(rows: np.ndarray) -> np.ndarray:
-            own = space.zero(len(p.program.stages), p.vertices[rows])
-            return np.concatenate([np.tile(first, (len(rows), 1)), own], 1)
-
-    return Table(np.concatenate([first, zero]), len(p.vertices), exact)
+    known = None if p.program is None else exact
+    return Table(np.concatenate([first, zero]), len(p.vertices), known)

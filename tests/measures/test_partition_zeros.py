@@ -1,0 +1,238 @@
+"""What counts as zero: one huge, tiny or infinite part, against rational arithmetic."""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import isogon as ig
+from isogon.cpwl.program import Affine, Join, Max, Program, dense, relu
+from isogon.cpwl.rounding import EPS, errors
+from isogon.measures.partition import Slice, partition
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
+import exact_cells as exact
+
+SQUARE = Slice.box2d([-1, -1], [1, 1])
+CORNERS = [(Fraction(x), Fraction(y)) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+
+
+class Net:
+    """A random small network: as a program, and as layers of rational numbers."""
+
+    def __init__(self, seed, kind, inputs, grain=None):
+        self.rng, self.grain = np.random.default_rng(seed), grain
+        self.layers, self.sizes = [], [inputs]
+        if kind == "mlp":
+            self.affine(6)
+            self.bend()
+            self.affine(5)
+        elif kind == "conv":
+            self.affine(8)
+            self.bend()
+            self.affine(6, band=3)
+        elif kind == "skip":
+            self.affine(5)
+            self.bend()
+            self.layers.append(("keep",))
+            self.affine(5)
+            self.bend()
+            self.layers.append(("add",))
+            self.affine(4)
+        else:
+            self.affine(7)
+            if kind == "padded":
+                self.layers.append(("pad", [None, *range(7), None]))
+                self.layers.append(("max", [[0, 1, 2], [3, 4, 5], [6, 7, 8]]))
+            else:
+                self.layers.append(("max", [[0, 1, 2], [2, 3, 4], [4, 5, 6]]))
+            self.sizes.append(3)
+            self.affine(4)
+        self.bend()
+        self.affine(2)
+
+    def affine(self, n, band=None):
+        m = self.sizes[-1]
+        w, b = self.rng.standard_normal((n, m)), self.rng.standard_normal(n) / 2
+        if self.grain:
+            w, b = (np.round(self.grain * v) / self.grain for v in (w, b))
+        if band:
+            kernel = w[0, :band]
+            w = np.stack([np.roll(np.r_[kernel, np.zeros(m - band)], k) for k in range(n)])
+        self.layers.append(("affine", w, b))
+        self.sizes.append(n)
+
+    def bend(self):
+        self.layers.append(("relu", self.sizes[-1]))
+
+    def spoil(self, how, size):
+        """One unit of one layer but the last is huge or tiny."""
+        places = [k for k, layer in enumerate(self.layers) if layer[0] == "affine"][:-1]
+        _, w, b = self.layers[places[self.rng.integers(len(places))]]
+        u = self.rng.integers(len(b))
+        if how == "bias":
+            b[u] = size * self.rng.choice([-1, 1])
+        elif how == "row":
+            w[u], b[u] = w[u] * size, b[u] * size
+        else:
+            w[:, self.rng.integers(w.shape[1])] *= size
+        return self
+
+    def rational(self):
+        return [
+            (layer[0], exact.rational(layer[1].tolist()), exact.rational(layer[2].tolist()))
+            if layer[0] == "affine"
+            else layer
+            for layer in self.layers
+        ]
+
+    def program(self):
+        stages, name, kept, width = [], "input", "", self.sizes[0]
+        for k, layer in enumerate(self.layers):
+            out = f"v{k}"
+            if layer[0] == "affine":
+                w, b = map(torch.from_numpy, layer[1:])
+                stages.append(dense(out, name, w, b))
+                width = len(b)
+            elif layer[0] == "relu":
+                stages.append(relu(out, name, f"relu{k}"))
+            elif layer[0] == "max":
+                index, width = torch.tensor(layer[1]), len(layer[1])
+                stages.append(
+                    Max(output=out, inputs=(name,), site=f"max{k}", index=index, shape=(width,))
+                )
+            elif layer[0] == "pad":
+                at = torch.tensor([k for k, i in enumerate(layer[1]) if i is not None])
+                width = len(layer[1])
+                bias = torch.full((width,), -torch.inf, dtype=torch.float64)
+                bias[at] = 0.0
+                stages.append(
+                    Affine(output=out, inputs=(name,), bias=bias, copies=True,
+                           linear=lambda v, at=at, n=width: v.new_zeros(len(v), n).index_copy(
+                               1, at, v))
+                )  # fmt: skip
+            elif layer[0] == "keep":
+                kept = name
+                continue
+            else:
+                stages.append(Join(output=out, inputs=(name, kept), linear=torch.add,
+                                   weights=lambda f: torch.add))  # fmt: skip
+            name = out
+        return Program(stages, (self.sizes[0],))
+
+
+def errors_of(program, x, cut, entries):
+    """Carried error of one entry, or of a group, of what a cut sees at points."""
+    found = list(errors(program, x, directions=torch.eye(x.shape[1]), reach=1.0))[cut]
+    if found.ndim == 2:
+        return found[:, entries].numpy()
+    return 2 * found[:, entries].amax(-1).numpy()
+
+
+KINDS = st.sampled_from(["mlp", "conv", "max", "padded", "skip"])
+HOW = st.sampled_from(["bias", "row", "column"])
+POWER = st.integers(-20, 20)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), kind=KINDS, how=HOW, power=POWER)
+def test_breakpoints_on_a_line(seed, kind, how, power):
+    """Each that is farther from its neighbours than rounding, and no others."""
+    net = Net(seed, kind, 4).spoil(how, 10.0**power)
+    a, b = net.rng.standard_normal((2, 4))
+    truth = exact.on_line(net.rational(), *exact.rational([a.tolist(), b.tolist()]))
+    program = net.program()
+    found = ig.segments(program, torch.from_numpy(a), torch.from_numpy(b)).breakpoints
+    places = sorted(truth)
+    x = torch.from_numpy(a + np.array([float(t) for t in places])[:, None] * (b - a))
+    width = np.zeros(len(places))
+    for k, place in enumerate(places):
+        cut, unit, slope = truth[place]
+        e = float(errors_of(program, x[k : k + 1], cut, unit)[0])
+        width[k] = min(64 * e / max(float(slope), 1e-300) + 8 * EPS, 2.0)
+    at = np.array([float(t) for t in places])
+    around = np.concatenate([[0.0], at, [1.0]])
+    slack = np.concatenate([[0.0], width, [0.0]])
+    apart = np.diff(around) > slack[1:] + slack[:-1]
+    for k in range(len(at)):
+        if apart[k] and apart[k + 1]:
+            assert np.abs(found - at[k]).min(initial=9) <= width[k], f"{places[k]} is missing"
+    for t in found:
+        assert (np.abs(at - t) <= width).any(), f"{t} is none"
+    if apart.all():
+        assert len(found) == len(at)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), kind=KINDS, how=HOW, power=POWER, grain=st.sampled_from([4, 0]))
+def test_cells_of_a_square(seed, kind, how, power, grain):
+    """Their number, wherever every unit that cuts is farther from zero than rounding."""
+    net = Net(seed, kind, 2, grain).spoil(how, 10.0**power)
+    cells, record = exact.on_polygon(net.rational(), CORNERS)
+    program = net.program()
+    moved = 1e-9
+    for cut, i, j, polygon, reach in record:
+        x = torch.tensor([[float(v) for v in c] for c in polygon], dtype=torch.float64)
+        found = list(errors(program, x, directions=torch.eye(2), reach=1.0))[cut]
+        if found.ndim == 2:
+            e = found[:, i]
+        else:
+            index = program.cuts[cut].index  # type: ignore[union-attr]
+            both = [found[:, index == k].amax(1) for k in (i, j)]
+            e = both[0] + both[1]
+        assume(float(reach) > 64 * float(e.max()))
+        moved = max(moved, 64 * float(e.max()) / float(reach))
+    p = partition(program, SQUARE)
+    assert len(p) == len(cells)
+    areas = np.sort([float(exact.area(c)) for c in cells])
+    assert np.sort(p.area) == pytest.approx(areas, abs=moved)
+    certificate = p.certify(200)
+    undecided = {"decided"} if abs(power) > 6 else set()
+    failed = {check.name for check in certificate if not check.passed}
+    assert failed <= undecided, str(certificate)
+
+
+@pytest.mark.parametrize("value", [-torch.inf, -1e30, -1e16])
+def test_padding_below_everything(value):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, 4, 2), nn.ConstantPad2d(1, value), nn.MaxPool2d(3, 3), nn.Flatten(),
+        nn.Linear(75, 4),
+    )  # fmt: skip
+    plain = nn.Sequential(net[0], nn.MaxPool2d(3, 3, padding=1), *net[3:])
+    a, b = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    found = ig.segments(net, a, b)
+    assert np.array_equal(found.breakpoints, ig.segments(plain, a, b).breakpoints)
+    assert len(found.breakpoints) > 10
+    t = np.linspace(0, 1, 501)
+    x = a + torch.from_numpy(t).float()[:, None, None, None] * (b - a)
+    with torch.no_grad():
+        assert np.abs(found.at(t) - net(x).numpy()).max() < 1e-5
+    plane = Slice.anchors(a, b, radius=0.5, generator=torch.Generator().manual_seed(2))
+    p, q = partition(net, plane), partition(plain, plane)
+    assert len(p) == len(q) > 20
+    assert p.certify(500).passed
+    assert ig.verify(net, a[None]).passed
+
+
+@pytest.mark.parametrize("bias", [-1e16, -1e13, 1e13, 1e16, 1e20])
+def test_a_unit_that_never_changes_hides_nothing(bias):
+    def count(value):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 3)).double()
+        if value is not None:
+            net[0].bias.data[3] = value
+        p = partition(net, SQUARE)
+        assert p.certify(500).passed
+        a, b = torch.tensor([[-1.0, -1.0], [1.0, 0.7]], dtype=torch.float64)
+        return len(p), len(ig.segments(net, a, b).table)
+
+    assert count(bias) == count(None)
