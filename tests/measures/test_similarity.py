@@ -11,7 +11,7 @@ from torch import nn
 
 import isogon as ig
 from isogon import registry
-from isogon.errors import DataError, IsogonError, ModelError, OptionError
+from isogon.errors import DataError, IsogonError, OptionError
 from isogon.measures.alignment.metrics.metric import metric
 from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
 from isogon.measures.alignment.watchers import Moments
@@ -425,7 +425,7 @@ def test_what_can_not_be_compared_is_refused(three, tmp_path):
         (OptionError, "selector", lambda: ig.similarity(conv, mlp, data, sites="nothing")),
         (DataError, "more than k", lambda: ig.similarity(x[:8], x[:8], metric="mutual_knn")),
         (DataError, "numbers", lambda: ig.similarity(np.array(["a", "b"]), x)),
-        (ModelError, "NaN", lambda: ig.similarity(np.where(x > 1, math.nan, x), x)),
+        (DataError, "NaN", lambda: ig.similarity(np.where(x > 1, math.nan, x), x)),
     ]
     for error, text, call in refused:
         with pytest.raises(error, match=text):

@@ -306,7 +306,7 @@ def test_the_site_at_which_numbers_end_is_named():
             call()
     assert first_site(cnn(), X) is None
     root = nn.Sequential(nn.Flatten(), Root(), nn.ReLU(), nn.Linear(64, 3))
-    with pytest.raises(ModelError, match="NaN at 2"):
+    with pytest.raises(DataError, match="NaN at 2"):
         ig.invariance(root, X, "mirrors()")
 
 
@@ -366,12 +366,12 @@ def test_inputs_on_a_kink_are_no_fault_of_the_model():
         nn.Flatten(), nn.Linear(9, 8, bias=False), nn.ReLU(), nn.Linear(8, 3)
     ).eval()
     examine(net, torch.zeros(4, 1, 3, 3), gradient=True)
-    rounding = nn.Sequential(net, Rounded()).eval()
+    cut = nn.Sequential(net, Cut()).eval()
     with pytest.raises(ModelError, match="gradient"):
-        examine(rounding, torch.zeros(4, 1, 3, 3), gradient=True)
+        examine(cut, torch.zeros(4, 1, 3, 3), gradient=True)
 
 
-class Rounded(nn.Module):
+class Cut(nn.Module):
     """Outputs that change with the inputs, without a derivative."""
 
     def forward(self, x):
