@@ -39,7 +39,8 @@ def cut_max(
     table = TABLE
     bound = judge.bound()
     known = mesh.pins[mesh.pins[:, 0] == judge.position]
-    level(mesh, stage, *known[:, 1:].T.copy(), bound)
+    vertex, first, second = known[:, 1:].T.copy()
+    level(mesh, stage, vertex, first, second, bound)
     flat = stage.flat(*(mesh.live[name] for name in stage.inputs))
     tol = float(bound.max(initial=0))
     index = contending(stage, flat, judge, bound)
@@ -55,13 +56,15 @@ def cut_max(
     sizes = Table(bound[used], len(z), lambda rows: judge.zero(mesh.xy[rows])[:, used])
     sizes.settle(open_)
     masks = np.empty((len(z), len(varying)), np.uint64)
-    sizes.settled(lambda *error: ev.winner_masks(z, entry, *error[:2], 0, error[2], masks))
+    sizes.settled(lambda error, row, open_: ev.winner_masks(z, entry, error, row, 0, open_, masks))
     equal(mesh, stage, used, entry, sizes, masks)
     nothing = np.empty((0, 4), np.int64)
     room = workplace(mesh.offsets, entry.shape[1])
     faces, offsets, loops = mesh.open_faces()
     polygons = offsets, loops, z, entry, masks
-    count = sizes.settled(lambda *error: ev.face_pairs(*polygons, *error, nothing, room))
+    count = sizes.settled(
+        lambda error, row, open_: ev.face_pairs(*polygons, error, row, open_, nothing, room)
+    )
     pairs = np.empty((count, 4), np.int64)
     ev.face_pairs(*polygons, sizes.error, sizes.row, np.zeros(len(z), np.bool_), pairs, room)
     pairs[:, 0] = faces[pairs[:, 0]]
@@ -87,7 +90,9 @@ def cut_max(
     z = mesh.values(table)
     sizes.extended(len(z))
     masks = np.concatenate([masks, np.empty((len(z) - old, len(varying)), np.uint64)])
-    sizes.settled(lambda *error: ev.winner_masks(z, entry, *error[:2], old, error[2], masks))
+    sizes.settled(
+        lambda error, row, open_: ev.winner_masks(z, entry, error, row, old, open_, masks)
+    )
     bits = np.empty((len(mesh), len(varying)), np.uint64)
     ev.face_winners(mesh.offsets, mesh.loops, z, entry, masks, bits)
     mesh.forget([table])

@@ -107,9 +107,9 @@ class Seams:
         )
         self.place = np.ascontiguousarray(both[:, 1])
         self.first = np.searchsorted(both[:, 0], np.arange(len(self.edges) + 1))
-        final = np.full(len(inside), -1)
+        final: np.ndarray = np.full(len(inside), -1, np.int64)
         final[inside] = one.reshape(-1)
-        known[:, 1] = final[known[:, 1]]
+        known[:, 1] = final[known[:, 1].astype(np.int64)]
         self.pins = known[known[:, 1] >= 0]
 
 
@@ -187,10 +187,11 @@ def maximum(line: Mesh, stage: Max, judge: Judge) -> tuple[np.ndarray, ...]:
     sizes = Table(bound[used], len(z), lambda rows: judge.zero(line.xy[rows])[:, used])
     sizes.settle(open_)
     tops = np.empty((len(z), len(varying)), np.uint64)
-    sizes.settled(lambda *error: winner_masks(z, entry, *error[:2], 0, error[2], tops))
+    sizes.settled(lambda error, row, open_: winner_masks(z, entry, error, row, 0, open_, tops))
     equal(line, stage, used, entry, sizes, tops)
     none, lines = np.empty((0, 4), np.int64), (line.ends, z, entry, tops)
-    bends = np.empty((sizes.settled(lambda *error: edge_bends(*lines, *error, none)), 4), np.int64)
+    count = sizes.settled(lambda error, row, open_: edge_bends(*lines, error, row, open_, none))
+    bends = np.empty((count, 4), np.int64)
     edge_bends(*lines, sizes.error, sizes.row, np.zeros(len(z), np.bool_), bends)
     functions, which = as_functions(bends, entry, varying)
     found = np.unique(np.stack([bends[:, 0], which], 1), axis=0)

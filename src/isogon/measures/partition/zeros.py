@@ -231,7 +231,8 @@ def store(
 def pin(mesh: Mesh, position: int, functions: Functions, name: str) -> None:
     """Store the zeros of a kink that are known of vertices on seams."""
     known = mesh.pins[mesh.pins[:, 0] == position]
-    store(mesh, name, *known[:, 1:3].T.copy(), functions.column, functions.offset)
+    vertex, which = known[:, 1:3].T.copy()
+    store(mesh, name, vertex, which, functions.column, functions.offset)
 
 
 def outputs_of(p: Any) -> Table:
