@@ -36,6 +36,6 @@ def test_it_runs(name, capsys):
     if name == "plot_signed_distance":
         assert scope["value"] < 1e-12
     if name in ("plot_partition", "plot_onnx"):
-        assert "passed" in shown
+        assert "certified: 14 of 14 checks" in shown
     if name == "plot_evolution":
         assert len(scope["reading"].to_frame()) == 3

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from isogon import nets
 from isogon.errors import DataError, ModelError, OptionError
+from isogon.nets.accuracy import accuracy
 from isogon.nets.calculus import (
-    accuracy,
     cast,
     check_finite,
     device_dtype,

@@ -9,6 +9,7 @@ from torch.nn import Module
 
 from isogon.data import Batches, as_batches
 from isogon.nets import calculus
+from isogon.nets.behaviour import FEW, examine
 from isogon.readings import SampleTable
 from isogon.registry import draws, measure
 
@@ -27,10 +28,12 @@ def margin(model: Module, batches: Batches, *, relative: bool = False) -> Sample
     Returns:
         One row per sample: sample, label, prediction, margin.
     """
+    batches = as_batches(batches)
     calculus.check_finite(model)
+    examine(model, batches.first(FEW)[0])  # a function of one sample, not random
     rows = []
     with calculus.preserved(model), torch.no_grad():
-        for x, y in as_batches(batches):
+        for x, y in batches:
             logits = calculus.logits(model, calculus.cast(x, model)).double()
             top = logits.topk(2, dim=1)
             m = top.values[:, 0] - top.values[:, 1]

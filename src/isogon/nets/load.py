@@ -153,7 +153,8 @@ def parse_module(spec: str | Spec | nn.Module, *, like: Any = None) -> nn.Module
 
 
 def _make(spec: Spec, like: Any) -> nn.Module:
-    assert spec.name is not None
+    if spec.name is None:
+        raise SpecError("not an architecture", got=str(spec), expected="NAME or NAME(arguments)")
     if spec.module is not None or registry.has("arch", spec.name):
         # a spec names one model: its random weights are the same each time, and nobody else's
         # random numbers change

@@ -22,6 +22,7 @@ from isogon.measures.alignment.representations import (
     places,
     representation,
 )
+from isogon.nets.behaviour import FEW, examine
 from isogon.readings import Grid
 from isogon.registry import measure
 
@@ -95,6 +96,9 @@ def similarity(
     sides = [representation(a), representation(b)]
     data = _data(sides, batches)
     x, _ = next(iter(data))
+    for side in sides:
+        if not isinstance(side, Features):
+            examine(side, x[:FEW])
     left = places(sides[0], "a", sites, x[:SHIFTED], channel_axis)
     same = sides[1] is sides[0] and sites_b in (None, sites)
     right = left if same else places(sides[1], "b", sites_b or sites, x[:SHIFTED], channel_axis)
