@@ -26,7 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from isogon.errors import FileError, IsogonError, ModelError, UnsupportedOp
 from isogon.nets.onnx_operands import Operands
 from isogon.nets.onnx_ops import OPS
-from isogon.nets.onnx_samples import sample_shape
+from isogon.nets.onnx_samples import quiet, sample_shape
 from isogon.storage import memory_limit
 
 __all__ = ["OnnxModel", "load_onnx"]
@@ -260,7 +260,7 @@ class _Builder:
         whole = isinstance(function, nn.Module) and any(operands.depends)
         module = function if whole else _Call(function, operands)
         data = [x for x, d in zip(inputs, operands.depends) if d]
-        with self.fake, torch.no_grad():  # sizes first: nothing is allocated yet
+        with quiet(), self.fake, torch.no_grad():  # sizes first: nothing is allocated yet
             sized = _several(module.eval()(*data))
         self._spend(node, sized, constant=not data)
         if data:

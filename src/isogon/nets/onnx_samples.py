@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +58,18 @@ def sample_shape(
     )
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the traceback that stand-ins log before they raise what is caught here."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 @torch.no_grad()
 def _takes(
     model: nn.Module, shape: tuple[int, ...], sizes: Sequence[int], dtype: torch.dtype
@@ -63,7 +77,7 @@ def _takes(
     """Whether ``[N, *shape]`` gives ``[N, ...]`` for two numbers N; None where it can't be told."""
     for count in [n for n in (5, 7, 11, 13, 17, 19) if n not in sizes][:2]:
         try:
-            with FakeTensorMode(allow_non_fake_inputs=True):
+            with quiet(), FakeTensorMode(allow_non_fake_inputs=True):
                 made: Any = model(torch.zeros((count, *shape), dtype=dtype))
         except UNSAID:
             return None
