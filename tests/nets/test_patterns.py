@@ -142,3 +142,9 @@ def test_sizes_that_are_not_the_number_of_samples():
     assert [p.site.name for p in found][-1:] == ["act:1"]
     for parts in found:
         assert torch.equal(parts.tail(parts.head(X[:4])), net(X[:4])), parts.site
+
+
+def test_inputs_of_another_shape_are_refused_in_one_line():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU())
+    with pytest.raises(ModelError, match=r"does not take these inputs.*\[2, 9\]"):
+        sites(net, "all", example=torch.zeros(2, 9))

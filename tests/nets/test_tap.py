@@ -200,7 +200,7 @@ def test_the_model_is_left_as_it_was_also_after_an_exception():
     with pytest.raises(RuntimeError), tap(net, found) as read:  # wrong shape, mid-way
         read(torch.rand(2, 1, 5, 5))
     unchanged(net, before)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ModelError, match="does not take these inputs"):
         sites(net, "all", example=torch.rand(2, 1, 5, 5))
     unchanged(net, before)
 

@@ -7,6 +7,7 @@ second (a ReLU that is used twice); or one operation that a module's own ``forwa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from isogon.errors import DataError, NoSuchSite, OptionError, nearest
 from isogon.nets.calculus import cast, preserved
 from isogon.nets.trace import unwrap
-from isogon.nets.watch import NONLINEAR_OPS, watched
+from isogon.nets.watch import NONLINEAR_OPS, misfit, watched
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def called(model: nn.Module, example: Any) -> list[Site]:
 
     Raises:
         DataError: The example holds no inputs.
+        ModelError: They are of another shape than the model takes.
     """
     model = unwrap(model)
     x = cast(inputs(example), model)
@@ -134,7 +136,12 @@ def called(model: nn.Module, example: Any) -> list[Site]:
             found.append(Site(path, call, op, tuple(value.shape[1:])))
 
     with preserved(model), torch.no_grad(), watched(model, report) as run:
-        run(x)
+        try:
+            run(x)
+        except RuntimeError as error:
+            if isinstance(x, Tensor) and re.search(r"shape|size|channel|dimension", str(error)):
+                raise misfit(x, error) from error
+            raise
     return found
 
 

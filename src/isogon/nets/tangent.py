@@ -21,6 +21,7 @@ from isogon.nets import calculus
 from isogon.nets.behaviour import inference_weights, no_gradient
 from isogon.nets.finite import not_finite
 from isogon.nets.merged import merged
+from isogon.nets.watch import misfit
 from isogon.storage import physical_memory
 
 BUDGET = 2**25  # numbers in one chunk of gradients: 256 MB in float64
@@ -229,12 +230,7 @@ def _logits(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
     except (RuntimeError, IndexError) as error:
         if "nference" in str(error):
             raise inference_weights() from error
-        raise ModelError(
-            "the model does not take these inputs",
-            got=f"input {list(x.shape)}: {str(error).splitlines()[0]}",
-            expected="samples of the shape that the model was made for",
-            fix="Give data of that shape, or build the model for this data.",
-        ) from error
+        raise misfit(x, error) from error
     if z.dim() != 2 or z.shape[1] == 0:
         raise ModelError(
             "the model does not give one row of logits per sample",

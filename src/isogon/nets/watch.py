@@ -177,6 +177,16 @@ def called(model: nn.Module, x: Any) -> Any:
         ) from error
 
 
+def misfit(x: Tensor, error: Exception) -> ModelError:
+    """What to say where a layer stumbles over the shape of the inputs."""
+    return ModelError(
+        "the model does not take these inputs",
+        got=f"input {list(x.shape)}: {str(error).splitlines()[0]}",
+        expected="samples of the shape that the model was made for",
+        fix="Give data of that shape, or build the model for this data.",
+    )
+
+
 def uncompiled(model: nn.Module) -> AbstractContextManager:
     """Compiled parts run as they are written: a compiled region can't be looked into."""
     if any("_orig_mod" in m._modules for m in model.modules()):
