@@ -45,7 +45,7 @@ def build():
     return Slow(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 """
 TRAINING = """
-model: "trained(slow:build(), digits, epochs=50, checkpoint_every=20)"
+model: "trained(slow:build(), digits, epochs=30, checkpoint_every=20)"
 batches: digits(test, 8)
 measures: [orientation]
 """
@@ -158,7 +158,7 @@ def test_a_job_that_outruns_its_limit_goes_on_from_its_file(site):
     site.file("slow.py").write_text(SLOW)
     site.file("plan.yaml").write_text(TRAINING)
     for _ in range(3):  # a slow machine may need more than the four times that Slurm gives it
-        site.isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "3",
+        site.isogon("sweep", "plan.yaml", "--out", "s", "--on", "slurm", "--minutes", "1",
                     "--retry")  # fmt: skip
         state = wait_for(site.ended, 1200)
         assert state.state == "done" or "timed-out too many times" in state.error, state.error
