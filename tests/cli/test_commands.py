@@ -227,3 +227,13 @@ def test_a_random_model_is_refused_unless_unchecked(here, capsys):
     assert json.loads((Path(folder) / "reading.json").read_text())["meta"]["check"] is False
     assert "found, computed" in out(capsys, "--no-check", *words)
     assert "random in evaluation mode" in refused(capsys, 1, *words), "not answered by that record"
+
+
+def test_an_empty_value_in_a_configuration_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text('tolerances: [1e-3, ""]\n')
+    words = ["data-matrix", "--config", "c.yaml", "--model", "cnn", "--batches", "digits(test)"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "tolerances" in error
+    assert error.strip().count("\n") == 0

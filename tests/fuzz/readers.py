@@ -31,6 +31,7 @@ from isogon.cli.parser import derived
 from isogon.data import batches
 from isogon.data.unpickle import read_pickle
 from isogon.errors import IsogonError
+from isogon.measures import partition  # noqa: F401 (kernels find their cache at import)
 from isogon.nets.load import build, load
 from isogon.nets.weights import read_weights
 from isogon.survey import catalogue, plan, record

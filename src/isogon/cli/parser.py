@@ -318,5 +318,6 @@ def _escaped(text: str) -> str:
 def _value_in(text: str) -> str:
     for mark in ("Given value:", "Got value:"):
         if mark in text:
-            return repr(text.split(mark)[-1].strip().splitlines()[0])
+            lines = text.split(mark)[-1].strip().splitlines()
+            return repr(lines[0] if lines else "")
     return " ".join(text.split())
