@@ -154,7 +154,7 @@ EXAMPLES = {
     ),
     "cnn@w.pt": Spec("cnn", path="w.pt"),
     "cnn@a@b.pt": Spec("cnn", path="a@b.pt"),
-    "cnn@/tmp/a (1)[2]/w.pt": Spec("cnn", path="/tmp/a (1)[2]/w.pt"),
+    "cnn@/data/a (1)[2]/w.pt": Spec("cnn", path="/data/a (1)[2]/w.pt"),
     "mnist(test)[3]": Spec("mnist", ("test",), index=3),
     "mnist(test)[-1]": Spec("mnist", ("test",), index=-1),
     "my.pkg:build(3)@w.pt": Spec("build", (3,), module="my.pkg", path="w.pt"),
