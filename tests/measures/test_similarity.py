@@ -14,7 +14,7 @@ from isogon import registry
 from isogon.errors import DataError, IsogonError, OptionError
 from isogon.measures.alignment.metrics.metric import metric
 from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
-from isogon.measures.alignment.watchers import Moments
+from isogon.measures.alignment.watchers import PairMoments
 from reference.slow_similarity import TWINS, cka
 
 NAMES = registry.names("metric")
@@ -250,7 +250,7 @@ def test_shares_of_the_data_merge():
     shifts = {left[0].key: torch.from_numpy(x[:5]), right[0].key: torch.from_numpy(y[:5])}
     results = []
     for shards in (1, 3):
-        watcher = Moments([(left[0], right[0])], ["flatten"], shifts)
+        watcher = PairMoments([(left[0], right[0])], ["flatten"], shifts)
         all_passes({"a": a, "b": b}, Rows(50, 8), [watcher], shards=shards)
         views = [SiteView(watcher.own[p.key, f]) for p, f in
                  zip((left[0], right[0]), watcher.forms[0])]  # fmt: skip

@@ -23,7 +23,7 @@ from isogon.measures.alignment.engines import (
 )
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.representations import Place
-from isogon.measures.alignment.watchers import Kept, Minibatch, Moments
+from isogon.measures.alignment.watchers import Activations, Minibatch, PairMoments
 from isogon.nets.passes import LOGITS, all_passes
 from isogon.nets.tap import tap
 
@@ -129,22 +129,22 @@ class Comparison:
                     _, values = run(example)
                 shifts |= {mine[s]: v.clone() for s, v in values.items()}
             couples = [(self.left[i], self.right[j]) for (i, j), _ in self._moments]
-            self.stream = Moments(couples, [f for _, f in self._moments], shifts)
+            self.stream = PairMoments(couples, [f for _, f in self._moments], shifts)
             watchers.append(self.stream)
         self.batches = {}
         for m in self.metrics:
             if self.routes[m.name] == "batches":
                 self.batches[m.name] = Minibatch(self.left, self.right, m.facts["alignment"])
-        self.kept: dict[Any, Kept] = {}
+        self.kept: dict[Any, Activations] = {}
         whole = {"samples", "grams"} & set(self.routes.values())
         if whole or (self.null and self._moments):
             most = self.count if whole else min(self.count, PERMUTED)
             unique = list({p.key: p for p in (*self.left, *self.right)}.values())
-            self.kept = {p.key: Kept(p, most, 1 / len(unique)) for p in unique}
-        self.logits: list[Kept] = []
+            self.kept = {p.key: Activations(p, most, 1 / len(unique)) for p in unique}
+        self.logits: list[Activations] = []
         if self.outputs:
             for name in models:
-                self.logits.append(Kept(Place(name, LOGITS, OUTPUT, 1), self.count))
+                self.logits.append(Activations(Place(name, LOGITS, OUTPUT, 1), self.count))
         self.labels = _Labels(self.count, next(iter(models)))
         watchers += [*self.batches.values(), *self.kept.values(), *self.logits]
         if self.outputs:

@@ -14,7 +14,7 @@ from isogon.measures.alignment import hsic
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
 from isogon.measures.alignment.representations import Place
-from isogon.measures.alignment.watchers import Form, Kept, Minibatch, Moments, formed
+from isogon.measures.alignment.watchers import Activations, Form, Minibatch, PairMoments, formed
 
 Pair = tuple[int, int]  # indices of places of the two sides
 
@@ -49,7 +49,12 @@ class Streamed:
     """
 
     def __init__(
-        self, metric: Metric, moments: Moments, which: dict[Pair, int], shape: Pair, samples: int
+        self,
+        metric: Metric,
+        moments: PairMoments,
+        which: dict[Pair, int],
+        shape: Pair,
+        samples: int,
     ) -> None:
         self.metric, self.moments, self.which = metric, moments, which
         self.shape, self.samples = shape, samples
@@ -88,9 +93,13 @@ class Held:
     """
 
     def __init__(
-        self, metric: Metric, kept: dict[Any, Kept], pairs: Sequence[tuple], which: dict[Pair, int],
+        self,
+        metric: Metric,
+        kept: dict[Any, Activations],
+        pairs: Sequence[tuple],
+        which: dict[Pair, int],
         shape: Pair,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.metric, self.which, self.shape, self.pairs = metric, which, shape, pairs
         self.rows: dict[tuple, Tensor] = {}
         self.views: dict[tuple, SiteView] = {}
@@ -100,7 +109,7 @@ class Held:
             for place, form in zip((a, b), forms):
                 self._hold(kept[place.key], place, form)
 
-    def _hold(self, kept: Kept, place: Place, form: Form) -> None:
+    def _hold(self, kept: Activations, place: Place, form: Form) -> None:
         key = (place.key, form)
         if key in self.rows:
             return
@@ -143,9 +152,13 @@ class AllPairs:
     """
 
     def __init__(
-        self, metric: Metric, kept: dict[Any, Kept], sides: Sequence[Sequence[Place]], maps: str,
+        self,
+        metric: Metric,
+        kept: dict[Any, Activations],
+        sides: Sequence[Sequence[Place]],
+        maps: str,
         pairs: Sequence[Pair],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.metric, self.pairs, self.shape = metric, list(pairs), tuple(map(len, sides))
         self.x = [_matrix(kept[p.key], maps) if _used(0, i, pairs) else None
                   for i, p in enumerate(sides[0])]  # fmt: skip
@@ -174,9 +187,13 @@ class Aligned:
     """CKA of any kernel, from the centred matrices of the samples."""
 
     def __init__(
-        self, metric: Metric, kept: dict[Any, Kept], sides: Sequence[Sequence[Place]], maps: str,
+        self,
+        metric: Metric,
+        kept: dict[Any, Activations],
+        sides: Sequence[Sequence[Place]],
+        maps: str,
         pairs: Sequence[Pair],
-    ) -> None:  # fmt: skip
+    ) -> None:
         chosen = metric.facts["alignment"]
         self.mask = np.full(tuple(map(len, sides)), math.nan)
         for i, j in pairs:
@@ -272,7 +289,7 @@ def _used(side: int, index: int, pairs: Sequence[Pair]) -> bool:
     return any(pair[side] == index for pair in pairs)
 
 
-def _matrix(kept: Kept, maps: str) -> Tensor:
+def _matrix(kept: Activations, maps: str) -> Tensor:
     x = kept.result().double()
     return x.mean(2) if maps == "mean" else x.flatten(1)
 

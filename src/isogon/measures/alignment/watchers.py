@@ -20,7 +20,7 @@ from isogon.stats.wrappers import matrix, same_positions
 RAM = 2 * 2**30  # bytes of kept activations in memory; more lie on disk
 
 
-class Kept:
+class Activations:
     """The activations of one place, of the first samples: in memory, or on disk if they are many.
 
     Args:
@@ -75,7 +75,7 @@ class Kept:
         return x.reshape(len(x), x.shape[1], -1)
 
 
-class Moments:
+class PairMoments:
     """Second moments of all places and of the pairs that were asked for.
 
     Positions of a pair are those of the larger map (see `isogon.stats.wrappers.same_positions`);
