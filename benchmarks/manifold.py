@@ -25,9 +25,9 @@ import torch
 from torch import nn
 
 from isogon import nets
-from isogon.measures.fisher import data_matrix
-from isogon.measures.paths import walk
-from isogon.nets import calculus
+from isogon.measures.manifold.data_matrix import data_matrix
+from isogon.measures.manifold.walk import walk
+from isogon.nets.outputs import logits
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -50,7 +50,7 @@ def paired(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, fl
 def forward_and_backwards(model: nn.Module, x: torch.Tensor) -> None:
     """The limit: one forward pass and one backward pass per class, nothing else."""
     leaf = x.clone().requires_grad_(True)
-    z = calculus.logits(model, leaf)
+    z = logits(model, leaf)
     for k in range(z.shape[1]):
         torch.autograd.grad(z[:, k].sum(), leaf, retain_graph=True)
 

@@ -25,7 +25,8 @@ import isogon as ig
 from isogon import context
 from isogon.cpwl.lower import lower
 from isogon.cpwl.program import mlp
-from isogon.measures.partition import Slice, partition
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.slices import Slice
 
 
 def best(function, repeat):

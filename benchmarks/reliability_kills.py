@@ -36,7 +36,7 @@ from pathlib import Path
 import torch
 
 from isogon.cli import main as isogon
-from isogon.survey.sweep import Sweep
+from isogon.survey.running.sweep import Sweep
 from isogon.training import Checkpoint
 
 PLAN = """

@@ -14,9 +14,9 @@ REASONS = {
     ("training/run.py", "_train_epoch"): "trains",
     ("training/feeds.py", "_measure"): "mean and spread of inputs, no model",
     ("nets/labels.py", "__iter__"): "passes batches on, labels checked",
-    ("survey/run.py", "__iter__"): "passes batches on, to a device",
-    ("survey/defaults.py", "_classes"): "reads labels, no model",
-    ("measures/partition/evolution.py", "near_data"): "reads inputs, no model",
+    ("survey/running/run.py", "__iter__"): "passes batches on, to a device",
+    ("survey/whole/defaults.py", "_classes"): "reads labels, no model",
+    ("measures/evolution/evolution.py", "near_data"): "reads inputs, no model",
     ("measures/partition/specs.py", "nearest"): "reads inputs, no model",
 }
 

@@ -15,11 +15,11 @@ from isogon.cli import main
 from isogon.errors import FileError, IsogonError, SpecError
 from isogon.nets.arch.torchvision_models import NAMES
 from isogon.specs import Spec, names_code, parse
-from isogon.survey import sweep as sweeps
-from isogon.survey.everything import Survey
-from isogon.survey.plan import expand
-from isogon.survey.record import Job
-from isogon.survey.sweep import Surroundings, Sweep, work
+from isogon.survey.declaring.job import Job
+from isogon.survey.declaring.plan import expand
+from isogon.survey.running import sweep as sweeps
+from isogon.survey.running.sweep import Surroundings, Sweep, work
+from isogon.survey.whole.survey import Survey
 from isogon.training import FitConfig
 from isogon.training.checkpoint import Checkpoint
 from isogon.training.snapshots import snapshots
@@ -294,7 +294,7 @@ def test_names_lead_out_of_no_folder(folder):
     state = sweep.state(id)
     state.record = "../elsewhere"
     sweep.put(state)
-    from isogon.survey import sweep_report
+    from isogon.survey.pages import sweep_report
 
     assert not sweep_report._records(sweep, sweep.states())
     data = storage.read_json(sweep.directory / sweeps.PLAN)
@@ -324,7 +324,7 @@ def test_models_of_own_code_train_and_come_back(folder):
 def test_pages_and_listings_are_made_under_the_flag(folder, monkeypatch):
     """No builder may import on behalf of the folder that is shown, whatever a figure asks for."""
     from isogon.cli import show
-    from isogon.survey import report, sweep_report
+    from isogon.survey.pages import report, sweep_report
 
     plan = expand({"model": SPEC, "batches": "two_moons(test)", "measures": ["data-matrix"]})
     sweep = Sweep.create(folder / "sweep", plan)

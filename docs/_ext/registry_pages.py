@@ -14,8 +14,8 @@ from pathlib import Path
 
 import isogon
 from isogon import registry
-from isogon.survey import bibliography, prose
-from isogon.survey.declare import arguments, declare, sections
+from isogon.survey.declaring.declare import arguments, declare, sections
+from isogon.survey.pages import bibliography, prose
 
 TITLES = {
     "measure": ("Measures", "What can be measured of a network; each is a function and a command."),

@@ -6,8 +6,7 @@ import torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from isogon import lazy
 
 __version__ = "0.1.0"
 
@@ -19,43 +18,37 @@ _API = {
     "family": "isogon.actions",
     "group": "isogon.actions",
     "sites": "isogon.nets.sites",
-    "fit": "isogon.training",
+    "fit": "isogon.training.loop",
     # partition
-    "Slice": "isogon.measures.partition",
-    "partition": "isogon.measures.partition",
-    "segments": "isogon.measures.partition",
-    "local_complexity": "isogon.measures.partition",
-    "evolution": "isogon.measures.partition",
+    "Slice": "isogon.measures.partition.slices",
+    "partition": "isogon.measures.partition.measure",
+    "segments": "isogon.measures.segments",
+    "local_complexity": "isogon.measures.local_complexity",
+    "evolution": "isogon.measures.evolution.evolution",
     # networks as piecewise-linear programs
     "verify": "isogon.cpwl.verify",
     "piecewise": "isogon.cpwl.piecewise",
     # data manifold
-    "data_matrix": "isogon.measures.fisher",
-    "walk": "isogon.measures.paths",
-    "integrability": "isogon.measures.paths",
-    "leaf_distance": "isogon.measures.paths",
+    "data_matrix": "isogon.measures.manifold.data_matrix",
+    "walk": "isogon.measures.manifold.walk",
+    "integrability": "isogon.measures.manifold.integrability",
+    "leaf_distance": "isogon.measures.manifold.leaf_distance",
     # invariance
-    "invariance": "isogon.measures.orbits",
-    "equivariance": "isogon.measures.orbits",
+    "invariance": "isogon.measures.orbits.invariance",
+    "equivariance": "isogon.measures.orbits.equivariance",
     # arrangement
-    "orientation": "isogon.measures.orientation",
-    "reset": "isogon.measures.reset",
+    "orientation": "isogon.measures.arrangement.orientation",
+    "reset": "isogon.measures.arrangement.reset",
     # symmetry
-    "similarity": "isogon.measures.alignment",
+    "similarity": "isogon.measures.alignment.similarity",
     # readings and figures
     "read": "isogon.readings",
-    "draw": "isogon.show",
+    "draw": "isogon.show.figure",
 }
 
 __all__ = ["__version__", *_API]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _API:
-        value = getattr(importlib.import_module(_API[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'isogon' has no attribute {name!r}")
+__getattr__ = lazy.names(__name__, _API)
 
 
 def __dir__() -> list[str]:

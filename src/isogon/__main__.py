@@ -1,6 +1,6 @@
 """``python -m isogon``."""
 
-from isogon.cli import main
+from isogon.cli.entry import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

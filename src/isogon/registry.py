@@ -35,7 +35,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "dataset": ("isogon.data", "isogon.training.data_of"),
     "family": ("isogon.actions",),
     "group": ("isogon.actions",),
-    "slice": ("isogon.measures.partition",),
+    "slice": ("isogon.measures.partition.specs",),
     "metric": ("isogon.measures.alignment.metrics",),
     "stitch": ("isogon.measures",),
     "measure": ("isogon.measures",),
@@ -43,7 +43,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "draws": ("isogon.show",),
     "noun": ("isogon.nets.load", "isogon.data", "isogon.actions", "isogon.measures"),
     "reading": ("isogon.readings", "isogon.measures"),
-    "experiment": ("isogon.survey.experiments", "isogon.survey.evolving"),
+    "experiment": ("isogon.survey.experiments.walks", "isogon.survey.experiments.evolution"),
 }
 
 
@@ -335,8 +335,8 @@ def _discover(kind: str) -> None:
             if error.name and (home == error.name or home.startswith(error.name + ".")):
                 continue
             raise
-        for info in pkgutil.iter_modules(getattr(package, "__path__", [])):
-            importlib.import_module(f"{home}.{info.name}")
+        for info in pkgutil.walk_packages(getattr(package, "__path__", []), f"{home}."):
+            importlib.import_module(info.name)
 
 
 @cache

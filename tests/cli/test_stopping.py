@@ -11,9 +11,9 @@ import pytest
 
 from isogon import stopping
 from isogon.cli import main
-from isogon.survey import report
-from isogon.survey.everything import read_survey
-from isogon.survey.sweep import Sweep
+from isogon.survey.pages import report
+from isogon.survey.running.sweep import Sweep
+from isogon.survey.whole.survey import read_survey
 from isogon.training import Checkpoint
 
 MODULE = """
@@ -155,7 +155,7 @@ def test_an_error_that_a_signal_causes_is_no_error(monkeypatch, capsys):
         except KeyboardInterrupt:
             raise ImportError("numpy.core.multiarray failed to import") from None
 
-    monkeypatch.setattr("isogon.cli._dispatch", importing)
+    monkeypatch.setattr("isogon.cli.entry._dispatch", importing)
     assert main(["list"]) == 143
     assert told(capsys)
 

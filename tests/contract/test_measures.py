@@ -21,11 +21,12 @@ from isogon import context, readings, registry
 from isogon.cli import main
 from isogon.errors import IsogonError, ModelError
 from isogon.specs import parse
-from isogon.survey import bibliography, catalogue
-from isogon.survey.check import check
-from isogon.survey.declare import declare
-from isogon.survey.record import Job
-from isogon.survey.run import Session, call_measure, run
+from isogon.survey.declaring import catalogue
+from isogon.survey.declaring.check import check
+from isogon.survey.declaring.declare import declare
+from isogon.survey.declaring.job import Job
+from isogon.survey.pages import bibliography
+from isogon.survey.running.run import Session, call_measure, run
 from isogon.training.snapshots import Snapshots
 
 MEASURES = registry.names("measure")

@@ -17,7 +17,7 @@ from isogon import context
 from isogon.data import batches, samples, transforms
 from isogon.data.batches import Batches, SourceBatches
 from isogon.data.samples import MapSamples, Samples
-from isogon.storage import digests
+from isogon.storage import file_digests
 
 X = np.random.default_rng(0).integers(0, 255, (60, 4), np.uint8)
 Y = np.arange(60) % 3
@@ -211,7 +211,7 @@ def test_image_folders_count_to_the_last_image(tmp_path, monkeypatch, kind, larg
 
 def test_an_image_replaced_with_its_times_kept_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("isogon.data.images.MEMORY", 0)
-    monkeypatch.setattr(digests, "SETTLED", -(10**18))  # trusted at once
+    monkeypatch.setattr(file_digests, "SETTLED", -(10**18))  # trusted at once
     write_images(tmp_path / "photos")
     write_images(tmp_path / "other", changed=11)
     mine, theirs = (tmp_path / d / "class1" / "11.png" for d in ("photos", "other"))

@@ -13,7 +13,7 @@ import isogon
 from isogon import registry
 from isogon.show.invariance import draw_invariance
 from isogon.show.partition import draw_partition
-from isogon.survey import catalogue
+from isogon.survey.declaring import catalogue
 from isogon.training.config import FitConfig
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

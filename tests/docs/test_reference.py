@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from isogon import registry
-from isogon.survey import bibliography
-from isogon.survey.declare import arguments
+from isogon.survey.declaring.declare import arguments
+from isogon.survey.pages import bibliography
 
 EXTENSION = Path(__file__).resolve().parents[2] / "docs" / "_ext" / "registry_pages.py"
 KINDS = ("measure", "dataset", "family", "group", "experiment", "slice")

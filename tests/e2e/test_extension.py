@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from isogon.survey import catalogue
+from isogon.survey.declaring import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "examples" / "extending"
@@ -76,7 +76,7 @@ def test_every_kind_of_the_how_tos_is_there():
 
 def test_names_are_listed_without_importing_the_package(isogon):
     code = (
-        "import sys, json\nfrom isogon.survey import catalogue\n"
+        "import sys, json\nfrom isogon.survey.declaring import catalogue\n"
         "kinds = [k for k in catalogue.LISTED]\n"
         "found = {k: catalogue.names(k) for k in kinds}\n"
         "assert 'isogon_extending' not in ' '.join(sys.modules), 'imported'\n"

@@ -87,7 +87,8 @@ def test_the_page_never_scrolls_sideways(browser, width):
 
 
 def test_hostile_text_stays_text(page, browser, tmp_path):
-    from isogon.survey import everything, report
+    from isogon.survey.pages import report
+    from isogon.survey.whole import survey as everything
 
     found = everything.read_survey(page.parent)
     found.model = found.facts["layers"][0]["path"] = found.command = NASTY

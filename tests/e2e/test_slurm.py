@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from isogon.survey.sweep import State, Sweep
+from isogon.survey.running.sweep import State, Sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
 

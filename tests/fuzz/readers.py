@@ -34,9 +34,10 @@ from isogon.errors import IsogonError
 from isogon.measures import partition  # noqa: F401 (kernels find their cache at import)
 from isogon.nets.load import build, load
 from isogon.nets.weights import read_weights
-from isogon.survey import catalogue, plan, record
-from isogon.survey.everything import Line, Survey, read_survey
-from isogon.survey.sweep import Sweep
+from isogon.survey.declaring import catalogue, plan
+from isogon.survey.running import record
+from isogon.survey.running.sweep import Sweep
+from isogon.survey.whole.survey import Line, Survey, read_survey
 
 warnings.filterwarnings("ignore")
 __all__ = ["READERS", "IsogonError", "cases", "seeds"]

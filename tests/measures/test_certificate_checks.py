@@ -13,8 +13,10 @@ from test_partition_certificate import merged_across
 
 from isogon.cpwl.certificate import Certificate
 from isogon.cpwl.program import Affine, Kink, Program, dense, mlp, relu
-from isogon.measures.partition import Partition, Slice, partition
-from isogon.measures.partition.mesh import Mesh
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.mesh.mesh import Mesh
+from isogon.measures.partition.reading import Partition
+from isogon.measures.partition.slices import Slice
 
 SQUARE = Slice.box2d([-1, -1], [1, 1])
 NAMES = (

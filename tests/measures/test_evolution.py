@@ -13,8 +13,8 @@ from torch import nn
 import isogon as ig
 from isogon import readings
 from isogon.errors import DataError, ModelError, OptionError
-from isogon.measures.partition.evolution import correlations, spread
-from isogon.measures.partition.scores import score
+from isogon.measures.evolution.evolution import correlations, spread
+from isogon.measures.evolution.states import score
 
 PLANE = ig.Slice.box2d((-1, -1), (1, 1))
 
@@ -193,8 +193,8 @@ def test_spread():
 
 
 def test_a_run_with_snapshots_by_its_spec(tmp_path):
-    from isogon.survey.record import Job
-    from isogon.survey.run import run
+    from isogon.survey.declaring.job import Job
+    from isogon.survey.running.run import run
 
     spec = "trained(mlp(4), two_moons, epochs=4, snapshot_every=2)"
     inputs = {"model": spec, "snapshots": spec, "plane": "box2d()", "train": "two_moons(train, 40)"}

@@ -12,9 +12,9 @@ from torch import nn
 
 import isogon as ig
 from isogon.errors import DataError, IsogonError, ModelError, OptionError
-from isogon.measures.fisher import data_matrix, rank_column
-from isogon.nets import tangent as tangent_module
-from isogon.nets.tangent import tangent
+from isogon.measures.manifold import tangent as tangent_module
+from isogon.measures.manifold.data_matrix import data_matrix, rank_column
+from isogon.measures.manifold.tangent import tangent
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
 import slow_fisher

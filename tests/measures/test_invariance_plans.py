@@ -8,7 +8,7 @@ import pytest
 
 from isogon import registry
 from isogon.specs import Spec, parse
-from isogon.survey import plan
+from isogon.survey.declaring import plan
 
 PLANS = sorted((Path(__file__).parents[2] / "plans" / "invariance").glob("*.yaml"))
 STUDIES = {

@@ -7,8 +7,8 @@ from torch import nn
 
 import isogon as ig
 from isogon.errors import DataError
-from isogon.measures.paths import leaf_distance
-from isogon.nets.tangent import tangent
+from isogon.measures.manifold.leaf_distance import leaf_distance
+from isogon.measures.manifold.tangent import tangent
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import isogon as ig
 from isogon.errors import ModelError
-from isogon.measures.orientation import filters, orientation
+from isogon.measures.arrangement.orientation import filters, orientation
 
 
 def cnn():

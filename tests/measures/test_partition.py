@@ -9,7 +9,9 @@ import torch
 import isogon as ig
 from isogon.cpwl.program import mlp
 from isogon.errors import DataError, OptionError
-from isogon.measures.partition import Slice, partition, stream
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.mesh import stream
+from isogon.measures.partition.slices import Slice
 
 SQUARE = Slice.box2d([-1, -1], [1, 1])
 
@@ -299,7 +301,7 @@ def test_draw(deep, color):
 
 
 def test_too_little_memory_stops_with_a_sound_mesh(monkeypatch):
-    from isogon.measures.partition import memory
+    from isogon.measures.partition.mesh import memory
 
     monkeypatch.setattr(memory, "free", lambda: 400_000)
     torch.manual_seed(0)

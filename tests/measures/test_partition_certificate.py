@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from isogon.cpwl.program import Kink, Max, Program, dense, mlp
-from isogon.measures.partition import Slice, certify, partition
-from isogon.measures.partition.contradictions import KinkCheck, MaxCheck
+from isogon.measures.partition.certificate import certify
+from isogon.measures.partition.certificate.contradictions import KinkCheck, MaxCheck
+from isogon.measures.partition.measure import partition
 from isogon.measures.partition.patterns import SitePattern
+from isogon.measures.partition.slices import Slice
 
 SQUARE = Slice.box2d([-1, -1], [1, 1])
 

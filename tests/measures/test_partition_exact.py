@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isogon.cpwl.program import mlp
-from isogon.measures.partition import Slice, partition
-from isogon.measures.partition import edges as ek
+from isogon.measures.partition.kernels import edges as ek
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.slices import Slice
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
 import itertools

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isogon.cpwl.program import Affine, Join, Kink, Max, Program, dense, relu
-from isogon.measures.partition import Slice, partition
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.slices import Slice
 
 SQUARE = Slice.box2d([-1, -1], [1, 1])
 

@@ -12,7 +12,8 @@ from test_partition_graphs import Graphs
 from test_partition_tiles import tiled
 
 from isogon.cpwl.program import mlp
-from isogon.measures.partition import Slice, partition
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.slices import Slice
 
 SQUARE = Slice.box2d([-1, -1], [1, 1])
 pytestmark = pytest.mark.filterwarnings("ignore::isogon.errors.IncompleteWarning")

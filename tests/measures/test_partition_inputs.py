@@ -11,7 +11,7 @@ import torch
 import isogon as ig
 from isogon.cpwl.lower import lower
 from isogon.errors import DataError, OptionError
-from isogon.measures.partition import memory
+from isogon.measures.partition.mesh import memory
 
 NET = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
 BAD = [math.nan, math.inf, -math.inf]

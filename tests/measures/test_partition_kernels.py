@@ -15,14 +15,17 @@ import torch
 
 from isogon.cpwl.program import mlp
 from isogon.measures import partition as package
-from isogon.measures.partition import Slice, jit, partition, seams
-from isogon.measures.partition import boundary as bd
-from isogon.measures.partition import chords as ch
-from isogon.measures.partition import cutting as cut
-from isogon.measures.partition import edges as ek
-from isogon.measures.partition import envelope as ev
-from isogon.measures.partition import geometry as geo
-from isogon.measures.partition import mesh as ms
+from isogon.measures.partition.kernels import boundary as bd
+from isogon.measures.partition.kernels import chords as ch
+from isogon.measures.partition.kernels import edges as ek
+from isogon.measures.partition.kernels import envelope as ev
+from isogon.measures.partition.kernels import geometry as geo
+from isogon.measures.partition.kernels import jit
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.mesh import cutting as cut
+from isogon.measures.partition.mesh import mesh as ms
+from isogon.measures.partition.slices import Slice
+from isogon.measures.partition.tiles import seams
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
 import slow_kernels as slow

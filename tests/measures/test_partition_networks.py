@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import isogon as ig
-from isogon.measures.partition import Slice, partition
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.slices import Slice
 
 RADIUS = {
     "resnet18": 0.008,

@@ -11,7 +11,11 @@ from test_partition import random_mlp
 from test_partition_graphs import Graphs
 
 from isogon.cpwl.lower import lower
-from isogon.measures.partition import Slice, grow, memory, partition, seams, tiles
+from isogon.measures.partition import grow
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.mesh import memory
+from isogon.measures.partition.slices import Slice
+from isogon.measures.partition.tiles import seams, tiles
 
 SQUARE = Slice.box2d([-1, -1], [1, 1])
 

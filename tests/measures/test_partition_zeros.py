@@ -16,7 +16,8 @@ from torch import nn
 import isogon as ig
 from isogon.cpwl.program import Affine, Join, Max, Program, dense, relu
 from isogon.cpwl.rounding import EPS, errors
-from isogon.measures.partition import Slice, partition
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.slices import Slice
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
 import exact_cells as exact

@@ -9,7 +9,7 @@ from torch import nn
 
 import isogon as ig
 from isogon.errors import FileError, ModelError, OptionError
-from isogon.measures.reset import reset
+from isogon.measures.arrangement.reset import reset
 from isogon.training.snapshots import Snapshots, snapshots
 
 

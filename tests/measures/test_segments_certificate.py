@@ -13,7 +13,7 @@ from test_partition_graphs import Graphs
 
 import isogon as ig
 from isogon.errors import ModelError
-from isogon.measures.partition.line import Segments
+from isogon.measures.segments import Segments
 
 A, B = torch.tensor([-1.0, -0.4]).double(), torch.tensor([1.0, 0.9]).double()
 LINES = [(1.0, 0.0, 0.3), (1.0, -0.5, -0.2), (0.0, 1.0, -0.5)]

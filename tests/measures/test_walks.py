@@ -12,8 +12,9 @@ from torch import nn
 
 import isogon as ig
 from isogon.errors import DataError, ModelError, OptionError
-from isogon.measures.paths import integrability, walk
-from isogon.nets.tangent import tangent
+from isogon.measures.manifold.integrability import integrability
+from isogon.measures.manifold.tangent import tangent
+from isogon.measures.manifold.walk import walk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
 import slow_fisher

@@ -10,7 +10,7 @@ from torch import nn
 
 from isogon.data import Samples
 from isogon.errors import DataError
-from isogon.measures.partition.scores import Score, score
+from isogon.measures.evolution.states import Score, score
 from isogon.nets.accuracy import Correct, accuracy
 from isogon.nets.passes import LOGITS, PerSample, all_passes
 from isogon.training.config import FitConfig

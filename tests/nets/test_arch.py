@@ -12,7 +12,7 @@ from isogon import nets, registry
 from isogon.errors import FileError, OptionError, SpecError
 from isogon.nets.arch.scattering import gabor1d, gabor2d
 from isogon.nets.arch.torchvision_models import NAMES
-from isogon.survey import bibliography
+from isogon.survey.pages import bibliography
 
 # built in the ladder; the rest of torchvision differs from these by numbers only
 TORCHVISION = ["resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small", "googlenet"]

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from isogon.nets.merged import merged
-from isogon.nets.tangent import tangent
+from isogon.measures.manifold.merged import merged
+from isogon.measures.manifold.tangent import tangent
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from isogon.cpwl.lower import lower
 from isogon.errors import ModelError
 from isogon.nets import Output
 from isogon.nets.accuracy import accuracy
-from isogon.nets.calculus import logits
+from isogon.nets.outputs import logits
 from isogon.nets.trace import trace
 
 X = torch.rand(4, 6)

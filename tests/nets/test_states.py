@@ -12,8 +12,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import isogon as ig
 from isogon.errors import ModelError
-from isogon.measures.orientation import orientation
-from isogon.nets.calculus import preserved
+from isogon.measures.arrangement.orientation import orientation
+from isogon.nets.hygiene import preserved
 from isogon.nets.redrawn import redrawn
 from isogon.nets.states import fitted, misfits, swapped, weight_of
 

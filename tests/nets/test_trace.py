@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from isogon.errors import ModelError
-from isogon.nets.trace import place, shape, trace, unwrap
+from isogon.nets.trace import place, shape, trace
+from isogon.nets.unwrap import unwrap
 
 
 class Functional(nn.Module):

@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from isogon.measures.alignment import similarity
 from isogon.measures.alignment.metrics.metric import metric
+from isogon.measures.alignment.similarity import similarity
 
 SPECS = {
     "wreath_procrustes": "procrustes(modulo=G_relu)",

@@ -11,8 +11,8 @@ import torch
 import torchvision
 from torch import nn
 
-from isogon.measures.orientation import orientation
-from isogon.measures.reset import reset
+from isogon.measures.arrangement.orientation import orientation
+from isogon.measures.arrangement.reset import reset
 
 
 @pytest.fixture(scope="module")

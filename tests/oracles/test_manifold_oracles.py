@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from isogon.measures.fisher import data_matrix
-from isogon.measures.paths import walk
-from isogon.nets.tangent import tangent
+from isogon.measures.manifold.data_matrix import data_matrix
+from isogon.measures.manifold.tangent import tangent
+from isogon.measures.manifold.walk import walk
 
 MEAN, SD = 0.1307, 0.3081
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from isogon.cpwl.program import mlp
-from isogon.measures.partition import Slice, partition
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.slices import Slice
 
 CASES = (
     "toy16", "scex", "bunny2_4x32", "deg_dup", "deg_nobias", "deg_corner", "deg_triple",

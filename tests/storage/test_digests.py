@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from isogon import context
-from isogon.storage import digests, stamps
+from isogon.storage import digests, file_digests, stamps
 
 PLAIN = st.recursive(
     st.none()
@@ -179,61 +179,61 @@ def test_functions_count_by_what_they_close_over():
 @pytest.fixture
 def old(monkeypatch):
     """Files count as settled at once."""
-    monkeypatch.setattr(digests, "SETTLED", -(10**18))
-    monkeypatch.setattr(digests, "_memory", {})
+    monkeypatch.setattr(file_digests, "SETTLED", -(10**18))
+    monkeypatch.setattr(file_digests, "_memory", {})
 
 
 def test_a_file_is_read_once_and_again_when_it_was_touched(tmp_path, old, monkeypatch):
     reads = []
-    true = digests.read
-    monkeypatch.setattr(digests, "read", lambda p: reads.append(p) or true(p))
+    true = file_digests.read
+    monkeypatch.setattr(file_digests, "read", lambda p: reads.append(p) or true(p))
     path = tmp_path / "f"
     path.write_bytes(b"one")
-    first = digests.file(path)
-    assert first == digests.file(path) == true(path)
+    first = file_digests.file(path)
+    assert first == file_digests.file(path) == true(path)
     assert len(reads) == 1
     times = path.stat()
     path.write_bytes(b"two")  # as long as before
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # and, it says, as old
-    assert digests.file(path) == true(path) != first
+    assert file_digests.file(path) == true(path) != first
     other = tmp_path / "g"
     other.write_bytes(b"six")
     os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
     other.replace(path)
-    assert digests.file(path) == true(path)
+    assert file_digests.file(path) == true(path)
 
 
 def test_a_file_that_was_just_written_is_not_trusted(tmp_path, monkeypatch):
-    monkeypatch.setattr(digests, "_memory", {})
+    monkeypatch.setattr(file_digests, "_memory", {})
     path = tmp_path / "f"
     path.write_bytes(b"one")
-    digests.file(path)
-    assert not digests._memory
+    file_digests.file(path)
+    assert not file_digests._memory
 
 
 def test_what_took_long_is_kept_for_other_processes(tmp_path, old, monkeypatch):
     path = tmp_path / "f"
-    path.write_bytes(bytes(digests.WORTH))
+    path.write_bytes(bytes(file_digests.WORTH))
     with context.use(cache_root=tmp_path / "cache"):
-        found = digests.file(path)
-        digests._memory.clear()
-        monkeypatch.setattr(digests, "read", lambda p: pytest.fail("read again"))
-        assert digests.file(path) == found
+        found = file_digests.file(path)
+        file_digests._memory.clear()
+        monkeypatch.setattr(file_digests, "read", lambda p: pytest.fail("read again"))
+        assert file_digests.file(path) == found
         (kept,) = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
         monkeypatch.undo()
-        monkeypatch.setattr(digests, "SETTLED", -(10**18))
+        monkeypatch.setattr(file_digests, "SETTLED", -(10**18))
         for junk in ("", "x" * 64, found + "0", found.upper()):
             kept.write_text(junk)
-            digests._memory.clear()
-            assert digests.file(path) == found, "what is no digest is not believed"
+            file_digests._memory.clear()
+            assert file_digests.file(path) == found, "what is no digest is not believed"
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, old):
     (tmp_path / "cache").write_text("a file")
     path = tmp_path / "f"
-    path.write_bytes(bytes(digests.WORTH))
+    path.write_bytes(bytes(file_digests.WORTH))
     with context.use(cache_root=tmp_path / "cache"):
-        assert digests.file(path) == digests.read(path)
+        assert file_digests.file(path) == file_digests.read(path)
 
 
 def test_files_that_are_read_are_noted(tmp_path):
@@ -241,9 +241,9 @@ def test_files_that_are_read_are_noted(tmp_path):
     a.write_text("a")
     b.write_text("b")
     with stamps.noting() as outer:
-        digests.file(a)
+        file_digests.file(a)
         with stamps.noting() as inner:
-            digests.file(b)
+            file_digests.file(b)
     assert list(inner) == [str(b)]
     assert set(outer) == {str(a), str(b)}
     assert stamps.untouched(outer)

@@ -206,9 +206,9 @@ def test_a_measure_stands_for_its_package_and_for_the_rooms_that_it_uses(tmp_pat
     shutil.copytree(ISOGON, copy, ignore=shutil.ignore_patterns("__pycache__"))
     homes = {
         "partition": "isogon.measures.partition.measure",
-        "segments": "isogon.measures.partition.line",
+        "segments": "isogon.measures.segments",
         "invariance": "isogon.measures.orbits.invariance",
-        "reset": "isogon.measures.reset",
+        "reset": "isogon.measures.arrangement.reset",
     }
 
     def ask():
@@ -225,14 +225,14 @@ def test_a_measure_stands_for_its_package_and_for_the_rooms_that_it_uses(tmp_pat
         return {name for name, home in homes.items() if held[home] != before[home]}
 
     held = ask()
-    assert len(set(held.values())) == 3, "two measures of one package share their source"
-    assert changed("measures/partition/mesh.py") == {"partition", "segments"}
-    assert changed("measures/reset.py") == {"reset"}
+    assert len(set(held.values())) == 4
+    assert changed("measures/partition/mesh/mesh.py") == {"partition", "segments"}
+    assert changed("measures/arrangement/reset.py") == {"reset"}
     assert changed("cpwl/rules/maxima.py") == {"partition", "segments"}
     assert changed("measures/orbits/lie.py") == {"invariance"}
-    assert changed("nets/calculus.py") == set(homes)
+    assert changed("nets/hygiene.py") == set(homes)
     assert changed("stats/quantiles.py") >= {"invariance"}
-    for aside in ("survey/report.py", "show/style.py", "cli/help.py", "nets/arch/cct.py"):
+    for aside in ("survey/pages/report.py", "show/style.py", "cli/help.py", "nets/arch/cct.py"):
         path = copy / aside
         path.write_text(path.read_text() + "\n# improved\n")
     assert changed("training/run.py") == set()

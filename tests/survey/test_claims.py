@@ -15,9 +15,10 @@ import pytest
 
 from isogon import processes
 from isogon.processes import Process
-from isogon.survey import claims, executors, plan
-from isogon.survey import sweep as sweeps
-from isogon.survey.sweep import State, Surroundings, Sweep, table, work
+from isogon.survey.declaring import plan
+from isogon.survey.running import claims, executors
+from isogon.survey.running import sweep as sweeps
+from isogon.survey.running.sweep import State, Surroundings, Sweep, table, work
 
 JOBS = 24
 GONE = 2**22 + 1  # above the largest process number
@@ -222,7 +223,7 @@ def test_what_another_sweep_did_meanwhile_is_not_done_again(here, monkeypatch):
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from isogon.survey import executors, sweep
+from isogon.survey.running import executors, sweep
 held = sweep.Sweep.read(sys.argv[1])
 def run(job, records, surroundings):
     records.mkdir(exist_ok=True)

@@ -9,9 +9,9 @@ from torch import nn
 
 import isogon as ig
 from isogon import readings
-from isogon.survey import run
-from isogon.survey.crossings import with_regions
-from isogon.survey.record import Job
+from isogon.measures.manifold.crossings import with_regions
+from isogon.survey.declaring.job import Job
+from isogon.survey.running import run
 
 
 @pytest.fixture(scope="module")

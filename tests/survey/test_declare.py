@@ -8,8 +8,9 @@ from typing import Literal
 import pytest
 
 from isogon import registry
-from isogon.survey import bibliography, catalogue, types
-from isogon.survey.declare import arguments, declare, sections
+from isogon.survey.declaring import catalogue, types
+from isogon.survey.declaring.declare import arguments, declare, sections
+from isogon.survey.pages import bibliography
 
 
 @pytest.mark.parametrize(

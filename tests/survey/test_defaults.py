@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import isogon as ig
-from isogon.survey import defaults
-from isogon.survey.defaults import NAMED, Subject
+from isogon.survey.whole import defaults
+from isogon.survey.whole.defaults import NAMED, Subject
 
 
 def named(text: str, model: str, batches: str) -> str | None:

@@ -13,8 +13,9 @@ import torch
 from isogon import context, registry
 from isogon.errors import IsogonError, ModelError, OptionError
 from isogon.readings import SampleTable
-from isogon.survey import everything, report
-from isogon.survey.run import Session
+from isogon.survey.pages import report
+from isogon.survey.running.run import Session
+from isogon.survey.whole import survey as everything
 
 NASTY = "<script>alert('x')</script>&\"' {{ 7*7 }}"
 MODEL, DATA = "cnn(width=2)", "digits(test, 24)"
@@ -217,7 +218,7 @@ def test_verdicts_are_kept_and_shown(tmp_path):
 def test_a_certificate_takes_its_part_of_the_time(left, expected):
     import time
 
-    from isogon.survey.certifying import certify
+    from isogon.survey.running.certifying import certify
 
     class Exact:
         def certify(self, seconds):
@@ -279,7 +280,7 @@ def test_a_measure_that_ends_late_with_its_last_report_is_in_the_survey(tmp_path
         context.progress()(1, 1, "work")
         return SampleTable("orientation")
 
-    monkeypatch.setattr("isogon.survey.run.call_measure", slow)
+    monkeypatch.setattr("isogon.survey.running.run.call_measure", slow)
     found = everything.survey(
         "mlp(4)", "digits(test, 8)", out=tmp_path, budget=0.5, only=("orientation",)
     )

@@ -5,7 +5,7 @@ import pytest
 import isogon as ig
 from isogon import readings
 from isogon.errors import OptionError
-from isogon.survey import evolving
+from isogon.survey.experiments import evolution as evolving
 
 
 def test_a_partition_is_followed_through_training(tmp_path):

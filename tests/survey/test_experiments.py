@@ -10,7 +10,7 @@ import isogon as ig
 from isogon import readings
 from isogon.errors import DataError, OptionError
 from isogon.show import video
-from isogon.survey import experiments
+from isogon.survey.experiments import walks as experiments
 
 
 @pytest.fixture

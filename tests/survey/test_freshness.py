@@ -11,8 +11,8 @@ import pytest
 
 from isogon.cli import main
 from isogon.storage import modules
-from isogon.survey import sweep as workers
-from isogon.survey import sweep_report
+from isogon.survey.pages import sweep_report
+from isogon.survey.running import sweep as workers
 from isogon.training import Checkpoint
 
 PLAN = """

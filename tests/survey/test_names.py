@@ -18,9 +18,10 @@ from isogon.data import Samples
 from isogon.data.batches import Batches
 from isogon.readings import SampleTable
 from isogon.storage import modules, write_tensors
-from isogon.survey import run as runner
-from isogon.survey.record import Job, load
-from isogon.survey.run import Session, run
+from isogon.survey.declaring.job import Job
+from isogon.survey.running.record import load
+from isogon.survey.running.run import Session, run
+from isogon.survey.running import run as runner
 
 
 @pytest.fixture
@@ -375,7 +376,7 @@ def test_a_measure_that_no_file_holds_counts_by_its_code():
         kept = dict(registry._entries["measure"])
         try:
             registry.measure(name="typed")(scope["typed"])
-            from isogon.survey import catalogue
+            from isogon.survey.declaring import catalogue
 
             return runner.code_of(catalogue.declaration("typed"))
         finally:

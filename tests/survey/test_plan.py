@@ -9,7 +9,7 @@ import pytest
 from isogon import registry
 from isogon.errors import FileError, IsogonError, OptionError, SpecError
 from isogon.readings import SampleTable
-from isogon.survey import plan
+from isogon.survey.declaring import plan
 
 BASE = {"model": "cnn(width=2)", "batches": "digits(test, 8)"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from isogon.survey.sweep import Sweep
+from isogon.survey.running.sweep import Sweep
 
 PLAN = """
 model: ["own:build(0)", "own:build(1)", "own:build(2)", "own:build(3)"]

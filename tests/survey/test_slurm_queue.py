@@ -9,8 +9,8 @@ import time
 import pytest
 
 from isogon.cli import main
-from isogon.survey import claims, slurm
-from isogon.survey.sweep import State, Sweep, table
+from isogon.survey.running import claims, slurm
+from isogon.survey.running.sweep import State, Sweep, table
 
 PLAN = """
 model: ["cnn(width=2)", "cnn(width=3)", "cnn(width=4)"]

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from isogon import hints, registry, variants
-from isogon.survey import catalogue, sources
-from isogon.survey.declare import declare
+from isogon.survey.declaring import catalogue, sources
+from isogon.survey.declaring.declare import declare
 
 LIVE = {
     kind: {

@@ -8,10 +8,12 @@ import pytest
 
 from isogon.cli import main
 from isogon.errors import OptionError
-from isogon.survey import plan, sweep_report
-from isogon.survey.record import Job, load
-from isogon.survey.study import differences, factors, study
-from isogon.survey.sweep import Sweep
+from isogon.survey.declaring import plan
+from isogon.survey.declaring.job import Job
+from isogon.survey.pages import sweep_report
+from isogon.survey.pages.figures import differences, factors, study
+from isogon.survey.running.record import load
+from isogon.survey.running.sweep import Sweep
 
 PLAN = """
 title: Two widths

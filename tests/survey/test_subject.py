@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from isogon.survey.subject import layers
+from isogon.survey.whole.subject import layers
 
 
 def table(module, x):

@@ -11,9 +11,9 @@ from PIL import Image
 
 from isogon.cli import main
 from isogon.errors import FileError, NoSuchSite, OptionError, SpecError
-from isogon.survey import everything
-from isogon.survey.defaults import Subject, _slice
-from isogon.survey.run import Session
+from isogon.survey.running.run import Session
+from isogon.survey.whole import survey as everything
+from isogon.survey.whole.defaults import Subject, _slice
 
 CODE = """
 import torch

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from isogon.cli import main
-from isogon.survey import executors, plan
-from isogon.survey.sweep import State, Surroundings, Sweep, table, work
+from isogon.survey.declaring import plan
+from isogon.survey.running import executors
+from isogon.survey.running.sweep import State, Surroundings, Sweep, table, work
 
 PLAN = """
 model: [cnn(width=2), "broken:build()"]

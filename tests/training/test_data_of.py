@@ -15,7 +15,7 @@ from isogon.data import samples
 from isogon.errors import DataError, SpecError
 from isogon.nets.accuracy import accuracy
 from isogon.nets.origin import check_classes
-from isogon.survey.everything import survey
+from isogon.survey.whole.survey import survey
 from isogon.training import FitConfig, fit
 from isogon.training.checkpoint import KEY, Checkpoint
 from isogon.training.data_of import data_spec

@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 from torch.nn import Module
 
 from isogon.data import Batches, as_batches
-from isogon.nets import calculus
+from isogon.nets import hygiene
 from isogon.nets.behaviour import FEW, examine
+from isogon.nets.finite import check_finite
+from isogon.nets.outputs import logits
 from isogon.readings import SampleTable
 from isogon.registry import draws, measure
 
@@ -29,16 +31,16 @@ def margin(model: Module, batches: Batches, *, relative: bool = False) -> Sample
         One row per sample: sample, label, prediction, margin.
     """
     batches = as_batches(batches)
-    calculus.check_finite(model)
+    check_finite(model)
     examine(model, batches.first(FEW)[0])  # a function of one sample, not random
     rows = []
-    with calculus.preserved(model), torch.no_grad():
+    with hygiene.preserved(model), torch.no_grad():
         for x, y in batches:
-            logits = calculus.logits(model, calculus.cast(x, model)).double()
-            top = logits.topk(2, dim=1)
+            z = logits(model, hygiene.cast(x, model)).double()
+            top = z.topk(2, dim=1)
             m = top.values[:, 0] - top.values[:, 1]
             if relative:
-                m = m / logits.std(dim=1)
+                m = m / z.std(dim=1)
             rows += zip(y.tolist(), top.indices[:, 0].tolist(), m.tolist(), strict=True)
     table = pd.DataFrame(rows, columns=["label", "prediction", "margin"])
     table.insert(0, "sample", range(len(table)))

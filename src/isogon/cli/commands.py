@@ -12,7 +12,7 @@ from typing import Any
 
 from isogon import context
 from isogon.errors import FileError, OptionError, unknown
-from isogon.survey import catalogue
+from isogon.survey.declaring import catalogue
 
 RUNS = "runs"
 OFFLINE = ("seed", "batch_size", "device", "again")  # of no use to commands that compute nothing
@@ -44,9 +44,9 @@ def measure(name: str, words: list[str]) -> int:
     """Run one measure: table, reading, figure."""
     from isogon.cli import console
     from isogon.cli.parser import derived
-    from isogon.survey.certifying import verdict
-    from isogon.survey.check import check
-    from isogon.survey.record import Job
+    from isogon.survey.declaring.check import check
+    from isogon.survey.declaring.job import Job
+    from isogon.survey.running.certifying import verdict
 
     declaration = catalogue.declaration(name)
     options = derived(declaration, out=RUNS).parse(words)
@@ -60,7 +60,7 @@ def measure(name: str, words: list[str]) -> int:
     )
     job, _ = check(job, declaration)  # mistakes are told before torch is imported
     with surroundings(options):
-        from isogon.survey.run import Session, run, writable
+        from isogon.survey.running.run import Session, run, writable
 
         writable(Path(options.out))
         session = Session(device=options.device, batch_size=options.batch_size)
@@ -83,7 +83,7 @@ def measure(name: str, words: list[str]) -> int:
 def drawn(record: Any) -> Path | None:
     """The figure of a record, drawn where it is not there yet; None where it can't be."""
     from isogon import storage
-    from isogon.show import draw
+    from isogon.show.figure import draw
 
     path = record.directory / f"{record.job.measure}.png"
     if path.is_file() and record.reused:

@@ -8,7 +8,7 @@ from typing import Any
 from isogon.cli.commands import OFFLINE, RUNS, surroundings
 from isogon.cli.parser import Parser, derived
 from isogon.errors import OptionError, unknown
-from isogon.survey import catalogue
+from isogon.survey.declaring import catalogue
 
 
 def experiment(words: list[str]) -> int:
@@ -37,7 +37,7 @@ def experiment(words: list[str]) -> int:
     parser = derived(declaration, out=default, title=f"experiment {name.replace('_', '-')}")
     options = parser.parse(rest)
     with surroundings(options):
-        from isogon.survey.run import Session, call, writable
+        from isogon.survey.running.run import Session, call, writable
 
         out = Path(options.out)
         writable(out)

@@ -8,7 +8,7 @@ import textwrap
 
 from isogon import __version__
 from isogon.cli import commands
-from isogon.survey import catalogue
+from isogon.survey.declaring import catalogue
 
 OVERVIEW = """\
 isogon {version}: what function is this network, geometrically?

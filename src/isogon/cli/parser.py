@@ -15,9 +15,9 @@ import yaml
 from isogon import storage
 from isogon.errors import IsogonError, OptionError, nearest
 from isogon.storage.yaml_text import MAX_BYTES, parsed_yaml
-from isogon.survey import catalogue, types
-from isogon.survey.declare import Declaration, Input, Option, sections
-from isogon.survey.record import spelled
+from isogon.survey.declaring import catalogue, types
+from isogon.survey.declaring.declare import Declaration, Input, Option, sections
+from isogon.survey.declaring.job import spelled
 
 
 def _loaded(text: str) -> Any:
@@ -238,7 +238,7 @@ def derived(declaration: Declaration, *, out: str | None, title: str = "") -> Pa
 
 def epilog(declaration: Declaration, title: str) -> str:
     """Source and examples, for the end of a help text."""
-    from isogon.survey import bibliography
+    from isogon.survey.pages import bibliography
 
     example = ["isogon", title]
     for wanted in declaration.inputs:

@@ -11,9 +11,9 @@ from isogon.cli.commands import OFFLINE, surroundings
 from isogon.cli.parser import Parser
 from isogon.errors import FileError, IsogonError, OptionError
 from isogon.specs import parse
-from isogon.survey import catalogue
-from isogon.survey.declare import Option
-from isogon.survey.record import quoted
+from isogon.survey.declaring import catalogue
+from isogon.survey.declaring.declare import Option
+from isogon.survey.declaring.job import quoted
 
 FORMATS = ("json", "csv", "parquet")
 PICTURES = ("png", "svg", "pdf")
@@ -56,8 +56,8 @@ def _draw(folder: Path, text: str, given: Any) -> None:
     """Draw a reading with options of its figure; a graph needs the model, as typed."""
     from isogon import readings, storage
     from isogon.cli import console
-    from isogon.show import draw
-    from isogon.survey import record
+    from isogon.show.figure import draw
+    from isogon.survey.running import record
 
     kept = record.load(folder)
     reading = kept.reading if kept is not None else readings.read(_reading_folder(folder))
@@ -80,7 +80,7 @@ def _draw(folder: Path, text: str, given: Any) -> None:
 
 def _traced(given: Any, kept: Any) -> dict[str, Any]:
     """The model and inputs that a graph is traced with: typed, since a record builds nothing."""
-    from isogon.survey.run import Session
+    from isogon.survey.running.run import Session
 
     if given.model is None or given.batches is None:
         said = kept.job.inputs if kept is not None else {}
@@ -141,8 +141,9 @@ def _reading_folder(folder: Path) -> Path:
 def _folder(folder: Path) -> None:
     from isogon import readings
     from isogon.cli import console
-    from isogon.survey import everything, record, sweep
-    from isogon.survey.certifying import verdict
+    from isogon.survey.running import record, sweep
+    from isogon.survey.running.certifying import verdict
+    from isogon.survey.whole import survey as everything
 
     if (folder / everything.FILE).is_file():
         found = everything.read_survey(folder)
@@ -176,8 +177,8 @@ def _folder(folder: Path) -> None:
 
 def _command(job: Any) -> str:
     """The command line of a job, without the options that have their defaults."""
-    from isogon.survey.check import given
-    from isogon.survey.record import Job
+    from isogon.survey.declaring.check import given
+    from isogon.survey.declaring.job import Job
 
     try:
         declaration = catalogue.declaration(job.measure)
@@ -217,8 +218,8 @@ def _model(spec: str, seed: int) -> None:
     import pandas as pd
 
     from isogon.cli import console
-    from isogon.nets import calculus
-    from isogon.survey.run import Session
+    from isogon.nets import hygiene
+    from isogon.survey.running.run import Session
 
     module = Session().get("Module", spec, seed=seed)
     rows = [
@@ -234,14 +235,14 @@ def _model(spec: str, seed: int) -> None:
     frame = pd.DataFrame(rows)
     console.table(frame, spec, rows=len(frame))
     total = sum(p.numel() for p in module.parameters())
-    device, dtype = calculus.device_dtype(module)
+    device, dtype = hygiene.device_dtype(module)
     console.say("")
     console.say(f"{total:,} parameters, {str(dtype).removeprefix('torch.')}, {device}")
 
 
 def _data(spec: str) -> None:
     from isogon.cli import console
-    from isogon.survey.run import Session
+    from isogon.survey.running.run import Session
 
     data: Any = Session().get("Batches", spec)
     x, y = data.first(1)

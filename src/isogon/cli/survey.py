@@ -12,8 +12,8 @@ from isogon import stopping
 from isogon.cli.commands import OFFLINE, surroundings
 from isogon.cli.parser import Parser
 from isogon.specs import parse
-from isogon.survey import catalogue
-from isogon.survey.declare import Option
+from isogon.survey.declaring import catalogue
+from isogon.survey.declaring.declare import Option
 
 DEFAULT_OUT = "surveys"
 
@@ -58,8 +58,9 @@ def survey(words: list[str]) -> int:
         console.say(f"  {mark} {line.measure.replace('_', '-'):<18} {what}")
 
     with surroundings(options):
-        from isogon.survey import everything, report
-        from isogon.survey.run import Session, writable
+        from isogon.survey.pages import report
+        from isogon.survey.running.run import Session, writable
+        from isogon.survey.whole import survey as everything
 
         writable(out)
         session = Session(device=options.device, batch_size=options.batch_size)
@@ -97,8 +98,10 @@ def report(words: list[str]) -> int:
     options = parser.parse(words)
     with surroundings(options):
         from isogon.cli.sweep import queue
-        from isogon.survey import everything, sweep, sweep_report
-        from isogon.survey import report as page
+        from isogon.survey.pages import report as page
+        from isogon.survey.pages import sweep_report
+        from isogon.survey.running import sweep
+        from isogon.survey.whole import survey as everything
 
         if (Path(options.directory) / sweep.PLAN).is_file():
             held = sweep.Sweep.read(options.directory)

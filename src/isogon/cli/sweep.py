@@ -10,7 +10,7 @@ from typing import Any
 from isogon import stopping
 from isogon.cli.commands import OFFLINE, surroundings
 from isogon.cli.parser import Parser
-from isogon.survey.declare import Option
+from isogon.survey.declaring.declare import Option
 
 EXAMPLE = """\
 example plan:
@@ -69,7 +69,7 @@ def sweep(words: list[str]) -> int:
     options = parser.parse(words)
     out = Path(options.out) if options.out else Path("sweeps") / Path(options.plan).stem
     with surroundings(options):
-        from isogon.survey import plan
+        from isogon.survey.declaring import plan
 
         found = plan.read(options.plan, scale=options.scale)
         if options.check:
@@ -77,9 +77,9 @@ def sweep(words: list[str]) -> int:
             console.say(f"{len(found.jobs)} jobs, all of them valid")
             return 0
         from isogon import context
-        from isogon.survey import executors, freshness, slurm
-        from isogon.survey.run import resolve_device, writable
-        from isogon.survey.sweep import Surroundings, Sweep
+        from isogon.survey.running import executors, freshness, slurm
+        from isogon.survey.running.run import resolve_device, writable
+        from isogon.survey.running.sweep import Surroundings, Sweep
 
         if options.on != "slurm":
             resolve_device(options.device)
@@ -134,7 +134,7 @@ def sweep(words: list[str]) -> int:
                 alive = answer.jobs
             code = _summary(held, alive, answer, options.on)
             if any(s.record for s in held.states(alive)):
-                from isogon.survey import sweep_report
+                from isogon.survey.pages import sweep_report
 
                 for path in sweep_report.write(held, alive=alive):
                     console.say(f"{'report ' if path.suffix == '.html' else 'figure '}  {path}")
@@ -145,8 +145,8 @@ def sweep(words: list[str]) -> int:
 
 def queue(held: Any, *, asked: bool = False) -> Any:
     """What Slurm holds; it is asked only where it was given anything, or is about to be."""
-    from isogon.survey import slurm
-    from isogon.survey.sweep import waits
+    from isogon.survey.running import slurm
+    from isogon.survey.running.sweep import waits
 
     needed = asked or any(waits(held.state(id)) for id in held.jobs)
     return slurm.queue() if needed else slurm.Queue(set())
@@ -155,7 +155,7 @@ def queue(held: Any, *, asked: bool = False) -> Any:
 def _left(held: Any, alive: set[str] | None, quiet: bool) -> list[str]:
     """Jobs whose owners, on other machines, turn out to be gone."""
     from isogon.cli import console
-    from isogon.survey import claims
+    from isogon.survey.running import claims
 
     unsure = held.unsure(alive)
     if not unsure:
@@ -180,7 +180,7 @@ def status(words: list[str]) -> int:
     parser.flag("all", "list every job")
     parser.commons(out=None, skip=OFFLINE)
     options = parser.parse(words)
-    from isogon.survey.sweep import Sweep
+    from isogon.survey.running.sweep import Sweep
 
     held = Sweep.read(options.directory)
     answer = queue(held)
@@ -209,7 +209,7 @@ def _summary(held: Any, alive: set[str] | None, answer: Any, on: str | None = No
         the others wait or run.
     """
     from isogon.cli import console
-    from isogon.survey.sweep import table, waits
+    from isogon.survey.running.sweep import table, waits
 
     states = held.states(alive)
     counts = table(states)

@@ -8,8 +8,8 @@ from pathlib import Path
 from isogon.cli.commands import RUNS, surroundings
 from isogon.cli.parser import Parser
 from isogon.specs import parse
-from isogon.survey import catalogue
-from isogon.survey.declare import dataclass_options
+from isogon.survey.declaring import catalogue
+from isogon.survey.declaring.declare import dataclass_options
 
 EXAMPLE = """\
 examples:
@@ -61,7 +61,7 @@ def train(words: list[str]) -> int:
     with surroundings(options):
         from torch import distributed
 
-        from isogon.survey.run import writable
+        from isogon.survey.running.run import writable
         from isogon.training import fit
         from isogon.training.data_of import data_spec
 

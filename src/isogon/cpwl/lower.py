@@ -7,11 +7,17 @@ from torch import Tensor, fx, nn
 
 from isogon.cpwl.lowering import Lowering
 from isogon.cpwl.program import Program
-from isogon.nets.calculus import output_tensor, preserved
+from isogon.data.finite import check_inputs
+from isogon.errors import DataError, ModelError
+from isogon.nets import hygiene
+from isogon.nets.behaviour import examine
+from isogon.nets.finite import check_finite
 from isogon.nets.graph import Graph, shape
+from isogon.nets.hygiene import preserved
+from isogon.nets.outputs import called, output_tensor
 from isogon.nets.trace import trace
 
-__all__ = ["logits_node", "lower", "lower_graph"]
+__all__ = ["check_outputs", "logits_node", "lower", "lower_graph", "program_for"]
 
 _SOFTMAX = {"softmax", "_softmax", "log_softmax", "_log_softmax", "softmin"}
 _SAME = {"clone", "contiguous", "alias", "detach", "dropout", "squeeze", "to", "_to_copy"}
@@ -57,6 +63,71 @@ def logits_node(graph: Graph) -> fx.Node:
         if isinstance(axis, int) and axis % len(shape(node)) != 0:
             return node.args[0]
     return end
+
+
+def check_outputs(program: Program, x: Tensor, where: str) -> None:
+    """Refuse a network that overflows, or meets NaN, at points `[N, *shape]`.
+
+    An output of -inf is a class that is masked.
+
+    Raises:
+        DataError: Its outputs are NaN or infinite.
+    """
+    found = program.evaluate(x)
+    wrong = int((found.isnan() | (found == torch.inf)).sum())
+    if wrong:
+        raise DataError(
+            f"the network's outputs are NaN or infinite at {where}", got=f"{wrong} values",
+            expected="finite outputs",
+            fix="Choose inputs of the size that the network was made for.",
+        )  # fmt: skip
+
+
+def program_for(
+    model: nn.Module | Program, examples: Tensor, shape: tuple[int, ...]
+) -> tuple[Program, tuple[int, ...]]:
+    """The program of a model and the shape of one input.
+
+    Args:
+        model: A module, or a program (returned as it is).
+        examples: Two inputs, `[2, *shape]`.
+        shape: Their shape as given, perhaps with sample axes of length 1.
+
+    Raises:
+        DataError: They don't fit the program's input.
+        ModelError: The model does not take them.
+    """
+    if isinstance(model, Program):
+        if examples[0].numel() != torch.Size(model.shape).numel():
+            raise DataError(
+                "the inputs do not fit the network",
+                got=f"shape {list(shape)}",
+                expected=f"shape {list(model.shape)}",
+            )
+        return model, model.shape
+    check_finite(model)
+    check_inputs(examples)
+    shapes = [tuple(shape)]
+    while len(shapes[-1]) > 1 and shapes[-1][0] == 1:  # given with a sample axis
+        shapes.append(shapes[-1][1:])
+    failure: Exception | None = None
+    for tried in shapes:
+        example = hygiene.cast(examples.reshape(2, *tried), model)
+        try:
+            with torch.no_grad(), preserved(model) as inner:
+                called(inner, example)
+        except ModelError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:
+            failure = failure or error
+            continue
+        examine(model, example)
+        return lower(model, example), tried
+    raise ModelError(
+        f"the network does not take these inputs ({failure})",
+        got=f"inputs of shape {list(shape)}",
+        expected="inputs of the network, without the sample axis",
+    ) from failure
 
 
 def _name(node: fx.Node) -> str:

@@ -9,9 +9,10 @@ from isogon.cpwl.certificate import Certificate, Check
 from isogon.cpwl.lower import lower
 from isogon.cpwl.program import Kink, Program
 from isogon.cpwl.rounding import EPS, errors
-from isogon.nets.calculus import logits
+from isogon.nets.outputs import logits
 from isogon.nets.states import swapped
-from isogon.nets.trace import undisturbed, unwrap
+from isogon.nets.trace import undisturbed
+from isogon.nets.unwrap import unwrap
 
 __all__ = ["verify"]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from isogon import context
 from isogon.errors import FileError
-from isogon.storage import digests
+from isogon.storage import digests, file_digests
 from isogon.storage.files import damaged, regular
 from isogon.storage.stamps import note
 
@@ -110,7 +110,7 @@ class Folder:
         """
         paths = [self.path / name for name in names]
         try:
-            return digests.remembered(paths, (), lambda: _digest(self, names))
+            return file_digests.remembered(paths, (), lambda: _digest(self, names))
         except OSError as error:
             if isinstance(error, FileError):
                 raise
@@ -244,7 +244,7 @@ class Archive:
         """
         with suppress(OSError):
             if os.path.samestat(os.fstat(self._open().fp.fileno()), os.stat(self.path)):  # type: ignore[union-attr]
-                return digests.remembered([self.path], names, lambda: _digest(self, names))
+                return file_digests.remembered([self.path], names, lambda: _digest(self, names))
         return _digest(self, names)  # another file lies there now than the one that is open
 
 

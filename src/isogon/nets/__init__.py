@@ -1,25 +1,17 @@
-"""Models: loading, architectures, sites, taps, graph surgery, calculus.
+"""Models: loading, architectures, sites, taps, graph surgery, one pass over data.
 
 Functions live in the module of their noun: ``nets.load.load``, ``nets.sites.sites``,
-``nets.tap.tap``, ``nets.calculus.jacobian``, ...
+``nets.tap.tap``, ``nets.passes.one_pass``, ...
 """
 
 from __future__ import annotations
 
-from typing import Any
+from isogon import lazy
 
+_NAMES = {
+    "build": "isogon.nets.load",
+    "Output": "isogon.nets.outputs",
+    "ChannelsFirst": "isogon.nets.layout",
+}
 
-def __getattr__(name: str) -> Any:
-    if name == "build":
-        from isogon.nets.load import build
-
-        return build
-    if name == "Output":
-        from isogon.nets.outputs import Output
-
-        return Output
-    if name == "ChannelsFirst":
-        from isogon.nets.layout import ChannelsFirst
-
-        return ChannelsFirst
-    raise AttributeError(f"module 'isogon.nets' has no attribute {name!r}")
+__getattr__ = lazy.names(__name__, _NAMES)

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from isogon.errors import DataError
-from isogon.nets.calculus import correct
 from isogon.nets.labels import classes_of
 from isogon.nets.origin import check_classes
+from isogon.nets.outputs import correct
 from isogon.nets.passes import LOGITS, all_passes
 from isogon.nets.watchers import Once
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from isogon.errors import NotACut, OptionError
-from isogon.nets.calculus import cast
+from isogon.nets.hygiene import cast
 from isogon.nets.sites import Site, inputs
 from isogon.nets.sites import sites as select_sites
 from isogon.nets.tap import tap
-from isogon.nets.trace import Graph, place, trace, unwrap
+from isogon.nets.trace import Graph, place, trace
+from isogon.nets.unwrap import unwrap
 
 
 class Anatomy:

@@ -19,11 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from isogon import context
 from isogon.errors import ModelError
-from isogon.nets.calculus import cast, device_dtype, logits, preserved
-from isogon.nets.outputs import called, leaves
+from isogon.nets.hygiene import cast, device_dtype, preserved
+from isogon.nets.outputs import called, leaves, logits
 from isogon.nets.states import swapped
-from isogon.nets.trace import unwrap
-from isogon.nets.watch import uncompiled
+from isogon.nets.unwrap import uncompiled, unwrap
 
 FEW = 4  # inputs that are looked at
 TOLERANCE = 1e-3  # of the outputs' spread

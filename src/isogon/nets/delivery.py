@@ -11,18 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from isogon.errors import DataError, ModelError, OptionError
-from isogon.nets.calculus import (
-    cast,
-    check_finite,
-    check_outputs,
-    output_tensor,
-    outputs,
-    preserved,
-)
+from isogon.nets.finite import check_finite, check_outputs
+from isogon.nets.hygiene import cast, preserved
+from isogon.nets.outputs import output_tensor, outputs
 from isogon.nets.sites import Site
 from isogon.nets.tap import unreached, wanted_modules
-from isogon.nets.trace import unwrap
-from isogon.nets.watch import uncompiled, watched
+from isogon.nets.unwrap import uncompiled, unwrap
+from isogon.nets.watch import watched
 from isogon.nets.watchers import INPUT, LOGITS, OUTPUT, Key, Orbit, Watcher
 
 _INPUT, _OUTPUT, _LOGITS = _AROUND = tuple((s.path, s.call) for s in (INPUT, OUTPUT, LOGITS))

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from isogon.errors import DataError, ModelError
-from isogon.nets.trace import unwrap
+from isogon.nets.hygiene import preserved
+from isogon.nets.unwrap import unwrap
+from isogon.nets.watch import watched
 
 
 @torch.no_grad()
@@ -101,9 +103,6 @@ def not_finite(model: nn.Module, x: Tensor, rows: Tensor, what: str) -> DataErro
 @torch.no_grad()
 def first_site(model: nn.Module, x: Tensor) -> str | None:
     """Name of the first site whose output is not finite; None where all are (or can't be seen)."""
-    from isogon.nets.calculus import preserved
-    from isogon.nets.watch import watched
-
     found: list[str] = []
 
     def report(path: str, call: int, op: str, value: Tensor) -> None:
@@ -117,3 +116,14 @@ def first_site(model: nn.Module, x: Tensor) -> str | None:
     except Exception:  # only a hint for the message is lost
         return None
     return found[0] if found else None
+
+
+def check_outputs(model: nn.Module, x: Tensor, z: Tensor) -> None:
+    """Refuse outputs that are NaN or +inf (-inf is a class that is ruled out).
+
+    Raises:
+        DataError: Names the first site where it happens.
+    """
+    bad = z.isnan() | z.isposinf()
+    if bool(bad.any()):
+        raise not_finite(model, x, bad.reshape(len(z), -1).any(1), "the model's outputs")

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from isogon.errors import ModelError
-from isogon.nets.calculus import cast, preserved
-from isogon.nets.trace import unwrap
-from isogon.nets.watch import uncompiled
+from isogon.nets.hygiene import cast, preserved
+from isogon.nets.unwrap import uncompiled, unwrap
 
 AXES = (0, 1, 2, 3)
 LAST = (0, 3, 1, 2)  # [N, H, W, C] to [N, C, H, W]

@@ -22,8 +22,9 @@ from torch import nn
 from isogon import context, registry
 from isogon.errors import DependencyError, FileError, IsogonError, ModelError, SpecError, unknown
 from isogon.nets import budget
-from isogon.nets.calculus import check_finite, device_dtype
 from isogon.nets.facts import facts, filled
+from isogon.nets.finite import check_finite
+from isogon.nets.hygiene import device_dtype
 from isogon.nets.layout import ChannelsFirst
 from isogon.nets.normalize import normalized
 from isogon.nets.origin import marked

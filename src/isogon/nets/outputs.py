@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from isogon.errors import ModelError
-from isogon.nets.trace import unwrap
-from isogon.nets.watch import called, uncompiled
+from isogon.nets.hygiene import cast, preserved
+from isogon.nets.unwrap import uncompiled, unwrap
+from isogon.nets.watch import called
 
 Path = tuple[int | str, ...]
 
@@ -231,3 +232,23 @@ def outputs(run: Callable[[Tensor], Any], x: Tensor) -> tuple[Tensor, Tensor]:
             fix="Wrap the model in a module whose outputs have one row per sample.",
         )
     return output, z
+
+
+def correct(z: Tensor, y: Tensor) -> Tensor:
+    """Which samples are classified right: argmax of ``[N, C]``, sign where C = 1 (labels 0, 1).
+
+    Ties go to the first class, as `torch.argmax` does.
+    """
+    guess = (z[:, 0] > 0).long() if z.shape[1] == 1 else z.argmax(1)
+    return guess == y.to(guess.device).reshape(len(guess))
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, x: Tensor) -> int | None:
+    """Number of outputs of a model per sample; None where it gives no row of logits."""
+    with preserved(model) as inner:
+        try:
+            z = logits(inner, cast(x[:1], inner))
+        except (ModelError, RuntimeError, IndexError, ValueError, TypeError):
+            return None
+    return z.shape[1] if z.dim() == 2 else None

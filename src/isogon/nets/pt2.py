@@ -22,7 +22,7 @@ from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from isogon.errors import FileError, ModelError
-from isogon.nets.calculus import output_tensor
+from isogon.nets.outputs import output_tensor
 from isogon.nets.weights import existing
 from isogon.storage import memory_limit
 from isogon.storage.saved import check_saved

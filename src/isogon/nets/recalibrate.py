@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from isogon.errors import DataError
-from isogon.nets.calculus import cast
-from isogon.nets.trace import unwrap
+from isogon.nets.hygiene import cast
+from isogon.nets.unwrap import unwrap
 
 
 class GraphNorm(nn.Module):

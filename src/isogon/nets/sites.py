@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from isogon.errors import DataError, NoSuchSite, OptionError, nearest
-from isogon.nets.calculus import cast, preserved
-from isogon.nets.trace import unwrap
+from isogon.nets.hygiene import cast, preserved
+from isogon.nets.unwrap import unwrap
 from isogon.nets.watch import NONLINEAR_OPS, misfit, watched
 
 

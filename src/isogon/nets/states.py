@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from isogon.errors import ModelError
-from isogon.nets.trace import unwrap
+from isogon.nets.unwrap import unwrap
 
 KINDS = ("_parameters", "_buffers")
 

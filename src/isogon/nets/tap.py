@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from isogon.errors import ModelError
-from isogon.nets.calculus import preserved
+from isogon.nets.hygiene import preserved
 from isogon.nets.sites import Site
-from isogon.nets.trace import unwrap
+from isogon.nets.unwrap import unwrap
 from isogon.nets.watch import watched
 
 Tap = Callable[[Tensor], tuple[Any, dict[Site, Tensor]]]

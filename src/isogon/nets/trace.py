@@ -21,19 +21,10 @@ from torch.nn.modules import module as nn_module
 
 from isogon.errors import IsogonError, ModelError
 from isogon.nets.graph import Graph, Place, functional, place, shape, traced
+from isogon.nets.outputs import leaves, output_tensor
+from isogon.nets.unwrap import unwrap
 
-__all__ = ["Graph", "Place", "place", "shape", "trace", "undisturbed", "unwrap"]
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The network inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``."""
-    while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif "_orig_mod" in model._modules:
-            model = model._modules["_orig_mod"]  # type: ignore[assignment]
-        else:
-            return model
+__all__ = ["Graph", "Place", "place", "shape", "trace", "undisturbed"]
 
 
 def trace(model: nn.Module, example: Tensor) -> Graph:
@@ -186,8 +177,6 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
 
 def _selected(output: object) -> object:
     """The tensor that is the model's logits; an output of several stays what it is."""
-    from isogon.nets.outputs import leaves, output_tensor
-
     try:
         return output_tensor(output)
     except ModelError:  # flat: export knows no dataclasses

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from isogon.errors import ModelError
 from isogon.nets.graph import _layer
+from isogon.nets.unwrap import uncompiled
 
 # Every tap of one forward pass: path, index of the call, operation, output.
 Report = Callable[[str, int, str, Tensor], None]
@@ -185,13 +186,6 @@ def misfit(x: Tensor, error: Exception) -> ModelError:
         expected="samples of the shape that the model was made for",
         fix="Give data of that shape, or build the model for this data.",
     )
-
-
-def uncompiled(model: nn.Module) -> AbstractContextManager:
-    """Compiled parts run as they are written: a compiled region can't be looked into."""
-    if any("_orig_mod" in m._modules for m in model.modules()):
-        return torch.compiler.set_stance("force_eager")
-    return nullcontext()
 
 
 @contextmanager

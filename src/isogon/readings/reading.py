@@ -13,7 +13,7 @@ import pandas as pd
 
 from isogon import context, registry, storage
 from isogon.errors import OptionError
-from isogon.readings import files
+from isogon.readings.files import save
 
 
 @dataclass(eq=False, repr=False)
@@ -112,7 +112,7 @@ class Reading:
         Raises:
             FileError: The folder can't be written.
         """
-        return files.save(self, directory)
+        return save(self, directory)
 
     def equals(self, other: object) -> bool:
         """Whether the other reading holds the same, bit by bit (NaN equals NaN)."""

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from isogon.errors import OptionError
-from isogon.measures.partition import Evolution
+from isogon.measures.evolution.evolution import Evolution
 from isogon.registry import draws
 from isogon.show import mesh, style
 from isogon.show.partition import LEVELS, TINTS, by_class, frame, marks

@@ -14,8 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
 from isogon.errors import OptionError
-from isogon.measures.partition import Partition
-from isogon.measures.partition.decisions import decisions
+from isogon.measures.evolution.picture import decisions
+from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
 from isogon.show import mesh, style
 

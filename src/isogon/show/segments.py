@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from isogon.measures.partition import Segments
+from isogon.measures.segments import Segments
 from isogon.registry import draws
 from isogon.show import style
 

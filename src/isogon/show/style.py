@@ -137,11 +137,6 @@ def note(fig: Figure, text: str) -> None:
     fig.supxlabel(text, fontsize=7.5, color=MUTED, x=0.01, ha="left")
 
 
-def legend_below(fig: Figure, handles: Sequence[Any], **kwargs: Any) -> None:
-    """One legend for all panels, under them."""
-    fig.legend(handles=list(handles), loc="outside lower left", ncols=len(handles), **kwargs)
-
-
 def classes(count: int) -> ListedColormap:
     """Distinct colours for so many classes."""
     if count <= len(CYCLE):

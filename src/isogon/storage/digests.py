@@ -15,20 +15,14 @@ import os
 import pickle
 import re
 import sys
-import time
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from isogon import context
-from isogon.storage.files import atomic
-from isogon.storage.stamps import Stamp, note, stamp
+from isogon.storage import modules
 
-SETTLED = 2 * 10**9  # ns after which a file's times tell a later change from this one
-WORTH = 4 * 2**20  # bytes from which a digest is kept for other processes
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
 # What a module's ``__dict__`` holds beside what it computes with.
 _RUNNING = re.compile(
@@ -112,8 +106,6 @@ class Digest:
 
     def _module(self, model: Any) -> None:
         """A network: what it is made of, how it is set, its weights, the source of its code."""
-        from isogon.storage import modules
-
         self._mark("network")
         code: dict[str, str] = {}
         for name, part in model.named_modules():
@@ -131,8 +123,6 @@ class Digest:
 
     def _function(self, f: Any) -> None:
         """A function: its name, source, defaults and what it closes over."""
-        from isogon.storage import modules
-
         f = getattr(f, "py_func", f)  # compiled by numba
         module = getattr(f, "__module__", None) or ""
         self.add("function", module, f.__qualname__, modules.code(module))
@@ -155,8 +145,6 @@ class Digest:
             text = repr(x)
             self.add("" if " at 0x" in text or " object" in text else text)
             return
-        from isogon.storage import modules
-
         self.add(modules.code(kind.__module__))
         held = dict(getattr(x, "__dict__", {}))
         for base in kind.__mro__:
@@ -211,83 +199,6 @@ def batches(found: Iterable[tuple[Any, Any]], *facts: Any) -> str:
         labels.stream(y)
         count += len(x)
     return Digest("batches", count, inputs.hex(), labels.hex(), *facts).hex()
-
-
-# --------------------------------------------------------------------------- files
-
-
-def read(path: str | os.PathLike) -> str:
-    """SHA-256 of the bytes that a file holds now, 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def file(path: str | os.PathLike) -> str:
-    """The same, remembered as long as the file is not touched."""
-    return remembered([Path(path)], (), lambda: read(path))
-
-
-def remembered(
-    paths: Sequence[str | os.PathLike], facts: Iterable[str], compute: Callable[[], str]
-) -> str:
-    """A digest of what files hold, computed again only after one of them was touched.
-
-    A file that was touched less than two seconds ago is not trusted: a second change within the
-    resolution of its times would go unseen.
-
-    Args:
-        paths: All files that ``compute`` reads.
-        facts: What else decides the result, e.g. which members of an archive.
-        compute: Reads them.
-    """
-    now, stamps = time.time_ns(), []
-    mark = hashlib.sha256()
-    for path in paths:
-        stamps.append(note(path))
-        mark.update(f"{os.path.abspath(path)}\0{stamps[-1]}\0".encode("utf-8", "surrogateescape"))
-    for fact in facts:
-        mark.update(f"{fact}\0".encode("utf-8", "surrogateescape"))
-    key = mark.hexdigest()
-    if not all(_changed(s) + SETTLED < now for s in stamps):
-        return compute()
-    large = sum(s[0] for s in stamps) >= WORTH
-    if key not in _memory:
-        if large and (kept := _kept(key)) is not None:
-            _memory[key] = kept
-            return kept
-        found = compute()
-        if any(stamp(p) != s for p, s in zip(paths, stamps)):
-            return found  # written to while it was read: not the last word
-        _memory[key] = found
-        if large:
-            with suppress(OSError), atomic(_place(key)) as temporary:
-                temporary.write_text(found)
-    return _memory[key]
-
-
-_memory: dict[str, str] = {}
-
-
-def _place(key: str) -> Path:
-    return context.cache_root() / "digests" / key[:2] / key
-
-
-def _kept(key: str) -> str | None:
-    """What another process has found, if it is the digest that it should be."""
-    try:
-        with _place(key).open("rb") as file:
-            text = file.read(65).decode("ascii")
-    except (OSError, ValueError):
-        return None
-    return text if re.fullmatch("[0-9a-f]{64}", text) else None
-
-
-# --------------------------------------------------------------------------- internals
-
-
-def _changed(stamp: Stamp) -> int:
-    """When a file was last touched: not even its owner can set this time where there is one."""
-    return stamp[2] if os.name == "posix" else max(stamp[1:3])
 
 
 def _is_ours(kind: type) -> bool:

@@ -9,8 +9,10 @@ are read from the source, and nothing is imported to find them.
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import re
 import site
@@ -24,7 +26,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from isogon.storage import digests
+from isogon.storage import file_digests
 from isogon.storage.stamps import Stamp, note
 
 ISOGON = Path(__file__).resolve().parents[1]
@@ -49,7 +51,7 @@ def digest(module: str) -> str:
     if own:
         _remember(module)  # also what was imported since by a function of it
     version = "" if own or start is None else _version(module.split(".")[0])
-    return digests.of(version, _contents(found))
+    return _of(version, _contents(found))
 
 
 def code(module: str) -> str:
@@ -63,7 +65,7 @@ def code(module: str) -> str:
     if path is None:
         return ""
     if ISOGON in path.parents:
-        return digests.file(path)
+        return file_digests.file(path)
     return digest(module) if _is_own(path) else ""
 
 
@@ -88,7 +90,7 @@ def _measure(module: str) -> str:
                     seen.add(path)
                     queue.append(path)
                     found[path.relative_to(ISOGON).as_posix()] = path
-    return digests.of(_contents(found))
+    return _of("", _contents(found))
 
 
 def files(module: str) -> dict[str, Path]:
@@ -165,7 +167,9 @@ def _in_memory(module: str) -> dict[str, str]:
     if path is None or not _is_own(path):
         return {}
     found = {n: p for n, p in files(module).items() if n in sys.modules}
-    return {n: digests.file(p) for n, p in found.items() if n not in ("__main__", "__mp_main__")}
+    return {
+        n: file_digests.file(p) for n, p in found.items() if n not in ("__main__", "__mp_main__")
+    }
 
 
 def _elsewhere(module: str) -> bool:
@@ -182,8 +186,13 @@ def _elsewhere(module: str) -> bool:
 # --------------------------------------------------------------------------- internals
 
 
+def _of(version: str, contents: list[tuple[str, str]]) -> str:
+    """One digest of a version and of the digests of files under their names."""
+    return hashlib.sha256(json.dumps([version, contents]).encode()).hexdigest()
+
+
 def _contents(found: dict[str, Path]) -> list[tuple[str, str]]:
-    return [(name, digests.file(path)) for name, path in sorted(found.items())]
+    return [(name, file_digests.file(path)) for name, path in sorted(found.items())]
 
 
 def _version(package: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from isogon import context
 from isogon.errors import SpecError
 from isogon.specs import MAX_DEPTH, Spec, parse
-from isogon.storage import digests, modules
+from isogon.storage import digests, file_digests, modules
 
 BUILDERS = ("arch", "model", "dataset", "family", "group", "slice")
 
@@ -37,7 +37,7 @@ def _references(value: Any, depth: int) -> Iterator[tuple[str, str]]:
     elif isinstance(value, str):
         for path in (Path(value).expanduser(), context.data_root() / value):
             if ("." in value or os.sep in value) and _is_file(path):
-                yield "file", digests.file(path)
+                yield "file", file_digests.file(path)
                 return
         if any(c in value for c in ":@("):
             with suppress(SpecError):
@@ -46,7 +46,7 @@ def _references(value: Any, depth: int) -> Iterator[tuple[str, str]]:
         if value.path is not None:
             path = Path(value.path).expanduser()
             kept = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-            yield from (("file", digests.file(p)) for p in kept if _is_file(p))
+            yield from (("file", file_digests.file(p)) for p in kept if _is_file(p))
         if value.module is not None:
             yield "module", modules.digest(value.module)
         elif value.name is not None:

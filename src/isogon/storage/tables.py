@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isogon.errors import OptionError
-from isogon.storage import table_reader
 from isogon.storage.files import atomic, damaged, first_line, memory_limit, regular
+from isogon.storage.table_reader import allowed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ def to_arrow(frame: pd.DataFrame) -> Any:
                 array = array.combine_chunks()
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise _column_error(name, first_line(error)) from error
-        if not table_reader.allowed(array.type):
+        if not allowed(array.type):
             raise _column_error(name, str(array.type))
         columns[name] = array
     return pa.table(columns)

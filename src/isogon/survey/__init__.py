@@ -7,19 +7,14 @@ can supply, `report` renders the result as one self-contained HTML file.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from isogon import lazy
 
 _API = {
-    "Job": "isogon.survey.record",
-    "Record": "isogon.survey.record",
-    "Session": "isogon.survey.run",
-    "run": "isogon.survey.run",
-    "survey": "isogon.survey.everything",
+    "Job": "isogon.survey.declaring.job",
+    "Record": "isogon.survey.running.record",
+    "Session": "isogon.survey.running.run",
+    "run": "isogon.survey.running.run",
+    "survey": "isogon.survey.whole.survey",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _API:
-        return getattr(importlib.import_module(_API[name]), name)
-    raise AttributeError(f"module 'isogon.survey' has no attribute {name!r}")
+__getattr__ = lazy.names(__name__, _API)

@@ -5,8 +5,7 @@ Names are imported on first use: ``isogon train --help`` reads `FitConfig` witho
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from isogon import lazy
 
 VERSION = 1  # enters the key of memoised models: raise it when equal configs train differently
 
@@ -20,8 +19,4 @@ _NAMES = {
 
 __all__ = ["VERSION", *_NAMES]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
-    raise AttributeError(f"module 'isogon.training' has no attribute {name!r}")
+__getattr__ = lazy.names(__name__, _NAMES)

@@ -10,9 +10,10 @@ from torch import nn
 from isogon import nets, registry
 from isogon.data import Samples
 from isogon.errors import IsogonError, ModelError, OptionError
-from isogon.nets.calculus import cast, output_tensor
 from isogon.nets.facts import facts, filled
+from isogon.nets.hygiene import cast
 from isogon.nets.labels import classes_of
+from isogon.nets.outputs import output_tensor
 from isogon.nets.weights import put, read_weights
 from isogon.specs import Spec, parse
 

@@ -42,22 +42,6 @@ class Callback:
         return {}
 
 
-def brought(config: FitConfig) -> list[Callback]:
-    """The callbacks that the options ask for."""
-    found: list[Callback] = []
-    if config.stop_patience or config.stop_at:
-        found.append(Stop(config))
-    if config.tensorboard is not None:
-        found.append(TensorBoard(config.tensorboard))
-    if config.log_file is not None:
-        found.append(Log(config.log_file))
-    if config.observe is not None:
-        from isogon.training.observing import Observe
-
-        found.append(Observe(config.observe, every=config.observe_every, data=config.observe_data))
-    return found
-
-
 class Stop(Callback):
     """Ends training on a plateau of the loss, or when the accuracy is reached."""
 

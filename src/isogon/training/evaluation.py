@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from isogon.data import Batches, Samples
 from isogon.errors import DataError, ModelError
-from isogon.nets.calculus import correct, device_dtype
+from isogon.nets.hygiene import device_dtype
 from isogon.nets.labels import classes_of
+from isogon.nets.outputs import correct
 from isogon.nets.passes import OUTPUT, one_pass
 from isogon.nets.watchers import Once
 from isogon.training.config import FitConfig

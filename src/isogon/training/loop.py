@@ -20,10 +20,11 @@ from isogon.errors import OptionError
 from isogon.specs import Spec, parse
 from isogon.storage import digests, references
 from isogon.training import building, draws, feeds
-from isogon.training.callbacks import Callback, brought
+from isogon.training.callbacks import Callback, Log, Stop, TensorBoard
 from isogon.training.checkpoint import Checkpoint, normalized
 from isogon.training.config import FitConfig
 from isogon.training.evaluation import loss_of
+from isogon.training.observing import Observe
 from isogon.training.resuming import LAST, find_start, pointed
 from isogon.training.run import Run
 from isogon.training.state import isolated
@@ -233,5 +234,19 @@ def _attempt(
     rank = np.array([fabric.global_rank])
     stream = draws.bits(rank, seed=config.seed, purpose=draws.MODEL)[0, 0] >> np.uint64(1)
     with isolated(int(stream)):
-        run = Run(fabric, net, feed, sets, config, facts, folder, [*brought(config), *callbacks])
+        run = Run(fabric, net, feed, sets, config, facts, folder, [*configured(config), *callbacks])
         return run.train(start)
+
+
+def configured(config: FitConfig) -> list[Callback]:
+    """The callbacks that the options ask for."""
+    found: list[Callback] = []
+    if config.stop_patience or config.stop_at:
+        found.append(Stop(config))
+    if config.tensorboard is not None:
+        found.append(TensorBoard(config.tensorboard))
+    if config.log_file is not None:
+        found.append(Log(config.log_file))
+    if config.observe is not None:
+        found.append(Observe(config.observe, every=config.observe_every, data=config.observe_data))
+    return found

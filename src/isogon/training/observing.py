@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogon import registry, storage
 from isogon.data import Batches, samples
@@ -12,7 +12,9 @@ from isogon.errors import FileError, OptionError
 from isogon.readings import Curve, Reading
 from isogon.specs import Spec, parse
 from isogon.training.callbacks import Callback
-from isogon.training.run import Run
+
+if TYPE_CHECKING:
+    from isogon.training.run import Run
 
 EXAMPLES = 1000
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from isogon import __version__, context, storage
 from isogon.errors import FileError, ModelError
-from isogon.nets.calculus import output_tensor
+from isogon.nets.outputs import output_tensor
 from isogon.training.callbacks import Callback
 from isogon.training.checkpoint import Checkpoint, load_state, normalized
 from isogon.training.config import FitConfig

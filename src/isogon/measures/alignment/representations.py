@@ -18,7 +18,7 @@ from isogon import context, storage
 from isogon.errors import DataError, FileError, OptionError
 from isogon.nets.load import parse_module
 from isogon.nets.sites import Site, called, choose
-from isogon.nets.trace import unwrap
+from isogon.nets.unwrap import unwrap
 from isogon.registry import register
 from isogon.storage.files import damaged, first_line, memory_limit
 

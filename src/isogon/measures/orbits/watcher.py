@@ -30,10 +30,12 @@ from isogon.measures.orbits.statistics import (
     variance_columns,
 )
 from isogon.nets.behaviour import examine
-from isogon.nets.calculus import check_finite, outputs_of, precision
+from isogon.nets.finite import check_finite
+from isogon.nets.hygiene import precision
 from isogon.nets.labels import Classed
 from isogon.nets.layout import check_images
 from isogon.nets.origin import check_classes
+from isogon.nets.outputs import outputs_of
 from isogon.nets.passes import INPUT, all_passes
 from isogon.nets.sites import Site
 from isogon.nets.sites import sites as select_sites

@@ -1,24 +1,6 @@
-"""Partition: the exact linear regions of a network on a plane, its boundary, and segments."""
+"""Partition: the exact linear regions of a network on a plane, and its decision boundary.
 
-from __future__ import annotations
-
-from isogon.measures.partition.complexity import local_complexity
-from isogon.measures.partition.evolution import Evolution, evolution
-from isogon.measures.partition.line import Segments, segments
-from isogon.measures.partition.measure import partition
-from isogon.measures.partition.reading import Partition
-from isogon.measures.partition.slices import Slice
-from isogon.measures.partition.specs import nearest, parse_slice
-
-__all__ = [
-    "Evolution",
-    "evolution",
-    "Segments",
-    "local_complexity",
-    "segments",
-    "Partition",
-    "Slice",
-    "nearest",
-    "parse_slice",
-    "partition",
-]
+`measure.partition` grows a mesh (`grow`), cut unit by unit (`mesh/`) tile by tile (`tiles/`) with
+compiled kernels (`kernels/`), and reads a `reading.Partition` off it; `certificate/` checks one
+against the network.
+"""

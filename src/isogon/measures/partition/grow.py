@@ -11,18 +11,19 @@ from torch import Tensor
 from isogon.context import Progress
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.cpwl.rounding import Bounds
-from isogon.measures.partition import memory, stopping, stream, tiles
-from isogon.measures.partition.cutting import Full, Limit
-from isogon.measures.partition.dissolving import straighten
-from isogon.measures.partition.joining import joined_patterns
-from isogon.measures.partition.kinks import cut_kink
-from isogon.measures.partition.maxima import cut_max
-from isogon.measures.partition.mesh import Mesh
+from isogon.measures.partition.mesh import memory, stopping, stream
+from isogon.measures.partition.mesh.cut_kinks import cut_kink
+from isogon.measures.partition.mesh.cut_maxima import cut_max
+from isogon.measures.partition.mesh.cutting import Full, Limit
+from isogon.measures.partition.mesh.dissolving import straighten
+from isogon.measures.partition.mesh.mesh import Mesh
+from isogon.measures.partition.mesh.stream import Pending
+from isogon.measures.partition.mesh.zeros import Judge, Space
 from isogon.measures.partition.patterns import SitePattern
-from isogon.measures.partition.seams import Seams
 from isogon.measures.partition.slices import Slice
-from isogon.measures.partition.stream import Pending
-from isogon.measures.partition.zeros import Judge, Space
+from isogon.measures.partition.tiles import tiles
+from isogon.measures.partition.tiles.joining import joined_patterns
+from isogon.measures.partition.tiles.seams import Seams
 
 STEPS = 1000  # progress is counted in so many
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isogon.errors import DataError
-from isogon.measures.partition import geometry
+from isogon.measures.partition.kernels import geometry
 
 
 def located(p: Any, points: Any) -> np.ndarray:

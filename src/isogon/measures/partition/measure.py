@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
-import torch
 from torch.nn import Module
 
 from isogon import context
+from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
-from isogon.errors import DataError, IncompleteWarning, ModelError, OptionError
-from isogon.measures.partition import memory
+from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.partition.grow import grow
-from isogon.measures.partition.jit import compiled
-from isogon.measures.partition.mesh import Mesh
+from isogon.measures.partition.kernels.jit import compiled
+from isogon.measures.partition.mesh import memory
+from isogon.measures.partition.mesh.mesh import Mesh
 from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.reading import Partition
-from isogon.measures.partition.slices import Slice
+from isogon.measures.partition.slices import Slice, lowered
 from isogon.registry import measure
 
 UNLIMITED = 1 << 40
@@ -85,7 +84,10 @@ def told(p: Partition, max_regions: int | None) -> str:
 
 
 def partitioned(
-    model: Any, plane: Slice, max_regions: int | None, progress: context.Progress | None = None
+    model: Module | Program,
+    plane: Slice,
+    max_regions: int | None,
+    progress: context.Progress | None = None,
 ) -> Partition:
     """The partition, without a warning where it stopped early."""
     report = progress or context.progress()
@@ -137,80 +139,3 @@ def read_off(
     found = Partition("partition", arrays=arrays, meta=meta, complete=complete)
     found.program = program
     return found
-
-
-def lowered(model: Any, plane: Slice) -> tuple[Program, Slice]:
-    """The program of a model (or a program itself) and the slice in its input's shape."""
-    program, shape = program_for(model, plane.embed(plane.corners[:2]), plane.shape)
-    return program, plane.with_shape(shape)
-
-
-def check_outputs(program: Program, x: torch.Tensor, where: str) -> None:
-    """Refuse a network that overflows, or meets NaN, at points `[N, *shape]`.
-
-    An output of -inf is a class that is masked.
-
-    Raises:
-        DataError: Its outputs are NaN or infinite.
-    """
-    found = program.evaluate(x)
-    wrong = int((found.isnan() | (found == torch.inf)).sum())
-    if wrong:
-        raise DataError(
-            f"the network's outputs are NaN or infinite at {where}", got=f"{wrong} values",
-            expected="finite outputs",
-            fix="Choose inputs of the size that the network was made for.",
-        )  # fmt: skip
-
-
-def program_for(
-    model: Any, examples: torch.Tensor, shape: tuple[int, ...]
-) -> tuple[Program, tuple[int, ...]]:
-    """The program of a model and the shape of one input.
-
-    Args:
-        model: A module, or a program (returned as it is).
-        examples: Two inputs, `[2, *shape]`.
-        shape: Their shape as given, perhaps with sample axes of length 1.
-
-    Raises:
-        DataError: They don't fit the program's input.
-        ModelError: The model does not take them.
-    """
-    if isinstance(model, Program):
-        if examples[0].numel() != torch.Size(model.shape).numel():
-            raise DataError(
-                "the inputs do not fit the network",
-                got=f"shape {list(shape)}",
-                expected=f"shape {list(model.shape)}",
-            )
-        return model, model.shape
-    from isogon.cpwl.lower import lower
-    from isogon.data.finite import check_inputs
-    from isogon.nets import calculus
-    from isogon.nets.behaviour import examine
-    from isogon.nets.outputs import called
-
-    calculus.check_finite(model)
-    check_inputs(examples)
-    shapes = [tuple(shape)]
-    while len(shapes[-1]) > 1 and shapes[-1][0] == 1:  # given with a sample axis
-        shapes.append(shapes[-1][1:])
-    failure: Exception | None = None
-    for tried in shapes:
-        example = calculus.cast(examples.reshape(2, *tried), model)
-        try:
-            with torch.no_grad(), calculus.preserved(model) as inner:
-                called(inner, example)
-        except ModelError:
-            raise
-        except (RuntimeError, ValueError, TypeError) as error:
-            failure = failure or error
-            continue
-        examine(model, example)
-        return lower(model, example), tried
-    raise ModelError(
-        f"the network does not take these inputs ({failure})",
-        got=f"inputs of shape {list(shape)}",
-        expected="inputs of the network, without the sample axis",
-    ) from failure

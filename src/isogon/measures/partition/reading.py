@@ -11,14 +11,16 @@ import torch
 
 from isogon.cpwl.certificate import Certificate
 from isogon.errors import ModelError, OptionError
-from isogon.measures.partition import boundary as edge_of_classes
-from isogon.measures.partition import geometry, memory
 from isogon.measures.partition.affine import affine_maps
-from isogon.measures.partition.certify import certify
+from isogon.measures.partition.certificate.certify import certify
+from isogon.measures.partition.kernels import boundary as edge_of_classes
+from isogon.measures.partition.kernels import geometry
 from isogon.measures.partition.locate import located
-from isogon.measures.partition.mesh import INDEX
+from isogon.measures.partition.mesh import memory
+from isogon.measures.partition.mesh.mesh import INDEX
+from isogon.measures.partition.mesh.zeros import outputs_of
 from isogon.measures.partition.patterns import Patterns, SitePattern
-from isogon.measures.partition.slices import Slice
+from isogon.measures.partition.slices import Slice, lowered
 from isogon.measures.partition.statistics import (
     Merged,
     joined_regions,
@@ -26,7 +28,6 @@ from isogon.measures.partition.statistics import (
     statistics,
     summary,
 )
-from isogon.measures.partition.zeros import outputs_of
 from isogon.readings import Reading
 
 ROWS = 200_000  # regions that a printed summary computes a table for
@@ -114,7 +115,7 @@ class Partition(Reading):
     def edge_faces(self) -> np.ndarray:
         """`[E, 2]` regions left and right of every edge, -1 outside."""
         sides = np.empty((len(self.edges), 2), INDEX)
-        from isogon.measures.partition.edges import edge_sides
+        from isogon.measures.partition.kernels.edges import edge_sides
 
         edge_sides(self.face_offsets, self.face_vertices, self.face_edges, self.edges, sides)
         return sides
@@ -356,8 +357,6 @@ class Partition(Reading):
 
     def attach(self, model: Any) -> Partition:
         """Give a partition that was read from disk its network again."""
-        from isogon.measures.partition.measure import lowered
-
         self.program, _ = lowered(model, self.plane)
         return self
 

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Module
 
+from isogon.cpwl.lower import program_for
+from isogon.cpwl.program import Program
 from isogon.errors import DataError, OptionError
 
 
@@ -289,3 +292,9 @@ def _unit(vector: np.ndarray) -> np.ndarray:
             fix="Give three inputs that are not on one line.",
         )
     return vector / norm
+
+
+def lowered(model: Module | Program, plane: Slice) -> tuple[Program, Slice]:
+    """The program of a model (or a program itself) and the slice in its input's shape."""
+    program, shape = program_for(model, plane.embed(plane.corners[:2]), plane.shape)
+    return program, plane.with_shape(shape)

@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 from isogon.cpwl.rounding import EPS, ROUNDING
 from isogon.errors import OptionError
 from isogon.measures.partition.affine import affine_maps
-from isogon.measures.partition.zeros import outputs_of
+from isogon.measures.partition.mesh.zeros import outputs_of
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How the partition of a slice changes over the checkpoints of a training."""

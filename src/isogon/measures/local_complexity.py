@@ -1,0 +1,154 @@
+"""`local_complexity`: how many hyperplanes of a network pass near an input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from isogon import context
+from isogon.cpwl.lower import program_for
+from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.rounding import ROUNDING, Bounds, errors
+from isogon.data import Points
+from isogon.data.finite import check_inputs
+from isogon.errors import OptionError
+from isogon.measures.partition.kernels.edges import WIDE
+from isogon.readings import SampleTable
+from isogon.registry import measure
+
+DIRECTIONS = 16
+
+
+@measure(cite="humayun2024", cost=7.5, survey={"radius": 0.05}, example={"radius": 0.05})
+def local_complexity(
+    model: Module,
+    points: Points,
+    *,
+    radius: float,
+    directions: int | None = None,
+    generator: torch.Generator | None = None,
+) -> SampleTable:
+    """Hyperplanes that cut a cross-polytope around each input, in full input space.
+
+    P random orthonormal directions v span a neighbourhood with the 2P corners x +- r v. A
+    unit's knot is counted where its pre-activation, among the corners and x, lies on both
+    sides, by more than rounding; a maximum where no entry is the largest at all of them. The
+    count is exact for the first site; behind it corners stand for the neighbourhood, as in the
+    literature.
+
+    Args:
+        model: Any network of piecewise-linear operations, convolutional and residual too.
+        points: Inputs `[N, *shape]`.
+        radius: Half the diameter of the neighbourhood, in input units.
+        directions: P, the number of random directions, at most the input's D numbers; default:
+            16, or D where that is less.
+        generator: Source of the directions; default: seed 0.
+
+    Returns:
+        One row per input: sample, hyperplanes, patterns (distinct ones at x and the corners:
+        a lower bound on the regions met), then `hyperplanes@SITE` for each site.
+
+    Raises:
+        UnsupportedOp: The network is not continuous piecewise linear.
+        OptionError: A radius or a number of directions that is not positive.
+        DataError: Inputs that hold NaN or infinite values.
+    """
+    if not 0 < radius < np.inf:
+        raise OptionError("no neighbourhood", got=f"radius {radius}", expected="> 0")
+    x = check_inputs(points.detach().cpu().double(), what="the points")
+    size = x[0].numel()
+    directions = min(DIRECTIONS, size) if directions is None else directions
+    if not 1 <= directions <= size:
+        raise OptionError("directions don't fit the input", got=directions, expected=f"1..{size}")
+    program, shape = program_for(model, x[:1].expand(2, *x.shape[1:]), tuple(x.shape[1:]))
+    generator = generator or torch.Generator().manual_seed(0)
+    report, rows = context.progress(), []
+    for n, center in enumerate(x):
+        basis = torch.randn(size, directions, generator=generator, dtype=torch.float64)
+        steps = radius * torch.linalg.qr(basis).Q.T
+        cloud = torch.cat([torch.zeros(1, size), steps, -steps]).double() + center.reshape(1, -1)
+        counts, patterns = crossings(program, cloud.reshape(-1, *shape))
+        rows.append({"sample": n, "hyperplanes": sum(counts.values()), "patterns": patterns}
+                    | {f"hyperplanes@{site}": count for site, count in counts.items()})  # fmt: skip
+        report(n + 1, len(x), "local complexity")
+    return SampleTable(
+        "local_complexity",
+        table=pd.DataFrame(rows),
+        meta={
+            "radius": radius,
+            "directions": directions,
+            "sites": program.sites,
+            "dtype": "float64",
+        },
+    )
+
+
+@torch.no_grad()
+def crossings(program: Program, cloud: Tensor) -> tuple[dict[str, int], int]:
+    """Knots and maxima that change over a cloud of points, by site; number of patterns.
+
+    A value within its carried rounding error of a knot, or of the largest entry, lies on
+    neither side (`cpwl.rounding`).
+    """
+    counts: dict[str, int] = {}
+    keys = np.zeros(len(cloud), np.uint64)
+    rng = np.random.default_rng(0)
+    zeros = Zeros(program, cloud)
+    for i, (stage, arguments, _) in enumerate(program.steps(cloud)):
+        if isinstance(stage, Kink):
+            z = arguments[0]
+            d = torch.stack([z - knot for knot in stage.knots]).reshape(-1, *z.shape).flatten(2)
+            zero = zeros.of(i, d)
+            above, below = d > zero, d < -zero
+            counts[stage.site] = int((above.any(1) & below.any(1)).sum())
+            piece = above.sum(0)
+        elif isinstance(stage, Max):
+            c = stage.candidates(*arguments)
+            gap = (c.amax(-1, keepdim=True) - c).masked_fill(stage.index < 0, torch.inf)
+            best = gap <= zeros.of(i, gap[None], c.argmax(-1, keepdim=True))
+            counts[stage.site] = int((~best.all(0).any(-1)).sum())
+            piece = best.to(torch.int8).argmax(-1)
+        else:
+            continue
+        odd = rng.integers(1, 2**63, piece.shape[1], np.uint64) * 2 + 1
+        with np.errstate(over="ignore"):
+            keys += (piece.numpy().astype(np.uint64) * odd).sum(1, dtype=np.uint64)
+    return counts, len(np.unique(keys))
+
+
+class Zeros:
+    """What counts as zero at points: bounds where these decide, else true errors.
+
+    Args:
+        program: The network.
+        cloud: The points.
+    """
+
+    def __init__(self, program: Program, cloud: Tensor) -> None:
+        self.program, self.cloud, self.bounds = program, cloud, Bounds(program, cloud)
+        self.exact: list[Tensor] | None = None
+
+    def of(self, position: int, gaps: Tensor, top: Tensor | None = None) -> Tensor:
+        """Sizes that count as zero, for the cut at a stage.
+
+        Args:
+            position: The stage.
+            gaps: Distances that are to be judged, `[..., N, units]` for a kink, `[1, N, units,
+                K]` to the largest entry for a maximum.
+            top: Of a maximum: its largest entries `[N, units, 1]`.
+        """
+        stage = self.program.stages[position]
+        bound = ROUNDING * self.bounds.at(position)
+        if isinstance(stage, Max):
+            bound = bound[stage.index.clamp(min=0)].masked_fill(stage.index < 0, 0.0)
+            bound = bound + bound.amax(-1, keepdim=True)
+        if not bool(((gaps.abs() <= WIDE * bound) & (gaps != 0)).any()):
+            return bound
+        if self.exact is None:
+            self.exact = list(errors(self.program, self.cloud))
+        cut = self.program.cuts.index(stage)  # type: ignore[arg-type]
+        found = ROUNDING * self.exact[cut]
+        return found if top is None else found + found.gather(-1, top)

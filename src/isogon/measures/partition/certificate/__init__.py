@@ -1,0 +1,1 @@
+"""Checks of a partition, or of segments, against the network."""

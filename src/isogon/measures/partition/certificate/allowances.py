@@ -1,0 +1,156 @@
+"""What a certificate lets pass: carried rounding errors, per unit and point.
+
+A value on the wrong side of a knot is no contradiction where it is within rounding of it, by the
+rule that decides what counts as zero while cutting (`cpwl.rounding`), with a margin of two:
+corners were made by interpolation and are evaluated anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.rounding import EPS, ROUNDING, errors
+from isogon.measures.partition.certificate.contradictions import Found
+
+MARGIN = 2.0
+SAMPLE = 128  # points at which all errors are looked at
+
+
+class Allowances:
+    """Allowances at points of a flat piece of input space.
+
+    Args:
+        program: The network.
+        embed: Inputs `[n, *shape]` at coordinates `[n, k]`.
+        directions: `[k, *shape]` along which coordinates are rounded.
+        reach: Largest coordinate.
+        size: `[*shape]` largest absolute inputs: embedding rounds them.
+        sample: `[n, k]` coordinates of some points.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        embed: Callable[[np.ndarray], Tensor],
+        directions: Tensor,
+        reach: float,
+        size: Tensor,
+        sample: np.ndarray,
+    ) -> None:
+        self.program, self.embed = program, embed
+        self.directions, self.reach, self.given = directions, reach, EPS * size
+        found = [self.errors(sample[part]) for part in self.chunks(len(sample))]
+        every = [np.concatenate(site) for site in zip(*found, strict=True)]
+        # where even the least of all is not exceeded, none has to be computed
+        self.least = [e.min(0) for e in every]
+        self.usual = [np.median(e, axis=0) for e in every]
+
+    @classmethod
+    def of_slice(cls, p: Any) -> Allowances:
+        """Those of a partition."""
+        plane, shape = p.plane, p.program.shape
+        reach = float(np.abs(p.vertices).max())
+        size = np.abs(plane.origin) + np.abs(plane.basis).sum(1) * reach
+        rows = np.random.default_rng(0).permutation(len(p.vertices))[:SAMPLE]
+        return cls(
+            p.program,
+            lambda xy: plane.embed(xy).reshape(-1, *shape),
+            torch.from_numpy(plane.basis.T.copy()).reshape(2, *shape),
+            reach,
+            torch.from_numpy(size).reshape(shape),
+            p.vertices[rows],
+        )
+
+    def chunks(self, rows: int) -> list[slice]:
+        """Slices of rows whose values stay within some tens of megabytes."""
+        step = max(1, self.program.chunk() // 4)
+        return [slice(low, min(low + step, rows)) for low in range(0, rows, step)]
+
+    @torch.no_grad()
+    def errors(self, xy: np.ndarray) -> list[np.ndarray]:
+        """Carried errors at points: per cut, and last of the output."""
+        found = errors(
+            self.program, self.embed(xy), given=self.given, directions=self.directions,
+            reach=self.reach,
+        )  # fmt: skip
+        return [e.numpy() for e in found]
+
+    def judged(
+        self, sites: list[Found], xy: np.ndarray, at: np.ndarray
+    ) -> tuple[list[np.ndarray], float]:
+        """Which contradictions are real, per site; and the largest of all in allowances.
+
+        Args:
+            sites: Per site, the contradictions of (point, region) pairs ...
+            xy: ... of these points `[N, k]` ...
+            at: ... the point of each pair.
+        """
+        limits = [f.error(e[None], np.zeros(len(f), np.int64)) * ROUNDING * MARGIN
+                  for f, e in zip(sites, self.least, strict=False)]  # fmt: skip
+        unsure = [f.off > limit for f, limit in zip(sites, limits, strict=True)]
+        points = np.unique(np.concatenate([at[f.row[u]] for f, u in zip(sites, unsure)]))
+        for part in self.chunks(len(points)):
+            own = points[part]
+            exact = self.errors(xy[own])
+            for f, u, limit, e in zip(sites, unsure, limits, exact, strict=False):
+                rows = np.flatnonzero(u & np.isin(at[f.row], own))
+                place = np.searchsorted(own, at[f.row[rows]])
+                limit[rows] = f.only(rows).error(e, place) * ROUNDING * MARGIN
+        real = [~(f.off <= limit) for f, limit in zip(sites, limits, strict=True)]
+        worst = 0.0
+        for f, limit in zip(sites, limits, strict=True):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                worst = max(worst, float(np.max(f.off / limit, initial=0.0)))
+        return real, worst
+
+    def exceeded(self, off: np.ndarray, xy: np.ndarray, more: float = 1.0) -> float:
+        """Largest difference of outputs `[N, C]` at points, in allowances; NaN where one is.
+
+        Args:
+            off: Absolute differences.
+            xy: The points.
+            more: Factor on the allowance: how many values take part.
+        """
+        scale = ROUNDING * MARGIN * more
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(off == 0, 0.0, off / (scale * self.least[-1]))
+        worst = 0.0
+        unsure = np.flatnonzero(~(ratio <= 1).all(1))
+        if len(unsure) < len(ratio):
+            worst = float(np.delete(ratio, unsure, axis=0).max(initial=0))
+        for part in self.chunks(len(unsure)):
+            rows = unsure[part]
+            own = scale * self.errors(xy[rows])[-1]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                exact = np.where(off[rows] == 0, 0.0, off[rows] / own)
+            worst = float(np.maximum(worst, exact.max(initial=0)))  # NaN stays NaN
+        return worst
+
+    def undecided(self, number: int, stage: Kink | Max, values: np.ndarray) -> np.ndarray:
+        """Points `[N]` at which a value of a site is not zero, but within rounding of it.
+
+        Args:
+            number: Of the site.
+            stage: The site's.
+            values: What it sees at the points, as `seen_by` tells.
+        """
+        zero = ROUNDING * self.usual[number]
+        found = np.zeros(len(values), bool)
+        if isinstance(stage, Max):
+            if values.shape[2] > 1:
+                two = np.partition(values, -2, axis=-1)[..., -2:]
+                with np.errstate(invalid="ignore"):
+                    gap = two[..., 1] - two[..., 0]
+                found |= ((gap > 0) & (gap <= 2 * zero.max(-1))).any(1)
+            return found
+        shape = self.program.shapes[stage.inputs[0]]
+        for knot in stage.knots:
+            gap = np.abs(values - knot.expand(shape).reshape(-1).numpy())
+            found |= ((gap > 0) & (gap <= zero)).any(1)
+        return found

@@ -1,0 +1,1 @@
+"""Compiled kernels: edges, chords, faces, upper envelopes, argmax boundaries."""

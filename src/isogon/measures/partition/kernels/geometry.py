@@ -1,0 +1,130 @@
+"""Kernels on the finished mesh: areas, centroids, values there, point location."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isogon.measures.partition.kernels.jit import inline, kernel
+
+
+@kernel
+def face_means(offsets, loops, xy, outputs, area, centroid, center):
+    """Area, centroid `[F, 2]` and output at the centroid `[F, C]` of every face.
+
+    Sums of triangles around the face's first vertex: differences of nearby coordinates are
+    exact, so faces of 1e-18 keep their area. A face without area uses the mean of its vertices.
+    """
+    classes = outputs.shape[1]
+    for i in range(len(offsets) - 1):
+        low, high = offsets[i], offsets[i + 1]
+        o = loops[low]
+        total, mx, my = 0.0, 0.0, 0.0
+        for c in range(classes):
+            center[i, c] = 0.0
+        for h in range(low + 1, high - 1):
+            a, b = loops[h], loops[h + 1]
+            ax, ay = xy[a, 0] - xy[o, 0], xy[a, 1] - xy[o, 1]
+            bx, by = xy[b, 0] - xy[o, 0], xy[b, 1] - xy[o, 1]
+            t = 0.5 * (ax * by - ay * bx)
+            total += t
+            mx += t * (ax + bx) / 3
+            my += t * (ay + by) / 3
+            for c in range(classes):
+                center[i, c] += t * (outputs[o, c] + outputs[a, c] + outputs[b, c]) / 3
+        area[i] = total
+        if total > 1e-300:
+            centroid[i, 0], centroid[i, 1] = xy[o, 0] + mx / total, xy[o, 1] + my / total
+            for c in range(classes):
+                center[i, c] /= total
+        else:
+            centroid[i, 0] = centroid[i, 1] = 0.0
+            for c in range(classes):
+                center[i, c] = 0.0
+            for h in range(low, high):
+                centroid[i, 0] += xy[loops[h], 0] / (high - low)
+                centroid[i, 1] += xy[loops[h], 1] / (high - low)
+                for c in range(classes):
+                    center[i, c] += outputs[loops[h], c] / (high - low)
+
+
+@kernel
+def convexity(offsets, loops, xy, sense):
+    """Largest distance by which a vertex lies on the wrong side of the next edge of its face.
+
+    `sense [F]`: 1 where a face is counter-clockwise, -1 where it is not.
+    """
+    worst = 0.0
+    for i in range(len(offsets) - 1):
+        low, n = offsets[i], offsets[i + 1] - offsets[i]
+        for k in range(n):
+            a = loops[low + k]
+            b = loops[low + (k + 1) % n]
+            c = loops[low + (k + 2) % n]
+            x, y = xy[b, 0] - xy[a, 0], xy[b, 1] - xy[a, 1]
+            u, v = xy[c, 0] - xy[b, 0], xy[c, 1] - xy[b, 1]
+            longest = max(np.hypot(x, y), np.hypot(u, v))
+            if longest > 0:
+                worst = max(worst, -sense[i] * (x * v - y * u) / longest)
+    return worst
+
+
+@inline
+def outside(offsets, loops, xy, i, px, py, start):
+    """Half-edge of face i that the point is farthest outside of, -1 if it is inside.
+
+    `start` only breaks ties.
+    """
+    low, n = offsets[i], offsets[i + 1] - offsets[i]
+    found, worst = -1, 0.0
+    for s in range(n):
+        k = (s + start) % n
+        a, b = loops[low + k], loops[low + (k + 1) % n]
+        x, y = xy[b, 0] - xy[a, 0], xy[b, 1] - xy[a, 1]
+        length = np.hypot(x, y)
+        if length > 0:
+            d = (x * (py - xy[a, 1]) - y * (px - xy[a, 0])) / length
+            if d < worst:
+                worst, found = d, low + k
+    return found
+
+
+@kernel
+def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, found):
+    """Region of each point, by walking from a start region across the edges in the way.
+
+    A point outside the domain gets -1. A walk that takes too long (ties on edges shorter than
+    rounding) falls back on looking at all faces for the one it is least outside of.
+    """
+    state = np.uint64(88172645463325252)
+    for p in range(len(points)):
+        px, py = points[p, 0], points[p, 1]
+        i = starts[p]
+        for step in range(200 + 4 * len(offsets)):
+            state ^= state << np.uint64(13)
+            state ^= state >> np.uint64(7)
+            state ^= state << np.uint64(17)
+            h = outside(offsets, loops, xy, i, px, py, int(state & np.uint64(7)))
+            if h < 0:
+                break
+            e = borders[h]
+            # now and then any other edge in the way, so that no walk goes round in circles
+            if step > 50 and step % 3 == 0:
+                h = any_outside(offsets, loops, xy, i, px, py, int(state & np.uint64(1023)))
+                e = borders[h]
+            i = sides[e, 1] if ends[e, 0] == loops[h] else sides[e, 0]
+            if i < 0:
+                break
+        found[p] = i
+
+
+@inline
+def any_outside(offsets, loops, xy, i, px, py, start):
+    """The first half-edge of face i, from a given one, that the point is outside of."""
+    low, n = offsets[i], offsets[i + 1] - offsets[i]
+    for s in range(n):
+        k = (s + start) % n
+        a, b = loops[low + k], loops[low + (k + 1) % n]
+        x, y = xy[b, 0] - xy[a, 0], xy[b, 1] - xy[a, 1]
+        if x * (py - xy[a, 1]) - y * (px - xy[a, 0]) < 0:
+            return low + k
+    return low

@@ -1,0 +1,1 @@
+"""The planar mesh that a partition is, and how kinks and maxima cut it."""

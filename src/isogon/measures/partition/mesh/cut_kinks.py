@@ -1,0 +1,246 @@
+"""Cutting the mesh along the knots of a kink's units."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.cpwl.program import Kink
+from isogon.measures.partition.kernels import edges as ek
+from isogon.measures.partition.mesh import memory, stream
+from isogon.measures.partition.mesh.cutting import Full, Functions, Limit, cut_edges, cut_faces
+from isogon.measures.partition.mesh.mesh import INDEX, Mesh
+from isogon.measures.partition.mesh.stream import Pending
+from isogon.measures.partition.mesh.zeros import Errors, Judge, clear, pin, store
+from isogon.measures.partition.patterns import SitePattern
+
+TABLE = "#cut"  # name of the table of cut values among the live tensors
+
+
+def every_function(stage: Kink, sample: torch.Size) -> Functions:
+    """A cut function per unit and knot, knot by knot."""
+    units = sample.numel()
+    if len(stage.knots) == 1:
+        column = np.arange(units)
+        level = stage.knots[0].expand(sample).reshape(-1).numpy()
+        return Functions(column, np.full(units, -1), level, column)
+    column = np.tile(np.arange(units), len(stage.knots))
+    levels = [knot.expand(sample).reshape(-1) for knot in stage.knots]
+    return Functions(column, np.full(len(column), -1), torch.cat(levels).numpy(), column)
+
+
+def of_bits(words: np.ndarray, count: int) -> np.ndarray:
+    """Bits of a mask as booleans `[count]`."""
+    return np.unpackbits(words.view(np.uint8), bitorder="little")[:count].astype(bool)
+
+
+def select(functions: Functions, which: np.ndarray) -> Functions:
+    """Some of the functions."""
+    f = functions
+    return Functions(f.column[which], f.other[which], f.offset[which], f.unit[which])
+
+
+def masks(
+    z: np.ndarray, functions: Functions, known: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sign masks of all vertices, `[V, words]` each; those of the first ones may be known."""
+    words = max(1, -(-len(functions) // 64))
+    start = 0 if known is None else len(known[0])
+    found = np.empty((len(z), words), np.uint64), np.empty((len(z), words), np.uint64)
+    if known is not None:
+        found[0][:start], found[1][:start] = known
+    ek.sign_masks(z, functions.column, functions.offset, 0.0, start, *found)
+    return found
+
+
+def listed(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run a count-then-fill kernel: CSR offsets and entries."""
+    first = np.empty(count + 1, np.int64)
+    kernel(*arguments, first, np.empty(0, np.int64))
+    entries = np.empty(first[-1], np.int64)
+    if len(entries):
+        kernel(*arguments, first, entries)
+    return first, entries
+
+
+def cut_kink(
+    mesh: Mesh,
+    stage: Kink,
+    site: int,
+    limit: Limit,
+    judge: Judge,
+    units: np.ndarray | None = None,
+) -> tuple[SitePattern, Pending | None]:
+    """Cut the mesh along the knots of every unit of a kink.
+
+    Args:
+        mesh: What to cut; its fixed edges have their vertices already.
+        stage: The kink.
+        site: Its number.
+        limit: Faces that may be made.
+        judge: Decides what is zero.
+        units: Those that cut; default: all.
+
+    Returns:
+        The pattern of every face, the vertices left pending.
+
+    Raises:
+        Full: There would be more faces, or memory would not suffice; the mesh is half cut.
+    """
+    name = source = stage.inputs[0]
+    held = mesh.live[name]
+    functions = every_function(stage, held.shape[1:])
+    pin(mesh, judge.position, functions, name)
+    bound = clear(mesh, stage, judge)
+    tol = float(bound.max(initial=0))
+    held = mesh.live[name]
+    signs = masks(mesh.values(name), functions, None)
+    up, down = np.zeros_like(signs[0][0]), np.zeros_like(signs[0][0])
+    ek.either(*signs, up, down)
+    up, down = of_bits(up, len(functions)), of_bits(down, len(functions))
+    varying = np.nonzero(up & down)[0]
+    if units is not None:
+        varying = varying[np.isin(functions.unit[varying], units)]
+    # the piece of a unit: knots that are passed everywhere, plus the bits of those that vary
+    passed = (up & ~down).reshape(len(stage.knots), -1)
+    base = passed.sum(0).astype(np.int16)
+    parent = np.arange(len(mesh), dtype=INDEX)
+    if len(varying) == 0:
+        empty = np.zeros((len(mesh), 0), np.uint64)
+        pattern = SitePattern(stage.site, "kink", base, varying, empty, parent, tol)
+        pattern.note(varying, passed.reshape(-1))
+        return pattern, None
+    every = np.arange(len(functions))
+    if len(varying) < 0.75 * len(functions) or units is not None:
+        every, functions = varying, select(functions, varying)
+        used, functions.column = np.unique(functions.column, return_inverse=True)
+        flat = held.reshape(len(held), -1)
+        name, mesh.live[TABLE] = TABLE, flat[:, torch.from_numpy(used)]
+        signs = masks(mesh.values(name), functions, None)
+    else:
+        base[:] = 0  # every function has its bit
+    first, which = by_face(mesh, signs)
+    new = np.diff(first)
+    if len(mesh) + new.sum() > limit.counted:
+        raise Full(new)
+    by_edge = crossings(mesh, signs)
+    if not memory.fits(mesh.live, len(by_edge[1])):
+        raise Full(new, memory=True)
+    errors = Errors(judge, mesh, functions.unit, functions.other, bound)
+    vertex, f = cut_edges(mesh, name, functions, errors, *by_edge)
+    keep(mesh, source, functions, vertex, f)
+    # values that are zero have been set to it
+    tie = np.empty((0, 0)), np.empty(0, np.int64)
+    parent, new, pending, zeros = cut_faces(
+        mesh, name, functions, errors, tie, site, first, which, limit.counted,
+        stream.LARGE if units is None else np.inf,
+    )  # fmt: skip
+    if len(mesh) > limit.faces:
+        raise Full(new)
+    if pending is None:
+        keep(mesh, source, functions, *zeros)
+    else:
+        vertex, f = zeros[0] - len(mesh.live[name]), zeros[1]
+        pending.fix(name, vertex, functions.column[f], functions.offset[f])
+    signs = masks(mesh.values(name), functions, signs)
+    if pending is not None:
+        signs = pending_masks(mesh.live[name], pending, name, functions, signs)
+    bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
+    mixed = np.empty_like(bits)
+    if ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits):
+        mixed[~mesh.open] = 0  # what was left at an earlier site has no pattern here
+        settle(mesh, name, pending, functions, mixed, bits)
+    if pending is not None:
+        pending.fix(source, vertex, functions.unit[f], functions.offset[f])
+    mesh.forget([TABLE])
+    pattern = SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol)
+    pattern.note(every, passed.reshape(-1))
+    return pattern, pending
+
+
+def keep(
+    mesh: Mesh, name: str, functions: Functions, vertex: np.ndarray, which: np.ndarray
+) -> None:
+    """Store that functions vanish at new vertices, in the kink's input and in its table."""
+    store(mesh, name, vertex, which, functions.unit, functions.offset)
+    if TABLE in mesh.live:
+        store(mesh, TABLE, vertex, which, functions.column, functions.offset)
+
+
+def by_face(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """CSR by face of the functions that change sign over it; none for those that were left."""
+    faces, offsets, loops = mesh.open_faces()
+    own, functions = listed(ek.face_functions, len(faces), offsets, loops, *signs)
+    return spread(own, faces, len(mesh)), functions
+
+
+def crossings(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """CSR by edge of the functions that change sign along it.
+
+    None for the fixed edges, and none where no face is still cut on either side.
+    """
+    free = np.flatnonzero(mesh.open_edges())
+    free = free[free >= mesh.fixed]
+    own, functions = listed(ek.edge_crossings, len(free), mesh.ends[free], *signs)
+    return spread(own, free, len(mesh.ends)), functions
+
+
+def spread(first: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """CSR offsets of some rows (ascending) as those of all rows."""
+    sizes = np.zeros(count, np.int64)
+    sizes[rows] = np.diff(first)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+
+
+def pending_masks(
+    held: Tensor,
+    pending: Pending,
+    name: str,
+    functions: Functions,
+    known: tuple[np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sign masks with those of the pending vertices appended."""
+    count = len(known[0])
+    shape = (count + len(pending.ratio), known[0].shape[1])
+    found = np.empty(shape, np.uint64), np.empty(shape, np.uint64)
+    found[0][:count], found[1][:count] = known
+    for part in pending.parts(held[0].numel()):
+        rows = pending.rows(held, part, name)
+        place = slice(count + part.start, count + part.stop)
+        z = rows.reshape(len(rows), -1).numpy()
+        column, offset = functions.column, functions.offset
+        ek.sign_masks(z, column, offset, 0.0, 0, found[0][place], found[1][place])
+    return found
+
+
+def settle(
+    mesh: Mesh,
+    name: str,
+    pending: Pending | None,
+    functions: Functions,
+    mixed: np.ndarray,
+    bits: np.ndarray,
+) -> None:
+    """Where rounding left both signs on a face, the sign of the largest value counts."""
+    held = mesh.live[name]
+    count = len(held)
+    for face, word in zip(*np.nonzero(mixed), strict=True):
+        rows = []
+        for v in mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]].tolist():
+            n = v - count
+            row = held[v : v + 1]
+            if n >= 0 and pending is not None:
+                row = pending.rows(held, slice(n, n + 1), name)
+            rows.append(row.reshape(-1).numpy())
+        z = np.stack(rows)
+        for k in range(64):
+            if not int(mixed[face, word]) >> k & 1:
+                continue
+            f = 64 * word + k
+            d = z[:, functions.column[f]] - functions.offset[f]
+            flag = np.uint64(1 << k)
+            if d[np.abs(d).argmax()] > 0:
+                bits[face, word] |= flag
+            else:
+                bits[face, word] &= ~flag

@@ -1,0 +1,258 @@
+"""Cutting a mesh along the zero lines of functions: edges first, once each, then faces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from isogon.measures.partition.kernels import edges as ek
+from isogon.measures.partition.kernels.chords import count_meetings, find_chords, keep_chords
+from isogon.measures.partition.kernels.faces import Cut, Made, Room, split_faces
+from isogon.measures.partition.mesh.mesh import INDEX, Mesh
+from isogon.measures.partition.mesh.stream import Pending
+
+
+class Full(Exception):
+    """A cut would make more faces than there is room for.
+
+    Attributes:
+        new: `[F]` how many it adds to each face, or a part of them.
+        memory: Whether it is memory that does not suffice.
+    """
+
+    def __init__(self, new: np.ndarray, *, memory: bool = False) -> None:
+        super().__init__(int(new.sum()))
+        self.new, self.memory = new, memory
+
+
+class Limit(NamedTuple):
+    """Most faces that a cut may make; and most of them as counted beforehand.
+
+    Chords that meet in one point are counted as if they did so in pairs: a cut may make fewer
+    faces than are counted.
+    """
+
+    faces: int
+    counted: int
+
+
+@dataclass(eq=False)
+class Functions:
+    """Cut functions of a site: which columns they read and what they stand for.
+
+    Function f is `z[:, column[f]] - z[:, other[f]] - offset[f]`; `unit[f]` is its unit.
+    """
+
+    column: np.ndarray
+    other: np.ndarray
+    offset: np.ndarray
+    unit: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+
+class Doubts(Protocol):
+    """What counts as zero of cut functions (`zeros.Errors`)."""
+
+    bound: np.ndarray
+
+    def at(self, vertices: np.ndarray, functions: np.ndarray) -> np.ndarray:
+        """Of pairs of a vertex and a function."""
+        ...
+
+
+def cut_edges(
+    mesh: Mesh,
+    table: str,
+    functions: Functions,
+    errors: Doubts,
+    first: np.ndarray,
+    which: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put the vertices of all crossings on the mesh's edges and loops.
+
+    Args:
+        mesh: The mesh; `mesh.live[table]` holds the values that the functions read.
+        table: See there.
+        functions: The cut functions.
+        errors: What counts as zero of them.
+        first: `[E + 1]` CSR offsets: the functions that cross each edge ...
+        which: ... and their numbers.
+
+    Returns:
+        New vertices and the functions that vanish there, pair by pair.
+    """
+    z, count, f = mesh.values(table), len(mesh.xy), functions
+    chain = np.empty(len(mesh.ends) + 1, np.int64)
+    most = int(np.diff(first).max(initial=0))
+    source, ratio = np.empty((len(which), 2), np.int64), np.empty(len(which))
+    place, unclear = np.empty(len(which), np.int64), np.empty(len(mesh.ends), np.bool_)
+    error = errors.bound[which]
+    for again in (True, False):
+        made = ek.cut_edges(
+            mesh.ends, z, f.column, f.other, f.offset, error, first, which, source, ratio, chain,
+            place, unclear, np.empty(most), np.empty(most, np.int64),
+        )  # fmt: skip
+        if not again or not unclear.any():
+            break
+        edge = np.repeat(np.arange(len(mesh.ends)), np.diff(first))
+        close = np.flatnonzero(unclear[edge])
+        a, b = mesh.ends[edge[close]].T
+        error[close] = np.maximum(errors.at(a, which[close]), errors.at(b, which[close]))
+    if made == 0:
+        return place, which
+    mesh.divide(chain)
+    mesh.add_vertices(source[:made], ratio[:made])
+    return count + place, which
+
+
+class Split(NamedTuple):
+    """What `cut_faces` did: the parent of every face, the new faces that were counted for each
+    of the former ones beforehand, the pending vertices if any; new vertices and the functions
+    that vanish there, pair by pair.
+    """
+
+    parent: np.ndarray
+    new: np.ndarray
+    pending: Pending | None
+    zeros: tuple[np.ndarray, np.ndarray]
+
+
+def cut_faces(
+    mesh: Mesh,
+    table: str,
+    functions: Functions,
+    errors: Doubts,
+    tie: tuple[np.ndarray, np.ndarray],
+    site: int,
+    first: np.ndarray,
+    which: np.ndarray,
+    limit: int,
+    large: float = np.inf,
+) -> Split:
+    """Split every face along its functions' chords.
+
+    Args:
+        mesh: With all crossings on its edges (`cut_edges`).
+        table: Name of the live tensor that the functions read.
+        functions: The cut functions.
+        errors: What counts as zero of them, for crossings of two of them.
+        tie: `error`, `row` as in `edges.slack`: what counts as zero at the mesh's vertices.
+        site: Number of the site, for the new edges.
+        first: `[F + 1]` CSR offsets: the functions of each face ...
+        which: ... and their numbers.
+        limit: Faces, counted beforehand, from which on nothing is split.
+        large: Bytes from which the new vertices are left pending.
+
+    Raises:
+        Full: There would be more faces.
+    """
+    z, old = mesh.values(table), len(mesh.xy)
+    start, end = np.empty(len(which), np.int64), np.empty(len(which), np.int64)
+    f = functions
+    longest = np.empty(np.diff(mesh.offsets).max())
+    find_chords(
+        mesh.offsets, mesh.loops, first, which, z, f.column, f.other, f.offset, *tie, start, end,
+        longest,
+    )  # fmt: skip
+    kept = np.empty(len(first), np.int64)
+    total = keep_chords(first, start, end, which, kept)
+    meetings = np.empty(len(mesh), np.int64)
+    k = np.diff(kept)
+    if count_meetings(kept, start, end, limit, meetings) < total:
+        if len(mesh) + total > limit:
+            raise Full(k)
+        count_meetings(kept, start, end, np.iinfo(np.int64).max, meetings)
+        raise Full(k + meetings)
+    chords = np.stack([which[:total], start[:total], end[:total]], 1)
+    cut, error = Cut(z, f.column, f.other, f.offset, f.unit), errors.bound[which[:total]]
+    made = _split(mesh, kept, chords, error, cut, meetings)
+    close = np.flatnonzero(made.unclear)
+    if len(close):
+        for face in close:
+            loop = mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]]
+            own = which[kept[face] : kept[face + 1]]
+            pairs = np.tile(loop, len(own)), np.repeat(own, len(loop))
+            error[kept[face] : kept[face + 1]] = (
+                errors.at(*pairs).reshape(len(own), len(loop)).max(1)
+            )
+        made = _split(mesh, kept, chords, error, cut, meetings)
+    n_vertex, n_edge, n_face, n_half, n_zero = (int(c) for c in made.count)
+    edge, face, half = made.edge[:, :n_edge], made.face[:, : n_face + 1], made.half[:, :n_half]
+    mesh.ends = np.concatenate([mesh.ends, edge[:2].T])
+    mesh.site = np.concatenate([mesh.site, np.full(n_edge, site, INDEX)])
+    mesh.unit = np.concatenate([mesh.unit, f.unit[edge[2]].astype(INDEX)])
+    mesh.offsets, parent = face[0].copy(), face[1, :-1].astype(INDEX)
+    mesh.loops, mesh.borders = half[0], half[1]
+    mesh.stopped = mesh.stopped[parent]
+    source, ratio = made.source[:n_vertex], made.ratio[:n_vertex]
+    zeros = old + made.zero[0, :n_zero], made.zero[1, :n_zero]
+    if n_vertex * mesh.row_bytes() >= large:
+        mesh.add_places(source, ratio)
+        return Split(parent, k + meetings, Pending(source, ratio), zeros)
+    mesh.add_vertices(source, ratio)
+    return Split(parent, k + meetings, None, zeros)
+
+
+def _split(
+    mesh: Mesh,
+    kept: np.ndarray,
+    chords: np.ndarray,
+    error: np.ndarray,
+    cut: Cut,
+    meetings: np.ndarray,
+) -> Made:
+    """Run `split_faces` with as much room as it takes."""
+    slack, failed = 1.0, 0
+    while True:
+        made, room = _room(mesh, np.diff(kept), meetings, slack)
+        failed = split_faces(
+            mesh.offsets, mesh.loops, mesh.borders, kept, chords, error, cut, made, room,
+            len(mesh.ends),
+        )  # fmt: skip
+        if failed < 0:
+            return made
+        slack *= 2
+
+
+def _room(mesh: Mesh, k: np.ndarray, meetings: np.ndarray, slack: float) -> tuple[Made, Room]:
+    """Arrays as large as the counts of chords and of their crossings say.
+
+    Args:
+        mesh: The mesh.
+        k: Number of chords of each face ...
+        meetings: ... and of crossings of two of them.
+        slack: Factor on all sizes, should these ever not suffice.
+    """
+
+    def grown(n: float) -> int:
+        return int(slack * n) + int(64 * (slack - 1))
+
+    i64 = np.int64
+    chords, crossings, most = int(k.sum()), int(meetings.sum()), int(k.max(initial=0))
+    sizes = np.diff(mesh.offsets)
+    pieces = k + 2 * meetings
+    # the splitting of one face needs some elbow room beyond what stays of it
+    widest = int((2 * sizes + 4 * pieces).max(initial=0)) + 16
+    vertices, edges = grown(crossings) + most, grown(chords + 2 * crossings) + most + 1
+    faces = grown(len(mesh) + chords + crossings) + 4
+    halves = grown(len(mesh.loops) + 2 * (chords + 2 * crossings)) + widest
+    made = Made(
+        np.empty((vertices, 2), i64), np.empty(vertices), np.empty((3, edges), INDEX),
+        np.empty((2, halves), INDEX), np.zeros((2, faces), i64),
+        np.empty((2, 2 * (vertices + most)), i64), np.zeros(5, i64),
+        np.zeros(len(mesh), np.bool_),
+    )  # fmt: skip
+    bottom = grown((2 * (sizes + 2 * k)).max(initial=0)) + 16
+    stacked = int(slack * (2 * int(pieces.max(initial=0)) + 24))
+    rows = most + stacked
+    room = Room(
+        np.empty((2, bottom + int(slack * 2 * widest)), INDEX), np.empty((rows, 9), i64),
+        np.empty((rows, 8)), np.zeros((stacked, 4), i64), np.empty(most, i64), np.empty(most),
+        np.empty(most + 2, i64),
+    )  # fmt: skip
+    room.frame[0] = bottom, 0, most, 0
+    return made, room

@@ -1,0 +1,133 @@
+"""New vertices of a wide site, a chunk at a time: their wide rows are never all in memory.
+
+Where a cut makes so many vertices inside the faces that their live tensors would fill memory,
+they stay *pending*: each chunk of them is interpolated, looked at and run on to the next cut,
+and only what is live there is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.cpwl.program import Kink, Max, Program
+from isogon.measures.partition.kernels import edges as ek
+
+LARGE = 256 << 20  # bytes of rows from which vertices are kept pending
+CHUNK = 4 << 20  # bytes of rows per chunk
+
+Values = dict[str, Tensor]
+
+
+@dataclass(eq=False)
+class Pending:
+    """Vertices whose rows are `(1 - ratio) rows[source[:, 0]] + ratio rows[source[:, 1]]`.
+
+    In the tensor `name`, entry `column` of row `row` (ascending) is `value` instead: the zeros of
+    the cut that made them.
+    """
+
+    source: np.ndarray
+    ratio: np.ndarray
+    name: str = ""
+    row: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    column: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    value: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def fix(self, name: str, row: np.ndarray, column: np.ndarray, value: np.ndarray) -> None:
+        """Note the entries of a tensor that are known."""
+        order = np.argsort(row, kind="stable")
+        self.name, self.row, self.column, self.value = name, row[order], column[order], value[order]
+
+    def rows(self, held: Tensor, part: slice, name: str) -> Tensor:
+        """The interpolated rows of some of them in a tensor of that name."""
+        found = between(held, self.source[part], self.ratio[part])
+        if name == self.name:
+            low, high = np.searchsorted(self.row, [part.start, part.stop])
+            at = self.row[low:high] - part.start, self.column[low:high]
+            found.reshape(len(found), -1).numpy()[at] = self.value[low:high]
+        return found
+
+    def restore(self, found: Tensor, vertices: np.ndarray) -> None:
+        """Set the known entries in rows of the tensor for given vertices (others: below 0)."""
+        first, last = np.searchsorted(self.row, vertices), np.searchsorted(self.row, vertices + 1)
+        count = last - first
+        at = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        row = np.repeat(np.arange(len(vertices)), count)
+        found.reshape(len(found), -1).numpy()[row, self.column[at]] = self.value[at]
+
+    def parts(self, width: int) -> Iterator[slice]:
+        """Slices of at most `CHUNK` bytes of rows of so many numbers."""
+        return chunks(len(self.ratio), width)
+
+
+def between(held: Tensor, source: np.ndarray, ratio: np.ndarray) -> Tensor:
+    """Rows `(1 - ratio) held[source[:, 0]] + ratio held[source[:, 1]]`."""
+    made = torch.empty((len(ratio), *held.shape[1:]), dtype=held.dtype)
+    flat = made.reshape(len(ratio), -1).numpy()
+    ek.interpolated(held.reshape(len(held), -1).numpy(), source, ratio, flat)
+    return made
+
+
+def chunks(count: int, width: int) -> Iterator[slice]:
+    """Slices of `count` rows of `width` numbers, of at most `CHUNK` bytes each."""
+    step = max(64, CHUNK // (8 * max(width, 1)))
+    for low in range(0, count, step):
+        yield slice(low, min(low + step, count))
+
+
+def wide(live: Values) -> int:
+    """Numbers per vertex."""
+    return max(sum(held[0].numel() for held in live.values()), 1)
+
+
+def all_rows(live: Values, pending: Pending | None) -> Iterator[tuple[slice, Values]]:
+    """The live tensors of all vertices, the pending ones included, chunk by chunk."""
+    count, width = len(next(iter(live.values()))), wide(live)
+    for part in chunks(count, width):
+        yield part, {name: held[part] for name, held in live.items()}
+    if pending is None:
+        return
+    for part in pending.parts(width):
+        place = slice(count + part.start, count + part.stop)
+        yield place, {name: pending.rows(held, part, name) for name, held in live.items()}
+
+
+def next_cut(program: Program, position: int) -> int:
+    """Position of the next cut after a stage; the number of stages where there is none."""
+    stages = program.stages
+    after = (j for j in range(position + 1, len(stages)) if isinstance(stages[j], Kink | Max))
+    return next(after, len(stages))
+
+
+def advance(
+    program: Program, start: int, stop: int, total: int, pieces: Iterable[tuple[slice, Values]]
+) -> Values:
+    """Run vertices from one stage up to another, a chunk at a time.
+
+    Args:
+        program: The network.
+        start: Position of the stage to begin with.
+        stop: Position of the stage to stop before.
+        total: Number of vertices.
+        pieces: Their live tensors before `start`, with the place of each chunk.
+
+    Returns:
+        The live tensors of all vertices before `stop`.
+    """
+    found: Values = {}
+    for place, values in pieces:
+        for j in range(start, stop):
+            stage = program.stages[j]
+            values[stage.output] = stage(*(values[name] for name in stage.inputs))
+            for name in program.dead_after(j):
+                del values[name]
+        for name, value in values.items():
+            if name not in found:
+                found[name] = torch.empty((total, *value.shape[1:]), dtype=value.dtype)
+            found[name][place] = value
+    return found

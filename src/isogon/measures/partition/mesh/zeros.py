@@ -1,0 +1,254 @@
+"""What counts as zero: cheap bounds first, carried errors where these don't decide.
+
+A value is zero where it is within 32 carried rounding errors (`cpwl.rounding`) of it. Errors of
+every unit at every vertex would cost as much as the network; bounds over all vertices cost one
+sample. A value beyond its bound has a sign; the few within are looked at with true errors, and
+those that are zero are set to it, so that no later step has to ask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.cpwl.program import Kink, Program
+from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors_at
+from isogon.measures.partition.kernels import edges as ek
+from isogon.measures.partition.kernels.edges import WIDE
+from isogon.measures.partition.mesh.cutting import Functions
+from isogon.measures.partition.mesh.mesh import Mesh
+from isogon.measures.partition.slices import Slice
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Space:
+    """Where vertices lie in the network's input space.
+
+    Attributes:
+        program: The network.
+        embed: Inputs `[n, *shape]` at coordinates `[n, 2]`.
+        directions: `[k, *shape]` along which coordinates are rounded ...
+        reach: ... by eps times this.
+        given: Rounding error of the inputs themselves, `[*shape]`.
+    """
+
+    program: Program
+    embed: Callable[[np.ndarray], Tensor]
+    directions: Tensor
+    reach: float
+    given: Tensor
+
+    @classmethod
+    def of_slice(cls, program: Program, plane: Slice) -> Space:
+        """That of a slice."""
+        reach = float(np.abs(plane.corners).max())
+        size = np.abs(plane.origin) + np.abs(plane.basis).sum(1) * reach
+        return cls(
+            program,
+            lambda xy: plane.embed(xy).reshape(-1, *program.shape),
+            torch.from_numpy(plane.basis.T.copy()).reshape(2, *program.shape),
+            reach,
+            torch.from_numpy(EPS * size).reshape(program.shape),
+        )
+
+    def along(self, ends: np.ndarray) -> Space:
+        """That of points on edges with ends `[S, 2, 2]`; coordinates are place and edge number."""
+
+        def embed(at: np.ndarray) -> Tensor:
+            a, b = ends[at[:, 1].astype(np.int64)].transpose(1, 0, 2)
+            return self.embed(a + at[:, :1] * (b - a))
+
+        return Space(self.program, embed, self.directions, self.reach, self.given)
+
+    def zero(self, position: int, xy: np.ndarray) -> np.ndarray:
+        """Sizes `[n, entries]` that count as zero, of what the cut at a stage sees at points.
+
+        After the last stage: of the output.
+        """
+        step, parts = max(1, self.program.chunk() // 4), []
+        for low in range(0, len(xy), step):
+            x = self.embed(xy[low : low + step])
+            options = {"given": self.given, "directions": self.directions, "reach": self.reach}
+            parts.append(errors_at(self.program, position, x, **options))  # type: ignore[arg-type]
+        return ROUNDING * torch.cat(parts).numpy()
+
+
+@dataclass(eq=False)
+class Judge:
+    """Decides what is zero at one cut.
+
+    Attributes:
+        space: Where the mesh's vertices lie.
+        bounds: Of what the network's tensors hold on the mesh.
+        position: The cut's stage.
+    """
+
+    space: Space
+    bounds: Bounds
+    position: int
+
+    def bound(self) -> np.ndarray:
+        """What a value `[entries]` must exceed to be clearly not zero, wherever it is."""
+        return ROUNDING * self.bounds.at(self.position).numpy()
+
+    def zero(self, xy: np.ndarray) -> np.ndarray:
+        """Sizes `[n, entries]` that count as zero at points."""
+        return self.space.zero(self.position, xy)
+
+
+class Errors:
+    """How uncertain the zeros of the cut functions of a site are, as values.
+
+    Half of what counts as zero: the places of two zeros are then told apart by as much as one
+    is from zero.
+
+    Args:
+        judge: Decides.
+        mesh: Where the vertices are.
+        entry: `[F]` entry of what the cut sees that each function reads ...
+        other: ... and the one that it subtracts, -1: none.
+        bound: `[entries]`.
+    """
+
+    def __init__(
+        self, judge: Judge, mesh: Mesh, entry: np.ndarray, other: np.ndarray, bound: np.ndarray
+    ) -> None:
+        self.judge, self.mesh, self.entry, self.other = judge, mesh, entry, other
+        self.bound = (bound[entry] + np.where(other >= 0, bound[other], 0.0)) / 2
+
+    def at(self, vertices: np.ndarray, functions: np.ndarray) -> np.ndarray:
+        """Of pairs of a vertex and a function."""
+        found = np.empty(len(vertices))
+        unique, inverse = np.unique(vertices, return_inverse=True)
+        order = np.argsort(inverse, kind="stable")
+        step = 1024
+        for low in range(0, len(unique), step):
+            zero = self.judge.zero(self.mesh.xy[unique[low : low + step]])
+            first, last = np.searchsorted(inverse[order], [low, low + step])
+            mine = order[first:last]
+            row, f = inverse[mine] - low, functions[mine]
+            found[mine] = zero[row, self.entry[f]]
+            more = self.other[f] >= 0
+            found[mine[more]] += zero[row[more], self.other[f[more]]]
+        return found / 2
+
+
+class Table:
+    """What counts as zero of the columns of a table, vertex by vertex.
+
+    `error[row[v]]` is that of vertex v. Row 0 holds bounds; a vertex at which they don't decide
+    gets a row of its own.
+
+    Args:
+        bound: `[columns]`.
+        count: Number of vertices.
+        exact: Gives `[n, columns]` for n vertices; None: bounds are all there is.
+    """
+
+    def __init__(
+        self, bound: np.ndarray, count: int, exact: Callable[[np.ndarray], np.ndarray] | None
+    ) -> None:
+        self.error, self.row, self.exact = bound[None], np.zeros(count, np.int64), exact
+
+    def settle(self, vertices: np.ndarray) -> None:
+        """Look up the true errors at some vertices."""
+        if self.exact is not None and len(vertices):
+            self.row[vertices] = len(self.error) + np.arange(len(vertices))
+            self.error = np.concatenate([self.error, self.exact(vertices)])
+
+    def settled(self, function: Callable[[np.ndarray, np.ndarray, np.ndarray], T]) -> T:
+        """`function(error, row, unclear)`, called until it marks no more vertices as unclear."""
+        while True:
+            unclear = np.zeros(len(self.row), np.bool_)
+            found = function(self.error, self.row, unclear)
+            if self.exact is None or not unclear.any():
+                return found
+            self.settle(np.flatnonzero(unclear))
+
+    def extended(self, count: int) -> None:
+        """Make room for further vertices."""
+        more = np.zeros(count - len(self.row), np.int64)
+        self.row = np.concatenate([self.row, more])
+
+
+def knots_of(stage: Kink, sample: torch.Size) -> np.ndarray:
+    """Knots `[K, units]`."""
+    return np.stack([knot.expand(sample).reshape(-1).numpy() for knot in stage.knots])
+
+
+def clear(mesh: Mesh, stage: Kink, judge: Judge) -> np.ndarray:
+    """Set values that are zero to their knot, at all vertices; returns the bounds `[units]`."""
+    name, bound = stage.inputs[0], judge.bound()
+    held = mesh.live[name]
+    knots = knots_of(stage, held.shape[1:])
+    z, units = mesh.values(name), knots.shape[1]
+    low, high = np.full(units, np.inf), np.full(units, -np.inf)
+    unclear = np.empty(len(z), np.bool_)
+    least = np.broadcast_to(WIDE * bound, knots.shape).copy()
+    ek.look(z, knots, least, low, high, unclear)
+    rows = np.flatnonzero(unclear)
+    if len(rows):
+        z = mesh.writable(name)
+        for start in range(0, len(rows), 1024):
+            part = rows[start : start + 1024]
+            zero, values = judge.zero(mesh.xy[part]), z[part]
+            for knot in knots:
+                values = np.where(np.abs(values - knot) <= zero, knot, values)
+            z[part] = values
+    judge.bounds.cut(judge.position, torch.from_numpy(low), torch.from_numpy(high))
+    return bound
+
+
+def store(
+    mesh: Mesh,
+    name: str,
+    vertex: np.ndarray,
+    which: np.ndarray,
+    column: np.ndarray,
+    offset: np.ndarray,
+) -> None:
+    """Set a live tensor where functions vanish by their own cut: no arithmetic gives that zero.
+
+    Args:
+        mesh: The mesh.
+        name: The tensor.
+        vertex: `[n]` vertices ...
+        which: ... and functions that vanish there.
+        column: `[F]` columns of all functions in the tensor ...
+        offset: ... and their offsets.
+    """
+    if len(vertex):
+        ek.put(mesh.writable(name), vertex, which, column, offset)
+
+
+def pin(mesh: Mesh, position: int, functions: Functions, name: str) -> None:
+    """Store the zeros of a kink that are known of vertices on seams."""
+    known = mesh.pins[mesh.pins[:, 0] == position]
+    vertex, which = known[:, 1:3].T.copy()
+    store(mesh, name, vertex, which, functions.column, functions.offset)
+
+
+def outputs_of(p: Any) -> Table:
+    """What counts as zero of a partition's outputs, at its vertices.
+
+    One output is compared with a constant 0, which comes first.
+    """
+    zero = p.arrays.get("output_zero")
+    if zero is None:  # readings of old don't hold it
+        zero = ROUNDING * EPS * np.abs(p.outputs).max(0, initial=0.0)
+    first = np.zeros(int(p.outputs.shape[1] == 1))
+
+    def exact(rows: np.ndarray) -> np.ndarray:
+        space = Space.of_slice(p.program, p.plane)
+        own = space.zero(len(p.program.stages), p.vertices[rows])
+        return np.concatenate([np.tile(first, (len(rows), 1)), own], 1)
+
+    known = None if p.program is None else exact
+    return Table(np.concatenate([first, zero]), len(p.vertices), known)

@@ -1,0 +1,1 @@
+"""Meshes that are grown tile by tile, and how tiles join."""

@@ -1,0 +1,1 @@
+"""Experiments that combine several measures."""

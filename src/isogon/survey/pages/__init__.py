@@ -1,0 +1,1 @@
+"""Records become a page: reports of surveys and of sweeps."""

@@ -1,0 +1,153 @@
+"""The report of a sweep: its figures, the numbers behind them, and every job, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from isogon import context, storage
+from isogon.errors import IsogonError
+from isogon.survey.declaring import catalogue
+from isogon.survey.declaring.check import given
+from isogon.survey.declaring.job import Job
+from isogon.survey.pages.figures import Drawn, study
+from isogon.survey.pages.prose import definition
+from isogon.survey.pages.report import cited, embedded, page, span, table, title
+from isogon.survey.running.record import Record, load_inside
+from isogon.survey.running.sweep import State, Sweep
+
+NAME = "report.html"
+FIGURES = "figures"
+
+
+def write(sweep: Sweep, *, alive: set[str] | None = None) -> list[Path]:
+    """Write ``report.html`` and ``figures/*.png`` into the folder of a sweep.
+
+    Args:
+        sweep: With at least one finished job.
+        alive: Slurm jobs that still exist; None where Slurm was not asked.
+
+    Returns:
+        Paths of the page and of the figures.
+    """
+    with context.from_file(sweep.directory):  # the folder may not make us run what it names
+        return _written(sweep, sweep.states(alive))
+
+
+def _written(sweep: Sweep, states: list[State]) -> list[Path]:
+    records = _records(sweep, states)
+    figures, problem = [], ""
+    try:
+        for drawn in study(records, sweep.figures, sweep.names):
+            figures.append(drawn)
+    except Exception as error:  # a figure must not cost the numbers
+        known = isinstance(error, IsogonError)
+        problem = str(error) if known else f"{type(error).__name__}: {error}"
+    paths = [sweep.directory / NAME]
+    folder = sweep.directory / FIGURES
+    for old in folder.glob("figure-*.png"):
+        old.unlink(missing_ok=True)  # another sweep on this folder may end now
+    for k, drawn in enumerate(figures, 1):
+        paths.append(folder / f"figure-{k}.png")
+        with storage.atomic(paths[-1]) as temporary:
+            drawn.figure.savefig(temporary, format="png", dpi=160)
+    text = render(sweep, states, records, figures, problem)
+    with storage.atomic(paths[0]) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return paths
+
+
+def render(
+    sweep: Sweep,
+    states: list[State],
+    records: dict[str, Record],
+    figures: Iterable[Drawn],
+    problem: str = "",
+) -> str:
+    """The page as text."""
+    sections = [_section(k, drawn, sweep) for k, drawn in enumerate(figures, 1)]
+    measures = dict.fromkeys(job.measure for job in sweep.jobs.values())
+    spent = sum(r.provenance["seconds"] for r in records.values())
+    top = [
+        ("jobs done", str(len(records)), f"of {len(sweep.jobs)}"),
+        ("models", str(len({r.job.inputs.get("model") for r in records.values()})), ""),
+        ("figures", str(len(sections)), ""),
+        ("measured in", *span(spent)),
+    ]
+    return page(
+        "sweep.html",
+        sweep=sweep,
+        heading=sweep.title or sweep.directory.name,
+        figures=top,
+        sections=sections,
+        problem=problem,
+        jobs=[_job(sweep, state, records.get(state.id)) for state in states],
+        definitions=[_definition(name) for name in measures],
+        provenance=_provenance(records),
+    )
+
+
+def _records(sweep: Sweep, states: list[State]) -> dict[str, Record]:
+    """The whole records of finished jobs, in the order of the plan as it is written."""
+    place = {id: i for i, id in enumerate(sweep.names)}
+    done = sorted((s for s in states if s.record), key=lambda s: place.get(s.id, len(place)))
+    found = {s.id: load_inside(sweep.directory, s.record) for s in done}
+    return {id: record for id, record in found.items() if record is not None}
+
+
+def _section(k: int, drawn: Drawn, sweep: Sweep) -> dict[str, Any]:
+    return {
+        "id": f"figure-{k}",
+        "title": drawn.title,
+        "figure": embedded(drawn.figure, f"{sweep.title}-{k}"),
+        "caption": drawn.caption,
+        "tables": [
+            (name, table(frame, name, {})) for name, frame in drawn.tables.items() if len(frame)
+        ],
+    }
+
+
+def _job(sweep: Sweep, state: State, record: Record | None) -> dict[str, Any]:
+    seconds = f"{record.provenance['seconds']:.2f}" if record else ""
+    return {
+        "id": state.id,
+        "state": state.state,
+        "seconds": seconds,
+        "command": _command(sweep.jobs[state.id]),
+        "error": state.error,
+    }
+
+
+def _command(job: Job) -> str:
+    """The command line of a job, without the options that have their defaults."""
+    try:
+        declaration = catalogue.declaration(job.measure)
+    except IsogonError:
+        return job.command()
+    return Job(job.measure, job.inputs, given(job, declaration), job.seed).command()
+
+
+def _definition(name: str) -> dict[str, Any]:
+    try:
+        declaration = catalogue.declaration(name)
+    except IsogonError:  # made by a package that is not installed any more
+        return {"title": title(name), "summary": "", "body": "", "works": []}
+    body = Markup(definition(declaration.doc))
+    works = cited(declaration)
+    return {"title": title(name), "summary": declaration.summary, "body": body, "works": works}
+
+
+def _provenance(records: dict[str, Record]) -> list[tuple[str, str]]:
+    """Where and with what; several values where the jobs differ."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records.values():
+        p = record.provenance
+        facts = {"device": p["device"], "threads": p["threads"], **p["versions"]}
+        for name, value in facts.items():
+            found.setdefault(name, {})[str(value)] = None
+    started = sorted(str(r.provenance["started"]) for r in records.values())
+    times = [("first started", started[0]), ("last started", started[-1])] if started else []
+    return [*times, *((name, ", ".join(values)) for name, values in found.items())]

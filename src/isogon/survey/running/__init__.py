@@ -1,0 +1,1 @@
+"""Jobs become records: sessions, sweeps, claims, and the executors that they run on."""

@@ -1,0 +1,297 @@
+"""The survey: every measure that a model and its data can supply, within a time budget."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isogon import context, hints, storage
+from isogon.errors import FileError, IsogonError, NoSuchSite, OptionError, SpecError
+from isogon.nets.origin import check_classes
+from isogon.survey.declaring import catalogue
+from isogon.survey.declaring.check import canonical, check, given
+from isogon.survey.declaring.declare import Declaration
+from isogon.survey.declaring.job import Job
+from isogon.survey.running.certifying import verdict
+from isogon.survey.running.record import Record, load_inside
+from isogon.survey.running.run import Session, find, run, versions, writable
+from isogon.survey.whole.defaults import NotSupplied, Subject, options, supply
+from isogon.survey.whole.subject import facts
+
+FILE = "survey.json"
+FORMAT = 1
+LOOK = 3.0  # seconds that an interrupted survey looks for what was computed before
+INTERRUPTED = "interrupted; run again to go on"
+GRACE = 5.0  # seconds that a measure which does not report progress may run over the budget
+
+_WRONG = (SpecError, OptionError, FileError)  # errors of a survey, not of what is surveyed
+
+
+class OutOfTime(BaseException):
+    """Raised inside a measure when the budget is spent: no `except Exception` on the way keeps it.
+
+    (Tracing, say, would report it as a model that can't be traced, and remember that.)
+    """
+
+
+@dataclass
+class Line:
+    """One measure of a survey: ``done``, ``reused``, ``skipped`` or ``failed``."""
+
+    measure: str
+    status: str
+    reason: str = ""
+    command: str = ""
+    record: str = ""
+    seconds: float = 0.0
+    detail: str = ""
+    verdict: str = ""
+
+
+@dataclass
+class Survey:
+    """What a survey did; its records are kept beside it."""
+
+    model: str
+    batches: str
+    facts: dict[str, Any]
+    lines: list[Line] = field(default_factory=list)
+    budget: float = 0.0
+    seconds: float = 0.0
+    started: str = ""
+    command: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    directory: Path | None = None
+    interrupted: bool = False
+
+    def records(self) -> dict[str, Record]:
+        """The whole records by measure."""
+        assert self.directory is not None
+        found = {n.measure: load_inside(self.directory, n.record) for n in self.lines if n.record}
+        return {k: r for k, r in found.items() if r is not None}
+
+    def save(self) -> None:
+        """Write ``survey.json``."""
+        assert self.directory is not None
+        data = asdict(self) | {"format": FORMAT}
+        data.pop("directory")
+        storage.write_json(self.directory / FILE, data)
+
+
+def read_survey(directory: Path) -> Survey:
+    """The survey kept in a folder.
+
+    Raises:
+        FileError: There is none.
+    """
+    try:
+        if not (directory / FILE).is_file():
+            raise KeyError(FILE)
+        data = storage.read_json(directory / FILE)
+        if data.pop("format") != FORMAT:
+            raise KeyError("format")
+        lines = [hints.made(Line, line) for line in data.pop("lines")]
+        return hints.made(Survey, data, lines=lines, directory=directory)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FileError(
+            "not a survey's folder", got=str(directory), expected=f"a folder with {FILE}",
+            fix="Name the folder that `isogon survey` wrote.",
+        ) from error  # fmt: skip
+
+
+def survey(
+    model: str,
+    batches: str,
+    *,
+    budget: float = 120.0,
+    out: str | Path,
+    session: Session | None = None,
+    only: tuple[str, ...] = (),
+    skip: tuple[str, ...] = (),
+    again: bool = False,
+    seed: int = 0,
+    command: str = "",
+    surroundings: dict[str, Any] | None = None,
+    notify: Callable[[Line], None] | None = None,
+) -> Survey:
+    """Run every registered measure whose inputs a model and its data can supply.
+
+    Cheap measures run first. A measure that is stopped by the budget, does not apply or fails
+    is listed with the reason; run again, the survey computes only what is missing.
+
+    Args:
+        model: Spec of a model.
+        batches: Spec of labelled data.
+        budget: Seconds for the measures (building or training the model comes before).
+        out: Folder of the survey.
+        session: Device and shared objects.
+        only: Names of the measures to run; all of them where it is empty.
+        skip: Names of measures to leave out.
+        again: Compute what is there already.
+        seed: Of everything that is drawn at random.
+        command: The command line, for the report.
+        surroundings: Global options that belong into the commands that the report shows.
+        notify: Called with each finished line.
+
+    Returns:
+        The survey, also saved in ``out``.
+
+    Raises:
+        IsogonError: The model or the data can't be built, ``out`` can't be written, or a name
+            in ``only`` or ``skip`` is unknown.
+    """
+    from datetime import UTC, datetime
+
+    directory = Path(out)
+    model, batches = canonical(model), canonical(batches)
+    if not budget > 0:
+        raise OptionError("no time to survey in", got=budget, expected="--budget above 0 seconds")
+    chosen = declarations(only, skip)
+    writable(directory)
+    session = session or Session()
+    data = session.get("Batches", batches, seed=seed)
+    module = session.get("Module", model, like=data, seed=seed)
+    check_classes(module, data)
+    subject = Subject(model, batches, module, data)
+    found = Survey(
+        model,
+        batches,
+        facts(subject),
+        budget=budget,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        command=command,
+        directory=directory,
+    )
+    clock = time.monotonic()
+    report = context.progress()
+    try:
+        for i, declaration in enumerate(chosen):
+            report(i, len(chosen), "survey")
+            left = budget - (time.monotonic() - clock)
+            line = _one(declaration, subject, directory, session, left, again, seed, surroundings)
+            found.lines.append(line)
+            if notify is not None:
+                notify(line)
+        report(len(chosen), len(chosen), "survey")
+    except KeyboardInterrupt:
+        found.interrupted = True
+        names = {line.measure for line in found.lines}
+        rest = [d for d in chosen if d.name not in names]
+        found.lines += [Line(d.name, "skipped", INTERRUPTED) for d in rest]
+        with suppress(KeyboardInterrupt, OutOfTime), deadline(LOOK):
+            for k, declaration in enumerate(rest, len(names)):  # what is there from before stays
+                line = _one(declaration, subject, directory, session, 0, False, seed, surroundings)
+                found.lines[k] = line if line.record else found.lines[k]
+    found.seconds = time.monotonic() - clock
+    found.save()
+    return found
+
+
+def declarations(only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> list[Declaration]:
+    """The measures of a survey, cheap ones first.
+
+    Raises:
+        SpecError: A name that is no measure.
+    """
+    only, skip = (tuple(catalogue.declaration(n).name for n in names) for names in (only, skip))
+    found = []
+    for name in catalogue.names("measure"):
+        if name in skip or (only and name not in only):
+            continue
+        declaration = catalogue.declaration(name)
+        if declaration.extra.get("survey", True) is not False or name in only:
+            found.append(declaration)
+    return sorted(found, key=lambda d: (d.extra.get("cost", 5.0), d.name))
+
+
+def _one(
+    declaration: Declaration,
+    subject: Subject,
+    directory: Path,
+    session: Session,
+    left: float,
+    again: bool,
+    seed: int,
+    surroundings: dict[str, Any] | None,
+) -> Line:
+    name = declaration.name
+    line = Line(name, "skipped")
+    clock = time.monotonic()
+    try:
+        chosen = options(declaration)
+        if declaration.option("seed"):
+            chosen.setdefault("seed", seed)
+        job = Job(name, supply(declaration, subject), chosen, seed)
+        job, _ = check(job, declaration)
+        short = Job(name, job.inputs, given(job, declaration), seed)
+        line.command = short.command(globals_=surroundings)
+        out = directory / "records"
+        record = None if again else find(job, out=out, session=session)
+        if record is None and left <= 0:
+            raise OutOfTime
+        if record is None:
+            end = time.monotonic() + left
+            with deadline(left):
+                record = run(job, out=out, session=session, again=again, until=end)
+        assert record.directory is not None
+        line.status = "reused" if record.reused else "done"
+        line.record = record.directory.relative_to(directory).as_posix()
+        line.seconds = record.provenance["seconds"]
+        line.verdict = verdict(record.reading)
+        return line
+    except (NotSupplied, IsogonError) as error:
+        # what was asked for wrongly (by us: a survey makes up the inputs) is no "does not apply"
+        wrong = isinstance(error, _WRONG) and not isinstance(error, NoSuchSite)
+        line.status, line.reason = "failed" if wrong else "skipped", str(error)
+    except OutOfTime:
+        if left > 0:
+            session.forget()  # the model may have been in the middle of something
+        line.reason = (
+            f"stopped after {time.monotonic() - clock:.0f} s, the budget is spent"
+            if left > 0
+            else "not started, the budget is spent"
+        )
+    except Exception as error:  # one broken measure must not take the others with it
+        line.status, line.reason = "failed", f"{type(error).__name__}: {error}"
+        line.detail = traceback.format_exc(limit=-6)
+        session.forget()
+    return line
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Raise `OutOfTime` inside when the time is over.
+
+    Measures are stopped where they report progress; one that reports none is interrupted by
+    an alarm a little later (on the main thread of Unix only).
+    """
+    end = time.monotonic() + seconds
+    outer = context.progress()
+
+    def watch(done: int, total: int | None, what: str) -> None:
+        outer(done, total, what)
+        if time.monotonic() > end and (total is None or done < total):
+            raise OutOfTime
+
+    def alarm(number: int, frame: Any) -> None:
+        raise OutOfTime
+
+    main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")
+    previous = signal.signal(signal.SIGALRM, alarm) if main else None
+    if main:
+        signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
+    try:
+        with context.use(progress=watch):
+            yield
+    finally:
+        if main:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
