@@ -19,9 +19,9 @@ from isogon.data.batches import Batches
 from isogon.readings import SampleTable
 from isogon.storage import modules, write_tensors
 from isogon.survey.declaring.job import Job
+from isogon.survey.running import run as runner
 from isogon.survey.running.record import load
 from isogon.survey.running.run import Session, run
-from isogon.survey.running import run as runner
 
 
 @pytest.fixture

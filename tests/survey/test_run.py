@@ -16,8 +16,8 @@ from isogon import registry
 from isogon.errors import FileError, OptionError, SpecError
 from isogon.readings import SampleTable
 from isogon.survey.declaring.job import Job
-from isogon.survey.running.record import load, scan
 from isogon.survey.running import run as runner
+from isogon.survey.running.record import load, scan
 
 CALLS = []
 
