@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from isogon.survey.running.sweep import State, Sweep
+from isogon.survey.running.sweep import JobState, Sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
 
@@ -110,12 +110,12 @@ class Site:
         jobs = Sweep.read(self.folder / "s").jobs
         return next(i for i, j in jobs.items() if "waits" in j.inputs["model"])
 
-    def ended(self) -> State | None:
+    def ended(self) -> JobState | None:
         """The state of the only job once it is done or has failed."""
         (state,) = Sweep.read(self.folder / "s").states()
         return state if state.state in ("done", "failed") else None
 
-    def state(self, id: str) -> State:
+    def state(self, id: str) -> JobState:
         return Sweep.read(self.folder / "s").state(id)
 
 

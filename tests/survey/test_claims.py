@@ -18,7 +18,7 @@ from isogon.processes import Process
 from isogon.survey.declaring import plan
 from isogon.survey.running import claims, executors
 from isogon.survey.running import sweep as sweeps
-from isogon.survey.running.sweep import State, Surroundings, Sweep, table, work
+from isogon.survey.running.sweep import JobState, Surroundings, Sweep, table, work
 
 JOBS = 24
 GONE = 2**22 + 1  # above the largest process number
@@ -53,7 +53,7 @@ def run(sweep, id, **options) -> str:
 
 def claimed(sweep, id, owner: Process, *, attempt: int = 1, age: float = 0.0, **more):
     """Somebody else's claim, and the state that goes with it."""
-    sweep.put(State(id, "running", attempt, **asdict(owner)))
+    sweep.put(JobState(id, "running", attempt, **asdict(owner)))
     path = sweep.directory / claims.FOLDER / f"{id}.{attempt}"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**asdict(owner), **more}))
@@ -266,13 +266,13 @@ def test_many_sweeps_on_one_folder_start_each_job_once(here, dead):
 )  # fmt: skip
 def test_a_state_that_names_something_else_is_none(here, data):
     id = next(iter(here.jobs))
-    good = asdict(State(id, "done", 3, started=5.0, record="records/orientation-1"))
+    good = asdict(JobState(id, "done", 3, started=5.0, record="records/orientation-1"))
     path = here.directory / "state" / f"{id}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**good, "started": 5}))
     assert here.state(id).attempts == 3
     path.write_text(json.dumps({**good, **data}))
-    assert here.state(id) == State(id)
+    assert here.state(id) == JobState(id)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x", "host": 3}', "null"])

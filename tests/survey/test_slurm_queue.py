@@ -10,7 +10,7 @@ import pytest
 
 from isogon.cli import main
 from isogon.survey.running import claims, slurm
-from isogon.survey.running.sweep import State, Sweep, table
+from isogon.survey.running.sweep import JobState, Sweep, table
 
 PLAN = """
 model: ["cnn(width=2)", "cnn(width=3)", "cnn(width=4)"]
@@ -118,7 +118,7 @@ def test_where_there_is_no_squeue_the_user_may_take_over(here, capsys, monkeypat
     assert sweep(here, "--on", "slurm") == 0
     held = Sweep.read(here / "s")
     ids = list(held.jobs)
-    held.put(State(ids[0], "running", 1, "node1", 12, "7_0", boot="b", space="s"))
+    held.put(JobState(ids[0], "running", 1, "node1", 12, "7_0", boot="b", space="s"))
     path = here / "s" / claims.FOLDER / f"{ids[0]}.1"
     path.parent.mkdir()
     path.write_text('{"host": "node1", "boot": "b", "space": "s", "pid": 12, "slurm": "7_0"}')
@@ -146,11 +146,11 @@ def test_a_job_that_begins_while_it_is_noted_down_keeps_its_state(here):
     assert sweep(here) == 0
     held = Sweep.read(here / "s")
     one = next(iter(held.jobs))
-    held.put(State(one, "failed", 1))
+    held.put(JobState(one, "failed", 1))
     held.submit(one, "9_0")
     assert (held.state(one).state, held.state(one).slurm) == ("queued", "9_0")
-    held.put(State(one, "running", 2, slurm="9_0"))
+    held.put(JobState(one, "running", 2, slurm="9_0"))
     assert held.state(one).state == "running"
-    held.put(State(one, "failed", 2, slurm="9_0"))
+    held.put(JobState(one, "failed", 2, slurm="9_0"))
     assert held.state(one).state == "failed"
     assert table(held.states(set()))["died"] == 0

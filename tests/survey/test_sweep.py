@@ -11,7 +11,7 @@ import pytest
 from isogon.cli import main
 from isogon.survey.declaring import plan
 from isogon.survey.running import executors
-from isogon.survey.running.sweep import State, Surroundings, Sweep, table, work
+from isogon.survey.running.sweep import JobState, Surroundings, Sweep, table, work
 
 PLAN = """
 model: [cnn(width=2), "broken:build()"]
@@ -83,10 +83,10 @@ def test_a_dead_runner_is_noticed_and_its_job_done_again(here):
     gone = 2**22 + 1  # above the largest process number
     import socket
 
-    sweep.put(State(id, "running", 1, socket.gethostname(), gone))
+    sweep.put(JobState(id, "running", 1, socket.gethostname(), gone))
     assert table(sweep.states())["died"] == 1
     assert sweep.missing(retry=False) == [id]
-    sweep.put(State(id, "running", 1, "another-host", gone))
+    sweep.put(JobState(id, "running", 1, "another-host", gone))
     assert table(sweep.states())["running"] == 1, "another machine's processes can't be seen"
     assert work(str(sweep.directory), id, sweep.jobs[id].digest(), Surroundings()) == "done"
     assert sweep.state(id).attempts == 2
@@ -98,7 +98,7 @@ def test_slurm_states_follow_the_queue(here):
         here / "s", plan.expand({"model": "cnn(width=2)", "measures": ["orientation"]})
     )
     (id,) = sweep.jobs
-    sweep.put(State(id, "queued", slurm="7_0"))
+    sweep.put(JobState(id, "queued", slurm="7_0"))
     assert table(sweep.states({"7_0"}))["queued"] == 1
     assert sweep.missing(retry=True, alive={"7_0"}) == [], "Slurm holds it already"
     assert table(sweep.states(set()))["died"] == 1

@@ -20,7 +20,7 @@ from isogon.errors import DataError, OptionError
 SMALL = 1e-6  # the least scale of a fitted element
 
 
-class Moments(Protocol):
+class SecondMoments(Protocol):
     """Second moments of x and y, e.g. `isogon.stats.CrossMoments().compute()`."""
 
     def raw_xx(self) -> Tensor: ...  # noqa: D102
@@ -79,7 +79,7 @@ class Group:
 
     name = "group"
 
-    def fit(self, moments: Moments) -> Channels:
+    def fit(self, moments: SecondMoments) -> Channels:
         """The element A that brings x closest to y: least ``sum |y - A x|^2``.
 
         Of layers of different width the narrower is padded with channels of zeros, and the part of
@@ -111,7 +111,7 @@ class Group:
         square = a.ndim == 2 and a.shape[0] == a.shape[1] and bool(torch.isfinite(a).all())
         return square and bool(a.abs().max() > 0) and self._holds(a, tolerance)
 
-    def _best(self, moments: Moments) -> Tensor:
+    def _best(self, moments: SecondMoments) -> Tensor:
         raise TypeError(f"group {self.name} does not say how it is fitted")
 
     def _draw(self, channels: int, generator: torch.Generator) -> Tensor:
@@ -132,7 +132,7 @@ class Permutations(Group):
     def __init__(self, name: str, *, signed: bool = False, scaled: bool = False) -> None:
         self.name, self.signed, self.scaled = name, signed, scaled
 
-    def _best(self, moments: Moments) -> Tensor:
+    def _best(self, moments: SecondMoments) -> Tensor:
         xy = moments.raw_xy().T  # [q, p]
         size = moments.raw_xx().diagonal().clamp(min=0).expand_as(xy)
         # What matching channel i of y to channel j of x takes off the squared distance.
@@ -174,7 +174,7 @@ class Orthogonal(Group):
 
     name = "orthogonal"
 
-    def _best(self, moments: Moments) -> Tensor:
+    def _best(self, moments: SecondMoments) -> Tensor:
         u, _, vt = torch.linalg.svd(moments.raw_xy().T.double(), full_matrices=False)
         return u @ vt
 
@@ -193,7 +193,7 @@ class Invertible(Group):
 
     name = "invertible"
 
-    def _best(self, moments: Moments) -> Tensor:
+    def _best(self, moments: SecondMoments) -> Tensor:
         xx, xy = moments.raw_xx().double(), moments.raw_xy().double()
         return (torch.linalg.pinv(xx, hermitian=True) @ xy).T
 

@@ -292,7 +292,7 @@ class _Places:
             call = int(key.rpartition("@")[2]) if "@" in key else 0
         schema = _schema(node)
         op = schema.name.split("::")[-1] if schema else getattr(node.target, "__name__", node.op)
-        layer = _layer(kind)
+        layer = layer_of(kind)
         if layer:
             return Place(path, call, layer)
         op = op.removesuffix("_")
@@ -305,7 +305,7 @@ def _all_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return model.named_modules(remove_duplicate=False)
 
 
-def _layer(kind: str) -> str | None:
+def layer_of(kind: str) -> str | None:
     """Type of one of PyTorch's own layers that hooks see as one call; None for other modules."""
     module, _, name = kind.rpartition(".")
     if module.startswith("torch.nn.utils.parametri"):  # a class made for one instance

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from isogon.errors import ModelError
-from isogon.nets.graph import _layer
+from isogon.nets.graph import layer_of
 from isogon.nets.unwrap import uncompiled
 
 # Every tap of one forward pass: path, index of the call, operation, output.
@@ -202,4 +202,4 @@ def _step_by_step() -> Iterator[None]:
 
 def _is_layer(module: nn.Module) -> bool:
     kind = type(module)
-    return _layer(f"{kind.__module__}.{kind.__qualname__}") is not None
+    return layer_of(f"{kind.__module__}.{kind.__qualname__}") is not None

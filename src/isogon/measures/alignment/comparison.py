@@ -15,14 +15,14 @@ from isogon.measures.alignment.engines import (
     Aligned,
     AllPairs,
     Engine,
-    Held,
+    HeldValues,
     InBatches,
     Outputs,
     Pair,
     Streamed,
 )
 from isogon.measures.alignment.metrics.metric import Metric
-from isogon.measures.alignment.representations import Place
+from isogon.measures.alignment.representations import RowPlace
 from isogon.measures.alignment.watchers import Activations, Minibatch, PairMoments
 from isogon.nets.passes import LOGITS, all_passes
 from isogon.nets.tap import tap
@@ -37,7 +37,7 @@ class Comparison:
     """Which metric is computed from what, and what has to be gathered for it."""
 
     def __init__(
-        self, chosen: list[Metric], left: list[Place], right: list[Place], pairs: str,
+        self, chosen: list[Metric], left: list[RowPlace], right: list[RowPlace], pairs: str,
         maps: str | None, count: int, null: int,
     ) -> None:  # fmt: skip
         if null < 0:
@@ -144,7 +144,7 @@ class Comparison:
         self.logits: list[Activations] = []
         if self.outputs:
             for name in models:
-                self.logits.append(Activations(Place(name, LOGITS, OUTPUT, 1), self.count))
+                self.logits.append(Activations(RowPlace(name, LOGITS, OUTPUT, 1), self.count))
         self.labels = _Labels(self.count, next(iter(models)))
         watchers += [*self.batches.values(), *self.kept.values(), *self.logits]
         if self.outputs:
@@ -164,7 +164,7 @@ class Comparison:
             assert self.stream is not None
             if permutable:
                 rows = [(*c, f) for c, f in zip(self.stream.pairs, self.stream.forms)]
-                return Held(m, self.kept, rows, which, shape)
+                return HeldValues(m, self.kept, rows, which, shape)
             return Streamed(m, self.stream, which, shape, self.count)
         if route == "batches":
             return InBatches(self.batches[m.name], self.pairs, self.count)

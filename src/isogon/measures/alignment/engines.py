@@ -13,7 +13,7 @@ from torch import Tensor
 from isogon.measures.alignment import hsic
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
-from isogon.measures.alignment.representations import Place
+from isogon.measures.alignment.representations import RowPlace
 from isogon.measures.alignment.watchers import Activations, Form, Minibatch, PairMoments, formed
 
 Pair = tuple[int, int]  # indices of places of the two sides
@@ -81,7 +81,7 @@ class Streamed:
         raise TypeError("a stream of moments can't be permuted")
 
 
-class Held:
+class HeldValues:
     """The same of samples that were kept, so that they can be permuted.
 
     Args:
@@ -109,7 +109,7 @@ class Held:
             for place, form in zip((a, b), forms):
                 self._hold(kept[place.key], place, form)
 
-    def _hold(self, kept: Activations, place: Place, form: Form) -> None:
+    def _hold(self, kept: Activations, place: RowPlace, form: Form) -> None:
         key = (place.key, form)
         if key in self.rows:
             return
@@ -155,7 +155,7 @@ class AllPairs:
         self,
         metric: Metric,
         kept: dict[Any, Activations],
-        sides: Sequence[Sequence[Place]],
+        sides: Sequence[Sequence[RowPlace]],
         maps: str,
         pairs: Sequence[Pair],
     ) -> None:
@@ -190,7 +190,7 @@ class Aligned:
         self,
         metric: Metric,
         kept: dict[Any, Activations],
-        sides: Sequence[Sequence[Place]],
+        sides: Sequence[Sequence[RowPlace]],
         maps: str,
         pairs: Sequence[Pair],
     ) -> None:

@@ -36,7 +36,7 @@ _FIRST = (
 
 
 @dataclass(frozen=True)
-class Place:
+class RowPlace:
     """One representation of one side.
 
     Attributes:
@@ -105,13 +105,13 @@ class Features(nn.Module):
             found = tap(torch.as_tensor(array[first : first + m]))
         return found
 
-    def places(self, side: str, select: str, axis: int | None) -> list[Place]:
+    def places(self, side: str, select: str, axis: int | None) -> list[RowPlace]:
         """The arrays that a selector names: ``activations`` and ``all`` are all of them."""
         found = []
         for i, (name, array) in enumerate(self.arrays.items()):
             if select in ("activations", "all") or name in select.split(","):
                 site = Site(f"taps.{i}", 0, "Identity", tuple(array.shape[1:]))
-                found.append(Place(side, site, name, _axis_of(site, (), axis)))
+                found.append(RowPlace(side, site, name, _axis_of(site, (), axis)))
         if not found:
             raise OptionError("no such features", got=repr(select), expected=list(self.arrays))
         return found
@@ -177,13 +177,15 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise damaged(place, ".npz file of arrays", first_line(error)) from error
 
 
-def places(model: nn.Module, side: str, select: str, example: Any, axis: int | None) -> list[Place]:
+def places(
+    model: nn.Module, side: str, select: str, example: Any, axis: int | None
+) -> list[RowPlace]:
     """The representations of one side, in the order in which they are computed."""
     if isinstance(model, Features):
         return model.places(side, select, axis)
     found = called(model, example)
     return [
-        Place(side, site, site.name, _axis_of(site, found, axis))
+        RowPlace(side, site, site.name, _axis_of(site, found, axis))
         for site in choose(unwrap(model), found, select)
     ]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from isogon.measures.alignment import hsic
 from isogon.measures.alignment.metrics.kernels import Alignment
 from isogon.measures.alignment.moments import CrossSums, Sums
-from isogon.measures.alignment.representations import Place
+from isogon.measures.alignment.representations import RowPlace
 from isogon.stats.wrappers import matrix, same_positions
 
 RAM = 2 * 2**30  # bytes of kept activations in memory; more lie on disk
@@ -29,7 +29,7 @@ class Activations:
         share: Of the bytes that may be in memory.
     """
 
-    def __init__(self, place: Place, count: int, share: float = 1.0) -> None:
+    def __init__(self, place: RowPlace, count: int, share: float = 1.0) -> None:
         self.place, self.count, self.part = place, count, share
         self.sites = (place.key,)
         self.values: Tensor | None = None
@@ -88,7 +88,7 @@ class PairMoments:
     """
 
     def __init__(
-        self, pairs: Sequence[tuple[Place, Place]], maps: Sequence[str], example: dict
+        self, pairs: Sequence[tuple[RowPlace, RowPlace]], maps: Sequence[str], example: dict
     ) -> None:
         self.pairs, self.maps, self.example = list(pairs), list(maps), example
         self.sites = tuple(dict.fromkeys(p.key for pair in pairs for p in pair))
@@ -106,7 +106,7 @@ class PairMoments:
                 sums = self.cross[k] = CrossSums.empty(x.shape[1], y.shape[1], x)
             sums.update(x, y)
 
-    def _rows(self, held: dict, place: Place, form: tuple, values: dict) -> Tensor:
+    def _rows(self, held: dict, place: RowPlace, form: tuple, values: dict) -> Tensor:
         """Shifted rows of a place in one form; made, and summed, once per chunk."""
         key = (place.key, form)
         if key not in held:
@@ -150,14 +150,14 @@ class PairMoments:
 Form = tuple[str, tuple[int, ...]]  # maps, and the positions that they are brought to
 
 
-def _forms(a: Place, b: Place, maps: str) -> tuple[Form, Form]:
+def _forms(a: RowPlace, b: RowPlace, maps: str) -> tuple[Form, Form]:
     if maps != "positions":
         return (maps, ()), (maps, ())
     space = tuple(map(max, a.space, b.space))
     return (maps, space), (maps, space)
 
 
-def formed(x: Tensor, place: Place, form: Form) -> Tensor:
+def formed(x: Tensor, place: RowPlace, form: Form) -> Tensor:
     """An activation as a matrix in one form."""
     maps, space = form
     x = x.movedim(place.axis, 1) if x.dim() > 2 else x
@@ -175,7 +175,7 @@ class Minibatch:
         chosen: Options of the CKA.
     """
 
-    def __init__(self, a: Sequence[Place], b: Sequence[Place], chosen: Alignment) -> None:
+    def __init__(self, a: Sequence[RowPlace], b: Sequence[RowPlace], chosen: Alignment) -> None:
         self.a, self.b, self.chosen = list(a), list(b), chosen
         self.sites = tuple(dict.fromkeys(p.key for p in (*a, *b)))
         self.between = np.zeros((len(a), len(b)))
@@ -217,6 +217,6 @@ class Minibatch:
         return hsic.ratio(self.between, *self.within)
 
 
-def _by_channel(x: Tensor, place: Place) -> Tensor:
+def _by_channel(x: Tensor, place: RowPlace) -> Tensor:
     x = x.movedim(place.axis, 1) if x.dim() > 1 else x[:, None]
     return x.reshape(len(x), x.shape[1], -1)

@@ -44,7 +44,7 @@ class Ends:
     patience: int
 
 
-class State:
+class Walkers:
     """Positions, path lengths and records of n walks.
 
     Args:
@@ -215,7 +215,7 @@ def _summary(table: Any, reason: list[str]) -> dict[str, Any]:
     }
 
 
-def continued(path: Path, device: torch.device) -> State:
+def continued(path: Path, device: torch.device) -> Walkers:
     """The walks of a reading, to go on from where they ended.
 
     Raises:
@@ -234,7 +234,7 @@ def continued(path: Path, device: torch.device) -> State:
     )  # fmt: skip
     names = ("start", "end", given, "log_start", "step_size")
     tensors = {k: torch.tensor(a[k], device=device) for k in names}
-    state = State(
+    state = Walkers(
         rule, tensors["start"], tensors[given], given == "target",
         tensors["log_start"].shape[1], str(a["frames"].dtype),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from isogon import context
 from isogon.data import Points
 from isogon.data.finite import check_inputs
 from isogon.errors import DataError, ModelError, OptionError
-from isogon.measures.manifold.state import Ends, Rule, State, continued
+from isogon.measures.manifold.state import Ends, Rule, Walkers, continued
 from isogon.measures.manifold.tangent import Tangent, tangent
 from isogon.nets import hygiene
 from isogon.nets.behaviour import examine
@@ -120,7 +120,7 @@ def walk(
     return state.reading({**facts, "dtype": hygiene.precision(model)})
 
 
-def _run(model: Module, state: State, ids: Tensor, ends: Ends) -> None:
+def _run(model: Module, state: Walkers, ids: Tensor, ends: Ends) -> None:
     """Walk a group of walks side by side to their ends."""
     report = context.progress()
     t = _at(model, state.x[ids])
@@ -139,7 +139,7 @@ def _run(model: Module, state: State, ids: Tensor, ends: Ends) -> None:
         report(int(state.count[ids].max()), ends.steps, "walk")
 
 
-def _aimed(state: State, ids: Tensor, x: Tensor, t: Tangent) -> tuple[Tensor, Tensor]:
+def _aimed(state: Walkers, ids: Tensor, x: Tensor, t: Tangent) -> tuple[Tensor, Tensor]:
     """What of the aims at ``x`` lies in the subspace there, and which share of their length."""
     aim = state.aim(ids, x)
     u = _part(t, aim, state.rule.along)
@@ -149,7 +149,7 @@ def _aimed(state: State, ids: Tensor, x: Tensor, t: Tangent) -> tuple[Tensor, Te
 
 
 def _advance(
-    model: Module, state: State, ids: Tensor, t: Tangent, u: Tensor
+    model: Module, state: Walkers, ids: Tensor, t: Tangent, u: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tangent]:
     """One step of each walk: position, drift, departure, and the subspace there."""
     rule, x = state.rule, state.x[ids]
@@ -219,7 +219,7 @@ def _prepared(
     direction: Tensor | None,
     rule: Rule,
     seed: int,
-) -> State:
+) -> Walkers:
     if toward is not None and direction is not None:
         raise OptionError(
             "a walk has a target or a direction",
@@ -248,7 +248,7 @@ def _prepared(
     check_inputs(given, what="the targets" if toward is not None else "the directions")
     _, dtype = hygiene.device_dtype(model)
     kept = "float64" if dtype == torch.float64 else "float32"
-    return State(rule, start, given, toward is not None, classes, kept)
+    return Walkers(rule, start, given, toward is not None, classes, kept)
 
 
 def _batched(model: Module, start: Tensor) -> tuple[Tensor, int]:

@@ -29,7 +29,7 @@ STEPS = 1000  # progress is counted in so many
 
 
 @dataclass(eq=False)
-class Task:
+class TileTask:
     """What the parts of one partition share.
 
     Attributes:
@@ -78,7 +78,7 @@ def grow(
     corners = plane.corners
     mesh = Mesh.of_polygon(corners)
     near = plane.marks if len(plane.marks) else corners.mean(0, keepdims=True)
-    task = Task(Space.of_slice(program, plane), limit, progress, near)
+    task = TileTask(Space.of_slice(program, plane), limit, progress, near)
     start = mesh.live[program.input] = task.space.embed(corners)
     bounds = Bounds(program, start)
     mesh, cuts = run(task, mesh, 0, bounds)
@@ -88,7 +88,7 @@ def grow(
     return mesh, cuts, Judge(task.space, bounds, len(program.stages)).bound()
 
 
-def run(task: Task, mesh: Mesh, i: int, bounds: Bounds) -> tuple[Mesh, list[SitePattern]]:
+def run(task: TileTask, mesh: Mesh, i: int, bounds: Bounds) -> tuple[Mesh, list[SitePattern]]:
     """Grow a mesh to the end.
 
     Args:
@@ -136,7 +136,7 @@ def run(task: Task, mesh: Mesh, i: int, bounds: Bounds) -> tuple[Mesh, list[Site
 
 
 def make_cut(
-    task: Task, mesh: Mesh, stage: Kink | Max, judge: Judge
+    task: TileTask, mesh: Mesh, stage: Kink | Max, judge: Judge
 ) -> tuple[SitePattern, Pending | None]:
     """Cut a mesh at a site, as much of it as there is room for."""
     site = task.program.sites.index(stage.site)
@@ -190,7 +190,7 @@ def nothing_from(program: Program, i: int, faces: int) -> list[SitePattern]:
 
 
 def by_tiles(
-    task: Task,
+    task: TileTask,
     mesh: Mesh,
     pending: Pending | None,
     i: int,
@@ -206,7 +206,7 @@ def by_tiles(
     """
     program = task.program
     task.tiled = True
-    rows = tiles.Rows(mesh.live, pending)
+    rows = tiles.TileRows(mesh.live, pending)
     group = tiles.assigned(mesh, count)
     stop = stream.next_cut(program, i)
     seams = Seams.between(mesh, group)

@@ -17,7 +17,7 @@ from isogon.survey.pages.figures import Drawn, study
 from isogon.survey.pages.prose import definition
 from isogon.survey.pages.report import cited, embedded, page, span, table, title
 from isogon.survey.running.record import Record, load_inside
-from isogon.survey.running.sweep import State, Sweep
+from isogon.survey.running.sweep import JobState, Sweep
 
 NAME = "report.html"
 FIGURES = "figures"
@@ -37,7 +37,7 @@ def write(sweep: Sweep, *, alive: set[str] | None = None) -> list[Path]:
         return _written(sweep, sweep.states(alive))
 
 
-def _written(sweep: Sweep, states: list[State]) -> list[Path]:
+def _written(sweep: Sweep, states: list[JobState]) -> list[Path]:
     records = _records(sweep, states)
     figures, problem = [], ""
     try:
@@ -62,7 +62,7 @@ def _written(sweep: Sweep, states: list[State]) -> list[Path]:
 
 def render(
     sweep: Sweep,
-    states: list[State],
+    states: list[JobState],
     records: dict[str, Record],
     figures: Iterable[Drawn],
     problem: str = "",
@@ -90,7 +90,7 @@ def render(
     )
 
 
-def _records(sweep: Sweep, states: list[State]) -> dict[str, Record]:
+def _records(sweep: Sweep, states: list[JobState]) -> dict[str, Record]:
     """The whole records of finished jobs, in the order of the plan as it is written."""
     place = {id: i for i, id in enumerate(sweep.names)}
     done = sorted((s for s in states if s.record), key=lambda s: place.get(s.id, len(place)))
@@ -110,7 +110,7 @@ def _section(k: int, drawn: Drawn, sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _job(sweep: Sweep, state: State, record: Record | None) -> dict[str, Any]:
+def _job(sweep: Sweep, state: JobState, record: Record | None) -> dict[str, Any]:
     seconds = f"{record.provenance['seconds']:.2f}" if record else ""
     return {
         "id": state.id,

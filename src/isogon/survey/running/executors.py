@@ -10,9 +10,9 @@ from typing import Any
 from isogon import context
 from isogon.errors import OptionError
 from isogon.survey.running import pool, slurm
-from isogon.survey.running.sweep import State, Surroundings, Sweep, work
+from isogon.survey.running.sweep import JobState, Surroundings, Sweep, work
 
-Notify = Callable[[State], None]
+Notify = Callable[[JobState], None]
 WHERE = ("inline", "processes", "slurm")
 
 

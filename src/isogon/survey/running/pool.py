@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from isogon import context, stopping
-from isogon.survey.running.sweep import State, Surroundings, Sweep, work
+from isogon.survey.running.sweep import JobState, Surroundings, Sweep, work
 
 PATIENCE = 5.0  # seconds that a process has to end before it is killed
 
@@ -134,7 +134,7 @@ def run(
     surroundings: Surroundings,
     *,
     workers: int,
-    notify: Callable[[State], None],
+    notify: Callable[[JobState], None],
 ) -> None:
     """Run jobs in processes.
 
@@ -163,7 +163,7 @@ def run(
                 report(len(ids) - len(left) - len(suspects) - pool.busy, len(ids), "sweep")
 
 
-def _failed(sweep: Sweep, end: Ended) -> State:
+def _failed(sweep: Sweep, end: Ended) -> JobState:
     """The state of a job whose process died, with the reason."""
     code = end.code or 0
     if code < 0:

@@ -56,7 +56,7 @@ def queue() -> Queue:
     return Queue(None, problem)
 
 
-class Task:
+class SlurmTask:
     """A job as submitit calls it; preempted or out of time, it is queued again."""
 
     def __init__(self, directory: str, id: str, digest: str, surroundings: Surroundings) -> None:
@@ -128,7 +128,7 @@ def submit(
     try:
         with executor.batch():
             jobs = [
-                executor.submit(Task(directory, i, sweep.jobs[i].digest(), surroundings))
+                executor.submit(SlurmTask(directory, i, sweep.jobs[i].digest(), surroundings))
                 for i in ids
             ]
     except Exception as error:  # submitit's own kinds of failure

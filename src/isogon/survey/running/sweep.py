@@ -34,7 +34,7 @@ WORDS = ("title", "about", "command", "figures", "names")  # of a plan, beside i
 
 
 @dataclass
-class State:
+class JobState:
     """What is known of one job; host, boot, space, pid and start are those of who works on it.
 
     ``died`` is never written: it is what a reader concludes of a job that says it is running
@@ -129,15 +129,15 @@ class Sweep:
         """The log of a job."""
         return self.directory / "logs" / f"{id}.txt"
 
-    def state(self, id: str) -> State:
+    def state(self, id: str) -> JobState:
         """The state of a job as its file says; a damaged file counts as none."""
         try:
             found = _stored(storage.read_json(self._file("state", id)), id)
         except (IsogonError, OSError, TypeError, ValueError, AttributeError):
-            found = State(id)
+            found = JobState(id)
         return self._submitted(found)
 
-    def put(self, state: State) -> None:
+    def put(self, state: JobState) -> None:
         """Write a job's state."""
         storage.write_json(self._file("state", state.id), asdict(state))
 
@@ -148,7 +148,7 @@ class Sweep:
 
     def states(
         self, alive: set[str] | None = None, ids: Iterable[str] | None = None
-    ) -> list[State]:
+    ) -> list[JobState]:
         """All states, with ``died`` where a job is running in nobody's hands.
 
         Args:
@@ -206,7 +206,7 @@ class Sweep:
     def _file(self, kind: str, id: str) -> Path:
         return self.directory / kind / f"{id}.json"
 
-    def _submitted(self, state: State) -> State:
+    def _submitted(self, state: JobState) -> JobState:
         """The state, or that of a job that was given to Slurm and has not begun there yet."""
         path = self._file("submitted", state.id)
         if state.state == "done" or not path.is_file():
@@ -219,7 +219,7 @@ class Sweep:
         except (IsogonError, OSError, TypeError, ValueError, KeyError):
             return state
 
-    def _lost(self, state: State, alive: set[str] | None) -> bool:
+    def _lost(self, state: JobState, alive: set[str] | None) -> bool:
         """Whether a job that is said to wait in Slurm or to run does neither."""
         if _held(state, alive) or state.state not in ("queued", "running"):
             return False
@@ -228,7 +228,7 @@ class Sweep:
         seen, path = self._owner(state)
         return not (claims.beating(path) if seen is None else seen)
 
-    def _owner(self, state: State) -> tuple[bool | None, Path]:
+    def _owner(self, state: JobState) -> tuple[bool | None, Path]:
         """Whether the owner of a running job lives, if it can be seen; the file that beats."""
         held = claims.holder(self.directory, state.id)
         if held is not None:
@@ -236,20 +236,20 @@ class Sweep:
         return Process.from_json(asdict(state)).alive(), self._file("state", state.id)
 
 
-def waits(state: State) -> bool:
+def waits(state: JobState) -> bool:
     """Whether Slurm was given the job, and has not been seen to end it."""
     return bool(state.slurm) and state.state in ("queued", "running")
 
 
-def _held(state: State, alive: set[str] | None) -> bool:
+def _held(state: JobState, alive: set[str] | None) -> bool:
     """Whether Slurm has the job, or may have it."""
     return waits(state) and (alive is None or state.slurm in alive)
 
 
-def _stored(data: Any, id: str) -> State:
+def _stored(data: Any, id: str) -> JobState:
     """The state that a file holds, every field of its kind."""
-    found = State(**data)
-    for name, value in asdict(State(id)).items():
+    found = JobState(**data)
+    for name, value in asdict(JobState(id)).items():
         if isinstance(value, float) and type(data.get(name)) is int:
             setattr(found, name, float(data[name]))
         if type(getattr(found, name)) is not type(value):
@@ -373,7 +373,7 @@ def _run(job: Job, records: Path, surroundings: Surroundings) -> Path:
     return record.directory
 
 
-def table(states: Iterable[State]) -> dict[str, int]:
+def table(states: Iterable[JobState]) -> dict[str, int]:
     """How many jobs are in each state."""
     counts: dict[str, int] = dict.fromkeys(STATES, 0)
     for state in states:

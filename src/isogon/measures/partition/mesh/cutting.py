@@ -109,7 +109,7 @@ def cut_edges(
     return count + place, which
 
 
-class Split(NamedTuple):
+class EdgeSplit(NamedTuple):
     """What `cut_faces` did: the parent of every face, the new faces that were counted for each
     of the former ones beforehand, the pending vertices if any; new vertices and the functions
     that vanish there, pair by pair.
@@ -132,7 +132,7 @@ def cut_faces(
     which: np.ndarray,
     limit: int,
     large: float = np.inf,
-) -> Split:
+) -> EdgeSplit:
     """Split every face along its functions' chords.
 
     Args:
@@ -192,9 +192,9 @@ def cut_faces(
     zeros = old + made.zero[0, :n_zero], made.zero[1, :n_zero]
     if n_vertex * mesh.row_bytes() >= large:
         mesh.add_places(source, ratio)
-        return Split(parent, k + meetings, Pending(source, ratio), zeros)
+        return EdgeSplit(parent, k + meetings, Pending(source, ratio), zeros)
     mesh.add_vertices(source, ratio)
-    return Split(parent, k + meetings, None, zeros)
+    return EdgeSplit(parent, k + meetings, None, zeros)
 
 
 def _split(

@@ -19,7 +19,7 @@ from isogon.measures.partition.mesh.stream import Pending, Values
 from isogon.measures.partition.tiles.seams import Seams
 
 
-class Rows:
+class TileRows:
     """Live tensors at any vertices of a mesh, also the pending ones."""
 
     def __init__(self, live: Values, pending: Pending | None) -> None:
@@ -61,7 +61,7 @@ class Tile:
     edges: np.ndarray
     ends: np.ndarray
     place: np.ndarray
-    source: Rows
+    source: TileRows
 
     def rows(self) -> Iterator[tuple[slice, Values]]:
         """Live tensors of its vertices, chunk by chunk."""
@@ -103,7 +103,7 @@ def assigned(mesh: Mesh, count: int) -> np.ndarray:
     return group
 
 
-def cut_out(mesh: Mesh, group: np.ndarray, seams: Seams, rows: Rows) -> list[Tile]:
+def cut_out(mesh: Mesh, group: np.ndarray, seams: Seams, rows: TileRows) -> list[Tile]:
     """The tiles of a mesh, after the seams' vertices have been put in (in place)."""
     count, edges = len(mesh.xy), len(mesh.ends)
     pins = np.concatenate([mesh.pins, seams.pins + np.array([0, count, 0, 0])])
