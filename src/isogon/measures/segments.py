@@ -82,7 +82,7 @@ class Segments(Curve):
         """What `certify` found last; None where it was not called."""
         return Certificate.from_json(self.meta.get("certificate"))
 
-    def attach(self, model: Any) -> Segments:
+    def attach(self, model: Module) -> Segments:
         """Give segments that were read from disk their network again."""
         ends = torch.from_numpy(self.arrays["ends"])
         self.program, _ = program_for(model, ends, tuple(ends.shape[1:]))
@@ -102,7 +102,7 @@ def segments(model: Module, a: Points, b: Points) -> Segments:
     largest entry of a maximum changes; between two breakpoints the network is affine.
 
     Args:
-        model: Any network of piecewise-linear operations.
+        model: Module network of piecewise-linear operations.
         a: The input at t = 0 (with or without a sample axis of length 1).
         b: The input at t = 1.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from isogon.measures.partition.reading import Partition
 
 MOST = 20_000  # regions that are cut at most; beyond, they keep the class of their centroid
 
@@ -19,7 +22,7 @@ class Faces(NamedTuple):
     region: np.ndarray
 
 
-def decisions(p: Any) -> Faces:
+def decisions(p: Partition) -> Faces:
     """The regions of a partition, those that the boundary crosses cut along it."""
     whole = np.arange(len(p))
     inside = p.boundary_region >= 0

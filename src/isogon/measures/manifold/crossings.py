@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,7 +76,7 @@ def complements(measure: str) -> tuple[str, ...]:
     return ("segments",) if measure == "walk" else ()
 
 
-def complemented(reading: Reading, model: Any) -> Reading:
+def complemented(reading: Reading, model: Module) -> Reading:
     """What a reading of one measure gains from another, where both are at hand."""
     if not isinstance(reading, Path) or not complements(reading.measure):
         return reading

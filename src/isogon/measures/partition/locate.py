@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isogon.errors import DataError
 from isogon.measures.partition.kernels import geometry
 
+if TYPE_CHECKING:
+    from isogon.measures.partition.reading import Partition
 
-def located(p: Any, points: Any) -> np.ndarray:
+
+def located(p: Partition, points: Any) -> np.ndarray:
     """Index of the region that holds each point `[N, 2]` (see `Partition.locate`).
 
     Raises:
@@ -37,7 +40,7 @@ def located(p: Any, points: Any) -> np.ndarray:
     return found
 
 
-def starts(p: Any, points: np.ndarray) -> np.ndarray:
+def starts(p: Partition, points: np.ndarray) -> np.ndarray:
     """A region near each point: the one whose centroid fell into the same or a near cell."""
     low, high = p.vertices.min(0), p.vertices.max(0)
     side = int(np.clip(np.sqrt(len(p)), 1, 1024))

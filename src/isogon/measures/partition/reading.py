@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn import Module
 
 from isogon.cpwl.certificate import Certificate
 from isogon.errors import ModelError, OptionError
@@ -355,7 +356,7 @@ class Partition(Reading):
         area = np.bincount(group, self.area)
         return Merged(region_of=group, edges=np.flatnonzero(keep), area=area)
 
-    def attach(self, model: Any) -> Partition:
+    def attach(self, model: Module) -> Partition:
         """Give a partition that was read from disk its network again."""
         self.program, _ = lowered(model, self.plane)
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from isogon.cpwl.rounding import EPS, ROUNDING
 from isogon.errors import OptionError
 from isogon.measures.partition.affine import affine_maps
 from isogon.measures.partition.mesh.zeros import outputs_of
+
+if TYPE_CHECKING:
+    from isogon.measures.partition.reading import Partition
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Merged:
         return len(self.area)
 
 
-def corner_ratio(p: Any) -> np.ndarray:
+def corner_ratio(p: Partition) -> np.ndarray:
     """`[R]` largest over smallest distance between two corners of each region, at least 1."""
     sizes = np.diff(p.face_offsets)
     found = np.ones(len(p))
@@ -54,7 +57,7 @@ def corner_ratio(p: Any) -> np.ndarray:
     return found
 
 
-def region_table(p: Any) -> pd.DataFrame:
+def region_table(p: Partition) -> pd.DataFrame:
     """One row per region: area, vertices, eccentricity, corner_ratio, centrality, perimeter.
 
     The formulas are those of `Partition.statistics`.
@@ -94,7 +97,7 @@ def region_table(p: Any) -> pd.DataFrame:
     )
 
 
-def nearby(p: Any, marks: np.ndarray, radius: float) -> np.ndarray:
+def nearby(p: Partition, marks: np.ndarray, radius: float) -> np.ndarray:
     """`[R]` whether a region's centroid is within a radius of a mark, or the region holds one."""
     gap, _ = KDTree(marks).query(p.centroid, distance_upper_bound=radius * (1 + 1e-12))
     close = gap <= radius
@@ -103,7 +106,7 @@ def nearby(p: Any, marks: np.ndarray, radius: float) -> np.ndarray:
     return close
 
 
-def statistics(p: Any, near: Any = None, radius: float | None = None) -> pd.DataFrame:
+def statistics(p: Partition, near: Any = None, radius: float | None = None) -> pd.DataFrame:
     """Summary of a partition, one row per group of regions (see `Partition.statistics`)."""
     if radius is not None and not radius > 0:
         raise OptionError("no neighbourhood of the data", got=f"radius {radius}", expected="> 0")
@@ -146,7 +149,7 @@ def statistics(p: Any, near: Any = None, radius: float | None = None) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def summary(p: Any) -> pd.DataFrame:
+def summary(p: Partition) -> pd.DataFrame:
     """The statistics, one row each, and whether the partition is certified, where it was tried."""
     frame = p.statistics().T.reset_index()
     frame.columns = ["statistic", *frame.iloc[0, 1:]]
@@ -157,7 +160,7 @@ def summary(p: Any) -> pd.DataFrame:
     return frame
 
 
-def joined_regions(p: Any, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+def joined_regions(p: Partition, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Groups of regions that share one affine map, and the edges that separate groups.
 
     Args:
@@ -196,7 +199,7 @@ def distance_to(segments: np.ndarray, point: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a + t[:, None] * d - point, axis=1)
 
 
-def sampled(p: Any, n: int, generator: torch.Generator | None, near: Any) -> np.ndarray:
+def sampled(p: Partition, n: int, generator: torch.Generator | None, near: Any) -> np.ndarray:
     """Points on the decision boundary (see `Partition.sample_boundary`)."""
     segments = p.boundary
     length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)

@@ -8,7 +8,7 @@ corners were made by interpolation and are evaluated anew.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.cpwl.rounding import EPS, ROUNDING, errors
 from isogon.measures.partition.certificate.contradictions import Found
+
+if TYPE_CHECKING:
+    from isogon.measures.partition.reading import Partition
 
 MARGIN = 2.0
 SAMPLE = 128  # points at which all errors are looked at
@@ -52,7 +55,7 @@ class Allowances:
         self.usual = [np.median(e, axis=0) for e in every]
 
     @classmethod
-    def of_slice(cls, p: Any) -> Allowances:
+    def of_slice(cls, p: Partition) -> Allowances:
         """Those of a partition."""
         plane, shape = p.plane, p.program.shape
         reach = float(np.abs(p.vertices).max())

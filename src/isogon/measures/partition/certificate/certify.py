@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from isogon.measures.partition.affine import region_values
 from isogon.measures.partition.certificate.allowances import Allowances
 from isogon.measures.partition.certificate.contradictions import Found, checks_of, seen_by
 from isogon.measures.partition.kernels import geometry
+
+if TYPE_CHECKING:
+    from isogon.measures.partition.reading import Partition
 
 POINTS = 100_000  # random points where nothing is said and the network is not too large ...
 NUMBERS = 300_000_000  # ... to be evaluated there with about so many intermediate numbers
@@ -36,7 +39,7 @@ class Clock:
         return time.monotonic() - self.start
 
 
-def affordable(p: Any) -> int:
+def affordable(p: Partition) -> int:
     """Random points that a certificate uses by default: 100,000, or what a large network allows.
 
     That is as many as are evaluated with 3e8 intermediate numbers, or a quarter of the number
@@ -47,7 +50,7 @@ def affordable(p: Any) -> int:
 
 
 def certify(
-    p: Any,
+    p: Partition,
     points: int | None,
     generator: torch.Generator | None,
     seconds: float | None = None,
@@ -92,7 +95,7 @@ def certify(
     return found.certificate(f"partition into {len(p)} regions", whole=whole)
 
 
-def _mesh(p: Any, found: Ledger) -> None:
+def _mesh(p: Partition, found: Ledger) -> None:
     euler = len(p.vertices) - len(p.edges) + len(p)
     found.check("euler", abs(euler - 1), 0, "V - E + F less 1")
     extent = float(np.ptp(p.vertices, axis=0).max())
@@ -114,14 +117,14 @@ def _mesh(p: Any, found: Ledger) -> None:
     found.check("watertight", one_sided + loose, 0, note)
 
 
-def _distinct(p: Any, found: Ledger) -> None:
+def _distinct(p: Partition, found: Ledger) -> None:
     keys = p.patterns.keys()
     own = keys[p.finished] if len(keys) == len(p) else keys
     distinct = len(np.unique(own, axis=0))
     found.check("distinct", p.finished.sum() - distinct, 0, "regions that share a pattern")
 
 
-def _edges(p: Any, found: Ledger) -> None:
+def _edges(p: Partition, found: Ledger) -> None:
     edges = np.flatnonzero((p.edge_site >= 0) & (p.edge_faces >= 0).all(1))
     # in a region that the site did not cut to the end, it may have left an edge
     edges = edges[(p.depth[p.edge_faces[edges]] > p.edge_site[edges, None]).all(1)]
@@ -138,7 +141,7 @@ def _edges(p: Any, found: Ledger) -> None:
 
 
 def _contradictions(
-    p: Any, checks: list, values: Any, at: np.ndarray, region: np.ndarray
+    p: Partition, checks: list, values: Any, at: np.ndarray, region: np.ndarray
 ) -> list[Found]:
     """Per site, where values at points contradict the patterns of regions `region` at `at`."""
     found = []
@@ -150,7 +153,7 @@ def _contradictions(
 
 
 @torch.no_grad()
-def _completeness(p: Any, found: Ledger, allowances: Allowances, clock: Clock) -> float:
+def _completeness(p: Partition, found: Ledger, allowances: Allowances, clock: Clock) -> float:
     """Signs at every (region, vertex) incidence; each vertex is evaluated once.
 
     Returns the largest difference of outputs, in allowances.
@@ -197,7 +200,7 @@ def _completeness(p: Any, found: Ledger, allowances: Allowances, clock: Clock) -
 
 @torch.no_grad()
 def _agreement(
-    p: Any, found: Ledger, xy: np.ndarray, allowances: Allowances, gap: float, clock: Clock
+    p: Partition, found: Ledger, xy: np.ndarray, allowances: Allowances, gap: float, clock: Clock
 ) -> None:
     """At points, in batches as long as there is time."""
     lost, bad, near, done = 0, 0, 0, 0
@@ -220,7 +223,7 @@ def _agreement(
 
 
 def _at_points(
-    p: Any, xy: np.ndarray, region: np.ndarray, allowances: Allowances
+    p: Partition, xy: np.ndarray, region: np.ndarray, allowances: Allowances
 ) -> tuple[int, int, float]:
     """Points with another pattern, those within rounding, and the difference of outputs."""
     checks = checks_of(p.program, p.patterns)
@@ -246,7 +249,7 @@ def _at_points(
     return wrong, near, gap
 
 
-def _watched(p: Any, values: Any, allowances: Allowances) -> Any:
+def _watched(p: Partition, values: Any, allowances: Allowances) -> Any:
     """What the sites see, and last the output with the points at which a site is undecided."""
     undecided = False
     for number, stage in enumerate(p.program.cuts):
@@ -258,7 +261,7 @@ def _watched(p: Any, values: Any, allowances: Allowances) -> Any:
 
 
 @torch.no_grad()
-def _neighbours(p: Any, found: Ledger, n: int, allowances: Allowances, clock: Clock) -> None:
+def _neighbours(p: Partition, found: Ledger, n: int, allowances: Allowances, clock: Clock) -> None:
     sides = p.edge_faces
     edges = np.flatnonzero((p.edge_site >= 0) & (sides >= 0).all(1) & p.finished[sides].all(1))
     if len(edges) > n:

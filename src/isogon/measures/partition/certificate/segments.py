@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,12 +13,15 @@ from isogon.measures.partition.certificate.allowances import SAMPLE, Allowances
 from isogon.measures.partition.certificate.certify import CORNERS, Clock
 from isogon.measures.partition.certificate.contradictions import Found, seen_by
 
+if TYPE_CHECKING:
+    from isogon.measures.segments import Segments
+
 POINTS = 1000  # random points at which outputs are compared
 BESIDE = 1e-6  # of the line: how far beside a breakpoint outputs are compared, at most
 
 
 def certify_line(
-    s: Any, points: int | None, generator: torch.Generator | None, seconds: float | None
+    s: Segments, points: int | None, generator: torch.Generator | None, seconds: float | None
 ) -> Certificate:
     """Check the pieces of a network along a line against the network.
 
@@ -58,7 +61,7 @@ def certify_line(
     return found.certificate(f"{count} pieces on a line", whole=whole)
 
 
-def allowances_of(s: Any, knots: np.ndarray) -> Allowances:
+def allowances_of(s: Segments, knots: np.ndarray) -> Allowances:
     """Of points at places `t [n, 1]` on the line."""
     a, b = torch.from_numpy(s.arrays["ends"])
     rows = np.random.default_rng(0).permutation(len(knots))[:SAMPLE]
@@ -68,10 +71,11 @@ def allowances_of(s: Any, knots: np.ndarray) -> Allowances:
         return a + place.reshape(-1, *[1] * a.ndim) * (b - a)
 
     size = torch.maximum(a.abs(), b.abs())
+    assert s.program is not None  # `Segments.certify` says so in words
     return Allowances(s.program, embed, (b - a)[None], 1.0, size, knots[rows, None])
 
 
-def _cover(s: Any, found: Ledger, knots: np.ndarray) -> None:
+def _cover(s: Segments, found: Ledger, knots: np.ndarray) -> None:
     table = s.table
     starts, ends = table["start"].to_numpy(float), table["end"].to_numpy(float)
     same = len(table) == len(knots) - 1
@@ -84,11 +88,11 @@ def _cover(s: Any, found: Ledger, knots: np.ndarray) -> None:
 
 @torch.no_grad()
 def _pieces(
-    s: Any, found: Ledger, knots: np.ndarray, allowances: Allowances, clock: Clock
+    s: Segments, found: Ledger, knots: np.ndarray, allowances: Allowances, clock: Clock
 ) -> float:
     """Signs at the ends and in the middle of every piece; returns the difference of outputs."""
     count = len(knots) - 1
-    sites = s.program.cuts
+    sites = allowances.program.cuts
     numbers = {stage.site: k for k, stage in enumerate(sites)}
     # site and unit at both ends of each piece; -1 at those of the line
     site = np.array([numbers.get(name, -1) for name in s.table["site"]])
@@ -102,7 +106,7 @@ def _pieces(
     order = np.arange(count)
     if clock.seconds is not None:
         order = np.random.default_rng(0).permutation(count)
-    step = max(1, s.program.chunk() // 12)
+    step = max(1, allowances.program.chunk() // 12)
     for low in range(0, count, step):
         if low and clock.over(CORNERS):
             break
@@ -110,14 +114,14 @@ def _pieces(
         n = len(part)
         middle = (knots[part] + knots[part + 1]) / 2
         t = np.concatenate([knots[part], knots[part + 1], middle])[:, None]
-        values = seen_by(s.program, allowances.embed(t))
+        values = seen_by(allowances.program, allowances.embed(t))
         rng = np.random.default_rng(0)
         ends, middles = [], []
         for number, stage in enumerate(sites):
             z = next(values)
             close = allowances.undecided(number, stage, z[2 * n :])
             undecided[part] |= close
-            at_end, at_middle, piece = _compared(s.program, stage, z, n)
+            at_end, at_middle, piece = _compared(allowances.program, stage, z, n)
             ends.append(at_end)
             middles.append(at_middle)
             odd = rng.integers(1, 2**63, piece.shape[1], np.uint64) * 2 + 1
@@ -216,12 +220,12 @@ def _within(
     return np.any(near, axis=0)
 
 
-def _outputs(s: Any, t: np.ndarray, allowances: Allowances) -> float:
+def _outputs(s: Segments, t: np.ndarray, allowances: Allowances) -> float:
     """Largest difference of outputs at places, in allowances."""
     worst = 0.0
     for part in allowances.chunks(len(t)):
         x = allowances.embed(t[part, None])
-        output = s.program.evaluate(x).reshape(len(x), -1).numpy()
+        output = allowances.program.evaluate(x).reshape(len(x), -1).numpy()
         off = np.abs(s.at(t[part]) - output)
         worst = float(np.maximum(worst, allowances.exceeded(off, t[part, None], 2.0)))
     return worst

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.mesh.cutting import Functions
 from isogon.measures.partition.mesh.mesh import Mesh
 from isogon.measures.partition.slices import Slice
+
+if TYPE_CHECKING:
+    from isogon.measures.partition.reading import Partition
 
 T = TypeVar("T")
 
@@ -235,7 +238,7 @@ def pin(mesh: Mesh, position: int, functions: Functions, name: str) -> None:
     store(mesh, name, vertex, which, functions.column, functions.offset)
 
 
-def outputs_of(p: Any) -> Table:
+def outputs_of(p: Partition) -> Table:
     """What counts as zero of a partition's outputs, at its vertices.
 
     One output is compared with a constant 0, which comes first.
