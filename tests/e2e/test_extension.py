@@ -143,6 +143,30 @@ def test_family_group_and_operation_work(isogon):
     assert "certified: 2 of 2 checks" in isogon(code=code).splitlines()[0]
 
 
+def test_a_measure_of_two_models_and_a_metric(isogon):
+    code = (
+        "import isogon as ig\nfrom isogon import registry\n"
+        "data = ig.batches('digits(test, 40)')\n"
+        "a, b = (ig.load(f'cnn({w}, size=8)') for w in (3, 4))\n"
+        "agreement = registry.get('measure', 'agreement').build\n"
+        "same, other = (agreement(a, m, data).to_frame() for m in (a, b))\n"
+        "assert same['agree'].all() and not other['agree'].all()\n"
+        "said = a(data.first(40)[0]).argmax(1)\n"
+        "assert other['prediction_a'].tolist() == said.tolist()\n"
+        "found = ig.similarity(a, b, data, metric=('rv', 'rv(power=0.5)', 'cka(unbiased=False)'),\n"
+        "    pairs='diagonal', maps='flatten').to_frame()\n"
+        "rv, root, cka = (found[found.metric == m]['similarity'].to_numpy()\n"
+        "    for m in ('rv', 'rv(power=0.5)', 'cka(unbiased=False)'))\n"
+        "import numpy as np\n"
+        "assert np.allclose(rv, cka, atol=1e-9) and np.allclose(root**2, rv, atol=1e-9)\n"
+        "assert (rv < 0.999).any()\n"
+    )
+    isogon(code=code)
+    words = isogon("agreement", "--a", "tent_net(4, channels=1, size=8)", "--b",
+                   "tent_net(5, channels=1, size=8)", "--batches", "digits(test, 16)")  # fmt: skip
+    assert "agree" in words
+
+
 def test_the_survey_runs_it(isogon, tmp_path):
     others = [n for n in catalogue.names("measure") if n != "orientation"]
     isogon(
