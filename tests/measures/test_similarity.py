@@ -265,13 +265,29 @@ def test_the_moments_form_of_hsic_is_that_of_the_matrices():
         s = Sums.empty(v[:2].mean(0))
         s.update(v - s.shift)
         sums.append(s)
-    cross = CrossSums.empty(4, 3, x)
-    cross.update(x - sums[0].shift, y - sums[1].shift)
+    cross = CrossSums.empty(4, 3, x.device)
+    rows = [v - s.shift for v, s in zip((x, y), sums)]
+    cross.update(*rows, *(v.square().sum(1) for v in rows))
     found = CrossView(SiteView(sums[0]), SiteView(sums[1]), cross).hsic()
     from reference.slow_similarity import hsic_u
 
     want = hsic_u((x @ x.T).numpy(), (y @ y.T).numpy()) * 9 * 6
     assert found == pytest.approx(want, rel=1e-10)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e15])
+def test_single_precision_rows_give_what_double_ones_give(offset, scale, monkeypatch):
+    x, y = (torch.from_numpy(features(2500, 40, s)) for s in (0, 1))
+    x = ((x + 0.5 * y + offset) * scale).float()
+    y = y.float()
+    single = ig.similarity(x, y).arrays["similarity"]
+    double = ig.similarity(x.double(), y.double()).arrays["similarity"]
+    assert abs(single - double) < (1e-6 if not offset else 1e-5)
+    assert not np.array_equal(single, double), "single precision was not used"
+    monkeypatch.setattr("isogon.measures.alignment.watchers.LARGE", 1.0)  # rows beyond are double
+    left = ig.similarity(x, y).arrays["similarity"]
+    assert abs(left - double) <= abs(single - double)
 
 
 def test_minibatches_average_the_unbiased_estimator():

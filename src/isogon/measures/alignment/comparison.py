@@ -129,7 +129,10 @@ class Comparison:
                     _, values = run(example)
                 shifts |= {mine[s]: v.clone() for s, v in values.items()}
             couples = [(self.left[i], self.right[j]) for (i, j), _ in self._moments]
-            self.stream = PairMoments(couples, [f for _, f in self._moments], shifts)
+            streamed = [m for m in self.metrics if self.routes[m.name] == "moments"]
+            single = all(m.kind == "hsic" for m in streamed)
+            forms = [f for _, f in self._moments]
+            self.stream = PairMoments(couples, forms, shifts, single=single)
             watchers.append(self.stream)
         self.batches = {}
         for m in self.metrics:

@@ -133,8 +133,9 @@ class HeldValues:
             a, b, forms = self.pairs[k]
             keys = [(p.key, f) for p, f in zip((a, b), forms)]
             x, y = self.rows[keys[0]], self.rows[keys[1]][order]
-            sums = CrossSums.empty(x.shape[2], y.shape[2], x)
-            sums.update(x.flatten(0, 1), y.flatten(0, 1))
+            sums = CrossSums.empty(x.shape[2], y.shape[2], x.device)
+            x, y = x.flatten(0, 1), y.flatten(0, 1)
+            sums.update(x, y, x.square().sum(1), y.square().sum(1))
             u, v = (self.views[key] for key in keys)
             found[i, j] = _value(self.metric, keys, u, v, CrossView(u, v, sums), self.states)
         return found

@@ -17,6 +17,7 @@ from isogon.measures.alignment.moments import CrossSums, Sums
 from isogon.measures.alignment.representations import RowPlace
 from isogon.stats.wrappers import matrix, same_positions
 
+LARGE = 1e6  # of the size of the first rows: beyond, float32 is left
 RAM = 2 * 2**30  # bytes of kept activations in memory; more lie on disk
 
 
@@ -84,40 +85,62 @@ class PairMoments:
     Args:
         pairs: Which places are compared.
         maps: How activations become matrices, for each pair.
-        shifts: Near the mean of each place's channels by key and maps.
+        example: Activations by key, whose means are near those of all.
+        single: Float32 rows stay float32, divided by their size: enough for what a common scale
+            does not change and no small eigenvalue decides.
     """
 
     def __init__(
-        self, pairs: Sequence[tuple[RowPlace, RowPlace]], maps: Sequence[str], example: dict
+        self,
+        pairs: Sequence[tuple[RowPlace, RowPlace]],
+        maps: Sequence[str],
+        example: dict,
+        *,
+        single: bool = False,
     ) -> None:
+        self.single = single
         self.pairs, self.maps, self.example = list(pairs), list(maps), example
         self.sites = tuple(dict.fromkeys(p.key for pair in pairs for p in pair))
         self.own: dict[tuple, Sums] = {}
+        self.frames: dict[tuple, tuple[Tensor, float]] = {}  # shift and a power of two
         self.cross: list[CrossSums | None] = [None] * len(self.pairs)
         self.forms = [_forms(a, b, m) for (a, b), m in zip(self.pairs, self.maps)]
 
     def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a chunk."""
-        held: dict[tuple, Tensor] = {}
+        held: dict[tuple, tuple[Tensor, Tensor]] = {}
         for k, ((a, b), (fa, fb)) in enumerate(zip(self.pairs, self.forms)):
-            x, y = (self._rows(held, p, f, values) for p, f in ((a, fa), (b, fb)))
+            (x, xx), (y, yy) = (self._rows(held, p, f, values) for p, f in ((a, fa), (b, fb)))
             sums = self.cross[k]
             if sums is None:
-                sums = self.cross[k] = CrossSums.empty(x.shape[1], y.shape[1], x)
-            sums.update(x, y)
+                sums = self.cross[k] = CrossSums.empty(x.shape[1], y.shape[1], x.device)
+            sums.update(x, y, xx, yy)
 
-    def _rows(self, held: dict, place: RowPlace, form: tuple, values: dict) -> Tensor:
-        """Shifted rows of a place in one form; made, and summed, once per chunk."""
+    def _rows(
+        self, held: dict, place: RowPlace, form: tuple, values: dict
+    ) -> tuple[Tensor, Tensor]:
+        """Shifted rows of a place in one form and their squared norms, once per chunk."""
         key = (place.key, form)
         if key not in held:
-            x = formed(values[place.key], place, form).double()
+            x = formed(values[place.key], place, form)
             if key not in self.own:
-                first = formed(self.example[place.key], place, form).double()
-                self.own[key] = Sums.empty(first.mean(0).to(x.device))
-            x = x - self.own[key].shift
-            self.own[key].update(x)
-            held[key] = x
+                first = formed(self.example[place.key], place, form).to(x.device).double()
+                shift = first.mean(0).to(x.dtype).double()  # exact in the type of the rows
+                size = float((first - shift).abs().max()) if self.single else 0.0
+                factor = 0.5 ** math.frexp(size)[1] if 0 < size < math.inf else 1.0
+                self.frames[key] = shift, factor
+                self.own[key] = Sums.empty(shift * factor)
+            rows = self._framed(x, *self.frames[key])
+            self.own[key].update(rows)
+            held[key] = rows, rows.square().sum(1)
         return held[key]
+
+    def _framed(self, x: Tensor, shift: Tensor, factor: float) -> Tensor:
+        if self.single and x.dtype == torch.float32:
+            rows = (x - shift.float()).mul_(factor)
+            if float(rows.abs().max()) < LARGE:
+                return rows
+        return (x.double() - shift).mul_(factor)
 
     def again(self) -> bool:
         """One pass is enough."""
@@ -125,7 +148,7 @@ class PairMoments:
 
     def share(self) -> Self:
         """The same, empty, with the same shifts."""
-        return type(self)(self.pairs, self.maps, self.example)
+        return type(self)(self.pairs, self.maps, self.example, single=self.single)
 
     def merge(self, other: Self) -> Self:
         """Add sums."""
