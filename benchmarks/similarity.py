@@ -9,7 +9,8 @@ cheaper of its two forms, in float32: one n x n x d product per representation a
 pair, or one d x d x n product per representation and per pair.
 
 FOLDER holds peers from the package index (``pip install --no-deps --target FOLDER
-pytorch-cka==1.1.3 ckatorch==1.0.3 seaborn tqdm``); without it they are left out. Values stand beside times: the
+pytorch-cka==1.1.3 ckatorch==1.0.3 seaborn tqdm``); without it they are left out. Values stand
+beside times: the
 truth is float64, by the definition, U-centred.
 """
 
