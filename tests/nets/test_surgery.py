@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from isogon import nets
 from isogon.errors import DataError, ModelError, NotACut, OptionError
+from isogon.nets.anatomy import Anatomy
 from isogon.nets.recalibrate import GraphNorm
 from isogon.nets.sites import sites
 from isogon.nets.surgery import cuts, frozen, graft, recalibrated, split, splits, swapped
@@ -256,3 +257,23 @@ def test_double_precision_and_other_inputs():
     assert [s.name for s in sites(model, "weights", example=ids)] == ["embed", "fc"]
     parts = split(model, "embed", example=ids)
     assert torch.equal(parts.tail(parts.head(ids)), model(ids))
+
+
+def test_what_is_alive_where_data_flow_around():
+    """A model goes on from what is alive at any node, cut or not, bit by bit."""
+    torch.manual_seed(0)
+    model = randomised(nets.build("resnet18(num_classes=5)")).eval()
+    x = torch.rand(2, 3, 32, 32)
+    anatomy = Anatomy(model, x)
+    expected, seen = model(x), []
+    for name in ("layer1.0.conv1", "layer2.0.relu", "layer2.0.bn2", "layer3"):
+        node = anatomy.node(anatomy.site(name))
+        alive = anatomy.alive[node]
+        assert (alive == (node,)) == (node in anatomy.cuts) == (name == "layer3")
+        values = anatomy.head(*alive)(x)
+        values = values if isinstance(values, tuple) else (values,)
+        with torch.no_grad():
+            assert torch.equal(anatomy.tail(*alive)(*values), expected)
+            anatomy.visit(x, {node: lambda *found: seen.append(found)})
+        assert all(map(torch.equal, seen[-1], values))
+    assert len(seen) == 4

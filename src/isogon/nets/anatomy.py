@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,8 @@ class Anatomy:
         count = len(self.example)
         self.sizes = {n for n in self.graph.nodes if _is_size(n) and self.values[n] == count}
         self.data = self._data()
-        self.cuts = self._cuts()
+        self.alive = self._alive()
+        self.cuts = {n for n, alive in self.alive.items() if alive == (n,) and self.whole(n)}
 
     def _data(self) -> set[fx.Node]:
         """Nodes that depend on the input's values, not only on the number of samples."""
@@ -43,24 +44,28 @@ class Anatomy:
                 data.add(node)
         return data
 
-    def _cuts(self) -> set[fx.Node]:
-        """Tensors through which all data flow: alone alive right after they are made."""
+    def _alive(self) -> dict[fx.Node, tuple[fx.Node, ...]]:
+        """Of every node that depends on the data: what is needed later right after it is made.
+
+        The node itself comes first, then the others in the order in which they were made.
+        """
         last = {
             node: max((self.order[u] for u in node.users if u not in self.sizes), default=-1)
             for node in self.data
         }
-        found: set[fx.Node] = set()
-        alive: set[fx.Node] = {self.graph.input}
+        found: dict[fx.Node, tuple[fx.Node, ...]] = {}
+        alive: dict[fx.Node, None] = {self.graph.input: None}
         for node in self.graph.nodes:
-            if node not in self.data:
-                continue
-            now = self.order[node]
-            alive = {n for n in alive if last[n] > now} | {node}
-            value = self.values.get(node)
-            whole = isinstance(value, Tensor) and value.shape[:1] == self.example.shape[:1]
-            if alive == {node} and whole:
-                found.add(node)
+            if node in self.data:
+                alive = {n: None for n in alive if last[n] > self.order[node]}
+                found[node] = (node, *alive)
+                alive[node] = None
         return found
+
+    def whole(self, node: fx.Node) -> bool:
+        """Whether a node's value is a tensor with a row per sample."""
+        value = self.values.get(node)
+        return isinstance(value, Tensor) and value.shape[:1] == self.example.shape[:1]
 
     def site(self, site: Site | str) -> Site:
         """The site that was asked for."""
@@ -102,40 +107,55 @@ class Anatomy:
                     return node
         return None
 
-    def head(self, node: fx.Node) -> fx.GraphModule:
-        """From the input to the node."""
+    def head(self, *nodes: fx.Node) -> fx.GraphModule:
+        """From the input to a node, or to several as a tuple."""
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
-        for n in _ancestors([node]):
+        for n in _ancestors(nodes):
             copies[n] = graph.node_copy(n, copies.__getitem__)
-        graph.output(copies[node])
+        results = tuple(copies[n] for n in nodes)
+        graph.output(results[0] if len(results) == 1 else results)
         return fx.GraphModule(self.graph.module, graph, "Head")
 
-    def tail(self, node: fx.Node) -> fx.GraphModule:
-        """From the node to the outputs; sizes of the batch are read off the node's value."""
+    def tail(self, *nodes: fx.Node) -> fx.GraphModule:
+        """From a node to the outputs; sizes of the batch are read off the node's value.
+
+        Of a node that is no cut, from all that is `alive` there: a tail of several inputs.
+        """
         graph = fx.Graph()
-        copies = {node: graph.placeholder("activation")}
-        behind = {node}
+        copies = {n: graph.placeholder(f"activation_{i}" if i else "activation")
+                  for i, n in enumerate(nodes)}  # fmt: skip
+        behind = set(nodes)
         for n in self.graph.nodes:
-            if any(a in behind for a in n.all_input_nodes) and n is not node:
+            if any(a in behind for a in n.all_input_nodes) and n not in nodes:
                 behind.add(n)
 
         def bring(n: fx.Node) -> fx.Node:
             if n in copies:
                 return copies[n]
             source = n.args[0] if n in self.sizes else None
-            if source in self.data and source not in behind:
-                copies[n] = graph.call_function(n.target, (copies[node], 0))  # type: ignore[arg-type]
+            if source in self.data and source not in copies:
+                copies[n] = graph.call_function(n.target, (copies[nodes[0]], 0))  # type: ignore[arg-type]
             else:
                 copies[n] = graph.node_copy(n, bring)
             return copies[n]
 
-        for n in _ancestors(self.graph.outputs, stop={node, *self.sizes}):
+        for n in _ancestors(self.graph.outputs, stop={*nodes, *self.sizes}):
             if n in behind or n not in self.data:
                 bring(n)
         results = tuple(bring(n) for n in self.graph.outputs)
         graph.output(results[0] if len(results) == 1 else results)
         return fx.GraphModule(self.graph.module, graph, "Tail")
+
+    def visit(self, x: Tensor, visitors: Mapping[fx.Node, Callable[..., Any]]) -> None:
+        """Run the graph once; at each of the nodes its visitor is called with what is alive there.
+
+        Args:
+            x: Inputs ``[n, ...]``.
+            visitors: By node, called with the values of ``alive[node]`` as soon as they are there;
+                no other value is kept.
+        """
+        _Visitor(self.graph.module, {n: (self.alive[n][1:], v) for n, v in visitors.items()}).run(x)
 
     def not_a_cut(self, site: Site, node: fx.Node | None) -> NotACut:
         """The error that names the nearest cuts before and behind."""
@@ -162,6 +182,25 @@ class _Recorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         self.values[n] = super().run_node(n)
         return self.values[n]
+
+
+class _Visitor(fx.Interpreter):
+    """Runs a graph and shows values on the way."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        visitors: Mapping[fx.Node, tuple[Sequence[fx.Node], Callable[..., Any]]],
+    ) -> None:
+        super().__init__(module)
+        self.visitors = visitors
+
+    def run_node(self, n: fx.Node) -> Any:
+        found = super().run_node(n)
+        if n in self.visitors:
+            others, visitor = self.visitors[n]
+            visitor(found, *(self.env[o] for o in others))
+        return found
 
 
 def _is_size(node: fx.Node) -> bool:

@@ -72,14 +72,7 @@ def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.
     Raises:
         DataError: No samples.
     """
-    twin = _twin(unwrap(model))
-    norms: list[Any] = [
-        m
-        for m in twin.modules()
-        if isinstance(m, GraphNorm) or (isinstance(m, _BatchNorm) and m.running_mean is not None)
-    ]
-    for m in twin.modules():
-        m.training = False
+    twin, norms = with_norms(model)
     if not norms:
         return twin
     momenta = [m.momentum for m in norms]
@@ -96,12 +89,7 @@ def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.
             except ValueError as error:
                 if "more than 1 value" not in str(error):
                     raise
-                raise DataError(
-                    "a batch of one sample has no variance",
-                    got=f"inputs {tuple(x.shape)}",
-                    expected="two samples or more per batch",
-                    fix="Choose a batch size that does not leave a single sample over.",
-                ) from error
+                raise no_variance(x) from error
     for m, momentum in zip(norms, momenta, strict=True):
         m.training, m.momentum = False, momentum
     if not total:
@@ -109,14 +97,39 @@ def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.
     return twin
 
 
-def _twin(model: nn.Module) -> nn.Module:
-    """A copy that shares parameters; batch-norms in traced graphs become modules."""
-    shared = {id(p): p for p in model.parameters()}
-    twin = copy.deepcopy(model, shared)
+def with_norms(model: nn.Module, *, shared: bool = True) -> tuple[nn.Module, list[Any]]:
+    """A copy whose batch-norms are modules with statistics of their own, also of traced graphs.
+
+    Args:
+        model: A module, or parts of split models; not changed.
+        shared: Whether parameters are the model's own, or copies.
+
+    Returns:
+        The copy, in evaluation mode, and those of its modules that keep running statistics.
+    """
+    model = unwrap(model)
+    twin = copy.deepcopy(model, {id(p): p for p in model.parameters()} if shared else None)
     for module in list(twin.modules()):
         if isinstance(module, fx.GraphModule):
             _norms_to_modules(module)
-    return twin
+    norms: list[Any] = [
+        m
+        for m in twin.modules()
+        if isinstance(m, GraphNorm) or (isinstance(m, _BatchNorm) and m.running_mean is not None)
+    ]
+    for m in twin.modules():
+        m.training = False
+    return twin, norms
+
+
+def no_variance(x: Tensor) -> DataError:
+    """What to say of a batch that is too small for statistics."""
+    return DataError(
+        "a batch of one sample has no variance",
+        got=f"inputs {tuple(x.shape)}",
+        expected="two samples or more per batch",
+        fix="Choose a batch size that does not leave a single sample over.",
+    )
 
 
 def _norms_to_modules(module: fx.GraphModule) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from isogon import context, storage
 from isogon.errors import DataError, FileError, OptionError
+from isogon.nets.channel_axis import channel_axis
 from isogon.nets.load import parse_module
 from isogon.nets.sites import Site, called, choose
 from isogon.nets.unwrap import unwrap
@@ -23,16 +24,6 @@ from isogon.registry import register
 from isogon.storage.files import damaged, first_line, memory_limit
 
 Representation = nn.Module  # a noun: a model, or a file of features
-# Operations whose outputs have their channels last, and those that have them at axis 1.
-_LAST = (
-    *("Linear", "LayerNorm", "RMSNorm", "MultiheadAttention", "Embedding", "Bilinear", "linear"),
-    *("layer_norm", "embedding", "scaled_dot_product_attention", "multi_head_attention_forward"),
-)
-_FIRST = (
-    *("Conv", "BatchNorm", "MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "conv"),
-    *("InstanceNorm", "GroupNorm", "batch_norm", "max_pool", "avg_pool", "adaptive_avg_pool"),
-    *("adaptive_max_pool", "group_norm", "instance_norm"),
-)
 
 
 @dataclass(frozen=True)
@@ -111,7 +102,7 @@ class Features(nn.Module):
         for i, (name, array) in enumerate(self.arrays.items()):
             if select in ("activations", "all") or name in select.split(","):
                 site = Site(f"taps.{i}", 0, "Identity", tuple(array.shape[1:]))
-                found.append(RowPlace(side, site, name, _axis_of(site, (), axis)))
+                found.append(RowPlace(side, site, name, channel_axis(site, (), axis)))
         if not found:
             raise OptionError("no such features", got=repr(select), expected=list(self.arrays))
         return found
@@ -185,32 +176,9 @@ def places(
         return model.places(side, select, axis)
     found = called(model, example)
     return [
-        RowPlace(side, site, site.name, _axis_of(site, found, axis))
+        RowPlace(side, site, site.name, channel_axis(site, found, axis))
         for site in choose(unwrap(model), found, select)
     ]
-
-
-def _axis_of(site: Site, found: Sequence[Site], given: int | None) -> int:
-    """The channel axis, read off the operation that made the site or the values that it changed.
-
-    Linear layers, layer norms and attention: last. Convolutions, pools and batch norms: 1. Of any
-    other operation that of the last one before it whose output has the same shape; where there is
-    none, last for three axes, else 1.
-    """
-    axes = len(site.shape) + 1
-    if given is not None:
-        if not -axes < given < axes or given == 0:
-            raise OptionError("no such channel axis", got=given, expected=f"1 to {axes - 1}")
-        return given % axes
-    if axes < 3:
-        return 1
-    before = [*found[: found.index(site)], site] if site in found else [site]
-    for other in reversed(before):
-        if other.shape == site.shape and other.op.startswith(_LAST):
-            return axes - 1
-        if other.shape == site.shape and other.op.startswith(_FIRST):
-            return 1
-    return axes - 1 if axes == 3 else 1
 
 
 def _array(name: str, given: Any) -> Any:
