@@ -152,3 +152,21 @@ def test_names_and_nouns():
     assert isinstance(registry.get("noun", "Group").build("G_relu"), Group)
     with pytest.raises(SpecError, match="orthogonal"):
         group("orthogonl")
+
+
+def test_powers_of_rotations():
+    for width in (1, 2, 5, 16):
+        for power in (0.5, 0.1):
+            turned, draw = group(f"orthogonal(power={power})"), torch.Generator
+            element = turned.sample(width, draw().manual_seed(1))
+            assert turned.contains(element)
+            whole = group("orthogonal").sample(width, draw().manual_seed(1)).matrix
+            if torch.linalg.det(whole) < 0:  # a reflection has no root: its mirror image is turned
+                whole[:, 0] *= -1
+            back = torch.linalg.matrix_power(element.matrix, round(1 / power))
+            assert torch.allclose(back, whole, atol=1e-9)
+    far, near = (
+        group(g).sample(16, torch.Generator().manual_seed(1)).matrix - torch.eye(16)
+        for g in ("orthogonal", "orthogonal(power=0.1)")
+    )
+    assert near.norm() < 0.3 * far.norm()

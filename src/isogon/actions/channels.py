@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from scipy.linalg import schur
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -170,9 +172,19 @@ class Permutations(Group):
 
 
 class Orthogonal(Group):
-    """Rotations and reflections O(c)."""
+    """Rotations and reflections O(c).
+
+    Args:
+        power: Random elements are Haar-distributed; with another power than 1 they are this power
+            of a Haar-distributed rotation (of determinant 1): near the identity where it is small.
+    """
 
     name = "orthogonal"
+
+    def __init__(self, power: float = 1.0) -> None:
+        self.power = power
+        if power != 1:
+            self.name = f"orthogonal(power={power:g})"
 
     def _best(self, moments: SecondMoments) -> Tensor:
         u, _, vt = torch.linalg.svd(moments.raw_xy().T.double(), full_matrices=False)
@@ -181,11 +193,21 @@ class Orthogonal(Group):
     def _draw(self, channels: int, generator: torch.Generator) -> Tensor:
         z = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
         q, r = torch.linalg.qr(z)
-        return q * r.diagonal().sign()  # without the signs it would not be Haar's measure
+        q = q * r.diagonal().sign()  # without the signs it would not be Haar's measure
+        return q if self.power == 1 else _rotated(q, self.power)
 
     def _holds(self, a: Tensor, tolerance: float) -> bool:
         eye = torch.eye(len(a), dtype=a.dtype)
         return bool(((a @ a.T - eye).abs() <= tolerance * len(a)).all())
+
+
+def _rotated(q: Tensor, power: float) -> Tensor:
+    """A power of a rotation: every plane that it turns is turned by that share of its angle."""
+    if torch.linalg.det(q) < 0:
+        q = torch.cat([-q[:, :1], q[:, 1:]], 1)
+    triangle, basis = schur(q.numpy(), output="complex")[:2]  # diagonal, since q is normal
+    turned = np.exp(1j * power * np.angle(np.diag(triangle)))
+    return torch.from_numpy(((basis * turned) @ basis.conj().T).real.copy())
 
 
 class Invertible(Group):
@@ -230,9 +252,12 @@ def g_abs() -> Group:
 
 
 @registry.group()
-def orthogonal() -> Group:
-    """Rotations and reflections O(c): what the representation as a whole is often taken modulo."""
-    return Orthogonal()
+def orthogonal(power: float = 1.0) -> Group:
+    """Rotations and reflections O(c): what the representation as a whole is often taken modulo.
+
+    ``power``: random elements are this power of a random rotation.
+    """
+    return Orthogonal(power)
 
 
 @registry.group()
