@@ -95,6 +95,9 @@ def test_equals_sees_every_difference():
     assert not reading.equals(example(meta={}))
     assert not reading.equals(example(units={}))
     assert not reading.equals(example(arrays={}, axes={}))
+    timed = [example(value=v, meta={"clock": ["x"]}) for v in (1.0, 2.0)]
+    assert timed[0].equals(timed[1]), "what a clock gave is left out"
+    assert not timed[0].equals(example(meta={"clock": []}))
 
 
 def test_saving_again_replaces_and_leaves_other_files(tmp_path):
