@@ -41,6 +41,8 @@ _API = {
     "reset": "isogon.measures.arrangement.reset",
     # symmetry
     "similarity": "isogon.measures.alignment.similarity",
+    "stitch": "isogon.measures.stitching.stitch",
+    "rotate": "isogon.measures.stitching.rotate",
     # readings and figures
     "read": "isogon.readings",
     "draw": "isogon.show.figure",

@@ -37,7 +37,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "group": ("isogon.actions",),
     "slice": ("isogon.measures.partition.specs",),
     "metric": ("isogon.measures.alignment.metrics",),
-    "stitch": ("isogon.measures",),
+    "stitch": ("isogon.measures.stitching.methods",),
     "measure": ("isogon.measures",),
     "lowers": ("isogon.cpwl.rules",),
     "draws": ("isogon.show",),

@@ -152,9 +152,9 @@ def heatmap(
         for (i, j), v in np.ndenumerate(values):
             if np.isfinite(v):
                 dark = abs(v) > 0.6 * high if diverging else v > middle
-                ax.text(j, i, f"{v:.2f}".replace("0.", ".", 1) if abs(v) < 1 else f"{v:.3g}",
-                        ha="center", va="center", fontsize=6.5,
-                        color="white" if dark else style.INK)  # fmt: skip
+                small = f"{v:.2f}".replace("0.", ".", 1) if v else "0"
+                ax.text(j, i, small if abs(v) < 1 else f"{v:.3g}", ha="center", va="center",
+                        fontsize=6.5, color="white" if dark else style.INK)  # fmt: skip
 
 
 def site_axis(ax: Axes, sites: list) -> None:

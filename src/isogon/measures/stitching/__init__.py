@@ -1,0 +1,1 @@
+"""Stitching: heads of one network with tails of another, and rotations inserted between layers."""

@@ -1,0 +1,93 @@
+"""Maps of channels that a stitch is made of: modules from one layer's activations to another's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Assignment(nn.Module):
+    """Channels in another order: ``y_i = scale_i x_order(i)``.
+
+    Args:
+        order: ``[q]``; -1 where no channel is taken.
+        scale: ``[q]``; by default 1 where a channel is taken, 0 elsewhere.
+    """
+
+    order: Tensor
+    scale: Tensor
+
+    def __init__(self, order: Tensor, scale: Tensor | None = None) -> None:
+        super().__init__()
+        scale = (order >= 0).double() if scale is None else scale.double()
+        self.register_buffer("order", order.clamp(min=0))
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[n, p, ...]`` to ``[n, q, ...]``; bits are kept where the scale is 1."""
+        found = x.index_select(1, self.order.to(x.device))
+        scale = self.scale.to(x.device, x.dtype).reshape(-1, *[1] * (x.dim() - 2))
+        return found * scale
+
+    def matrix(self, channels: int) -> Tensor:
+        """``[q, p]``, float64."""
+        found = self.scale.new_zeros(len(self.order), channels)
+        found[torch.arange(len(self.order)), self.order] = self.scale
+        return found
+
+
+class Affine(nn.Module):
+    """A linear map of channels, by option with an offset: ``y = weight x + bias``.
+
+    Args:
+        weight: ``[q, p]``, float64; computed in the dtype of what it is applied to.
+        bias: ``[q]`` or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.double())
+        self.bias = None if bias is None else nn.Parameter(bias.double())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[n, p, ...]`` to ``[n, q, ...]``."""
+        found = self.weight.to(x.device, x.dtype) @ x.flatten(2) if x.dim() > 2 else (
+            x @ self.weight.T.to(x.device, x.dtype)
+        )  # fmt: skip
+        if self.bias is not None:
+            found = found + self.bias.to(x.device, x.dtype).reshape(-1, *[1] * (found.dim() - 2))
+        return found.reshape(len(x), -1, *x.shape[2:])
+
+
+class Between(nn.Module):
+    """A map of channels between activations of any layout and size.
+
+    Positions are brought to those of the target by the nearest: index i of H reads that at
+    ``floor(i h / H)``.
+
+    Args:
+        inner: From ``[n, p, ...]`` to ``[n, q, ...]``.
+        axes: Channel axis of what comes in and of what goes out.
+        space: Positions of what goes out.
+    """
+
+    def __init__(self, inner: nn.Module, axes: tuple[int, int], space: tuple[int, ...]) -> None:
+        super().__init__()
+        self.inner, self.axes, self.space = inner, axes, space
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activations of the one layer to those of the other."""
+        found = self.inner(placed(x, self.axes[0], self.space)).movedim(1, self.axes[1])
+        if found.shape != x.shape or found.stride() == x.stride():
+            return found
+        # laid out in memory as it came: kernels, and with them the last bits, depend on it
+        return torch.empty_like(x).copy_(found)
+
+
+def placed(x: Tensor, axis: int, space: tuple[int, ...]) -> Tensor:
+    """An activation with its channels at axis 1 and so many positions, by the nearest."""
+    x = x.movedim(axis, 1)
+    for k, size in enumerate(space, 2):
+        if x.shape[k] != size:
+            x = x.index_select(k, torch.arange(size, device=x.device) * x.shape[k] // size)
+    return x

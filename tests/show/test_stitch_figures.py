@@ -1,0 +1,100 @@
+"""Figures of stitching and rotations show what their tables hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isogon.errors import OptionError
+from isogon.readings import SiteTable
+from isogon.show import draw
+from isogon.show.together import Panel, draw_together, tables
+
+SITES = ["relu1", "relu2", "relu3"]
+
+
+def stitched(pairs, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"site_a": a, "site_b": b, "site": a, "by": by, "in_block": a == b == "relu2",
+         "accuracy": 0.5, "penalty": rng.random(), "penalty_frozen_bn": 0.0, "floor": 0.1,
+         "ceiling": 0.9, "loss": 1.0, "agreement": 0.5, "seconds": 0.1}
+        for a, b in pairs for by in ("linear", "G_relu")
+    ]  # fmt: skip
+    meta = {"accuracy": 0.9, "sites_a": SITES, "sites_b": SITES}
+    return SiteTable("stitch", pd.DataFrame(rows), meta=meta)
+
+
+def rotated(repeats, seed=0, group="orthogonal"):
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"site": s, "repeat": r, "in_block": s == "relu2", "accuracy": 0.5, "baseline": 0.9,
+         "penalty": rng.random()}
+        for s in SITES for r in range(repeats)
+    ]  # fmt: skip
+    return SiteTable("rotate", pd.DataFrame(rows), meta={"group": group, "epochs": 2})
+
+
+def lines(fig):
+    return {line.get_label(): np.asarray(line.get_ydata()) for line in fig.axes[0].lines}
+
+
+def note(fig):
+    return fig.get_supxlabel()
+
+
+def test_a_curve_per_method_along_the_diagonal():
+    reading = stitched(zip(SITES, SITES))
+    fig = draw(reading)
+    table = reading.table
+    for by in ("linear", "G_relu"):
+        expected = table[table["by"] == by]["penalty"] * 100
+        assert np.allclose(lines(fig)[by], expected)
+    assert note(fig) == "open marks: within a residual block"
+    assert "90.0 %" in fig.axes[0].get_title(loc="left")
+    alone = draw(reading, by="linear", column="accuracy")
+    assert "G_relu" not in lines(alone)
+    assert np.allclose(lines(alone)["linear"], 50)
+    with pytest.raises(OptionError, match="no such method"):
+        draw(reading, by="lasso")
+    with pytest.raises(OptionError, match="no such column"):
+        draw(reading, column="seconds")
+
+
+def test_a_map_per_method_of_all_pairs():
+    pairs = [(a, b) for a in reversed(SITES) for b in SITES if "relu2" not in (a, b) or a == b]
+    fig = draw(stitched(pairs))
+    maps = [ax for ax in fig.axes if ax.images]
+    assert [ax.get_title(loc="left") for ax in maps] == ["linear", "G_relu"]
+    image = np.ma.filled(maps[0].images[0].get_array(), np.nan)
+    assert np.isnan(image[0, 1])
+    assert np.isfinite(image[1, 1])
+    assert [t.get_text() for t in maps[0].get_yticklabels()] == SITES
+    assert sum(p.get_edgecolor()[:3] != (0, 0, 0) for p in maps[0].patches) == 1
+    assert note(fig) == "framed: within a residual block"
+
+
+def test_several_runs_with_their_spread():
+    runs = tuple(stitched(zip(SITES, SITES), seed) for seed in range(3))
+    panel = Panel("digits", runs, ("", "", ""))
+    fig = draw_together([panel])
+    mean = np.mean([r.table[r.table["by"] == "linear"]["penalty"] for r in runs], 0) * 100
+    assert np.allclose(lines(fig)["linear"], mean)
+    assert len(fig.axes[0].collections) == 2
+    frame = tables([panel])["digits"]
+    assert (frame["runs"] == 3).all()
+    assert np.allclose(frame[frame["by"] == "linear"]["mean"] * 100, mean)
+
+
+def test_rotations():
+    reading = rotated(4)
+    fig = draw(reading)
+    mean = reading.table.groupby("site", sort=False)["penalty"].mean() * 100
+    assert np.allclose(lines(fig)["mean"], mean)
+    assert len(lines(fig)["one element"]) == 12
+    assert "2 epochs" in fig.axes[0].get_title(loc="left")
+    assert "one element" not in lines(draw(rotated(1)))
+    panel = Panel("", (rotated(2), rotated(2, 1, "G_relu")), ("", ""))
+    assert {"orthogonal", "G_relu"} <= set(lines(draw_together([panel])))
+    assert (tables([panel])["rotate"]["elements"] == 4).all()
