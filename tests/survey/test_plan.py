@@ -54,6 +54,22 @@ def test_names_inside_specs_that_exist_are_let_through():
         assert len(jobs(model=model, measures=["orientation"])) == 1
 
 
+def test_specs_in_options_are_checked_before_anything_is_trained():
+    both = {"name": "stitch", "a": "cnn", "b": "mlp", "train": "digits", "test": "digits(test)"}
+    good = jobs(measures=[{**both, "by": [["linear", "low_rank(4)"], "G_relu"]}])
+    assert {j.options["by"] for j in good} == {("linear", "low_rank(4)"), "G_relu"}
+    for by, says in (
+        ("liner", "unknown stitch: got 'liner'.*Did you mean 'linear'"),
+        (["linear", "low_rnk(4)"], "unknown stitch: got 'low_rnk'"),
+        ("low_rank", "missing a required argument: 'rank'"),
+        ("low_rank(0)", "rank too low"),
+        ("linear(bias=3)", "wrong value for 'bias'"),
+        ("cnn", "unknown stitch: got 'cnn'"),
+    ):
+        with pytest.raises(IsogonError, match=says):
+            jobs(measures=[{**both, "by": by}])
+
+
 def test_identifiers_depend_on_the_job_alone():
     a = plan.expand({**BASE, "measures": ["orientation", "data-matrix"]}).ids()
     b = plan.expand({**BASE, "measures": ["data-matrix"]}).ids()

@@ -255,7 +255,9 @@ def g_abs() -> Group:
 def orthogonal(power: float = 1.0) -> Group:
     """Rotations and reflections O(c): what the representation as a whole is often taken modulo.
 
-    ``power``: random elements are this power of a random rotation.
+    Args:
+        power: Random elements are this power of a random rotation (1: any rotation or reflection);
+            near the identity where it is small.
     """
     return Orthogonal(power)
 

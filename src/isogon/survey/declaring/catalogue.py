@@ -69,18 +69,27 @@ def declaration(name: str, kind: str = "measure") -> Declaration:
     Raises:
         SpecError: No such name.
     """
+    return declare(stand_in(kind, name), names("noun"))
+
+
+def stand_in(kind: str, name: str) -> registry.Entry:
+    """The entry of a measure or experiment, or what its source says of it: nothing is imported.
+
+    Raises:
+        SpecError: No such name.
+    """
     name = name.replace("-", "_")
     found = registry.known(kind).get(name) or sources.entries(kind).get(name)
     if found is None and name not in names(kind):
         raise unknown(kind, name, names(kind))
-    return declare(found or registry.get(kind, name), names("noun"))
+    return found or registry.get(kind, name)
 
 
 def noun(name: str) -> dict[str, Any]:
     """What a noun says of itself: ``kinds`` that its specs name, ``help``, ``typed``, ``example``.
 
     ``typed`` is a spec as the command line shows one, ``example`` a tiny one for tests,
-    ``default`` what a survey supplies.
+    ``default`` what a survey supplies; what is ``light`` is built when a plan is checked.
     """
     found = registry.known("noun").get(name) or sources.entries("noun").get(name)
     return (found or registry.get("noun", name)).extra

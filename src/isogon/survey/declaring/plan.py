@@ -149,7 +149,9 @@ def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
 
 
 def names_exist(job: Job, declaration: Declaration) -> None:
-    """Refuse specs, also inside specs, of no registered name, without building anything.
+    """Refuse specs, also inside specs and in options, of no registered name.
+
+    Nothing is built, but for nouns that say of themselves that they are ``light``.
 
     Raises:
         SpecError: Listing what there is.
@@ -158,6 +160,14 @@ def names_exist(job: Job, declaration: Declaration) -> None:
         kinds = catalogue.noun(wanted.noun).get("kinds")
         if wanted.name in job.inputs and kinds:
             _exists(parse(job.inputs[wanted.name]), kinds)
+    entry = catalogue.stand_in("measure", declaration.name)
+    for name, noun in nesting.nouns(entry).items():
+        if declaration.option(name) is None or job.options.get(name) is None:
+            continue
+        for text in many(job.options[name]):
+            _exists(parse(text), catalogue.noun(noun).get("kinds", ()))
+            if catalogue.noun(noun).get("light"):
+                catalogue.entry("noun", noun).build(text)
 
 
 def _exists(spec: Spec, kinds: tuple[str, ...]) -> None:
