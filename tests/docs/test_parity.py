@@ -62,7 +62,9 @@ def test_names_in_the_answers_exist(row):
         elif span.startswith("isogon."):
             __import__(span)
         elif row[2] and head and span not in ("Family",):
-            parameters = {p for m in ("walk", "invariance") for p in signature(m)}
+            parameters = {
+                p for m in ("walk", "invariance", "stitch", "rotate") for p in signature(m)
+            }
             for figure in (draw_invariance, draw_partition):
                 parameters |= set(inspect.signature(figure).parameters)
             assert head in known | parameters, span

@@ -322,3 +322,11 @@ def test_networks_stay_as_they_were(cnn):
         assert all(torch.equal(v, state[k]) for k, v in m.state_dict().items())
         assert all(p.grad is None and p.requires_grad for p in m.parameters())
         assert not any(s._forward_hooks for s in m.modules())
+
+
+def test_the_output_is_a_place_too(cnn):
+    found = ig.stitch(plain(5, 1), cnn, data(cnn), data(cnn), by=("identity", "linear"), sites="8")
+    itself = ig.stitch(cnn, cnn, data(cnn), data(cnn), by="identity", sites="8")
+    assert column(itself, "penalty") == [0.0]
+    own = dict(zip(column(found, "by"), column(found, "accuracy")))
+    assert own["linear"] > own["identity"]

@@ -105,7 +105,7 @@ class Cuts:
     def _cut(self, site: Site, node: fx.Node | None, axis: int, side: str) -> Cut | None:
         """The place of a site; None where it can't be one."""
         anatomy = self.anatomy
-        if node is None or node not in anatomy.alive or node in anatomy.graph.outputs:
+        if node is None or node not in anatomy.alive:
             return None
         nodes = (node,) if node in anatomy.cuts else anatomy.alive[node]
         values = [anatomy.values[n] for n in nodes]

@@ -63,10 +63,14 @@ class PairSums(Once):
 
     Args:
         pairs: Cuts of a and of b.
+        room: Where columns are put, by their number within a block; may be shared by watchers that
+            are updated in turn. Fresh memory would cost as much as what is computed in it.
     """
 
-    def __init__(self, pairs: Sequence[tuple[Cut, Cut]]) -> None:
-        self.pairs = list(pairs)
+    def __init__(
+        self, pairs: Sequence[tuple[Cut, Cut]], room: dict[int, Tensor] | None = None
+    ) -> None:
+        self.pairs, self.room = list(pairs), {} if room is None else room
         self.sites = tuple(dict.fromkeys(c.key for pair in pairs for c in pair))
         most = max(math.prod(c.site.shape) for pair in self.pairs for c in pair)
         self.size = max(1, BLOCK // max(1, most))
@@ -90,13 +94,21 @@ class PairSums(Once):
         form = (cut.key, space)
         if form not in held:
             x = placed(values[cut.key], cut.axis, space).transpose(0, 1)
-            x = x.to(torch.float64, memory_format=torch.contiguous_format, copy=True).flatten(1)
+            x = self._room(len(held), x).copy_(x).flatten(1)
             if form not in self.own:
                 self.own[form] = Sums(x.mean(1))
             x -= self.own[form].shift[:, None]
             self.own[form].update(x)
             held[form] = x
         return held[form]
+
+    def _room(self, slot: int, x: Tensor) -> Tensor:
+        """Contiguous float64 memory of the shape of ``x``, used again for every block."""
+        held = self.room.get(slot)
+        if held is None or held.numel() < x.numel() or held.device != x.device:
+            held = torch.empty(x.numel(), dtype=torch.float64, device=x.device)
+            self.room[slot] = held
+        return held[: x.numel()].view(x.shape)
 
     def of(self, a: Cut, b: Cut) -> Cross:
         """The moments of a pair."""
@@ -112,7 +124,7 @@ class PairSums(Once):
 
     def share(self) -> PairSums:
         """The same, empty."""
-        return PairSums(self.pairs)
+        return PairSums(self.pairs, self.room)
 
     def merge(self, other: PairSums) -> PairSums:
         """Take in what another one has summed."""

@@ -123,7 +123,8 @@ def rotate(
     table = pd.DataFrame(rows)
     penalty = table.groupby("site", sort=False)["penalty"]
     summary = pd.DataFrame({"repeats": penalty.size(), "penalty": penalty.mean()})
-    summary["sd"] = penalty.std(ddof=1)
+    if repeats > 1:
+        summary["sd"] = penalty.std(ddof=1)
     meta: dict[str, Any] = {
         "group": group.name,
         "epochs": epochs,

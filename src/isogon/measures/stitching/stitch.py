@@ -26,6 +26,8 @@ from isogon.nets.unwrap import unwrap
 from isogon.readings import SiteTable
 from isogon.registry import measure
 
+CHUNK = 64  # samples whose activations of a wait for those of b
+
 
 @measure(
     cite=("bansal2021", "godfrey2022"),
@@ -172,8 +174,9 @@ class Stitching:
     def fit(self, models: dict[str, Module], train: Any, generator: torch.Generator) -> None:
         """One pass over data, and every closed form."""
         began = time.perf_counter()
-        groups = [PairSums(g) for g in connected(self.pairs)]
-        one_pass(models, train, groups, what="moments of both networks")
+        room: dict[int, Tensor] = {}
+        groups = [PairSums(g, room) for g in connected(self.pairs)]
+        one_pass(models, train, groups, chunk=CHUNK, what="moments of both networks")
         passed = time.perf_counter() - began
         sums = {pair: g for g in groups for pair in g.pairs}
         cuts = dict.fromkeys(two for _, two in self.pairs)
