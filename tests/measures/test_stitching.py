@@ -330,3 +330,13 @@ def test_the_output_is_a_place_too(cnn):
     assert column(itself, "penalty") == [0.0]
     own = dict(zip(column(found, "by"), column(found, "accuracy")))
     assert own["linear"] > own["identity"]
+
+
+def test_sites_of_b_may_be_others(cnn):
+    a = plain(6, 1)
+    found = ig.stitch(a, cnn, data(cnn), data(cnn), sites="0,2", sites_b="2,4", by="linear")
+    assert list(zip(column(found, "site_a"), column(found, "site_b"))) == [("0", "2"), ("2", "4")]
+    one = ig.stitch(a, cnn, data(cnn), data(cnn), sites="2", sites_b="4", by="linear")
+    assert column(one, "loss") == pytest.approx(column(found, "loss", site="2"), abs=1e-9)
+    uneven = ig.stitch(a, cnn, data(cnn), data(cnn), sites="0,2", sites_b="2")
+    assert uneven.meta["notes"] == ["the first 1 sites of 2 and 1"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import reference.slow_stitching as slow
@@ -248,3 +252,30 @@ def test_maps_keep_the_layout_and_the_bits(generator):
     found = Between(Affine(weight, bias), (2, 1), (14,))(tokens)
     exact = nn.functional.linear(tokens, weight, bias).movedim(2, 1).repeat_interleave(2, 2)
     assert torch.allclose(found, exact, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 2**31))
+def test_larger_sets_of_maps_fit_no_worse(p, q, seed):
+    """And what is taken from a set is no worse than anything else in it."""
+    x, y = relu(40, p, seed), relu(40, q, seed + 1)
+
+    def loss(spec):
+        return float(np.square(fitted(spec, x, y) - y).sum())
+
+    rising = ["low_rank(1)", "low_rank(2)", "linear"]
+    rising_without = ["low_rank(1, bias=false)", "low_rank(2, bias=false)", "linear(bias=false)"]
+    slack = 1e-9 * float(np.square(y).sum())
+    for chain in (rising, rising_without, [rising_without[-1], "linear"]):
+        losses = [loss(s) for s in chain]
+        assert all(a >= b - slack for a, b in itertools.pairwise(losses))
+    least = loss("linear(bias=false)")
+    assert all(loss(s) >= least - slack for s in ("orthogonal", "G_relu", "permutation"))
+    assert loss("permutation") >= loss("G_relu") - slack
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(5):
+        turn = torch.linalg.qr(torch.randn(max(p, q), max(p, q), generator=draw))[0][:q, :p]
+        turned = x @ turn.double().numpy().T
+        scale = float((turned * y).sum() / np.square(turned).sum())
+        if p <= q:  # a narrower y hides a part of the rotation, whose size is then no constant
+            assert np.square(scale * turned - y).sum() >= loss("orthogonal") - slack
