@@ -164,7 +164,8 @@ def test_penalties_by_definition(norm):
     train, test = data(b), data(b, seed=1)
     found = ig.stitch(a, b, train, test, by=("linear", "G_relu"), pairs="all", sites="2,6")
     assert len(found) == 8
-    x = train[0][0]
+    x, draw = train[0][0], torch.Generator().manual_seed(0)
+    orders = {site: torch.randperm(width, generator=draw) for site, width in (("2", 5), ("6", 9))}
     for row in found.to_frame().itertuples():
         mine, other = split(a, row.site_a, example=x), split(b, row.site_b, example=x)
         with torch.no_grad():
@@ -178,6 +179,13 @@ def test_penalties_by_definition(norm):
         between = lambda h, place=place, fitted=fitted: fitted(place(h))  # noqa: E731
         exact = slow.penalties(mine.head, between, other.tail, other.head, train, test)
         assert (row.accuracy, row.penalty, row.penalty_frozen_bn) == pytest.approx(exact, abs=1e-12)
+        mixed = lambda h, o=orders[row.site_a], f=between: f(h[:, o])  # noqa: E731
+        floor = slow.penalties(mine.head, mixed, other.tail, other.head, train, test)[0]
+        itself = stitch(row.by).fit(CrossMoments().update(rows[1], rows[1]).compute(), draw)
+        ceiling = slow.penalties(other.head, itself, other.tail, other.head, train, test)[0]
+        same = slow.agreement(mine.head, between, other.tail, other.head, train, test)
+        exact = (floor, ceiling, *same)
+        assert (row.floor, row.ceiling, row.agreement, row.loss) == pytest.approx(exact, abs=1e-6)
     if norm:
         assert found.table["penalty"].ne(found.table["penalty_frozen_bn"]).any()
 

@@ -87,6 +87,12 @@ def test_assignment_is_the_best_of_all(p, q):
                 assert scales[i] == 0
 
 
+def test_a_scale_is_positive_also_between_opposite_channels():
+    x = relu(40, 1) + 1
+    element = stitch("G_relu").fit(moments(x, -x), torch.Generator())
+    assert element.matrix(1).item() == 1e-6
+
+
 def test_what_is_planted_is_recovered_by_the_sets_that_hold_it_and_by_no_other():
     rng = np.random.default_rng(3)
     x = relu(500, 16)

@@ -63,3 +63,16 @@ def penalties(head_a, between, tail_b, head_b, train, test):
     found = accuracy(with_stitch, stitched(test))
     frozen = accuracy(tail_b, own(test)) - accuracy(tail_b, stitched(test))
     return found, accuracy(alone, own(test)) - found, frozen
+
+
+@torch.no_grad()
+def agreement(head_a, between, tail_b, head_b, train, test):
+    """How often the stitched network answers as b, both recalibrated; its loss."""
+    tails = [
+        recalibrated(tail_b, [(between(head_a(x)), y) for x, y in train]),
+        recalibrated(tail_b, [(head_b(x), y) for x, y in train]),
+    ]
+    x, y = (torch.cat(part) for part in zip(*test))
+    z, own = tails[0](between(head_a(x))), tails[1](head_b(x))
+    same = (z.argmax(1) == own.argmax(1)).double().mean().item()
+    return same, -z.double().log_softmax(1)[torch.arange(len(y)), y].mean().item()

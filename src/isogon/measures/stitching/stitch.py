@@ -181,7 +181,8 @@ class Stitching:
         sums = {pair: g for g in groups for pair in g.pairs}
         cuts = dict.fromkeys(two for _, two in self.pairs)
         tails = {cut: Tail(self.sides["b"].anatomy, cut) for cut in cuts}
-        orders = {one: _order(one.channels, generator) for one, _ in self.pairs}
+        heads = dict.fromkeys(one for one, _ in self.pairs)
+        orders = {one: torch.randperm(one.channels, generator=generator) for one in heads}
         ceilings: dict[tuple[Cut, str], Trial] = {}
         for two, tail in tails.items():
             own = Trial(two, tail, tail.own)
@@ -280,7 +281,3 @@ class Stitching:
 
 def _between(inner: Module, one: Cut, two: Cut) -> Module:
     return Between(inner, (one.axis, two.axis), two.space)
-
-
-def _order(channels: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(channels, generator=generator)
