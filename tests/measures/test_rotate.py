@@ -144,6 +144,34 @@ def test_the_layers_before_are_frozen_and_the_identity_is_retrained_too():
     assert exact < 0.7
 
 
+def test_batch_norms_behind_the_site_are_trained_as_in_training():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.Linear(12, 3)
+    ).eval()  # fmt: skip
+    train, test = data(model, 64), data(model, seed=1)
+    wrong = [(x, (y + 1) % 3) for x, y in train]
+    found = ig.rotate(model, ig.group("permutations"), wrong, test, epochs=2, lr=0.02, sites="1")
+    generator = torch.Generator().manual_seed(0)
+    ig.group("permutations").sample(16, generator)
+    head, tail = model[:2], copy.deepcopy(model[2:])
+    steps = torch.optim.Adam(tail.parameters(), lr=0.02)
+    x, y = (torch.cat(t) for t in zip(*wrong))
+    tail.train()
+    for _ in range(2):
+        for part in torch.randperm(64, generator=generator).split(16):
+            steps.zero_grad()
+            with torch.no_grad():
+                h = head(x[part])
+            nn.functional.cross_entropy(tail(h), y[part]).backward()
+            steps.step()
+    tail.eval()
+    assert found.table["baseline"][0] == accuracy(lambda x: tail(head(x)), test)
+    single = [(x[:1], y[:1]) for x, y in train]
+    with pytest.raises(DataError, match="one sample has no variance"):
+        ig.rotate(model, ig.group("permutations"), single, test, epochs=1, sites="1")
+
+
 class Skip(nn.Module):
     def __init__(self):
         super().__init__()

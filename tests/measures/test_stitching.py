@@ -267,6 +267,10 @@ def test_tokens_of_a_compact_transformer():
     assert (exact["penalty"] == 0).all()
     assert (exact["agreement"] == 1).all()
     assert len(set(exact["loss"])) == 1
+    parts, draw = split(b, "classifier.blocks.0", example=x[0][0]), torch.Generator().manual_seed(0)
+    order = torch.randperm(parts.site.shape[1], generator=draw)
+    exact = slow.accuracy(lambda t: parts.tail(parts.head(t)[..., order]), x)
+    assert column(found, "floor", by="identity")[0] == exact
     found = ig.stitch(a, b, x, x, by="linear", sites=sites, pairs="all")
     assert len(found) == 4
     assert found.table["floor"].mean() < found.table["accuracy"].mean() + 0.2

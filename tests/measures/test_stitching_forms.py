@@ -151,6 +151,10 @@ def test_dead_duplicate_and_constant_channels():
         "low_rank(8)",
     ):
         assert relative(fitted(spec, x, x), x) < 1e-9, spec
+    for spec in ("linear", "linear(bias=false)", "low_rank(3)"):  # copies share their weight
+        weight = stitch(spec).fit(moments(x, y), torch.Generator()).weight.detach()
+        assert torch.allclose(weight[:, 4], weight[:, 5], rtol=1e-6, atol=1e-9)
+        assert weight.abs().max() < 100
     assert np.array_equal(fitted("permutation", x, x), x)
     rng = np.random.default_rng(0)
     order = rng.permutation(8)
