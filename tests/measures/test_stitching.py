@@ -289,6 +289,12 @@ def test_what_can_not_be_stitched(cnn):
         ig.stitch(flat, cnn, train, train)
     found = ig.stitch(flat, flat, train, train)
     assert found.meta["accuracy"] < 1
+    with pytest.raises(OptionError, match="no such choice of pairs"):
+        ig.stitch(cnn, cnn, train, train, pairs="every")
+    bare = ig.stitch(narrow, cnn, [x for x, _ in train], train)  # maps are fitted without labels
+    assert bare.equals(ig.stitch(narrow, cnn, train, train))
+    with pytest.raises(DataError, match="no labels"):
+        ig.stitch(narrow, cnn, train, [x for x, _ in train])
     with pytest.raises(OptionError, match="too few samples"):
         ig.stitch(cnn, cnn, train, train, norm_samples=1)
     with pytest.raises(DataError, match="labels"):

@@ -124,8 +124,10 @@ def paired(
     k-th goes with the k-th, if the other paths carry tensors of the same shapes in both models.
 
     Raises:
-        OptionError: No pair is left.
+        OptionError: No pair is left, or another word for ``pairs``.
     """
+    if pairs not in ("all", "diagonal"):
+        raise OptionError("no such choice of pairs", got=pairs, expected="diagonal or all")
     notes: list[str] = []
     shorter = min(len(a), len(b))
     if pairs == "diagonal" and len(a) != len(b):
