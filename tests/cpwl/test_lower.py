@@ -80,6 +80,10 @@ REFUSED = {
     "sum over the batch": (lambda z: z - z.sum(), "mixes the samples"),
     "transposed batch": (lambda z: z.T.relu().T, "axis of the samples"),
     "swapped batch": (lambda z: z.transpose(0, 1).relu().mT, "axis of the samples"),
+    "what a mask keeps": (
+        lambda z: z[:, torch.tensor([True, False, True, False])].sum(1, keepdim=True),
+        "size that depends on values.*nonzero",
+    ),
     "merged batch": (lambda z: z.view(-1, 1).relu(), "axis of the samples"),
     "batch statistics": (
         lambda z: F.batch_norm(z, None, None, training=True),

@@ -41,6 +41,19 @@ def two(x):
 
 MAT, VEC, IMG, SEQ, VOL = (2, 3, 4), (6,), (4, 6, 6), (4, 9), (2, 4, 5, 6)
 
+
+def _put(x):
+    x = F.relu(x)
+    x[:, ~torch.tensor([True, False] * 3)] = -0.5
+    return x
+
+
+def _put_branch(x):
+    base = torch.zeros_like(x)
+    base[:, torch.tensor([4, 1])] = F.relu(x[:, :2])
+    return base
+
+
 # name: (function, sample shape)
 LINEAR = {
     "linear": (lambda x: F.linear(x, const(5, 6), const(5)), VEC),
@@ -301,6 +314,14 @@ LINEAR = {
     "repeat": (lambda x: x.repeat(1, 2) + x.tile(2), VEC),
     "index": (lambda x: x[:, :, torch.tensor([0, 3]), torch.tensor([1, 2])], IMG),
     "index last": (lambda x: x[..., torch.tensor([[0, 3], [1, 1]])], VEC),
+    "index by a mask": (
+        lambda x: F.linear(F.relu(x)[:, ~torch.tensor([True, False] * 3)], const(4, 3)), VEC
+    ),
+    "index put": (_put, VEC),
+    "index put a branch": (_put_branch, VEC),
+    "index put, added": (
+        lambda x: A.index_put(x, [None, torch.tensor([0, 0, 3])], x[:, :3], True), VEC
+    ),
     "unsafe index": (lambda x: A._unsafe_index(x, [None, torch.tensor([0, 3])]), VEC),
     "gather": (
         lambda x: x.gather(1, torch.tensor([[0, 2, 2]]).expand(x.shape[0], -1)),

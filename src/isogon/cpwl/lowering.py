@@ -24,7 +24,7 @@ from torch import Tensor, fx
 from isogon import registry
 from isogon.cpwl.constants import in_double, leaves, mapped
 from isogon.cpwl.program import Affine, Join, Kink, Max, Program, Stage, Weights
-from isogon.cpwl.refusals import fix_of_product, refusal
+from isogon.cpwl.refusals import fix_of_product, of_sizes, refusal
 from isogon.cpwl.scalars import products
 from isogon.errors import ModelError, UnsupportedOp
 from isogon.nets.graph import Graph, Place, place, shape
@@ -343,10 +343,7 @@ class Lowering:
     def _sample_shape(self, sizes: tuple[int | None, ...]) -> tuple[int, ...]:
         first, rest = sizes[:1], [d for d in sizes[1:] if d is not None and d >= 0]
         if first != (None,) or len(rest) + 1 != len(sizes):
-            self.refuse(
-                "moves, merges or reduces the axis of the samples",
-                "Keep the samples on the first axis: x.flatten(1), dimensions counted from 1.",
-            )
+            self.refuse(*of_sizes(sizes))
         return tuple(rest)
 
     def _ref(self, sizes: tuple[int, ...] | None = None) -> Ref:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import fx
 
 from isogon.errors import UnsupportedOp
-from isogon.nets.graph import place
+from isogon.nets.graph import UNKNOWN, place
 
 # smooth functions of one number: `ig.piecewise` replaces them by interpolants
 SMOOTH = {
@@ -70,6 +70,20 @@ def fix_of_product(node: fx.Node, products: Sequence[fx.Node]) -> str:
     """What to do about a product: interpolants, if it is a function of one number."""
     scalar = op_name(node) in ("mul", "div") and node not in products
     return INTERPOLATE if scalar else NO_PRODUCT
+
+
+def of_sizes(sizes: tuple[int | None, ...]) -> tuple[str, str]:
+    """What is wrong with a shape that is not one of samples on the first axis, and what to do."""
+    if UNKNOWN in sizes:
+        return (
+            "has a size that depends on values (what a mask keeps)",
+            "Index with positions instead of a mask: keep = mask.nonzero()[:, 0], made in "
+            "__init__; or zero the others: x * mask.",
+        )
+    return (
+        "moves, merges or reduces the axis of the samples",
+        "Keep the samples on the first axis: x.flatten(1), dimensions counted from 1.",
+    )
 
 
 def refusal(

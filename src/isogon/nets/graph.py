@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from isogon.errors import ModelError
+
+UNKNOWN = -2  # a size that depends on the values of a tensor
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def place(node: fx.Node) -> Place:
 def shape(node: fx.Node) -> tuple[int | None, ...]:
     """Shape of a node's value: None for the number of samples, -1 where it enters otherwise.
 
-    Nodes that are no tensors (a size, a tuple of tensors) have the shape ``()``.
+    `UNKNOWN` stands for a size that depends on values (what a mask keeps). Nodes that are no tensors (a size, a tuple of tensors) have the shape ``()``.
     """
     return node.meta["shape"]
 
@@ -255,9 +258,17 @@ def _shape(node: fx.Node) -> tuple[int | None, ...]:
     value = node.meta.get("val")
     if not isinstance(value, Tensor):
         return ()
-    return tuple(
-        d if isinstance(d, int) else None if d.node.expr.is_symbol else -1 for d in value.shape
-    )
+    return tuple(_size(d) for d in value.shape)
+
+
+def _size(size: Any) -> int | None:
+    if isinstance(size, int):
+        return size
+    if size.node.expr.is_number:  # what follows it needs it to be that (after a constant mask)
+        return int(size.node.expr)
+    if free_unbacked_symbols(size):
+        return UNKNOWN
+    return None if size.node.expr.is_symbol else -1
 
 
 def _is_check(node: fx.Node) -> bool:

@@ -137,6 +137,22 @@ def index(lower: Lowering, x, indices):
     return lower.affine(lambda v: v[where], x, None, copies=True)
 
 
+@lowers("aten.index_put.default")
+def index_put(lower: Lowering, base, indices, values, accumulate=False):
+    """The base with entries at constant positions replaced (or added to)."""
+    if any(isinstance(i, Ref | Condition) for i in indices):
+        lower.refuse("writes to positions that depend on the input")
+    if indices[0] is not None:
+        lower.refuse("writes to positions along the axis of the samples")
+    op = lower.target
+
+    def put(x: Tensor, y: Tensor) -> Tensor:
+        count = max(len(x), len(y) if isinstance(values, Ref) else 1)
+        return op(x.expand(count, *x.shape[1:]), indices, y, accumulate)
+
+    return lower.linear(put, base, values, copies=not accumulate)
+
+
 @lowers("aten.gather.default")
 def gather(lower: Lowering, x, dim, positions, **_):
     """Entries at constant positions along an axis."""
