@@ -130,11 +130,14 @@ def test_grafting_two_models():
     whole = graft(head, stitch, tail)
     expected = b[4:](stitch(a[:3](x)))
     assert torch.equal(whole(x), expected)
+    a[0].bias.requires_grad_(False)  # by its owner: not to be thawed afterwards
     with frozen(a), frozen(b):
         whole(x).sum().backward()
     assert stitch.weight.grad is not None
     assert all(p.grad is None for p in [*a.parameters(), *b.parameters()])
-    assert all(p.requires_grad for p in [*a.parameters(), *b.parameters()])
+    held = [p for p in [*a.parameters(), *b.parameters()] if not p.requires_grad]
+    assert len(held) == 1
+    assert held[0] is a[0].bias
 
 
 def test_swapped_tensors_come_back():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 import isogon as ig
+from isogon import registry
 from isogon.survey.whole import defaults
 from isogon.survey.whole.defaults import NAMED, Subject
 
@@ -57,3 +61,25 @@ def test_a_plane_around_a_sample(monkeypatch):
     assert NAMED["@around"](subject) == "anchors(digits(test, 30)[0], radius=0.25)"
     monkeypatch.setattr(defaults, "_radius", lambda *_: None)
     assert NAMED["@around"](subject).startswith("through(")
+
+
+@pytest.mark.parametrize("cut", [1.0, 0.25])
+def test_the_radius_holds_the_wanted_regions_at_the_density_of_the_pilot(monkeypatch, cut):
+    data = ig.batches("digits(test, 30)")
+    subject = Subject("cnn(width=2)", "digits(test, 30)", None, data)
+    anchors = (subject.sample(0),)
+    density, get = 7000.0, registry.get  # regions per area, of which the pilot cuts a share
+
+    def pilot(model, plane, max_regions):
+        n = round(density * plane.area * cut)
+        whole = np.arange(2 * n) < n
+        area = np.where(whole, cut, 1 - cut) * plane.area / n
+        return SimpleNamespace(finished=whole, area=area, plane=plane)
+
+    def fake(kind, name):
+        known = kind == "measure" and name == "partition"
+        return SimpleNamespace(build=pilot) if known else get(kind, name)
+
+    monkeypatch.setattr(registry, "get", fake)
+    radius = defaults._radius(subject, [0, 1, 2], anchors)
+    assert density * (2 * radius) ** 2 == pytest.approx(defaults.REGIONS, rel=0.02)

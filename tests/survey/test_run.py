@@ -169,6 +169,16 @@ def test_damaged_records_are_computed_again(tmp_path, damage):
     assert not list(tmp_path.glob(".*")), "no temporary folders stay behind"
 
 
+def test_a_record_with_the_reading_of_another_is_none(tmp_path):
+    """Each file of it is whole, and says so."""
+    first, second = (runner.run(job(scale=s), out=tmp_path) for s in (1.0, 2.0))
+    shutil.rmtree(first.directory / "reading")
+    shutil.copytree(second.directory / "reading", first.directory / "reading")
+    assert load(second.directory) is not None
+    assert load(first.directory) is None
+    assert runner.run(job(scale=1.0), out=tmp_path).reading.equals(first.reading)
+
+
 def test_an_interrupted_measure_leaves_nothing(tmp_path, monkeypatch):
     def stop(self, directory):
         (directory / "half").mkdir(parents=True)

@@ -183,6 +183,26 @@ def test_workers_change_nothing(workers):
     assert all(torch.equal(alone.weights[k], helped.weights[k]) for k in alone.weights)
 
 
+def test_a_stand_in_for_an_empty_share_counts_for_nothing(monkeypatch):
+    """With several processes, one whose share of a batch is empty computes on a sample of another.
+
+    Here every batch has as many samples again that don't count.
+    """
+    plain = fit(ARCH, "digits(train, 90)", config=change(epochs=1, batch_size=30))
+    take = feeds.Feed.__getitem__
+
+    def padded(self, wanted):
+        x, y, counted, count = take(self, wanted)
+        return torch.cat([x, x]), torch.cat([y, y]), counted, count
+
+    monkeypatch.setattr(feeds.Feed, "__getitem__", padded)
+    more = fit(ARCH, "digits(train, 90)", config=change(epochs=1, batch_size=30))
+    for k, v in plain.weights.items():
+        assert torch.allclose(more.weights[k], v, atol=1e-5)
+    for k in ("running_loss", "running_accuracy"):
+        assert more.metrics[k] == pytest.approx(plain.metrics[k], rel=1e-5)
+
+
 @pytest.mark.long
 def test_two_processes_are_one_large_batch(tmp_path):
     """Gradients averaged over two processes are those of the whole batch, to rounding."""
