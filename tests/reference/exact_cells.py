@@ -5,7 +5,8 @@ A network is a list of layers on vectors of `Fraction`s (None: minus infinity, a
 - `("affine", matrix, bias)`: rows of the matrix times the vector, plus the bias;
 - `("relu", n)`: of n entries those below zero, or minus infinity, become zero;
 - `("max", groups)`: the largest of each group of entries;
-- `("pad", positions)`: the vector's entries at positions of a longer one, minus infinity elsewhere;
+- `("pad", positions, value)`: the vector's entries in their places, a constant where it is None
+  (itself None: minus infinity);
 - `("keep",)`, `("add",)`: put the vector aside; add it again.
 """
 
@@ -31,7 +32,7 @@ def apply(layer, v, kept):
     if kind == "max":
         return [max((v[i] for i in g if v[i] is not None), default=None) for g in layer[1]]
     if kind == "pad":
-        return [None if i is None else v[i] for i in layer[1]]
+        return [layer[2] if i is None else v[i] for i in layer[1]]
     if kind == "add":
         return [x + y for x, y in zip(v, kept, strict=True)]
     return v
