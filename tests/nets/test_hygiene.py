@@ -7,11 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import isogon as ig
 from isogon import nets
 from isogon.errors import DataError, ModelError
 from isogon.nets.accuracy import accuracy
+from isogon.nets.behaviour import coarse
 from isogon.nets.finite import check_finite
-from isogon.nets.hygiene import cast, device_dtype, preserved
+from isogon.nets.hygiene import cast, device_dtype, precision, preserved
 from isogon.nets.outputs import logits
 
 X = torch.rand(4, 3)
@@ -132,3 +134,24 @@ def test_weights_that_are_not_numbers():
     net.bn2.running_var[3] = float("inf")
     with pytest.raises(ModelError, match=r"bn2\.running_var.*1 of 32"):
         check_finite(net)
+
+
+def test_precision_names_every_type_of_weight():
+    class Mixed(nn.Module):
+        """Half precision between two layers of single precision."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 8).half(), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.c(torch.relu(self.b(self.a(x).half())).float())
+
+    assert precision(nn.Linear(2, 3)) == "float32"
+    assert precision(nn.Linear(2, 3).double()) == "float64"
+    assert precision(Mixed()) == "float32, float16"
+    assert coarse(Mixed())
+    assert not coarse(nn.Linear(2, 3))
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    reading = ig.data_matrix(Mixed().eval(), [(x, torch.zeros(6).long())])
+    assert reading.meta["dtype"] == "float32, float16"

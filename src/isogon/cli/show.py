@@ -235,9 +235,9 @@ def _model(spec: str, seed: int) -> None:
     frame = pd.DataFrame(rows)
     console.table(frame, spec, rows=len(frame))
     total = sum(p.numel() for p in module.parameters())
-    device, dtype = hygiene.device_dtype(module)
+    device, _ = hygiene.device_dtype(module)
     console.say("")
-    console.say(f"{total:,} parameters, {str(dtype).removeprefix('torch.')}, {device}")
+    console.say(f"{total:,} parameters, {hygiene.precision(module)}, {device}")
 
 
 def _data(spec: str) -> None:

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from isogon import context
 from isogon.errors import ModelError
-from isogon.nets.hygiene import cast, device_dtype, preserved
+from isogon.nets.hygiene import cast, dtypes, preserved
 from isogon.nets.outputs import called, leaves, logits
 from isogon.nets.states import swapped
 from isogon.nets.unwrap import uncompiled, unwrap
@@ -155,8 +155,13 @@ def _gap(a: list[Tensor], b: list[Tensor], scales: list[float]) -> float:
 
 
 def _tolerance(model: nn.Module, x: Tensor) -> float:
-    half = device_dtype(model)[1] in HALF or x.dtype in HALF
+    half = coarse(model) or x.dtype in HALF
     return COARSE if half or torch.is_autocast_enabled(x.device.type) else TOLERANCE
+
+
+def coarse(model: nn.Module) -> bool:
+    """Whether any of the weights are in half precision."""
+    return any(dtype in HALF for dtype in dtypes(model))
 
 
 def _unsteady(model: nn.Module, x: Tensor, gap: float) -> ModelError:
@@ -256,7 +261,7 @@ def _derivatives(model: nn.Module, x: Tensor, size: Tensor, generator: torch.Gen
     total = (z * weights).sum()
     (g,) = torch.autograd.grad(total, leaf, allow_unused=True)
     g = torch.zeros_like(x) if g is None else g
-    if device_dtype(model)[1] in HALF and bool(g.any()):
+    if coarse(model) and bool(g.any()):
         return "unknown"  # differences are too coarse there to say more
     told = seen = 0
     for _ in range(2):

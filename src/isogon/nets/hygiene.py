@@ -100,9 +100,15 @@ def device_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return first or torch.device("cpu"), torch.float32
 
 
+def dtypes(model: nn.Module) -> list[torch.dtype]:
+    """The types of a model's real weights, that of its inputs (`device_dtype`) first."""
+    held = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    return list(dict.fromkeys([device_dtype(model)[1], *held]))
+
+
 def precision(model: nn.Module) -> str:
-    """The type of number that a model computes in, e.g. ``float32`` or ``bfloat16``."""
-    return str(device_dtype(model)[1]).removeprefix("torch.")
+    """The type of number that a model computes in, e.g. ``float32``; all where weights differ."""
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes(model))
 
 
 def cast(x: Any, model: nn.Module) -> Any:

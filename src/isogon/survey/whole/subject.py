@@ -23,7 +23,7 @@ PICTURES = 14
 def facts(subject: Subject) -> dict[str, Any]:
     """What a report says at its top, as plain data."""
     module, data = subject.module, subject.data
-    device, dtype = hygiene.device_dtype(module)
+    device, _ = hygiene.device_dtype(module)
     samples = data.samples
     found: dict[str, Any] = {
         "model": subject.model,
@@ -31,7 +31,7 @@ def facts(subject: Subject) -> dict[str, Any]:
         "class": type(module).__name__,
         "parameters": sum(p.numel() for p in module.parameters()),
         "buffers": sum(b.numel() for b in module.buffers()),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": hygiene.precision(module),
         "device": str(device),
         "samples": data.count,
         "shape": list(getattr(samples, "shape", ())),
