@@ -155,3 +155,46 @@ def test_precision_names_every_type_of_weight():
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     reading = ig.data_matrix(Mixed().eval(), [(x, torch.zeros(6).long())])
     assert reading.meta["dtype"] == "float32, float16"
+
+
+class Tokens(nn.Module):
+    """A map that goes on as tokens: its gradient comes back with the channels last."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.conv, self.norm, self.out = nn.Conv2d(1, 6, 3), norm, nn.Linear(6, 4)
+
+    def forward(self, x):
+        tokens = self.norm(self.conv(x)).flatten(2).transpose(1, 2)
+        return self.out(torch.tanh(tokens)).square().mean(1)
+
+
+NORMS = {
+    "batch": lambda: nn.BatchNorm2d(6),
+    "plain": lambda: nn.BatchNorm2d(6, affine=False),
+    "instance": lambda: nn.InstanceNorm2d(6, affine=True),
+    "group": lambda: nn.GroupNorm(2, 6),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_gradients_of_one_sample_are_those_that_it_has_in_a_batch(norm):
+    torch.manual_seed(0)
+    net = Tokens(NORMS[norm]()).double()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.normal_()
+        net(torch.randn(8, 1, 7, 7, dtype=torch.float64))  # running statistics
+    net.eval()
+    x = torch.randn(3, 1, 7, 7, dtype=torch.float64)
+    alone = torch.cat([jacobian(net, row[None])[1] for row in x])
+    torch.testing.assert_close(alone, jacobian(net, x)[1])
+    torch.testing.assert_close(jacobian(net, x[:1], method="vmap")[1], alone[:1])
+    # against differences along a direction
+    v, h = torch.randn(1, 1, 7, 7, dtype=torch.float64), 1e-5
+    slope = (net(x[:1] + h * v) - net(x[:1] - h * v))[0] / (2 * h)
+    torch.testing.assert_close((alone[0] * v).flatten(1).sum(1), slope, rtol=1e-6, atol=1e-7)
+    labels = torch.zeros(3).long()
+    whole = ig.data_matrix(net, [(x, labels)]).table["trace"]
+    single = ig.data_matrix(net, [(row[None], labels[:1]) for row in x]).table["trace"]
+    assert whole.to_numpy() == pytest.approx(single.to_numpy())
