@@ -264,6 +264,24 @@ def test_selectors():
     assert shapes["fc"] == (4,)
 
 
+def test_what_is_computed_of_weights_alone_is_no_site():
+    """A temperature for each of two heads, clamped, beside two samples (Swin v2)."""
+
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.fc = nn.Parameter(torch.ones(2, 1)), nn.Linear(3, 6)
+
+        def forward(self, x):
+            heads = self.fc(x).view(len(x), 2, 3)
+            return (torch.relu(heads) * torch.clamp(self.scale, max=4.0)).flatten(1)
+
+    net = Heads().eval()
+    for count in (1, 2, 3, 5):
+        found = sites(net, "activations", example=torch.rand(count, 3))
+        assert [s.op for s in found] == ["relu"]
+
+
 def test_selector_that_matches_nothing_lists_what_there_is():
     net = nets.build("cnn")
     for bad in ("gelu", "relu7", "", "conv9.*", "conv1, nope", "!all"):

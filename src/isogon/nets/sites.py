@@ -7,7 +7,6 @@ second (a ReLU that is used twice); or one operation that a module's own ``forwa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -127,7 +126,7 @@ def called(model: nn.Module, example: Any) -> list[Site]:
         ModelError: They are of another shape than the model takes.
     """
     model = unwrap(model)
-    x = cast(inputs(example), model)
+    x = _counted(cast(inputs(example), model), model)
     alone = not any(True for _ in model.children())
     found: list[Site] = []
 
@@ -138,11 +137,32 @@ def called(model: nn.Module, example: Any) -> list[Site]:
     with preserved(model), torch.no_grad(), watched(model, report) as run:
         try:
             run(x)
-        except RuntimeError as error:
-            if isinstance(x, Tensor) and re.search(r"shape|size|channel|dimension", str(error)):
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError) as error:
+            if isinstance(x, Tensor):
                 raise misfit(x, error) from error
             raise
     return found
+
+
+def _counted(x: Any, model: nn.Module) -> Any:
+    """Inputs whose number is no other size of the model.
+
+    With two samples, what is computed of weights alone for two heads (a clamped temperature in
+    Swin v2) has a row for each of them, too.
+    """
+    if not isinstance(x, Tensor) or not len(x):
+        return x
+    taken = {1, *x.shape[1:]}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        taken.update(tensor.shape)
+    if len(x) not in taken:
+        return x
+    count = next(n for n in range(2, 10**6) if n not in taken)
+    if count > max(8, 2 * len(x)):  # costs more than it saves
+        return x
+    return x[torch.arange(count, device=x.device) % len(x)]
 
 
 def choose(model: nn.Module, found: Sequence[Site], select: str) -> list[Site]:
