@@ -82,6 +82,9 @@ def test_recurrent_layers_compute_with_the_other_weights():
     before = net(x)[0]
     with swapped(net, other.state_dict()):
         assert torch.equal(net(x)[0], other(x)[0])
+    own = dict(net.named_parameters())
+    held = zip(net._flat_weights_names, net._flat_weights, strict=True)
+    assert all(w is own[name] for name, w in held)
     assert torch.equal(net(x)[0], before)
 
 
@@ -174,9 +177,11 @@ def test_orientation_reads_the_weight_as_it_is_now(how):
 def test_cached_parametrisations_do_not_outlive_a_swap():
     layer = layer_of("weight norm").eval()
     with parametrize.cached():
-        was = layer(X)
+        weight, was = layer.weight, layer(X)
         with swapped(layer, redrawn(layer, "")):
+            assert not torch.equal(layer.weight, weight)
             assert not torch.equal(layer(X), was)
+        assert layer.weight is weight
         assert torch.equal(layer(X), was)
 
 
@@ -255,3 +260,58 @@ def test_verify_computes_in_double_and_leaves_a_shared_module_as_it_was(tied):
         assert id(after[key]) == tensor
         assert after[key].dtype == torch.float32
         assert torch.equal(after[key], value)
+
+
+class Caching(nn.Module):
+    """Keeps what it computes of a weight in evaluation mode, as LeViT does with its biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias, self.out = nn.Parameter(torch.randn(6)), nn.Linear(6, 3)
+        self.cache = {}
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode and self.cache:
+            self.cache = {}
+        return self
+
+    def forward(self, x):
+        if self.training:
+            return self.out(torch.tanh(x + self.bias * 2))
+        if "bias" not in self.cache:
+            self.cache["bias"] = self.bias * 2
+        return self.out(torch.tanh(x + self.cache["bias"]))
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_what_a_module_keeps_of_its_weights_follows_them(warm):
+    torch.manual_seed(0)
+    net, other = nn.Sequential(Caching()).eval(), nn.Sequential(Caching()).eval()
+    with torch.no_grad():
+        was = copy.deepcopy(net)(X)
+        if warm:
+            net(X)
+    cache = net[0].cache
+    contents = dict(cache)
+    with torch.no_grad(), swapped(net, other.state_dict()):
+        assert torch.equal(net(X), other(X))
+        assert not net.training
+        assert not net[0].out.training
+    assert net[0].cache is cache
+    assert cache.keys() == contents.keys()
+    assert all(cache[k] is v for k, v in contents.items())
+    with torch.no_grad():
+        assert torch.equal(net(X), was)
+        labels = net(X).argmax(1)
+    # a measure that puts other weights in, one layer at a time
+    state = {**net.state_dict(), "0.bias": torch.tensor([9.0, -9.0] * 3)}
+    reading = ig.reset(net, {"moved": state}, [(X, labels)], sites="*")
+    rows = reading.table
+    moved = copy.deepcopy(net)
+    moved[0].cache = {}
+    moved.load_state_dict(state)
+    with torch.no_grad():
+        share = float((moved(X).argmax(1) == labels).float().mean())
+    assert share < 1
+    assert min(rows["accuracy"]) == pytest.approx(share)

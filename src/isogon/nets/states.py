@@ -83,6 +83,7 @@ def swapped(
                     held[key] = fresh[id(held[key])]
             for m, _ in recurrent:  # these keep their weights in a list as well
                 m._flat_weights = [getattr(m, name, None) for name in m._flat_weights_names]
+            _renew(model)
             yield model
         finally:
             for held, key, old in undo:
@@ -111,9 +112,12 @@ def computed_weights_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Weights that PyTorch computes from parameters are computed anew inside, and as before after.
 
     Old-style weight and spectral norm and pruning leave the weight of the last call behind as a
-    plain attribute; `torch.nn.utils.parametrize.cached` keeps it in a cache.
+    plain attribute; `torch.nn.utils.parametrize.cached` keeps it in a cache, LeViT its biases in
+    a dictionary.
     """
+    modules = list(modules)
     plain = [(m.__dict__, _tensors(m.__dict__)) for m in modules]
+    kept = [(m.__dict__, key, held, dict(held)) for m in modules for key, held in _caches(m)]
     enabled, cache = parametrize._cache_enabled, parametrize._cache
     parametrize._cache_enabled, parametrize._cache = 0, {}
     try:
@@ -127,6 +131,41 @@ def computed_weights_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
             for key, tensor in tensors.items():
                 if now.get(key) is not tensor:
                     held[key] = tensor
+        for attributes, key, cache, contents in kept:
+            cache.clear()
+            cache.update(contents)
+            attributes[key] = cache
+
+
+def _caches(module: nn.Module) -> list[tuple[str, dict]]:
+    """Dictionaries of tensors that a module has as plain attributes; also those still empty."""
+    return [
+        (key, held)
+        for key, held in vars(module).items()
+        if type(held) is dict
+        and not key.startswith("_")
+        and all(isinstance(v, Tensor) for v in held.values())
+    ]
+
+
+def _renew(model: nn.Module) -> None:
+    """Let modules drop what they keep of their weights in evaluation mode.
+
+    They do so where their mode changes, in a ``train`` of their own.
+    """
+    own = [
+        m for m in model.modules()
+        if type(m).train is not nn.Module.train and any(held for _, held in _caches(m))
+    ]  # fmt: skip
+    if not own:
+        return
+    modes = [(m, m.training) for m in model.modules()]
+    for m in own:
+        mode = m.training
+        m.train(not mode)
+        m.train(mode)
+    for m, mode in modes:
+        m.training = mode
 
 
 def _tensors(held: dict[str, Any]) -> dict[str, Tensor]:
