@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from collections import OrderedDict, namedtuple
 
 import pytest
@@ -104,6 +106,17 @@ def test_several_tensors_are_refused_with_their_names_and_the_wrapper(name):
         Output(net, "nothing")(X)
 
 
+def test_a_tensor_by_its_place_from_either_end():
+    net = Net(lambda z: (z, z * 2, z * 3))
+    for place in range(-3, 3):
+        assert torch.equal(Output(net, place)(X), net.fc(X) * (place % 3 + 1))
+    named = Net(lambda z: {"a": z, "b": z * 2})
+    assert torch.equal(Output(named, -1)(X), named.fc(X) * 2)
+    for place in (3, -4):
+        with pytest.raises(ModelError, match="has no"):
+            Output(net, place)(X)
+
+
 def test_the_line_that_the_message_gives_works():
     net = Net(lambda z: {"a": z, "b": z * 2})
     with pytest.raises(ModelError) as caught:
@@ -175,3 +188,21 @@ def test_an_error_of_the_model_itself_is_not_taken_for_that():
 
     with pytest.raises(TypeError, match="has no len"):
         logits(Broken(), X)
+
+
+@pytest.mark.parametrize(
+    ("axes", "dim"), [(2, 1), (2, -1), (3, 2), (3, 1), (4, 1), (4, -3), (4, None)]
+)
+def test_below_a_trailing_softmax_of_maps_and_tokens(axes, dim):
+    """Logits and the lowered network agree on what is cut off, whatever the axes."""
+    shape = (3, *(2,) * (axes - 2)) if dim != 2 else (2, 3)
+    net = Net(lambda z: z)
+    net.fc = nn.Linear(6, math.prod(shape))
+    net.shape = lambda z: nn.functional.softmax(z.reshape(-1, *shape), dim=dim)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = net.fc(X).reshape(-1, *shape)
+        assert torch.equal(logits(net, X), expected)
+        assert ig.verify(net, X).passed
+        over_samples = Net(lambda z: torch.softmax(z, 0))
+        assert torch.equal(logits(over_samples, X), over_samples(X))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from isogon.errors import ModelError
+from isogon.nets.contiguous import contiguous
 from isogon.nets.hygiene import cast, preserved
 from isogon.nets.unwrap import uncompiled, unwrap
 from isogon.nets.watch import called
@@ -144,7 +145,9 @@ _LOG = {torch.log, Tensor.log, _ATEN.log.default}
 
 
 class _BelowSoftmax(TorchFunctionMode):
-    """Remembers what went into each softmax over axis 1, by the tensor that came out.
+    """Remembers what went into each softmax over classes, by the tensor that came out.
+
+    That is over any axis but that of the samples, as `isogon.cpwl.lower` has it.
 
     Sees modules and functional calls alike; only the last few are kept, since only the one that
     *is* the model's output matters.
@@ -157,10 +160,12 @@ class _BelowSoftmax(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func in _SOFTMAX and isinstance(result, Tensor) and result.dim() == 2:
+        if func in _SOFTMAX and isinstance(result, Tensor) and result.dim() > 1:
             x = args[0] if args else kwargs.get("input", kwargs.get("self"))
             dim = args[1] if len(args) > 1 else kwargs.get("dim")
-            if isinstance(x, Tensor) and dim in (1, -1, None):
+            if dim is None:  # as PyTorch takes it
+                dim = 0 if result.dim() == 3 else 1
+            if isinstance(x, Tensor) and isinstance(dim, int) and dim % result.dim():
                 self._keep(result, x)
         elif func in _LOG and args and (below := self.below(args[0])) is not None:
             self._keep(result, below)
@@ -197,7 +202,8 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
         True
     """
     model = unwrap(model)
-    with uncompiled(model):  # the clone: a first layer in place would change the user's data
+    # the clone: a first layer in place would change the user's data
+    with uncompiled(model), contiguous():
         return outputs(lambda x: called(model, x.clone()), x)[1]
 
 
