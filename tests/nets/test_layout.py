@@ -50,11 +50,17 @@ NHWC = {
     "contiguous": [Moved(0, 3, 1, 2), By(lambda x: x.contiguous())],
     "normalised": [Moved(0, 3, 1, 2), nn.BatchNorm2d(3)],
     "padded": [Moved(0, 3, 1, 2), nn.ZeroPad2d(1), nn.AvgPool2d(3, 1)],
+    "padded before": [
+        By(lambda x: nn.functional.pad(x, (0, 0, 1, 1, 1, 1))),
+        Moved(0, 3, 1, 2),
+        nn.AvgPool2d(3, 1),
+    ],
 }
 NCHW = {
     "plain": [],
     "there and back": [Moved(0, 2, 3, 1), Moved(0, 3, 1, 2)],
     "normalised in place": [nn.BatchNorm2d(3)],
+    "padded": [nn.ZeroPad2d((1, 1, 0, 0)), nn.MaxPool2d((1, 3), 1)],
     "turned": [Moved(0, 1, 3, 2), Moved(0, 1, 3, 2)],
 }
 

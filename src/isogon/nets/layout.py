@@ -130,8 +130,8 @@ def _moved(x: Tensor, axes: tuple[int, ...], result: Tensor, name: str) -> tuple
         return axes  # arithmetic, a copy, a cast
     if sorted(result.shape) == sorted(x.shape) and name in ("reshape", "contiguous", "clone"):
         return _of_view(x, axes, result)
-    resized = x.shape[:2] == result.shape[:2] and any(word in name for word in _RESIZE)
-    return axes if resized else None
+    # padding, pooling and resizing leave the order of the axes, whichever of them they act on
+    return axes if any(word in name for word in _RESIZE) else None
 
 
 def _of_view(x: Tensor, axes: tuple[int, ...], result: Tensor) -> tuple[int, ...] | None:
