@@ -15,8 +15,10 @@ import isogon as ig
 from isogon import context
 from isogon.data.finite import check_inputs
 from isogon.errors import DataError, ModelError
+from isogon.nets.accuracy import accuracy
 from isogon.nets.behaviour import companions, examine
 from isogon.nets.finite import check_finite, first_site
+from isogon.nets.passes import LOGITS, one_pass
 
 X = torch.rand(6, 1, 8, 8)
 
@@ -121,6 +123,13 @@ def test_a_single_input_is_enough_to_see_it(count):
     examine(cnn(), X[:count], gradient=True)
 
 
+def test_a_rare_event_is_called_random_too():
+    """One in some calls: the fourth of the same inputs shows it, with this seed."""
+    torch.manual_seed(8)
+    with pytest.raises(ModelError, match="random in evaluation mode"):
+        examine(Of(lambda m, x: m.net(x) + (torch.rand(()) < 0.3)), X)
+
+
 FINE = {
     "plain": cnn,
     "training mode": lambda: cnn().train(),
@@ -131,6 +140,8 @@ FINE = {
     "counts to no effect": lambda: Of(lambda m, x: m.count.add_(1) * 0 + m.net(x)),
     "constant": lambda: Of(lambda m, x: m.net(x * 0)),
     "far from zero": lambda: Of(lambda m, x: 1e4 + m.net(x)),
+    # as products of other shapes round: by the number of samples, and by no more than that
+    "rounding alone": lambda: Of(lambda m, x: 1e4 + 1e-3 * (m.net(x) + 0.2 * len(x))),
     "saturated": lambda: Of(lambda m, x: 30 * m.net(1e3 * x).sigmoid()),
     "no parameters": lambda: nn.Flatten(),
     "dict": lambda: Of(lambda m, x: {"logits": m.net(x), "batch": x.mean()}),
@@ -376,3 +387,44 @@ class Cut(nn.Module):
 
     def forward(self, x):
         return x.detach() * 1.0 + 0 * x
+
+
+class Broken(nn.Module):
+    """A model that runs on no input: its batch-norm was made for another width."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.out = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(5), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(torch.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+
+def test_a_model_that_stumbles_over_its_inputs_is_refused_in_one_line():
+    net, y = Broken().eval(), torch.arange(6) % 3
+    for measured in (
+        lambda: ig.data_matrix(net, [(X, y)]),
+        lambda: ig.integrability(net, [(X, y)]),
+        lambda: ig.invariance(net, [(X, y)], "mirrors()"),
+        lambda: ig.equivariance(net, [(X, y)], "mirrors()"),
+        lambda: ig.similarity(net, net, [(X, y)]),
+        lambda: ig.reset(net, None, [(X, y)], random=1),
+        lambda: accuracy(net, [(X, y)]),
+        lambda: ig.walk(net, X[:1], direction=X[1:2], steps=1),
+        lambda: ig.segments(net, X[0], X[1]),
+    ):
+        with pytest.raises((ModelError, DataError), match="does not take these.*5") as caught:
+            measured()
+        assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_a_watcher_is_not_the_models():
+    def fails(_):
+        raise RuntimeError("of the watcher")
+
+    class Watching:
+        sites = (LOGITS,)
+        update = staticmethod(lambda *_: fails(_))
+
+    with pytest.raises(RuntimeError, match="of the watcher"):
+        one_pass(cnn(), [(X, torch.zeros(6))], [Watching()])

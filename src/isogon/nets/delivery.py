@@ -17,7 +17,7 @@ from isogon.nets.outputs import output_tensor, outputs
 from isogon.nets.sites import Site
 from isogon.nets.tap import unreached, wanted_modules
 from isogon.nets.unwrap import uncompiled, unwrap
-from isogon.nets.watch import watched
+from isogon.nets.watch import misfit, watched
 from isogon.nets.watchers import INPUT, LOGITS, OUTPUT, Key, Orbit, Watcher
 
 _INPUT, _OUTPUT, _LOGITS = _AROUND = tuple((s.path, s.call) for s in (INPUT, OUTPUT, LOGITS))
@@ -46,6 +46,7 @@ class Delivery:
             for address in keys:
                 self.asking.setdefault(address, []).append(i)
         self.copied: set[Address] = set()  # what is overwritten in place before it is taken
+        self.giving = False  # whether a watcher is at work
         self.active: str | None = None  # models may share modules: only the one that runs reports
         self.parts: dict[Address, list[Tensor]] = {}
 
@@ -141,10 +142,20 @@ class Delivery:
                 raise unreached(self.sites[name][place])
 
     def _during(self, name: str, run: Any, x: Tensor) -> Any:
-        """One forward pass, whose activations count."""
+        """One forward pass, whose activations count.
+
+        Raises:
+            ModelError: The model stumbles over its inputs.
+        """
         self.active = name
         try:
             return run(x)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError) as error:
+            if self.giving:  # a watcher's, inside a hook
+                raise
+            raise misfit(x, error) from error
         finally:
             self.active = None
 
@@ -188,7 +199,9 @@ class Delivery:
         given = {key: self.shaped(values[address]) for address, key in keys.items()}
         # within a forward pass, what it computes is no operation of the model
         with torch._C.DisableTorchFunction() if self.active is not None else nullcontext():
+            self.giving = True  # stays, where the watcher raises
             self.watchers[i].update(given, self.labels, self.rows)
+            self.giving = False
         for address in [a for a in keys if a in self.held]:
             if not any(j in self.open for j in self.asking[address]):
                 del self.held[address]

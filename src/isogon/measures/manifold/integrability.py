@@ -20,6 +20,7 @@ from isogon.nets.finite import check_finite
 from isogon.nets.labels import reported
 from isogon.nets.outputs import logits
 from isogon.nets.passes import PerSample, one_pass
+from isogon.nets.watch import misfit
 from isogon.readings import SampleTable
 from isogon.registry import measure
 
@@ -88,7 +89,10 @@ def _chunk(model: Module, x: Tensor) -> int:
     if not x.is_floating_point():
         return CHUNK
     with torch.no_grad(), hygiene.preserved(model) as inner:
-        classes = logits(inner, hygiene.cast(x, inner)).flatten(1).shape[1]
+        try:
+            classes = logits(inner, hygiene.cast(x, inner)).flatten(1).shape[1]
+        except (RuntimeError, IndexError) as error:
+            raise misfit(x, error) from error
     one = 4 * 8 * classes**2 * (x[0].numel() + classes)  # products, and what is made of them
     room(
         one,

@@ -261,6 +261,7 @@ def _batched(model: Module, start: Tensor) -> tuple[Tensor, int]:
         )
     x = hygiene.cast(start.detach(), model)
     refused: ModelError | None = None
+    why = ""
     with torch.no_grad(), hygiene.preserved(model) as inner:
         for samples in (x, x[None]):
             try:
@@ -268,7 +269,8 @@ def _batched(model: Module, start: Tensor) -> tuple[Tensor, int]:
             except ModelError as error:
                 refused = refused or error
                 continue
-            except (RuntimeError, IndexError, ValueError):
+            except (RuntimeError, IndexError, ValueError) as error:
+                why = why or f": {str(error).splitlines()[0]}"
                 continue
             if z.dim() == 2 and z.shape[1]:
                 return samples.double(), max(2, z.shape[1])
@@ -276,7 +278,7 @@ def _batched(model: Module, start: Tensor) -> tuple[Tensor, int]:
         raise refused
     raise DataError(
         "the model does not take these starts",
-        got=list(start.shape),
+        got=f"{list(start.shape)}{why}",
         expected="samples [n, ...] of the shape that the model was made for",
         fix="Give data of that shape.",
     )
