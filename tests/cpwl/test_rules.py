@@ -315,12 +315,14 @@ LINEAR = {
     "index": (lambda x: x[:, :, torch.tensor([0, 3]), torch.tensor([1, 2])], IMG),
     "index last": (lambda x: x[..., torch.tensor([[0, 3], [1, 1]])], VEC),
     "index by a mask": (
-        lambda x: F.linear(F.relu(x)[:, ~torch.tensor([True, False] * 3)], const(4, 3)), VEC
+        lambda x: F.linear(F.relu(x)[:, ~torch.tensor([True, False] * 3)], const(4, 3)),
+        VEC,
     ),
     "index put": (_put, VEC),
     "index put a branch": (_put_branch, VEC),
     "index put, added": (
-        lambda x: A.index_put(x, [None, torch.tensor([0, 0, 3])], x[:, :3], True), VEC
+        lambda x: A.index_put(x, [None, torch.tensor([0, 0, 3])], x[:, :3], True),
+        VEC,
     ),
     "unsafe index": (lambda x: A._unsafe_index(x, [None, torch.tensor([0, 3])]), VEC),
     "gather": (

@@ -237,6 +237,22 @@ class Tied(nn.Module):
         return self.out(self.head(torch.relu(self.embed(x))))
 
 
+def test_two_names_never_become_one():
+    """Weights of the model and of its compiled copy in one file: which are meant?"""
+    net = nn.Sequential(nn.Linear(2, 2))
+    state = {**net.state_dict(), **{f"_orig_mod.{k}": v + 1 for k, v in net.state_dict().items()}}
+    with pytest.raises(ModelError, match="unexpected _orig_mod"):
+        fitting(net, state, source="w.pt", what="net")
+
+
+def test_metadata_add_names_and_replace_no_tensor():
+    a, b = torch.ones(2), torch.zeros(2)
+    found = layouts.aliased({"a": a, "b": b}, {"b": "a", "c": "a", "d": "nothing", "format": "pt"})
+    assert found.keys() == {"a", "b", "c"}
+    assert found["b"] is b
+    assert found["c"] is a
+
+
 def test_tied_weights(tmp_path):
     (tmp_path / "code").mkdir()
     torch.manual_seed(1)
