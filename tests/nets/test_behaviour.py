@@ -413,7 +413,7 @@ def test_a_model_that_stumbles_over_its_inputs_is_refused_in_one_line():
         lambda: ig.walk(net, X[:1], direction=X[1:2], steps=1),
         lambda: ig.segments(net, X[0], X[1]),
     ):
-        with pytest.raises((ModelError, DataError), match="does not take these.*5") as caught:
+        with pytest.raises((ModelError, DataError), match=r"does not take these.*5") as caught:
             measured()
         assert "\n" not in str(caught.value)
 

@@ -82,7 +82,8 @@ def place(node: fx.Node) -> Place:
 def shape(node: fx.Node) -> tuple[int | None, ...]:
     """Shape of a node's value: None for the number of samples, -1 where it enters otherwise.
 
-    `UNKNOWN` stands for a size that depends on values (what a mask keeps). Nodes that are no tensors (a size, a tuple of tensors) have the shape ``()``.
+    `UNKNOWN` stands for a size that depends on values (what a mask keeps). Nodes that are no
+    tensors (a size, a tuple of tensors) have the shape ``()``.
     """
     return node.meta["shape"]
 
