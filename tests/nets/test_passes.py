@@ -230,11 +230,13 @@ def close(a, b):
 
 
 def test_passes_go_on_until_nobody_asks_for_another_and_tell_how_far_they_are():
-    once, thrice = Seen(INPUT), Seen(INPUT, passes=3)
+    once, twice, thrice = Seen(INPUT), Seen(INPUT, passes=2), Seen(INPUT, passes=3)
     told = []
     with context.use(progress=lambda *a: told.append(a)):
-        assert all_passes(Net(), as_batches(data()), [once, thrice], passes=3, what="w") == 11
+        watchers = [once, twice, thrice]
+        assert all_passes(Net(), as_batches(data()), watchers, passes=3, what="w") == 11
     assert len(once.got) == 3
+    assert len(twice.got) == 6
     assert len(thrice.got) == 9
     assert told[0] == (4, 33, "w")
     assert told[-1] == (33, 33, "w")
@@ -294,8 +296,8 @@ def test_no_numbers_are_refused_by_the_name_of_the_site():
     net.out.bias.data[0] = torch.nan
     with pytest.raises(ModelError, match=r"NaN or infinity in 'out.bias'"):
         one_pass(net, data(), [Of(LOGITS, Moments)])
-    x[0, 0] = torch.nan
-    with pytest.raises(DataError, match="hold NaN"):
+    x[5, 0] = torch.nan
+    with pytest.raises(DataError, match=r"hold NaN.*\(number 5\)"):
         one_pass(Broken(), batches, [Of(Site("fine"), Moments)])
 
 
