@@ -206,3 +206,8 @@ def test_below_a_trailing_softmax_of_maps_and_tokens(axes, dim):
         assert ig.verify(net, X).passed
         over_samples = Net(lambda z: torch.softmax(z, 0))
         assert torch.equal(logits(over_samples, X), over_samples(X))
+
+
+def test_another_softmax_after_the_one_that_is_returned():
+    net = Net(lambda z: (z.softmax(1), (2 * z).softmax(1))[0])
+    assert torch.equal(logits(net, X), net.fc(X))
