@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from isogon.cpwl.lower import lower
-from isogon.cpwl.program import Affine, Max, mlp
-from isogon.cpwl.rounding import Bounds, errors, errors_at, magnitude, squares
+from isogon.cpwl.program import Affine, Max, Program, mlp
+from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors, errors_at, magnitude, squares
 
 
 def random_layers(widths, seed=0):
@@ -170,3 +170,45 @@ def test_a_maximum_hands_on_the_error_of_its_largest_entry():
     assert isinstance(stage, Max)
     entries, output = errors(program, x)
     assert float(entries[:, 0, 1].min()) > 1e-8 > float(output.max())
+
+
+def one(value):
+    return torch.tensor([[value]], dtype=torch.float64)
+
+
+def test_within_rounding_of_a_knot_the_steeper_side_counts():
+    """A unit that is off as computed, and may be on in truth, hands its error on; in bounds, too."""
+    program = mlp([one(1.0), one(1.0)], [one(0.0)[0], one(0.0)[0]])
+    noise = 1e-3
+    for z, handed in ((0.0, noise), (-noise, noise), (noise, noise), (-2 * ROUNDING * noise, 0.0)):
+        *_, output = errors(program, one(z), given=noise)
+        assert float(output) == pytest.approx(handed, abs=1e-12)
+    cut = next(i for i, s in enumerate(program.stages) if s is program.cuts[0])
+    for high, on in ((-1e-15, True), (-1.0, False)):
+        bounds = Bounds(program, one(1.0))
+        bounds.at(cut)
+        bounds.cut(cut, torch.tensor([-2.0]), torch.tensor([high]))
+        _, square = bounds.held[program.stages[cut].output]
+        assert bool(square > 0) is on
+
+
+def test_bounds_begin_with_the_rounding_of_the_points():
+    program = mlp([one(1.0), one(1.0)], [one(0.0)[0], one(0.0)[0]])
+    first, _ = errors(program, one(1.0), given=EPS, directions=one(1.0), reach=1.0)
+    cut = next(i for i, s in enumerate(program.stages) if s is program.cuts[0])
+    assert float(Bounds(program, one(1.0)).at(cut)) >= float(first) > EPS
+
+
+def test_a_maximum_of_equal_entries_hands_on_the_largest_error():
+    index = torch.tensor([[0, 1]])
+    stage = Max(output="m", inputs=("input",), site="m", index=index, shape=(1,))
+    program = Program([stage], (2,))
+    x = torch.ones(1, 2, dtype=torch.float64)
+    given = torch.tensor([0.0, 1e-3], dtype=torch.float64)
+    for order in ([0, 1], [1, 0]):
+        *_, output = errors(program, x, given=given[order])
+        assert float(output) == pytest.approx(1e-3)
+    bounds = Bounds(program, x)
+    bounds.held["input"] = bounds.held["input"][0], given.square()[None]
+    bounds.cut(0, torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0]))
+    assert float(bounds.held["m"][1]) == pytest.approx(1e-6), "one that reaches the largest counts"
