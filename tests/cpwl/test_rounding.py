@@ -177,7 +177,7 @@ def one(value):
 
 
 def test_within_rounding_of_a_knot_the_steeper_side_counts():
-    """A unit that is off as computed, and may be on in truth, hands its error on; in bounds, too."""
+    """A unit that is off as computed and may be on in truth hands its error on; in bounds, too."""
     program = mlp([one(1.0), one(1.0)], [one(0.0)[0], one(0.0)[0]])
     noise = 1e-3
     for z, handed in ((0.0, noise), (-noise, noise), (noise, noise), (-2 * ROUNDING * noise, 0.0)):
