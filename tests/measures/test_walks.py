@@ -286,3 +286,12 @@ def test_integrability_refuses_what_is_trivial(points):
         integrability(net(classes=2), [(points, torch.arange(5))])
     with pytest.raises(DataError):
         integrability(net(), [])
+
+
+def test_a_map_for_an_output_is_said_of_the_output():
+    net = torch.nn.Conv2d(1, 2, 3)
+    x = torch.rand(2, 1, 5, 5)
+    with pytest.raises(
+        ModelError, match=r"one row of logits per sample: got output \[1, 2, 3, 3\]"
+    ):
+        ig.walk(net, x, direction=x, steps=1)

@@ -233,15 +233,20 @@ def _logits(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
             raise inference_weights() from error
         raise misfit(x, error) from error
     if z.dim() != 2 or z.shape[1] == 0:
-        raise ModelError(
-            "the model does not give one row of logits per sample",
-            got=f"output {list(z.shape)} for input {list(x.shape)}",
-            expected=f"[{len(x)}, classes]",
-            fix="Wrap the model so that it returns logits.",
-        )
+        raise not_rows(z, x)
     if z.shape[1] == 1:
         return torch.cat([torch.zeros_like(z), z], 1), 1
     return z, z.shape[1]
+
+
+def not_rows(z: Tensor, x: Tensor) -> ModelError:
+    """The error for an output that is not one row of logits per sample."""
+    return ModelError(
+        "the model does not give one row of logits per sample",
+        got=f"output {list(z.shape)} for input {list(x.shape)}",
+        expected=f"[{len(x)}, classes]",
+        fix="Wrap the model so that it returns logits, e.g. the mean of a map over its places.",
+    )
 
 
 def _gradients(model: nn.Module, z: Tensor, x: Tensor, reference: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from isogon.data import Points
 from isogon.data.finite import check_inputs
 from isogon.errors import DataError, ModelError, OptionError
 from isogon.measures.manifold.state import Ends, Rule, Walkers, continued
-from isogon.measures.manifold.tangent import Tangent, tangent
+from isogon.measures.manifold.tangent import Tangent, not_rows, tangent
 from isogon.nets import hygiene
 from isogon.nets.behaviour import examine
 from isogon.nets.finite import check_finite
@@ -274,6 +274,7 @@ def _batched(model: Module, start: Tensor) -> tuple[Tensor, int]:
                 continue
             if z.dim() == 2 and z.shape[1]:
                 return samples.double(), max(2, z.shape[1])
+            refused = refused or not_rows(z, samples[:1])
     if refused is not None:
         raise refused
     raise DataError(
