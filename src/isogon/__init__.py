@@ -43,6 +43,8 @@ _API = {
     "similarity": "isogon.measures.alignment.similarity",
     "stitch": "isogon.measures.stitching.stitch",
     "rotate": "isogon.measures.stitching.rotate",
+    "match": "isogon.measures.alignment.matching",
+    "barrier": "isogon.measures.alignment.barrier",
     # readings and figures
     "read": "isogon.readings",
     "draw": "isogon.show.figure",

@@ -49,6 +49,12 @@ def marked(
     return model
 
 
+def shape_of(model: nn.Module) -> tuple[int, ...] | None:
+    """Shape of one sample of a loaded model's training; None where it is not known."""
+    origin = getattr(model, _MARK, None)
+    return origin.shape if isinstance(origin, Origin) else None
+
+
 def check_classes(model: nn.Module, batches: Any) -> None:
     """Refuse data whose classes are not those that the model was trained on.
 

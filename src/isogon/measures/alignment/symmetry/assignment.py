@@ -1,0 +1,234 @@
+"""The element that brings one model's weights closest to another's: assignments of units.
+
+Coordinate ascent on the linear assignment of each group, in coordinates in which scales don't
+matter. It starts from profiles that no permutation changes: a unit's weights as they are along
+axes whose order is known, and sorted along those whose order is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from isogon.measures.alignment.symmetry.symmetries import Symmetries
+from isogon.measures.alignment.symmetry.terms import Term
+
+PASSES = 100  # rounds over all groups
+SLACK = 1e-9  # of the total: what counts as better
+
+
+class Assignment:
+    """Orders and signs of the units of b, for weights of a and b whose scales are balanced.
+
+    Args:
+        found: Which units there are.
+        terms: Pairs of weights.
+        generator: Order of the groups in further starts.
+    """
+
+    def __init__(
+        self, found: Symmetries, terms: list[Term], generator: np.random.Generator
+    ) -> None:
+        self.found, self.terms, self.generator = found, terms, generator
+        self.reset()
+        self.touched = [
+            [(t, k) for t in terms for k, s in enumerate(t.weight.sides) if g in s.slots]
+            for g in range(len(found.groups))
+        ]
+
+    def reset(self) -> None:
+        """Every unit at its own place."""
+        self.order = [np.arange(n) for n in self.found.groups]
+        self.sign = np.ones(len(self.found.facts))
+
+    # ------------------------------------------------------------------ what it is worth
+
+    def total(self) -> float:
+        """Inner product of a's weights with b's as they are placed now."""
+        return sum(float(np.vdot(t.a, self.placed(t))) for t in self.terms)
+
+    def placed(self, term: Term, leave: int = -1) -> np.ndarray:
+        """A weight of b, its axes in the order of now and with the signs of now.
+
+        Args:
+            term: Which.
+            leave: An axis that stays as it is.
+        """
+        values = term.b
+        for k, side in enumerate(term.weight.sides):
+            if k == leave:
+                continue
+            if side.slots:
+                values = np.take(values, side.index(self.order), k)
+            for numbers, exponent in side.scales:
+                if exponent % 2:
+                    values = values * _line(np.append(self.sign, 1.0)[numbers], k, values.ndim)
+        return values
+
+    def gain(self, group: int) -> np.ndarray:
+        """What unit i of a shares with unit j of b in its place, ``[n, n]``."""
+        n = self.found.groups[group]
+        total = np.zeros((n, n))
+        for term, k in self.touched[group]:
+            slots = term.weight.sides[k].slots[group]
+            a = _rows(term.a, slots, k)
+            b = _rows(self.placed(term, leave=k), slots, k)
+            total += a.reshape(n, -1) @ b.reshape(n, -1).T
+        return total
+
+    def settle(self, group: int, gain: np.ndarray) -> bool:
+        """Take the best assignment; whether it differs from the one before."""
+        signed = self.found.signed[group]
+        worth = np.abs(gain) if signed else gain
+        rows, best = linear_sum_assignment(worth, maximize=True)
+        now = worth[rows, self.order[group]].sum()
+        flips = np.sign(gain[rows, best]) if signed else None
+        if flips is not None:
+            flips[flips == 0] = 1
+        old = self.signs_of(group) if signed else None
+        if worth[rows, best].sum() <= now + SLACK * np.abs(worth).max() * len(rows):
+            if flips is None or (gain[rows, self.order[group]] * old >= 0).all():
+                return False
+            best = self.order[group]
+            flips = np.where(gain[rows, best] < 0, -1.0, 1.0)
+        self.order[group] = best
+        if flips is not None:
+            self.sign[self.scale_of(group)] = flips
+        return True
+
+    def scale_of(self, group: int) -> np.ndarray:
+        """Number of the one scale of each unit of a signed group."""
+        term, k = self.touched[group][0]
+        side = term.weight.sides[k]
+        return side.scales[0][0][side.slots[group][:, 0]]
+
+    def signs_of(self, group: int) -> np.ndarray:
+        """Sign of each unit of a signed group."""
+        return self.sign[self.scale_of(group)]
+
+    # ------------------------------------------------------------------ ascent
+
+    def ascend(self, report: Callable[[], None]) -> float:
+        """Assign group after group until nothing gets better."""
+        coupled = [self._coupled(g) for g in range(len(self.order))]
+        for _ in range(PASSES):
+            changed = False
+            for g in self.generator.permutation(len(self.order)):
+                report()
+                before = self.total() if coupled[g] else 0.0
+                held, sign = self.order[g].copy(), self.sign.copy()
+                if not self.settle(g, self.gain(g)):
+                    continue
+                if coupled[g] and self.total() <= before * (1 + SLACK):
+                    self.order[g], self.sign = held, sign
+                    continue
+                changed = True
+            if not changed:
+                break
+        return self.total()
+
+    def _coupled(self, group: int) -> bool:
+        """Whether a weight has the group on two of its axes: its own place moves its gain."""
+        return any(
+            sum(group in s.slots for s in t.weight.sides) > 1 for t, _ in self.touched[group]
+        )
+
+    # ------------------------------------------------------------------ starts
+
+    def start(self) -> None:
+        """Assign all groups from profiles, those first whose weights are known along most axes."""
+        known: set[int] = set()
+        while len(known) < len(self.order):
+            left = [g for g in range(len(self.order)) if g not in known]
+            best = max(left, key=lambda g: self.anchors(g, known))
+            cost = self.profiles(best, known)
+            if cost is None:
+                self.settle(best, self.gain(best))
+            else:
+                self.order[best] = linear_sum_assignment(cost)[1]
+                if self.found.signed[best]:
+                    gain = self.gain(best)
+                    rows = np.arange(len(cost))
+                    self.sign[self.scale_of(best)] = np.where(
+                        gain[rows, self.order[best]] < 0, -1, 1
+                    )
+            known.add(best)
+
+    def anchors(self, group: int, known: set[int]) -> tuple[float, int]:
+        """How many of a unit's weights have known places, as a share and in all."""
+        sure = all_ = 0
+        for term, k in self.touched[group]:
+            share, size = 1.0, 1
+            for j, side in enumerate(term.weight.sides):
+                if j == k:
+                    continue
+                loose = sum(s.size for g, s in side.slots.items() if g not in known)
+                share *= 1 - loose / side.size
+                size *= side.size
+            size *= term.weight.sides[k].slots[group].shape[1]
+            sure += share * size
+            all_ += size
+        return min(sure, 64.0) + sure / max(all_, 1), all_
+
+    def profiles(self, group: int, known: set[int]) -> np.ndarray | None:
+        """Squared distances of profiles, ``[n, n]``; None where all places are known."""
+        n = self.found.groups[group]
+        parts, loose = [], False
+        for term, k in self.touched[group]:
+            sorted_, rows = self._profile(term, k, group, known)
+            loose |= sorted_
+            parts.append(rows)
+        if not loose:
+            return None
+        cost = np.zeros((n, n))
+        for a, b in parts:
+            if self.found.signed[group]:
+                a, b = np.abs(a), np.abs(b)
+            cost += (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
+        return cost
+
+    def _profile(
+        self, term: Term, k: int, group: int, known: set[int]
+    ) -> tuple[bool, tuple[np.ndarray, np.ndarray]]:
+        """Rows of a and b along an axis, sorted along the other axes where order is unknown."""
+        slots = term.weight.sides[k].slots[group]
+        a, b = _rows(term.a, slots, k), _rows(self.placed(term, leave=k), slots, k)
+        found = False
+        for j, side in enumerate(term.weight.sides):
+            if j == k:
+                continue
+            axis = 2 + j - (j > k)
+            for g, places in side.slots.items():
+                if g in known:
+                    continue
+                found = True
+                flip = self.found.signed[g]
+                a, b = (_sorted(x, places, axis, flip) for x in (a, b))
+        n = len(slots)
+        return found, (a.reshape(n, -1), b.reshape(n, -1))
+
+
+def _line(values: np.ndarray, axis: int, dims: int) -> np.ndarray:
+    """A vector along an axis."""
+    return values.reshape(-1, *[1] * (dims - axis - 1))
+
+
+def _rows(values: np.ndarray, slots: np.ndarray, axis: int) -> np.ndarray:
+    """The places of each unit along an axis, first: ``[n, m, ...]``."""
+    taken = np.moveaxis(np.take(values, slots.reshape(-1), axis), axis, 0)
+    return taken.reshape(*slots.shape, *taken.shape[1:])
+
+
+def _sorted(values: np.ndarray, places: np.ndarray, axis: int, flip: bool) -> np.ndarray:
+    """Values in the order of their size over the units that have places on an axis."""
+    part = np.take(values, places.reshape(-1), axis)
+    shape = (*part.shape[:axis], *places.shape, *part.shape[axis + 1 :])
+    part = np.abs(part) if flip else part
+    part = np.sort(part.reshape(shape), axis).reshape(part.shape)
+    values = values.copy()
+    index: list = [slice(None)] * values.ndim
+    index[axis] = places.reshape(-1)
+    values[tuple(index)] = part
+    return values

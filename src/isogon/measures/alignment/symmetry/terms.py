@@ -1,0 +1,124 @@
+"""Pairs of weights of two models, and their scales: balanced, or fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from isogon.measures.alignment.symmetry.symmetries import Symmetries, Weight, scaled
+
+ROUNDS = 200  # of balancing and of fitting
+CLOSE = 1e-6  # changes of log-scales below it end them
+DAMPING = 0.5
+
+
+@dataclass(frozen=True)
+class Term:
+    """One weight of a and of b, as the cost takes it.
+
+    Attributes:
+        weight: Its axes; of variances the root is taken, so that scales enter as they are.
+        a: Numbers of a, float64.
+        b: Numbers of b.
+    """
+
+    weight: Weight
+    a: np.ndarray
+    b: np.ndarray
+
+
+def terms(found: Symmetries, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> list[Term]:
+    """The pairs of all weights that the symmetries reach."""
+    made = []
+    for weight in found.weights:
+        values = [weight.of(a), weight.of(b)]
+        if any(e == 2 for s in weight.sides for _, e in s.scales):
+            sides = tuple(
+                replace(s, scales=[(n, 1 if e == 2 else e) for n, e in s.scales])
+                for s in weight.sides
+            )
+            weight = replace(weight, sides=sides)
+            values = [np.sqrt(np.maximum(v, 0)) for v in values]
+        made.append(Term(weight, *values))
+    return made
+
+
+# --------------------------------------------------------------------------- balanced
+
+
+def balanced(pairs: Sequence[Term], a: np.ndarray, b: np.ndarray) -> list[Term]:
+    """Both models in coordinates of their own in which free scales don't show.
+
+    Args:
+        pairs: The weights.
+        a: The balanced scales of a, see `balance`.
+        b: Those of b.
+
+    Returns:
+        The pairs at those scales, each weight over its root mean square.
+    """
+    sides = []
+    for which, scale in (("a", a), ("b", b)):
+        values = [scaled(p.weight, getattr(p, which), scale) for p in pairs]
+        sides.append([v / size if (size := _rms(v)) else v for v in values])
+    return [Term(p.weight, *both) for p, *both in zip(pairs, *sides, strict=True)]
+
+
+def balance(
+    weights: Sequence[Weight], values: Sequence[np.ndarray], found: Symmetries
+) -> np.ndarray:
+    """Scales at which the squares of a unit's incoming and outgoing weights are equal.
+
+    (Of a unit in front of a batch-norm, at which those of the incoming ones are 1.)
+    """
+    log, free = np.zeros(len(found.facts)), found.free
+    if not free.any():
+        return np.ones(len(log))
+    weights, squares = _reduced(weights, values)
+    for _ in range(ROUNDS):
+        made, read = _sums(weights, squares, np.exp(2 * log), len(log))
+        live = free & (made > 0)
+        both = live & (read > 0)
+        step = np.zeros(len(log))
+        step[both] = (np.log(read[both]) - np.log(made[both])) / 4
+        alone = live & (read == 0)
+        step[alone] = -np.log(made[alone]) / 2
+        log += DAMPING * step
+        if not step.any() or np.abs(step).max() < CLOSE:
+            break
+    return np.exp(log)
+
+
+def _reduced(
+    weights: Sequence[Weight], values: Sequence[np.ndarray]
+) -> tuple[list[Weight], list[np.ndarray]]:
+    """Squares, summed over the axes without scales."""
+    kept = [[k for k, s in enumerate(w.sides) if s.scales] for w in weights]
+    squares = [
+        np.asarray((v**2).sum(tuple(d for d in range(v.ndim) if d not in k)))
+        for v, k in zip(values, kept, strict=True)
+    ]
+    lean = [replace(w, sides=tuple(w.sides[i] for i in k)) for w, k in zip(weights, kept)]
+    return lean, squares
+
+
+def _sums(
+    weights: Sequence[Weight], squares: Sequence[np.ndarray], scale: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of squares that each scale multiplies and divides."""
+    made, read = np.zeros(count), np.zeros(count)
+    for weight, square in zip(weights, squares, strict=True):
+        now = scaled(weight, square, scale)
+        for k, side in enumerate(weight.sides):
+            for numbers, exponent in side.scales:
+                line = now.sum(tuple(d for d in range(now.ndim) if d != k))
+                ok = numbers >= 0
+                np.add.at(made if exponent > 0 else read, numbers[ok], line[ok])
+    return made, read
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2))) if values.size else 0.0

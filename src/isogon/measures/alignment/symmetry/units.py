@@ -1,0 +1,122 @@
+"""Labels of numbers: which unit a number belongs to, and by what it may be scaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FIXED = 0  # the unit that stays where it is, the scale that is 1
+ZERO = -1  # a number that is 0 whatever the input: any unit's, at any scale
+
+POSITIVE, UNIT, NORMED = 1, 2, 4  # what a scale has to be: > 0, +-1; NORMED: a batch-norm undoes it
+
+
+class Classes:
+    """Labels 0, 1, ..., of which some are one and the same (union-find), with facts about them."""
+
+    def __init__(self, facts: int = 0) -> None:
+        self.parents = [0]
+        self.facts = [facts]
+        self._table: Tensor | None = None
+
+    def fresh(self, count: int) -> Tensor:
+        """So many labels of their own, ``[count]``."""
+        start = len(self.parents)
+        self.parents.extend(range(start, start + count))
+        self.facts.extend([0] * count)
+        self._table = None
+        return torch.arange(start, start + count)
+
+    def root(self, label: int) -> int:
+        """The label that stands for all that are the same."""
+        while self.parents[label] != label:
+            self.parents[label] = self.parents[self.parents[label]]
+            label = self.parents[label]
+        return label
+
+    def join(self, a: Tensor, b: Tensor) -> None:
+        """Make labels the same, pair by pair; what is 0 joins nothing."""
+        a, b = torch.broadcast_tensors(a, b)
+        differ = (a != b) & (a != ZERO) & (b != ZERO)
+        if not bool(differ.any()):
+            return
+        self._table = None
+        for i, j in torch.stack([a[differ], b[differ]], 1).unique(dim=0).tolist():
+            i, j = sorted((self.root(i), self.root(j)))
+            self.parents[j] = i
+            self.facts[i] |= self.facts[j]
+
+    def now(self, labels: Tensor) -> Tensor:
+        """The labels by their roots."""
+        if self._table is None:
+            roots = [self.root(i) for i in range(len(self.parents))]
+            self._table = torch.tensor([*roots, ZERO])  # ZERO is -1: the last
+        return self._table[labels]
+
+    def say(self, labels: Tensor, fact: int) -> None:
+        """Note a fact about labels."""
+        for i in labels.unique().tolist():
+            if i != ZERO:
+                self.facts[self.root(i)] |= fact
+
+    def all(self) -> tuple[np.ndarray, np.ndarray]:
+        """Root and facts of every label."""
+        roots = np.array([self.root(i) for i in range(len(self.parents))])
+        return roots, np.array(self.facts)[roots]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Labels of the numbers of an activation, for one sample: ``[1, ...]``, int64."""
+
+    units: Tensor
+    scales: Tensor
+
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing in it can move."""
+        return bool((self.units <= FIXED).all() and (self.scales <= FIXED).all())
+
+
+@dataclass(frozen=True)
+class Held:
+    """A parameter, a buffer or a constant in the graph, perhaps with its axes in another order.
+
+    Attributes:
+        name: Its path in the model.
+        axes: Which of its axes stand where; None for an axis of length 1 that was added.
+    """
+
+    name: str
+    axes: tuple[int | None, ...]
+
+
+@dataclass
+class Axis:
+    """Labels along an axis of a weight.
+
+    Attributes:
+        units: ``[d]``.
+        scales: Pairs of labels ``[d]`` and the power with which these scales enter.
+    """
+
+    units: Tensor
+    scales: list[tuple[Tensor, int]]
+
+
+@dataclass
+class Block:
+    """A weight, or a range of its rows with labels of its own (a group of a convolution).
+
+    Attributes:
+        rows: First row and the one behind the last.
+        shape: Shape that the block is seen in; its sizes are those of the axes.
+        axes: One per axis.
+    """
+
+    rows: tuple[int, int]
+    shape: tuple[int, ...]
+    axes: list[Axis]
