@@ -50,7 +50,10 @@ class Match(Reading):
 
     @property
     def objective(self) -> float:
-        """Mean squared difference of a's weights and the image's, over a's mean squares."""
+        """Mean squared difference of a's weights and the image's, over a's mean squares.
+
+        Of those weights that the symmetries reach; the others are as they are.
+        """
         return float(self.meta["objective"])
 
     @property

@@ -156,6 +156,10 @@ class Assignment:
                     )
             known.add(best)
 
+    def shuffle(self) -> None:
+        """A random order of every group."""
+        self.order = [self.generator.permutation(n) for n in self.found.groups]
+
     def anchors(self, group: int, known: set[int]) -> tuple[float, int]:
         """How many of a unit's weights have known places, as a share and in all."""
         sure = all_ = 0

@@ -14,6 +14,11 @@ from isogon.measures.alignment.symmetry.scales import distance, fitted, products
 from isogon.measures.alignment.symmetry.symmetries import Symmetries
 from isogon.measures.alignment.symmetry.terms import Term, balance, balanced, terms
 
+RANDOM = 8  # starts from random orders at most
+SMALL = (
+    10_000  # weights up to which there are any: where units have few weights, profiles say little
+)
+
 
 @dataclass(frozen=True)
 class Closest:
@@ -22,7 +27,8 @@ class Closest:
     Attributes:
         element: The symmetry, applied to b.
         objective: Mean squared difference of a's weights and the image's, in units of the mean
-            square of each of a's tensors; in front of a batch-norm at the best scale of each unit.
+            square of each of a's tensors, over all that the symmetries reach; in front of a
+            batch-norm at the best scale of each unit.
         before: The same for b as it is.
         by_site: The objective of the weights that touch the units of each site.
     """
@@ -77,9 +83,10 @@ def closest(
 
 
 def _search(task: Assignment, report: Callable[[], None]) -> None:
-    """Ascents from profiles, and from b as it is: the better one."""
+    """Ascents from profiles, from b as it is, and of small models from random orders: the best."""
     best: tuple[float, list[np.ndarray], np.ndarray] | None = None
-    for start in (task.start, lambda: None):
+    size = sum(t.a.size for t in task.terms)
+    for start in (task.start, lambda: None, *[task.shuffle] * min(RANDOM, SMALL // size)):
         task.reset()
         start()
         total = task.ascend(report)

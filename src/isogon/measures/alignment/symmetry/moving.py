@@ -189,7 +189,7 @@ def _pair(walk: Labelling, a: Any, b: Any, *, sum: bool = True) -> tuple[Data, D
                 walk.fix(labels)
                 if sum:
                     walk.unscaled(theirs)
-                sides.append(Data(units, theirs.scales.expand(both)))
+                sides.append(Data(units, torch.full_like(units, FIXED)))
                 continue
             sides.append(labels)
         else:

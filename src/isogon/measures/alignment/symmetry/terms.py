@@ -58,13 +58,17 @@ def balanced(pairs: Sequence[Term], a: np.ndarray, b: np.ndarray) -> list[Term]:
         b: Those of b.
 
     Returns:
-        The pairs at those scales, each weight over its root mean square.
+        The pairs at those scales, each weight over its root mean square; where no scale is free,
+        both over that of a, so that inner products are those of the objective.
     """
-    sides = []
-    for which, scale in (("a", a), ("b", b)):
-        values = [scaled(p.weight, getattr(p, which), scale) for p in pairs]
-        sides.append([v / size if (size := _rms(v)) else v for v in values])
-    return [Term(p.weight, *both) for p, *both in zip(pairs, *sides, strict=True)]
+    alone = bool((a == 1).all() and (b == 1).all())
+    made = []
+    for p in pairs:
+        mine, theirs = scaled(p.weight, p.a, a), scaled(p.weight, p.b, b)
+        size = _rms(mine) or _rms(theirs) or 1.0
+        other = size if alone else _rms(theirs) or 1.0
+        made.append(Term(p.weight, mine / size, theirs / other))
+    return made
 
 
 def balance(

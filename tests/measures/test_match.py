@@ -1,0 +1,222 @@
+"""Matching: planted elements come back, the image has b's function, differences are refused."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import isogon as ig
+from isogon.errors import ModelError, OptionError
+from isogon.measures.alignment.matching import tensors
+from isogon.nets.tap import tap
+from reference.planted import KINDS, Unanchored, planted, recovered
+from reference.slow_match import best_of_all, objective, scale_by_search
+
+NOISES = (0.0, 0.1, 0.3)
+
+
+def gap(a, b, x):
+    with torch.no_grad():
+        y, z = a(x), b(x)
+    return float((y - z).abs().max() / y.abs().max())
+
+
+def check_plant(kind, seed, noise):
+    a, b, element = planted(kind, seed, noise)
+    x = torch.randn(3, *KINDS[kind][1], dtype=torch.float64)
+    found = ig.match(a, b, example=x)
+    assert recovered(found, element), (kind, seed, noise)
+    twin = found.apply(b)
+    assert gap(b, twin, x) < 1e-9
+    assert found.meta["error"] < 1e-9
+    if not noise:
+        assert found.objective < 1e-6
+    return a, b, found
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "vgg"])
+def test_planted_elements_come_back(kind):
+    for seed, noise in enumerate(NOISES if kind != "resnet20" else NOISES[-1:]):
+        check_plant(kind, 100 + seed, noise)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hundred_planted_elements_come_back(kind, noise):
+    for seed in range(100):
+        check_plant(kind, seed, noise)
+
+
+def test_pure_noise_is_not_recovered():
+    """Off the hypothesis: where nothing of a is left in b, there is nothing to find."""
+    a, _, element = planted("mlp", 0, 0.0)
+    other, _, _ = planted("mlp", 1, 0.0)
+    found = ig.match(a, other, example=torch.zeros(1, 10, dtype=torch.float64))
+    assert not recovered(found, element)
+    assert 0.5 < found.objective < found.meta["objective_before"]
+
+
+def small(seed):
+    spec = f"mlp(inputs=3, widths=[4, 3], classes=2, activation=gelu, seed={seed})"
+    return ig.load(spec).double()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_of_all_permutations(seed):
+    """Against every one of the 144 orders."""
+    a, b = small(10 * seed), small(10 * seed + 1)
+    least, _ = best_of_all(dict(a.state_dict()), dict(b.state_dict()), (4, 3))
+    found = ig.match(a, b)
+    mine = objective(dict(a.state_dict()), dict(found.apply(b).state_dict()))
+    assert mine == pytest.approx(found.objective, rel=1e-9)
+    assert mine == pytest.approx(least, rel=1e-9)
+
+
+def test_scales_are_the_best_ones():
+    torch.manual_seed(3)
+    a = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)).double()
+    b = copy.deepcopy(a)
+    with torch.no_grad():
+        for p in b.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+        b[0].weight[2] *= 40
+        b[0].bias[2] *= 40
+        b[2].weight[:, 2] /= 40
+    found = ig.match(a, b)
+    assert found.table["moved"].tolist() == [0]
+    held = (a[0].weight.data, a[0].bias.data, a[2].weight.data)
+    share = [1 / float((v**2).mean().sqrt()) for v in held]
+    for k in range(5):
+        made = tuple(
+            torch.cat([n[0].weight[k] * share[0], n[0].bias[k, None] * share[1]]).detach()
+            for n in (a, b)
+        )
+        read = tuple((n[2].weight[:, k] * share[2]).detach() for n in (a, b))
+        expected = scale_by_search(made, read)
+        scale = float(found.elements["1"].matrix[k, k])
+        assert scale == pytest.approx(expected, rel=1e-3)
+
+
+def test_elements_act_on_activations():
+    a, b, _ = planted("resnet20", 5, 0.1, scales=1.0)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    found = ig.match(a, b, example=x)
+    twin = found.apply(b)
+    sites = [s for s in ig.sites(b, "all", example=x) if s.name in found.elements]
+    assert len(sites) == len(found.table)
+    with torch.no_grad(), tap(b, sites) as read:
+        _, before = read(x)
+        before = {s.name: v.clone() for s, v in before.items()}
+    with torch.no_grad(), tap(twin, sites) as read:
+        _, after = read(x)
+    for site, value in after.items():
+        moved = found.elements[site.name](before[site.name])
+        assert torch.allclose(moved, value, rtol=1e-9, atol=1e-9 * float(value.abs().max()))
+    assert (found.table["moved"] > 0).all()
+
+
+def test_by_activations():
+    a, b, element = planted("mlp", 0, 0.1)
+    x = torch.randn(200, 10, dtype=torch.float64)
+    data = [(x[:120], torch.zeros(120)), (x[120:], torch.zeros(80))]
+    found = ig.match(a, b, by="activations", batches=data)
+    assert recovered(found, element)
+    again = ig.match(a, b, by="activations", batches=[(x, torch.zeros(200))])
+    assert np.array_equal(found.arrays["order"], again.arrays["order"])
+    with pytest.raises(OptionError, match="no batches"):
+        ig.match(a, b, by="activations")
+
+
+def test_signs_of_odd_activations_come_back():
+    a, b, element = planted("mlp tanh", 3, 0.1)
+    assert (element.scale < 0).any()
+    found = ig.match(a, b)
+    back = tensors(found.apply(b))
+    for name, value in tensors(a).items():
+        assert float((back[name] - value).norm() / value.norm()) < 0.15, name
+
+
+def test_scales_in_front_of_batch_norm_cost_nothing_and_stay():
+    torch.manual_seed(0)
+    make = "mlp(inputs=6, width=8, depth=2, batch_norm=true)"
+    a = ig.load(make).double()
+    b = copy.deepcopy(a)
+    with torch.no_grad():
+        factor = torch.logspace(-1, 1, 8, dtype=torch.float64)
+        b[1].weight.mul_(factor[:, None])
+        b[1].bias.mul_(factor)
+        b[2].running_mean.mul_(factor)
+        b[2].running_var.mul_(factor**2)
+    found = ig.match(a, b)
+    assert found.objective < 1e-8
+    assert found.table["moved"].sum() == 0
+    assert torch.equal(found.apply(b)[1].weight, b[1].weight)
+
+
+def test_a_match_comes_back_from_disk_and_is_applied(tmp_path):
+    a, b, element = planted("mlp", 7, 0.1)
+    found = ig.match(a, b)
+    found.save(tmp_path / "m")
+    back = ig.read(tmp_path / "m")
+    assert back.equals(found)
+    one, two = found.apply(b), back.apply(b)
+    assert all(torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())
+    assert recovered(back, element)
+    assert type(one) is type(b)
+    assert list(one.state_dict()) == list(b.state_dict())
+    with pytest.raises(ModelError, match="another architecture"):
+        back.apply(ig.load("mlp(inputs=10, width=32, depth=3)"))
+
+
+def test_a_model_matches_itself_and_tied_weights_stay_tied():
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.Linear(8, 3))
+    net[4].weight = net[2].weight
+    found = ig.match(net, net)
+    assert found.objective == pytest.approx(0, abs=1e-12)
+    assert found.table["moved"].sum() == 0
+    twin = found.apply(net)
+    assert twin[4].weight is twin[2].weight
+    assert twin[4].weight is not net[4].weight
+
+
+def test_other_architectures_are_refused_by_the_first_difference():
+    a = ig.load("mlp(inputs=6, width=8)")
+    for other, says in {
+        "mlp(inputs=6, width=9)": r"1\.weight: \[8, 6\] in a, \[9, 6\] in b",
+        "mlp(inputs=6, width=8, depth=3)": r"5\.weight: \[10, 8\] in a, \[8, 8\] in b",
+        "mlp(inputs=6, width=8, bias=false)": r"1\.bias: \[8\] in a, no such tensor in b",
+        "mlp(inputs=6, width=8, activation=tanh)": r"2: relu.* in a, tanh.* in b",
+    }.items():
+        with pytest.raises(ModelError, match=says):
+            ig.match(a, ig.load(other))
+    with pytest.raises(ModelError, match="no weight symmetries"):
+        ig.match(nn.Linear(3, 2), nn.Linear(3, 2))
+
+
+def test_inputs_of_unknown_shape_are_asked_for():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.b(self.a(x[:, :3] * x[:, 3:6]).relu())
+
+    with pytest.raises(OptionError, match="the shape of an input is not known"):
+        ig.match(Wide(), Wide())
+    assert len(ig.match(Wide(), Wide(), example=torch.zeros(1, 6)).table) == 1
+
+
+def test_float32_images_are_within_rounding():
+    a, b = Unanchored(12, 9), Unanchored(12, 9)
+    found = ig.match(a, b, example=torch.randn(4, 5))
+    assert found.meta["error_float64"] < 1e-9
+    assert found.meta["error"] < 1e-5
+    assert found.apply(b).blocks[0].a.weight.dtype == torch.float32

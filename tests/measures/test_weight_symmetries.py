@@ -1,0 +1,262 @@
+"""Weight symmetries read off the graph: a random element leaves the function as it is."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import isogon as ig
+from isogon.errors import ModelError
+from isogon.measures.alignment.matching import image, tensors
+from isogon.measures.alignment.symmetry import symmetries
+from reference.planted import Block, ResidualMLP
+
+
+class Made(nn.Module):
+    """A module from parts and a function of them and the input."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def linear(*sizes):
+    return nn.Linear(*sizes)
+
+
+def tied():
+    net = Made(
+        lambda m, x: m.out(m.b(m.a(m.inp(x).relu()).relu()).relu()),
+        inp=linear(6, 8), a=linear(8, 8), b=linear(8, 8), out=linear(8, 3),
+    )  # fmt: skip
+    net.b.weight = net.a.weight
+    return net
+
+
+def transposed():
+    """Encoder and decoder of one matrix."""
+    return Made(
+        lambda m, x: F.linear(torch.relu(m.a(x)), m.a.weight.t(), m.shift),
+        a=linear(6, 8), shift=nn.Parameter(torch.randn(6)),
+    )  # fmt: skip
+
+
+def grouped():
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 8, 3, groups=4), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+
+def depthwise():
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 12, 3, padding=1, groups=6), nn.BatchNorm2d(12),
+        nn.ReLU6(), nn.Conv2d(12, 4, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(16, 3),
+    )  # fmt: skip
+
+
+def sliced():
+    """The first half of the channels goes one way, the second another; then both are joined."""
+    return Made(
+        lambda m, x: m.out(torch.cat([m.b(m.a(x)[:, :4].relu()), m.a(x)[:, 4:].tanh()], 1)),
+        a=linear(6, 8), b=linear(4, 5), out=linear(9, 3),
+    )  # fmt: skip
+
+
+def padded():
+    return Made(
+        lambda m, x: m.out(F.pad(m.a(x).relu(), (2, 3)) + m.b(x).relu()),
+        a=linear(6, 5), b=linear(6, 10), out=linear(10, 3),
+    )  # fmt: skip
+
+
+def gated():
+    return Made(
+        lambda m, x: m.out(m.a(x).relu() * m.b(x).sigmoid() + m.gamma * m.a(x)),
+        a=linear(6, 8), b=linear(6, 8), out=linear(8, 3), gamma=nn.Parameter(torch.randn(8)),
+    )  # fmt: skip
+
+
+def attention():
+    def forward(m, x):
+        x = m.embed(x) + m.places
+        q, k, v = m.qkv(m.norm(x)).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + m.proj(y)
+        return m.out((x + m.b(F.gelu(m.a(m.norm(x))))).mean(1))
+
+    return Made(
+        forward, embed=linear(5, 8), places=nn.Parameter(torch.randn(1, 3, 8)),
+        norm=nn.LayerNorm(8), qkv=linear(8, 24), proj=linear(8, 8), a=linear(8, 12),
+        b=linear(12, 8), out=linear(8, 3),
+    )  # fmt: skip
+
+
+def shuffled():
+    def forward(m, x):
+        x = m.a(x).relu()
+        x = x.view(x.shape[0], 2, 4, 5, 5).transpose(1, 2).flatten(1, 2)
+        return m.out(m.b(x).relu().mean((2, 3)))
+
+    return Made(
+        forward, a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(8, 6, 3, padding=1, groups=2), out=linear(6, 3)
+    )  # fmt: skip
+
+
+def normed():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.ConvTranspose2d(8, 6, 2, bias=False),
+        nn.InstanceNorm2d(6, affine=True), nn.LeakyReLU(), nn.AvgPool2d(2), nn.Flatten(),
+        nn.Linear(24, 3),
+    )  # fmt: skip
+
+
+def prelu():
+    return nn.Sequential(linear(6, 8), nn.PReLU(8), linear(8, 5), nn.PReLU(), linear(5, 3))
+
+
+SMALL, IMAGE = (6,), (3, 5, 5)
+CASES = {  # model, shape of an input, sizes of the groups
+    "mlp": (lambda: ig.load("mlp(inputs=6, width=8, depth=2)"), SMALL, [8, 8]),
+    "gelu": (lambda: ig.load("mlp(inputs=6, width=8, depth=2, activation=gelu)"), SMALL, [8, 8]),
+    "tanh": (lambda: ig.load("mlp(inputs=6, width=8, depth=2, activation=tanh)"), SMALL, [8, 8]),
+    "batch norm": (
+        lambda: ig.load("mlp(inputs=6, width=8, depth=2, batch_norm=true)"), SMALL, [8, 8]
+    ),
+    "flatten": (lambda: ig.load("cnn(width=2, size=8)"), (1, 8, 8), [2, 4, 8]),
+    "residual": (lambda: ResidualMLP(7, 2, 6, 3), SMALL, [7, 7, 7]),
+    "tied": (tied, SMALL, [8]),
+    "transposed": (transposed, SMALL, [8]),
+    "grouped": (grouped, IMAGE, [2, 2, 2, 2, 3, 3, 3, 3, 4]),
+    "depthwise": (depthwise, IMAGE, [4, 6]),
+    "sliced": (sliced, SMALL, [4, 4, 5]),
+    "padded": (padded, SMALL, [5, 5]),
+    "gated": (gated, SMALL, [8]),
+    "attention": (attention, (3, 5), [4, 4, 4, 4, 8, 12]),
+    "shuffled": (shuffled, IMAGE, [3, 3, 4, 4]),
+    "norms": (normed, IMAGE, [4, 4, 6]),
+    "prelu": (prelu, SMALL, [5, 8]),
+    "option A": (lambda: ig.load("cifar_resnet20(width=4)"), (3, 8, 8), None),
+}  # fmt: skip
+
+
+def built(case):
+    make, shape, sizes = CASES[case]
+    torch.manual_seed(0)
+    net = make().double().eval()
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
+            m.running_mean.normal_()
+            m.running_var.uniform_(0.5, 2)
+        if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+            m.weight.data.uniform_(0.5, 2)
+            m.bias.data.normal_()
+    return net, torch.randn(4, *shape, dtype=torch.float64), sizes
+
+
+def gap(a, b, x):
+    with torch.no_grad():
+        y, z = a(x), b(x)
+    return float((y - z).abs().max() / y.abs().max())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_random_elements_leave_the_function(case, generator):
+    net, x, sizes = built(case)
+    found = symmetries(net, x)
+    if sizes is not None:
+        assert sorted(found.groups) == sizes
+    element = found.sample(generator, scales=2.0)
+    twin = image(net, found, element)
+    assert gap(net, twin, x) < 1e-9
+    before, after = tensors(net), tensors(twin)
+    assert before.keys() == after.keys()
+    changed = [k for k in before if not torch.equal(before[k], after[k])]
+    assert len(changed) >= 2
+    for name in changed:  # every tensor plays a part: with its old value the function is another
+        half = copy.deepcopy(twin)
+        with torch.no_grad():
+            tensors(half)[name].copy_(before[name])
+        assert gap(net, half, x) > 1e-6, name
+
+
+def test_padded_shortcuts_couple_stages():
+    net, x, _ = built("option A")
+    sizes = sorted(symmetries(net, x).groups)
+    # inner widths of nine blocks; streams: 4 of stage one, 4 more in stage two, 8 more in three
+    assert sizes == sorted([4, 4, 4, 8, 8, 8, 16, 16, 16, 4, 4, 8])
+
+
+def test_scales_are_what_the_activation_allows(generator):
+    for case, sizable in {"mlp": 16, "gelu": 0, "tanh": 0, "batch norm": 16}.items():
+        net, x, _ = built(case)
+        found = symmetries(net, x)
+        assert int(found.sizable.sum()) == sizable, case
+        if not sizable:
+            scale = found.sample(generator, scales=3).scale
+            assert set(np.unique(scale)) <= {1.0, -1.0}
+            assert any(found.signed) == (case == "tanh")
+            assert (scale < 0).any() == (case == "tanh")
+    net, x, _ = built("gelu")  # off the hypothesis: a scale that GELU does not let through
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        twin[1].weight.mul_(2), twin[1].bias.mul_(2), twin[3].weight.div_(2)
+    assert gap(net, twin, x) > 1e-3
+
+
+def test_the_graph_that_does_not_tell_is_refused_by_the_name_of_the_node():
+    net = Made(lambda m, x: m.b(torch.cumsum(m.a(x), 1)), a=linear(6, 8), b=linear(8, 3))
+    with pytest.raises(ModelError, match=r"':cumsum#0'.*got the operation cumsum"):
+        symmetries(net, torch.zeros(2, 6))
+    normed_weight = nn.utils.parametrizations.weight_norm(linear(6, 8))
+    with pytest.raises(ModelError, match="can't be read off the graph at"):
+        symmetries(nn.Sequential(normed_weight, nn.ReLU(), linear(8, 3)), torch.zeros(2, 6))
+
+
+def test_what_stays_in_place_may_pass_through_anything():
+    net = Made(
+        lambda m, x: m.b(m.a(torch.cumsum(x, 1)).relu()), a=linear(6, 8), b=linear(8, 3)
+    ).double()  # fmt: skip
+    x = torch.randn(3, 6, dtype=torch.float64)
+    found = symmetries(net, x)
+    assert found.groups == (8,)
+    twin = image(net, found, found.sample(torch.Generator().manual_seed(1), scales=1))
+    assert gap(net, twin, x) < 1e-12
+
+
+def test_units_of_one_number_at_every_place_are_told_apart_from_masks():
+    """A mask of positions tells nothing of channels; one per channel moves with them."""
+    mask = torch.rand(5, 5).double()
+    net = Made(lambda m, x: m.b((m.a(x).relu() * m.mask).mean((2, 3))), a=nn.Conv2d(3, 8, 1),
+               b=linear(8, 3)).double()  # fmt: skip
+    net.register_buffer("mask", mask)
+    x = torch.randn(3, 3, 5, 5, dtype=torch.float64)
+    found = symmetries(net, x)
+    assert found.groups == (8,)
+    assert int(found.sizable.sum()) == 8
+    twin = image(net, found, found.sample(torch.Generator().manual_seed(1), scales=1))
+    assert torch.equal(twin.mask, mask)
+    assert gap(net, twin, x) < 1e-12
+
+
+def test_blocks_share_the_stream():
+    net = nn.Sequential(linear(6, 8), Block(8, 5), Block(8, 5), linear(8, 3))
+    found = symmetries(net, torch.zeros(2, 6))
+    assert sorted(found.groups) == [5, 5, 8]
+    (stream,) = (g for g, n in enumerate(found.groups) if n == 8)
+    held = {w.name for w in found.weights if any(stream in s.slots for s in w.sides)}
+    assert held == {
+        "0.weight", "0.bias", "1.a.weight", "1.b.weight", "1.b.bias", "2.a.weight", "2.b.weight",
+        "2.b.bias", "3.weight",
+    }  # fmt: skip

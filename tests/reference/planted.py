@@ -1,0 +1,125 @@
+"""Networks with a planted weight symmetry: which element of its own group made b from a."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+import isogon as ig
+from isogon.measures.alignment.matching import image, tensors
+from isogon.measures.alignment.symmetry import symmetries
+
+
+class Block(nn.Module):
+    """``x + B relu(A x)``."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, x):
+        return x + self.b(self.a(x).relu())
+
+
+class ResidualMLP(nn.Module):
+    """A linear map into a stream, blocks, a linear map out of it."""
+
+    def __init__(self, width: int, blocks: int = 4, inputs: int = 10, classes: int = 5) -> None:
+        super().__init__()
+        self.embed = nn.Linear(inputs, width)
+        self.blocks = nn.Sequential(*(Block(width, width) for _ in range(blocks)))
+        self.out = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.out(self.blocks(self.embed(x)))
+
+
+class Unanchored(nn.Module):
+    """A stream that nothing tells apart at either end: one number per class in, its mean out."""
+
+    def __init__(self, width: int = 30, inner: int = 50, blocks: int = 2) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(Block(width, inner) for _ in range(blocks)))
+        self.width = width
+
+    def forward(self, x):
+        return self.blocks(x[:, :, None].expand(-1, -1, self.width)).mean(2)
+
+
+def loaded(name: str):
+    """An architecture of isogon's, by seed."""
+    return lambda seed: ig.load(f"{name[:-1]}, seed={seed})")
+
+
+def seeded(make):
+    """Another module, by seed."""
+
+    def build(seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return make()
+
+    return build
+
+
+KINDS = {
+    "mlp": (loaded("mlp(inputs=10, width=64, depth=3)"), (10,)),
+    "mlp gelu": (loaded("mlp(inputs=10, width=64, depth=3, activation=gelu)"), (10,)),
+    "mlp tanh": (loaded("mlp(inputs=10, width=64, depth=3, activation=tanh)"), (10,)),
+    "residual 30": (seeded(lambda: ResidualMLP(30)), (10,)),
+    "residual 64": (seeded(lambda: ResidualMLP(64)), (10,)),
+    "unanchored": (seeded(Unanchored), (5,)),
+    "resnet20": (loaded("cifar_resnet20(width=16)"), (3, 32, 32)),
+    "vgg": (loaded("cifar_vgg11_bn(size=32)"), (3, 32, 32)),
+}
+
+
+def model(kind: str, seed: int) -> nn.Module:
+    """A network in float64, with statistics of batch-norm that are not those of the start."""
+    with torch.random.fork_rng():
+        net = KINDS[kind][0](seed).double().eval()
+        torch.manual_seed(seed)
+        for m in net.modules():
+            if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
+                m.running_mean.normal_()
+                m.running_var.uniform_(0.5, 2)
+                m.weight.data.uniform_(0.5, 2)
+                m.bias.data.normal_()
+    return net
+
+
+def planted(kind: str, seed: int, noise: float, scales: float = 3.0):
+    """The networks a and b = g(a + noise), and g.
+
+    Args:
+        kind: Of `KINDS`.
+        seed: Of the weights, the noise and g.
+        noise: Its standard deviation, in units of that of each tensor (of the logarithm of
+            variances).
+        scales: Scales are 10 to the power of a uniform number of this size.
+    """
+    a = model(kind, seed)
+    generator = torch.Generator().manual_seed(seed)
+    noisy = copy.deepcopy(a)
+    with torch.no_grad():
+        for name, value in tensors(noisy).items():
+            if value.is_floating_point() and value.numel() > 1:
+                drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64) * noise
+                if name.endswith("_var"):
+                    value.mul_(drawn.exp())
+                else:
+                    value.add_(drawn * value.std())
+    found = symmetries(a, torch.zeros(2, *KINDS[kind][1], dtype=torch.float64))
+    element = found.sample(generator, scales=scales)
+    return a, image(noisy, found, element), element
+
+
+def recovered(match, element) -> bool:
+    """Whether a match undoes the planted order of every group."""
+    return all(
+        np.array_equal(planted_[order], np.arange(len(order)))
+        for planted_, order in zip(element.order, match.element.order, strict=True)
+    )
