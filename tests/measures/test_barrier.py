@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,9 @@ from torch import nn
 
 import isogon as ig
 from isogon.errors import ModelError, OptionError
+from isogon.measures.alignment.barrier import Barrier
 from isogon.measures.alignment.matching import image
-from isogon.measures.alignment.symmetry import symmetries
+from isogon.measures.alignment.symmetry.symmetries import symmetries
 from isogon.nets.accuracy import accuracy
 
 
@@ -58,14 +61,9 @@ def test_matching_lowers_the_barrier(reading):
 
 def test_the_middle_is_the_mean_of_the_weights(trained, reading):
     a, b, test, _ = trained
-    middle = ig.load("cnn(width=4, batch_norm=true, size=8)")
-    inner = middle if set(middle.state_dict()) == set(a.state_dict()) else None
+    inner = copy.deepcopy(a)
     state = {k: (v + b.state_dict()[k]) / 2 if v.is_floating_point() else v
              for k, v in a.state_dict().items()}  # fmt: skip
-    if inner is None:
-        import copy
-
-        inner = copy.deepcopy(a)
     inner.load_state_dict(state)
     row = reading.table.query("not matched and not recalibrated and t == 0.5")
     assert float(row["accuracy"].iloc[0]) == pytest.approx(accuracy(inner, test), abs=1e-9)
@@ -94,7 +92,7 @@ def test_gaps_are_from_the_straight_line_between_the_ends():
         "matched": False, "recalibrated": False, "t": [0, 0.25, 0.5, 1.0],
         "loss": [1.0, 3.0, 2.5, 2.0], "accuracy": [0.9, 0.5, 0.6, 0.8],
     })  # fmt: skip
-    row = ig.barrier.__globals__["Barrier"]("barrier", table).summary().iloc[0]
+    row = Barrier("barrier", table).summary().iloc[0]
     assert row["loss_gap"] == pytest.approx(3.0 - 1.25)
     assert row["loss_midpoint"] == pytest.approx(1.0)
     assert row["accuracy_gap"] == pytest.approx(0.875 - 0.5)

@@ -12,6 +12,9 @@ from torch import nn
 import isogon as ig
 from isogon.errors import ModelError, OptionError
 from isogon.measures.alignment.matching import tensors
+from isogon.measures.alignment.symmetry.assignment import Assignment
+from isogon.measures.alignment.symmetry.symmetries import symmetries
+from isogon.measures.alignment.symmetry.terms import balance, balanced, terms
 from isogon.nets.tap import tap
 from reference.planted import KINDS, Unanchored, planted, recovered
 from reference.slow_match import best_of_all, objective, scale_by_search
@@ -52,6 +55,23 @@ def test_a_hundred_planted_elements_come_back(kind, noise):
         check_plant(kind, seed, noise)
 
 
+def test_ascent_from_b_as_it_is_gets_stuck_in_a_stream():
+    """Off the hypothesis: without profiles the same ascent finds another optimum."""
+    a, b, element = planted("residual 64", 100, 0.0, scales=0.0)
+    found = symmetries(b, torch.zeros(2, 10, dtype=torch.float64))
+    pairs = terms(found, tensors(a), tensors(b))
+    scales = [balance([p.weight for p in pairs], [getattr(p, k) for p in pairs], found)
+              for k in ("a", "b")]  # fmt: skip
+    task = Assignment(found, balanced(pairs, *scales), np.random.default_rng(0))
+    stuck = task.ascend(lambda: None)
+    right = [(p[o] == np.arange(64)).all() for p, o in zip(element.order, task.order, strict=True)]
+    assert not all(right)
+    task.start()
+    assert task.ascend(lambda: None) > 1.05 * stuck
+    right = [(p[o] == np.arange(64)).all() for p, o in zip(element.order, task.order, strict=True)]
+    assert all(right)
+
+
 def test_pure_noise_is_not_recovered():
     """Off the hypothesis: where nothing of a is left in b, there is nothing to find."""
     a, _, element = planted("mlp", 0, 0.0)
@@ -79,7 +99,8 @@ def test_the_best_of_all_permutations(seed):
 
 def test_scales_are_the_best_ones():
     torch.manual_seed(3)
-    a = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)).double()
+    layers = nn.Linear(4, 5), nn.Linear(5, 2)
+    a = nn.Sequential(layers[0], nn.ReLU(), layers[1]).double()
     b = copy.deepcopy(a)
     with torch.no_grad():
         for p in b.parameters():

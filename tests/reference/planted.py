@@ -10,7 +10,7 @@ from torch import nn
 
 import isogon as ig
 from isogon.measures.alignment.matching import image, tensors
-from isogon.measures.alignment.symmetry import symmetries
+from isogon.measures.alignment.symmetry.symmetries import symmetries
 
 
 class Block(nn.Module):
@@ -84,6 +84,8 @@ def model(kind: str, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         for m in net.modules():
             if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
+                assert m.running_mean is not None
+                assert m.running_var is not None
                 m.running_mean.normal_()
                 m.running_var.uniform_(0.5, 2)
                 m.weight.data.uniform_(0.5, 2)

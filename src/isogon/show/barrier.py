@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from isogon.measures.alignment import Barrier
+from isogon.measures.alignment.barrier import Barrier
 from isogon.readings import Reading
 from isogon.registry import draws
 from isogon.show import style

@@ -5,45 +5,43 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from isogon.measures.alignment import Match
+from isogon.measures.alignment.matching import Match
 from isogon.registry import draws
 from isogon.show import style
 from isogon.show.generic import boxes, site_axis
+
+FAR = 5.0  # times the difference of matched weights above which that of unmatched ones is left out
 
 
 @draws("match")
 def draw_match(reading: Match) -> Figure:
     """Per site the squared difference of the weights that touch it, and the scales of its channels.
 
-    The line across is the difference over all weights; how many channels moved stands above each
-    bar. Scales are drawn where any differs from 1.
+    Lines across: the difference over all weights, with b matched and as it was (where that is not
+    far above). Scales are drawn where any differs from 1: their median, quartiles, and 5 to 95 %.
 
     Args:
         reading: Of `isogon.match`.
     """
-    table, sites = reading.table, list(reading.table["site"])
+    table, sites = reading.table, style.trimmed(list(reading.table["site"]))
     ends = np.cumsum(table["channels"].to_numpy())[:-1]
     factors = [np.abs(f) for f in np.split(reading.arrays["factor"], ends)]
     scaled = any((f != 1).any() for f in factors)
     fig, axes = style.panels(2 if scaled else 1, height=2.8)
-    ax = axes[0, 0]
-    values = table["objective"].to_numpy(float)
-    ax.bar(range(len(sites)), values, color=style.BLUE, width=0.62)
-    ax.axhline(reading.objective, color=style.ORANGE, lw=1.1)
-    ax.text(len(sites) - 0.45, reading.objective, " all", color=style.ORANGE, va="center",
-            fontsize=7.5)  # fmt: skip
-    site_axis(ax, style.trimmed(sites))
-    if len(sites) <= 16:
-        for place, (moved, size, y) in enumerate(zip(table["moved"], table["channels"], values)):
-            ax.annotate(f"{moved}/{size}", (place, y), (0, 2), textcoords="offset points",
-                        ha="center", fontsize=6.5, color=style.MUTED)  # fmt: skip
+    ax, before = axes[0, 0], float(reading.meta["objective_before"])
+    ax.plot(table["objective"].to_numpy(float), "o", color=style.BLUE, ms=5)
+    ax.axhline(reading.objective, color=style.BLUE, lw=1.1, label="all weights, matched")
+    if before < FAR * max(reading.objective, 1e-12):
+        ax.axhline(before, color=style.MUTED, lw=1.1, ls="--", label="all weights, as they were")
+    ax.set_ylim(0, 1.3 * max(ax.get_ylim()[1], 1e-12))
+    ax.legend(loc="upper left", ncols=2)
+    site_axis(ax, sites)
     ax.set_ylabel("squared difference of weights")
-    ax.set_title("channels that moved, above the bars" if len(sites) <= 16 else "")
     if scaled:
         other = axes[0, 1]
         boxes(other, factors)
         other.axhline(1, color=style.MUTED, lw=0.7, zorder=0)
         style.log_axis(other.yaxis, np.concatenate(factors))
-        site_axis(other, style.trimmed(sites))
+        site_axis(other, sites)
         other.set_ylabel("scale of the channels")
     return fig

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from isogon.errors import ModelError, OptionError
-from isogon.nets.calculus import device_dtype
 from isogon.nets.graph import place
+from isogon.nets.hygiene import device_dtype, preserved
 from isogon.nets.origin import shape_of
 from isogon.nets.outputs import called
 from isogon.nets.sites import inputs
-from isogon.nets.trace import trace, unwrap
+from isogon.nets.trace import trace
+from isogon.nets.unwrap import unwrap
 
 SIZES = (28, 32, 8, 64, 96, 224)  # heights and widths that are tried where nothing tells
 
@@ -61,7 +62,7 @@ def _different(where: str, mine: str, theirs: str) -> ModelError:
         "two models of different architectures",
         got=f"{where}: {mine} in a, {theirs} in b",
         expected="the same layers with the same names and shapes",
-        fix="Compare their activations: isogon similarity, isogon stitch.",
+        fix="Compare their activations: isogon similarity.",
     )
 
 
@@ -107,8 +108,6 @@ def _shapes(model: nn.Module) -> list[tuple[int, ...]]:
 
 
 def _takes(model: nn.Module, x: Tensor) -> bool:
-    from isogon.nets.calculus import preserved
-
     try:
         with torch.no_grad(), preserved(model):
             called(model, x)

@@ -19,12 +19,13 @@ from isogon.measures.alignment.architectures import check_same
 from isogon.measures.alignment.matching import Match, tensors
 from isogon.measures.alignment.matching import match as find_match
 from isogon.nets.behaviour import FEW, examine
-from isogon.nets.calculus import check_finite, precision
+from isogon.nets.finite import check_finite
+from isogon.nets.hygiene import precision
 from isogon.nets.origin import check_classes
 from isogon.nets.passes import all_passes
 from isogon.nets.recalibrate import recalibrated
 from isogon.nets.states import swapped
-from isogon.nets.trace import unwrap
+from isogon.nets.unwrap import unwrap
 from isogon.readings import Curve
 from isogon.registry import measure
 from isogon.training.config import FitConfig

@@ -18,11 +18,14 @@ from isogon.data import Batches, as_batches
 from isogon.errors import ModelError, OptionError
 from isogon.measures.alignment.architectures import check_same, example_of
 from isogon.measures.alignment.correlations import correlations
-from isogon.measures.alignment.symmetry import Element, Symmetries, symmetries
 from isogon.measures.alignment.symmetry.closest import Closest, closest
+from isogon.measures.alignment.symmetry.element import Element
+from isogon.measures.alignment.symmetry.symmetries import Symmetries, symmetries
 from isogon.nets.behaviour import examine
-from isogon.nets.calculus import cast, check_finite, device_dtype, logits, precision, preserved
-from isogon.nets.trace import unwrap
+from isogon.nets.finite import check_finite
+from isogon.nets.hygiene import cast, device_dtype, precision, preserved
+from isogon.nets.outputs import logits
+from isogon.nets.unwrap import unwrap
 from isogon.readings import Reading
 from isogon.registry import measure
 

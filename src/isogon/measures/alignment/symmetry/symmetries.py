@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isogon.measures.alignment.symmetry import moving, rules  # noqa: F401 - they register
+import isogon.measures.alignment.symmetry.moving
+import isogon.measures.alignment.symmetry.rules  # noqa: F401 - these two register
 from isogon.measures.alignment.symmetry.element import Element
 from isogon.measures.alignment.symmetry.labelling import Labelling
 from isogon.measures.alignment.symmetry.units import FIXED, NORMED, POSITIVE, UNIT, ZERO
 from isogon.nets.graph import place
-from isogon.nets.trace import trace, unwrap
+from isogon.nets.trace import trace
+from isogon.nets.unwrap import unwrap
 
 ACTIVATIONS = (
     *("relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu", "elu", "prelu", "hardtanh", "relu6"),
