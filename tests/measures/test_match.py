@@ -221,6 +221,23 @@ def test_other_architectures_are_refused_by_the_first_difference():
         ig.match(nn.Linear(3, 2), nn.Linear(3, 2))
 
 
+def test_an_image_with_another_function_is_never_returned():
+    """Units beside their mirror images: which of two places is which, the labels do not tell."""
+
+    class Mirrored(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.a, self.b = nn.Linear(5, 6), nn.Linear(12, 2)
+
+        def forward(self, x):
+            h = self.a(x).relu()
+            return self.b(torch.stack([h, 2 * h.flip(1)], 2).flatten(1))
+
+    with pytest.raises(ModelError, match="another function: its graph does not tell"):
+        ig.match(Mirrored(0), Mirrored(1), example=torch.zeros(1, 5))
+
+
 def test_inputs_of_unknown_shape_are_asked_for():
     class Wide(nn.Module):
         def __init__(self):

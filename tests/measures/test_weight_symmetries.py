@@ -126,6 +126,58 @@ def prelu():
     return nn.Sequential(linear(6, 8), nn.PReLU(8), linear(8, 5), nn.PReLU(), linear(5, 3))
 
 
+def encoder():
+    layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, norm_first=True)
+    return nn.Sequential(linear(5, 8), layer, linear(8, 3))
+
+
+def gates():
+    """A gate that is a weight, a quotient, a gated linear unit."""
+    return Made(
+        lambda m, x: m.d(F.glu(m.c(m.a(x).relu() * m.g.sigmoid() / (1 + m.b(x).relu())))),
+        a=linear(6, 8), b=linear(6, 8), c=linear(8, 10), d=linear(5, 3),
+        g=nn.Parameter(torch.randn(8)),
+    )  # fmt: skip
+
+
+def places():
+    """Channels in another order by a constant index, twice."""
+
+    def forward(m, x):
+        h = m.a(x).relu()[:, [2, 0, 3, 1]]
+        return m.b(torch.cat([h, 2 * h], 1))
+
+    return Made(forward, a=linear(6, 4), b=linear(8, 3))
+
+
+def maxout():
+    return Made(lambda m, x: m.b(m.a(x).view(x.shape[0], 4, 2).amax(2)), a=linear(6, 8),
+                b=linear(4, 3))  # fmt: skip
+
+
+def lifted():
+    """Padded with a number that is not 0: what is added to it keeps its scale."""
+    return Made(
+        lambda m, x: m.b(F.pad(m.a(x).relu(), (1, 2), value=3.0) + m.c(x).relu()),
+        a=linear(6, 8), b=linear(11, 3), c=linear(6, 11),
+    )  # fmt: skip
+
+
+def line():
+    return nn.Sequential(
+        nn.Conv1d(6, 4, 3), nn.GELU(), nn.Conv1d(4, 5, 3, padding="same"), nn.ELU(),
+        nn.AdaptiveMaxPool1d(1), nn.Flatten(), linear(5, 3),
+    )  # fmt: skip
+
+
+def running():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True, track_running_stats=True), nn.ReLU(),
+        nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(4, 2, 3), nn.Flatten(),
+        linear(32, 3),
+    )  # fmt: skip
+
+
 SMALL, IMAGE = (6,), (3, 5, 5)
 CASES = {  # model, shape of an input, sizes of the groups
     "mlp": (lambda: ig.load("mlp(inputs=6, width=8, depth=2)"), SMALL, [8, 8]),
@@ -147,6 +199,13 @@ CASES = {  # model, shape of an input, sizes of the groups
     "shuffled": (shuffled, IMAGE, [3, 3, 4, 4]),
     "norms": (normed, IMAGE, [4, 4, 6]),
     "prelu": (prelu, SMALL, [5, 8]),
+    "encoder": (encoder, (4, 5), [4, 4, 4, 4, 8, 12]),
+    "gates": (gates, SMALL, [5, 8]),
+    "places": (places, SMALL, [4]),
+    "maxout": (maxout, SMALL, [2, 2, 2, 2]),
+    "lifted": (lifted, SMALL, [8]),
+    "line": (line, (6, 9), [4, 5]),
+    "running": (running, IMAGE, [2, 4]),
     "option A": (lambda: ig.load("cifar_resnet20(width=4)"), (3, 8, 8), None),
 }  # fmt: skip
 
@@ -155,12 +214,12 @@ def built(case):
     make, shape, sizes = CASES[case]
     torch.manual_seed(0)
     net = make().double().eval()
+    for name, value in tensors(net).items():  # statistics that are not those of the start
+        if name.endswith("running_mean"):
+            value.normal_()
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 2)
     for m in net.modules():
-        if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
-            assert m.running_mean is not None
-            assert m.running_var is not None
-            m.running_mean.normal_()
-            m.running_var.uniform_(0.5, 2)
         if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
             m.weight.data.uniform_(0.5, 2)
             m.bias.data.normal_()

@@ -222,7 +222,14 @@ def _reading(found: Symmetries, best: Closest, x: Tensor, b: nn.Module, by: str)
 
 
 def _errors(b: nn.Module, found: Symmetries, element: Element, x: Tensor) -> dict[str, float]:
-    """How far the image's outputs are from b's, relative to the largest one."""
+    """How far the image's outputs are from b's, relative to the largest one.
+
+    At the example and at random inputs.
+    """
+    if x.is_floating_point():  # an example may be all zeros, which tells nothing
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+        x = torch.cat([x, drawn])
     errors = {"error": _gap(b, image(b, found, element), x)}
     exact = errors["error"]
     if precision(b) != "float64":

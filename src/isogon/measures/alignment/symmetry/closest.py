@@ -18,6 +18,7 @@ RANDOM = 8  # starts from random orders at most
 SMALL = (
     10_000  # weights up to which there are any: where units have few weights, profiles say little
 )
+CLEAR = 0.5  # share of a's squares in the inner product at which two networks are images, nearly
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ def closest(
 
 
 def _search(task: Assignment, report: Callable[[], None]) -> None:
-    """Ascents from profiles, from b as it is, and of small models from random orders: the best."""
+    """Ascents from profiles, from b as it is, and of small models from random orders: the best.
+
+    The first alone where it leaves little to find.
+    """
     best: tuple[float, list[np.ndarray], np.ndarray] | None = None
     size = sum(t.a.size for t in task.terms)
     for start in (task.start, lambda: None, *[task.shuffle] * min(RANDOM, SMALL // size)):
@@ -92,6 +96,8 @@ def _search(task: Assignment, report: Callable[[], None]) -> None:
         total = task.ascend(report)
         if best is None or total > best[0] * (1 + 1e-9):
             best = total, [o.copy() for o in task.order], task.sign.copy()
+        if best[0] > CLEAR * sum(float(np.vdot(t.a, t.a)) for t in task.terms):
+            break
     assert best is not None
     _, task.order, task.sign = best
 

@@ -30,13 +30,20 @@ from isogon.measures.alignment.symmetry.units import (
 from isogon.nets.graph import Graph, place, shape
 
 RULES: dict[str, Callable[..., Any]] = {}
+OF_WEIGHTS: set[str] = set()
 
 
-def rule(*names: str) -> Callable:
-    """Register how operations of these names treat labels: ``f(walk, node, *args, **kwargs)``."""
+def rule(*names: str, weights: bool = False) -> Callable:
+    """Register how operations of these names treat labels: ``f(walk, node, *args, **kwargs)``.
+
+    Args:
+        *names: Operations.
+        weights: Whether the rule takes weights as they are (`Held`); others get their labels.
+    """
 
     def decorate(function: Callable) -> Callable:
         RULES.update(dict.fromkeys(names, function))
+        OF_WEIGHTS.update(names if weights else ())
         return function
 
     return decorate
@@ -99,9 +106,16 @@ class Labelling:
             if not shape(node) and name not in ("scalar_tensor",):
                 return _computed(node, args, kwargs)
             return self.blank(shape(node))
+        if name == "getitem" and isinstance(args[0], Data) and not args[0].units.dim():
+            return self.blank(shape(node))  # of several results of an operation on what stays
         if name in RULES:
+            if name not in OF_WEIGHTS:
+                args = [self.taken(a) if isinstance(a, Held) else a for a in args]
             return RULES[name](self, node, *args, **kwargs)
-        if all(isinstance(v, Data) and v.fixed for v in labelled):
+        if all(isinstance(v, Held) or v.fixed for v in labelled):
+            for v in labelled:
+                if isinstance(v, Held):
+                    self.keep(v)
             return self.blank(shape(node))
         raise self.refusal(node, f"the operation {name}")
 
@@ -207,6 +221,15 @@ class Labelling:
                 self.scales.join(labels, torch.tensor(FIXED))
             found[at] = self.current(Data(axis.units, labels))
         return found
+
+    def keep(self, held: Held) -> None:
+        """A weight stays as it is."""
+        if held.name not in self.blocks:
+            self.vector(held)
+        for axis in (axis for block in self.blocks[held.name] for axis in block.axes):
+            self.units.join(axis.units, torch.tensor(FIXED))
+            for labels, _ in axis.scales:
+                self.scales.join(labels, torch.tensor(FIXED))
 
     def mark(self, units: Tensor) -> None:
         """Units of one row ``[rows, ...]`` go together into an operation, apart from other rows."""

@@ -12,25 +12,49 @@ from isogon.measures.alignment.symmetry.labelling import Labelling, operation, r
 from isogon.measures.alignment.symmetry.units import FIXED, POSITIVE, ZERO, Data, Held
 from isogon.nets.graph import shape
 
+_COPIES = ("lift_fresh_copy", "to", "_to_copy", "clone", "detach", "alias", "contiguous")
+
 # --------------------------------------------------------------------------- the same numbers
 
 
 @rule(
     *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t"),
-    *("squeeze", "unsqueeze", "expand", "repeat", "slice", "select", "index_select", "narrow"),
+    *("squeeze", "unsqueeze", "expand", "repeat", "slice", "select", "narrow"),
     *("chunk", "split", "split_with_sizes", "unbind", "tensor_split", "flip", "roll", "movedim"),
     *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "swapaxes", "numpy_T", "mT"),
     *("repeat_interleave", "expand_as", "view_as", "unsafe_split", "unsafe_chunk", "moveaxis"),
     *("getitem", "adjoint", "swapdims", "ravel", "squeeze_copy", "tile", "rot90", "unfold"),
+    weights=True,
 )
 def _moved(walk: Labelling, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(x, list | tuple):
         return x[args[0]]
     if isinstance(x, Held):
         return _held(walk, node, x, args)
-    if any(isinstance(a, Data | Held) for a in args):
-        args = tuple(a.units if isinstance(a, Data) else a for a in args)
+    args = tuple(walk.taken(a).units if isinstance(a, Data | Held) else a for a in args)
     return _both(node, x, args, kwargs)
+
+
+@rule("index", "index_select", weights=True)
+def _indexed(walk: Labelling, node: fx.Node, x: Any, *args: Any) -> Data:
+    """What an index of constants takes; what no constant tells has to stay in place."""
+
+    def known(a: Any) -> Any:
+        if isinstance(a, list | tuple):
+            return [known(v) for v in a]
+        while isinstance(a, fx.Node) and operation(a) in _COPIES:
+            a = a.args[0]
+        return walk.graph.tensor(a) if isinstance(a, fx.Node) and a.op == "get_attr" else a
+
+    index = known(node.args[1:])
+    left = [a for v in index for a in (v if isinstance(v, list) else [v])]
+    if not any(isinstance(a, fx.Node) for a in left):
+        return _both(node, walk.taken(x), index, {})
+    if isinstance(x, Held):
+        walk.keep(x)
+    elif not x.fixed:
+        raise walk.refusal(node, "an index that is computed from the input")
+    return walk.blank(shape(node))
 
 
 def _both(node: fx.Node, x: Data, args: Any, kwargs: Any) -> Any:
@@ -59,6 +83,7 @@ def _held(walk: Labelling, node: fx.Node, x: Held, args: Any) -> Any:
 @rule(
     *("contiguous", "clone", "alias", "detach", "dropout", "feature_dropout", "alpha_dropout"),
     *("to", "_to_copy", "type_as", "identity", "lift_fresh_copy", "requires_grad"),
+    weights=True,
 )
 def _same(walk: Labelling, node: fx.Node, x: Any, *_: Any, **__: Any) -> Any:
     return x
@@ -78,9 +103,7 @@ def _padded(
     if operation(node) == "constant_pad_nd":
         mode, value = "constant", 0 if mode == "constant" else mode
     if mode == "constant":
-        if value:  # as many units, all with this number around them: at no other scale
-            walk.unscaled(x)
-        fill = ZERO
+        fill = FIXED if value else ZERO  # a number that is not 0 stays what it is
         found = [
             torch.nn.functional.pad(t, list(pad), "constant", fill) for t in (x.units, x.scales)
         ]
@@ -120,7 +143,7 @@ def _counted(walk: Labelling, node: fx.Node, x: Any, *_: Any, **__: Any) -> Data
 # --------------------------------------------------------------------------- two numbers to one
 
 
-@rule("add", "sub", "rsub", "subtract", "maximum", "minimum")
+@rule("add", "sub", "rsub", "subtract", "maximum", "minimum", weights=True)
 def _sum(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Any:
     if not _labelled(a) or not _labelled(b):
         x, number = (a, b) if _labelled(a) else (b, a)
@@ -140,7 +163,7 @@ def _sum(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Any:
     return Data(torch.where(zero, b.units, a.units), torch.where(zero, b.scales, a.scales))
 
 
-@rule("mul", "multiply", "div", "divide", "true_divide")
+@rule("mul", "multiply", "div", "divide", "true_divide", weights=True)
 def _multiplied(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Any:
     if not _labelled(a) or not _labelled(b):
         x = walk.taken(a if _labelled(a) else b)
@@ -148,15 +171,15 @@ def _multiplied(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Any
             walk.unscaled(x)
         return x
     held = b if isinstance(b, Held) else a if isinstance(a, Held) else None
-    first = a
+    first, divided = a, operation(node) not in ("mul", "multiply")
     a, b = _pair(walk, a, b, sum=False)
     if held is not None:  # the weight itself is not scaled
-        x, gate = (b, a) if held is first else (a, b)
+        x, gate = (b, a) if held is first and not divided else (a, b)
         walk.units.join(a.units, b.units)
         walk.unscaled(gate)
         return Data(torch.where(x.units == ZERO, ZERO, gate.units), x.scales)
     walk.units.join(a.units, b.units)
-    x, gate = (b, a) if bool((a.scales <= FIXED).all()) else (a, b)
+    x, gate = (b, a) if bool((a.scales <= FIXED).all()) and not divided else (a, b)
     walk.unscaled(gate)
     units = torch.where((a.units == ZERO) | (b.units == ZERO), ZERO, x.units)
     return Data(units, x.scales)
@@ -218,15 +241,18 @@ def _differs(labels: Tensor, axis: int) -> bool:
     *("adaptive_avg_pool3d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_nearest1d"),
     *("upsample_bicubic2d", "upsample_linear1d", "lp_pool2d"),
 )
-def _pooled(walk: Labelling, node: fx.Node, x: Data, *_: Any, **__: Any) -> Data:
+def _pooled(walk: Labelling, node: fx.Node, x: Data, *args: Any, **_: Any) -> Any:
     spatial = int(next(c for c in operation(node) if c.isdigit()))
-    if operation(node).startswith(("max", "adaptive_max")):
+    if operation(node).startswith(("max", "adaptive_max", "lp")):
         walk.scales.say(x.scales, POSITIVE)
     last = range(x.units.dim() - spatial, x.units.dim())
-    inner = walk.along(x, last)
-    sizes = (*x.units.shape[:-spatial], *[int(n or 1) for n in shape(node)[-spatial:]])
+    inner, made = walk.along(x, last), shape(node)
+    if not made and args and isinstance(args[0], list | tuple):  # of values and places
+        made = tuple(args[0])
+    sizes = (*x.units.shape[:-spatial], *[int(n or 1) for n in made[-spatial:]])
     view = (*x.units.shape[:-spatial], *[1] * spatial)
-    return Data(inner.units.view(view).expand(sizes), inner.scales.view(view).expand(sizes))
+    found = Data(inner.units.view(view).expand(sizes), inner.scales.view(view).expand(sizes))
+    return found if shape(node) else [found, walk.blank(sizes)]
 
 
 @rule(
@@ -259,7 +285,7 @@ def _reduced(walk: Labelling, node: fx.Node, x: Data, *args: Any, **kwargs: Any)
     else:
         if name not in ("mean", "sum"):
             walk.scales.say(x.scales, POSITIVE)
-        if name == "logsumexp":
+        if name in ("logsumexp", "var"):
             walk.unscaled(x)
         inner = walk.along(x, axes)
         units, scales = inner.units, inner.scales

@@ -24,7 +24,7 @@ from isogon.nets.graph import shape
 # --------------------------------------------------------------------------- linear maps
 
 
-@rule("linear")
+@rule("linear", weights=True)
 def _linear(walk: Labelling, node: fx.Node, x: Any, w: Any, b: Any = None) -> Data:
     if not isinstance(w, Held) or len(w.axes) != 2 or not isinstance(x, Data):
         raise walk.refusal(node, "a weight that is computed from others")
@@ -43,14 +43,14 @@ def _mixed(walk: Labelling, x: Data, w: Held, axes: tuple[int, int], b: Any = No
     return Data(out.units.expand(sizes), out.scales.expand(sizes))
 
 
-@rule("addmm")
+@rule("addmm", weights=True)
 def _addmm(walk: Labelling, node: fx.Node, b: Any, x: Any, w: Any, **_: Any) -> Data:
     if not isinstance(w, Held) or len(w.axes) != 2 or not isinstance(x, Data):
         raise walk.refusal(node, "a weight that is computed from others")
     return _mixed(walk, x, w, (0, 1), b)
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@rule("conv1d", "conv2d", "conv3d", weights=True)
 def _convolution(
     walk: Labelling,
     node: fx.Node,
@@ -127,7 +127,7 @@ def _grouped(walk: Labelling, w: Held, inner: Data, count: int, each: int, group
     )
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", weights=True)
 def _transposed(
     walk: Labelling,
     node: fx.Node,
@@ -147,7 +147,7 @@ def _transposed(
     return _channels(walk, node, sides[1], b)
 
 
-@rule("embedding")
+@rule("embedding", weights=True)
 def _embedding(walk: Labelling, node: fx.Node, w: Any, x: Any, *_: Any) -> Data:
     sides = walk.matrix(w, {0: 1, 1: 1})
     walk.fix(sides[0])
@@ -155,7 +155,7 @@ def _embedding(walk: Labelling, node: fx.Node, w: Any, x: Any, *_: Any) -> Data:
     return Data(sides[1].units.expand(sizes), sides[1].scales.expand(sizes))
 
 
-@rule("matmul", "bmm", "mm")
+@rule("matmul", "bmm", "mm", weights=True)
 def _matmul(walk: Labelling, node: fx.Node, a: Any, b: Any) -> Data:
     if isinstance(b, Held) and len(b.axes) == 2 and isinstance(a, Data):
         return _mixed(walk, a, b, (0, 1))
@@ -199,7 +199,7 @@ def _varies(labels: Tensor, axis: int) -> bool:
 # --------------------------------------------------------------------------- normalisations
 
 
-@rule("batch_norm")
+@rule("batch_norm", weights=True)
 def _batch_norm(
     walk: Labelling, node: fx.Node, x: Data, weight: Any, bias: Any, mean: Any, var: Any, *_: Any
 ) -> Data:
@@ -227,7 +227,7 @@ def _affine(
     return Data(inner.units.view(view).expand_as(x.units), scales.view(view).expand_as(x.units))
 
 
-@rule("layer_norm", "rms_norm")
+@rule("layer_norm", "rms_norm", weights=True)
 def _layer_norm(
     walk: Labelling,
     node: fx.Node,
@@ -243,7 +243,7 @@ def _layer_norm(
     return _affine(walk, x, inner, weight, bias, tuple(inner.units.shape))
 
 
-@rule("group_norm")
+@rule("group_norm", weights=True)
 def _group_norm(
     walk: Labelling,
     node: fx.Node,
@@ -259,10 +259,12 @@ def _group_norm(
     return _affine(walk, x, inner, weight, bias, (1, -1, *[1] * (x.units.dim() - 2)))
 
 
-@rule("instance_norm")
+@rule("instance_norm", weights=True)
 def _instance_norm(
-    walk: Labelling, node: fx.Node, x: Data, weight: Any, bias: Any, *_: Any
+    walk: Labelling, node: fx.Node, x: Data, weight: Any, bias: Any, mean: Any, var: Any, *_: Any
 ) -> Data:
+    if isinstance(mean, Held):
+        return _batch_norm(walk, node, x, weight, bias, mean, var)
     walk.unscaled(x)
     inner = walk.along(x, [0, *range(2, x.units.dim())])
     return _affine(walk, x, inner, weight, bias, (1, -1, *[1] * (x.units.dim() - 2)))
@@ -277,7 +279,7 @@ def _homogeneous(walk: Labelling, node: fx.Node, x: Data, *_: Any, **__: Any) ->
     return x
 
 
-@rule("prelu")
+@rule("prelu", weights=True)
 def _prelu(walk: Labelling, node: fx.Node, x: Data, weight: Any) -> Data:
     walk.scales.say(x.scales, POSITIVE)
     if not isinstance(weight, Held) or walk.tensors[weight.name].numel() == 1:

@@ -120,10 +120,11 @@ class Symmetries:
 
     @property
     def sites(self) -> tuple[SitePlace, ...]:
-        """One activation for each set of groups: the first behind a nonlinearity, else the last."""
+        """One activation for each set of groups: that of its first nonlinearity, else its last."""
         best: dict[frozenset[int], SitePlace] = {}
         for p in self.places:
-            if not (held := best.get(frozenset(p.slots))) or not held.active:
+            held = best.get(frozenset(p.slots))
+            if held is None or (not held.active and (p.active or p.size <= held.size)):
                 best[frozenset(p.slots)] = p
         return tuple(best.values())
 
