@@ -99,25 +99,23 @@ def test_the_best_of_all_permutations(seed):
 
 def test_scales_are_the_best_ones():
     torch.manual_seed(3)
-    layers = nn.Linear(4, 5), nn.Linear(5, 2)
-    a = nn.Sequential(layers[0], nn.ReLU(), layers[1]).double()
+    a = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)).double()
     b = copy.deepcopy(a)
-    with torch.no_grad():
-        for p in b.parameters():
-            p.add_(0.2 * torch.randn_like(p))
-        b[0].weight[2] *= 40
-        b[0].bias[2] *= 40
-        b[2].weight[:, 2] /= 40
+    first, second = tensors(a), tensors(b)
+    for value in second.values():
+        value.add_(0.2 * torch.randn_like(value))
+    second["0.weight"][2] *= 40
+    second["0.bias"][2] *= 40
+    second["2.weight"][:, 2] /= 40
     found = ig.match(a, b)
     assert found.table["moved"].tolist() == [0]
-    held = (a[0].weight.data, a[0].bias.data, a[2].weight.data)
-    share = [1 / float((v**2).mean().sqrt()) for v in held]
+    share = {k: 1 / float(v.square().mean().sqrt()) for k, v in first.items()}
     for k in range(5):
         made = tuple(
-            torch.cat([n[0].weight[k] * share[0], n[0].bias[k, None] * share[1]]).detach()
-            for n in (a, b)
+            torch.cat([n["0.weight"][k] * share["0.weight"], n["0.bias"][[k]] * share["0.bias"]])
+            for n in (first, second)
         )
-        read = tuple((n[2].weight[:, k] * share[2]).detach() for n in (a, b))
+        read = tuple(n["2.weight"][:, k] * share["2.weight"] for n in (first, second))
         expected = scale_by_search(made, read)
         scale = float(found.elements["1"].matrix[k, k])
         assert scale == pytest.approx(expected, rel=1e-3)

@@ -60,7 +60,8 @@ def _indexed(walk: Labelling, node: fx.Node, x: Any, *args: Any) -> Data:
 def _both(node: fx.Node, x: Data, args: Any, kwargs: Any) -> Any:
     """The operation on both kinds of labels."""
     target: Any = node.target
-    units, scales = (target(t, *args, **kwargs) for t in (x.units, x.scales))
+    both = (x.units.contiguous(), x.scales.contiguous())  # expanded labels can't be viewed
+    units, scales = (target(t, *args, **kwargs) for t in both)
     if isinstance(units, Tensor):
         return Data(units, scales)
     return [Data(u, s) for u, s in zip(units, scales)]
