@@ -67,3 +67,9 @@ def test_every_source_is_in_the_bibliography():
             keys = entry.extra.get("cite", ())
             for key in [keys] if isinstance(keys, str) else keys:
                 assert bibliography.find(key) is not None, f"{entry.name}: {key}"
+
+
+def test_every_work_stands_once():
+    text = bibliography.FILE.read_text(encoding="utf-8")
+    keys = re.findall(r"^@\w+\{([^,]+),", text, re.M)
+    assert sorted(keys) == sorted(set(keys))
