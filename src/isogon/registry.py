@@ -119,7 +119,7 @@ def draws(measure_name: str, **extra: Any) -> Callable[[F], F]:
     """Register the figure of a measure's reading (``draw(reading, **options) -> Figure``).
 
     ``together=function`` draws several readings in one figure, from a sequence of
-    `isogon.show.together.Panel`.
+    `isogon.show.panel.Panel`; without it the kind of reading says how, see `isogon.show.runs`.
     """
     return register("draws", measure_name, **extra)
 

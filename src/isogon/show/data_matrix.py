@@ -12,7 +12,20 @@ from isogon.registry import draws
 from isogon.show import style
 
 
-@draws("data_matrix")
+def spectrum(reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithm of the median of the i-th eigenvalue over the samples, where it is positive."""
+    names = [c for c in reading.table if str(c).startswith("eigenvalue_")]
+    middle = reading.table[names].median().to_numpy(dtype=float)
+    with np.errstate(divide="ignore"):
+        found = np.where(middle > middle.max() * 1e-16, np.log10(middle), np.nan)
+    return np.arange(1, len(names) + 1), found
+
+
+@draws(
+    "data_matrix",
+    columns=("log10_of_eigenvalue_i", "trace", "participation_ratio"),
+    curves={"log10_of_eigenvalue_i": ("i", spectrum)},
+)
 def draw_data_matrix(reading: Reading, eigenvectors: bool = False, samples: int = 5) -> Figure:
     """Spectrum of G, its trace against confidence, and how many directions matter.
 

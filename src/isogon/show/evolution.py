@@ -26,7 +26,7 @@ DOTS = 60  # data points that are still drawn one by one
 STRIP = 4
 
 
-@draws("evolution")
+@draws("evolution", along="snapshot", columns=("regions", "boundary_length", "test_accuracy"))
 def draw_evolution(reading: Evolution, color: Color = "class", pictures: int = STRIP) -> Figure:
     """The partition at some snapshots; density near data and far from it, and the gap, over all.
 

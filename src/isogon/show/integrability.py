@@ -10,7 +10,7 @@ from isogon.registry import draws
 from isogon.show import style
 
 
-@draws("integrability")
+@draws("integrability", columns=("residual", "bracket"))
 def draw_integrability(reading: Reading) -> Figure:
     """Distribution of the residual, and the residual against the size of the bracket."""
     residual = reading.table["residual"].to_numpy(dtype=float)

@@ -21,7 +21,7 @@ from isogon.show.invariance_models import draw_models, draw_panels, panel_tables
 from isogon.show.invariance_parts import LABELS, check, finite_mean, label, pick, values
 from isogon.show.invariance_scatter import draw_scatter
 from isogon.show.model_graph import draw_graph
-from isogon.show.together import Panel
+from isogon.show.panel import Panel
 
 __all__ = ["draw_invariance", "draw_models"]
 

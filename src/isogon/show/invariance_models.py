@@ -17,7 +17,7 @@ from isogon.measures.orbits.compare import compare
 from isogon.readings import Reading
 from isogon.show import style
 from isogon.show.invariance_parts import check, finite_mean, label, pick, values
-from isogon.show.together import Panel
+from isogon.show.panel import Panel
 
 LEVEL = 0.01  # of significance
 BANDS = 3  # curves with a band of their units: more hide each other

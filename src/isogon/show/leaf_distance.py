@@ -13,7 +13,7 @@ from isogon.show import style
 from isogon.show.generic import site_axis
 
 
-@draws("leaf_distance")
+@draws("leaf_distance", along="transformation", columns=("leaf", "euclidean", "remaining"))
 def draw_leaf_distance(reading: Reading) -> Figure:
     """Euclidean distance, length along the leaf and what remains, per transformation."""
     table: Any = reading.table

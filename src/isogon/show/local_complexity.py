@@ -17,7 +17,7 @@ PREFIX = "hyperplanes@"
 BARS = 48  # inputs that get a bar each
 
 
-@draws("local_complexity")
+@draws("local_complexity", columns=("hyperplanes", "patterns"))
 def draw_local_complexity(reading: SampleTable) -> Figure:
     """Hyperplanes near each input, stacked by site (many inputs: their spread); by site over all.
 

@@ -13,7 +13,7 @@ from isogon.show import style
 from isogon.show.generic import boxes, site_axis
 
 
-@draws("orientation")
+@draws("orientation", columns=("cosine", "projection"))
 def draw_orientation(reading: Reading) -> Figure:
     """Cosine of each filter with the all-ones direction, and the share that is not positive."""
     table: Any = reading.table

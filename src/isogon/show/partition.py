@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,16 +19,50 @@ from isogon.measures.evolution.picture import decisions
 from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
 from isogon.show import mesh, style
+from isogon.show.panel import Panel
+from isogon.show.run_figures import dots
 
 TINTS = 6  # of one class, so that neighbours stay apart
 LEVELS = 128  # of a colour scale
 LEGEND = 10  # classes or layers that a legend still lists
 BLOCK = 1 << 23  # slopes at a time
 LABELS = 12  # anchors that are numbered
+PICTURES = 6  # of many partitions
+STATISTICS = ("count", "boundary_length", "area_mean")  # of many partitions
 Faces = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-@draws("partition")
+def pictures(panels: Sequence[Panel]) -> Figure:
+    """Many partitions: regions by class of each of the first ones, the statistics of all."""
+    shown: list[tuple[Any, str]] = [
+        (p.readings[k], ", ".join(t for t in (p.title, p.called(k)) if t))
+        for p in panels
+        for k in range(len(p.readings))
+    ][:PICTURES]
+    across = min(3, len(shown))
+    down = -(-len(shown) // across)
+    fig = style.figure(style.WIDTH, 2.7 * down + 2.0)
+    halves: Any = fig.subfigures(2, 1, height_ratios=[2.7 * down, 2.0])
+    top, bottom = halves
+    axes = list(top.subplots(down, across, squeeze=False).flat)
+    for ax, (reading, title) in zip(axes, shown):
+        _regions(fig, ax, reading, "class", 0)
+        _overlay(ax, reading, True, True)
+        if ax.get_legend() is not None:
+            ax.get_legend().remove()  # the classes of one are not those of all
+        ax.set_title(f"{title} ({len(reading):,})" if title else f"Regions ({len(reading):,})")
+        ax.set_xlabel("")
+        ax.set_ylabel("")
+    for ax in axes[len(shown) :]:
+        ax.set_visible(False)
+    dots(list(bottom.subplots(1, len(STATISTICS))), panels, STATISTICS)
+    every = sum(len(p.readings) for p in panels)
+    if every > len(shown):
+        style.note(fig, f"the first {len(shown)} of {every} partitions")
+    return fig
+
+
+@draws("partition", together=pictures, columns=STATISTICS)
 def draw_partition(
     reading: Partition,
     color: Literal["class", "area", "slope", "random", "output"] = "class",

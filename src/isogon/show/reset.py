@@ -11,7 +11,7 @@ from isogon.show import style
 from isogon.show.generic import heatmap
 
 
-@draws("reset")
+@draws("reset", columns=("drop",))
 def draw_reset(reading: Reading) -> Figure:
     """Drop of accuracy, snapshots down and layers across."""
     drop = np.asarray(reading.arrays["drop"], dtype=float).T * 100

@@ -16,10 +16,28 @@ from isogon.show import style
 
 ROWS = 24  # sites that get a row of ticks of their own
 TICKS = 3000  # breakpoints from which the ticks are thin
+PLACES = 201  # of a line, at which runs are averaged
 RASTER = 20_000  # breakpoints from which ticks are drawn as pixels
 
 
-@draws("segments")
+def counted(reading: Segments) -> tuple[np.ndarray, np.ndarray]:
+    """Breakpoints up to each place of the line: all of its places for many runs."""
+    t = np.linspace(0, 1, PLACES)
+    return t, np.searchsorted(reading.breakpoints, t, "right")
+
+
+def slopes(reading: Segments) -> tuple[np.ndarray, np.ndarray]:
+    """Norm of the outputs' slope at each place of the line."""
+    t = np.linspace(0, 1, PLACES)
+    at = np.searchsorted(reading.breakpoints, t, "right")
+    return t, reading.table["slope"].to_numpy(float)[at]
+
+
+@draws(
+    "segments",
+    columns=("breakpoints_up_to_t", "slope_at_t"),
+    curves={"breakpoints_up_to_t": ("t", counted), "slope_at_t": ("t", slopes)},
+)
 def draw_segments(reading: Segments, outputs: int = 5, bins: int = 60) -> Figure:
     """Outputs along the line with the prediction below, breakpoints by site, and their density.
 

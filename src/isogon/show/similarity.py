@@ -14,7 +14,7 @@ from isogon.readings import Reading
 from isogon.registry import draws
 from isogon.show import style
 from isogon.show.generic import heatmap, site_axis
-from isogon.show.together import Panel
+from isogon.show.panel import Panel
 
 LEVEL = 0.05  # of what counts as distinguishable from chance
 SD = 1.96

@@ -19,7 +19,7 @@ from isogon.show import style, video
 from isogon.storage import atomic
 
 
-@draws("walk")
+@draws("walk", columns=("probability", "travelled", "regions_crossed"))
 def draw_walk(reading: Reading, walk: int = 0, frames: int = 9) -> Figure:
     """A strip of frames of one walk, and the numbers of all walks along their steps.
 

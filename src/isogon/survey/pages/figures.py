@@ -3,7 +3,9 @@
 Jobs differ in *factors*: inputs and options of the measure. What a value of a factor is called
 is what the plan calls it (``model: {plain: SPEC}``), else the part of the spec that differs from
 the others' (``kernel 5``). Seeds are no difference: jobs that differ in seeds alone are one
-curve, with a spread. The ``figures`` of a plan say how factors are used::
+curve, with a spread; the factor ``seed`` tells them apart where it is named, or where readings are
+shown one by one. Without ``figures`` a plan has one figure and one table per measure. With them,
+they say how factors are used::
 
     figures:
       - panels: family          # factors whose values are panels beside each other
@@ -28,13 +30,14 @@ from matplotlib.figure import Figure
 
 from isogon.errors import IsogonError, OptionError, unknown
 from isogon.show.figure import draw
-from isogon.show.together import Panel, can_draw_together, draw_together, tables
+from isogon.show.together import Panel, draw_together, has_own, tables
 from isogon.specs import Spec, parse
 from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.job import Job
 from isogon.survey.running.record import Record
 
 Facts = dict[str, dict[str, str]]  # job -> factor -> what its value is called
+SEED = "seed"
 MOST = 12  # figures of single readings
 
 
@@ -67,10 +70,14 @@ def study(
     for id, record in records.items():
         by_measure.setdefault(record.job.measure, []).append(id)
     for measure, ids in by_measure.items():
-        facts = factors({i: records[i].job for i in ids}, names or {})
-        for entry in figures or [_default(measure, facts)]:
+        jobs = {i: records[i].job for i in ids}
+        facts = factors(jobs, names or {})
+        for id, seed in seeds(jobs).items():
+            facts[id][SEED] = seed
+        for entry in figures or [_default(facts)]:
+            entry = {"title": heading(measure), **entry}
             chosen = _where(ids, facts, entry.get("where") or {})
-            if "draw" in entry or not can_draw_together(measure):
+            if "draw" in entry or (len(chosen) == 1 and not has_own(measure)):
                 yield from _single(records, chosen, facts, entry)
             else:
                 yield from _together(records, chosen, facts, entry)
@@ -96,6 +103,28 @@ def factors(jobs: Mapping[str, Job], names: Mapping[str, Mapping[str, str]]) -> 
             found[id][name] = _word(job.options.get(name))
     varying = [n for n in (*inputs, *options) if len({f[n] for f in found.values()}) > 1]
     return {id: {n: f[n] for n in varying} for id, f in found.items()}
+
+
+def seeds(jobs: Mapping[str, Job]) -> dict[str, str]:
+    """What tells jobs apart that differ in seeds: of each the seeds that vary, ``0`` or ``0/1``.
+
+    Seeds that always go together (of a model and its data) are named once.
+    """
+    found: dict[str, dict[tuple[str, ...], str]] = {}
+    for id, job in jobs.items():
+        parts = [(n, *p) for n, spec in job.inputs.items() for p in _flat(parse(spec), ())]
+        found[id] = {(n, *path): v for n, path, v in parts if path[-1:] == (SEED,)}
+        found[id][SEED,] = str(job.options.get(SEED, job.seed))
+    paths = list(dict.fromkeys(p for f in found.values() for p in f))
+    # fresh weights have the seed of the job, where their spec says none
+    columns = [tuple(f.get(p, f[SEED,]) for f in found.values()) for p in paths]
+    told = list(dict.fromkeys(c for c in columns if len(set(c)) > 1))
+    return {id: "/".join(c[k] for c in told) for k, id in enumerate(jobs)} if told else {}
+
+
+def heading(measure: str) -> str:
+    """A measure's name as the heading of its figures."""
+    return measure.replace("_", " ").capitalize()
 
 
 def differences(specs: Sequence[str]) -> dict[str, str]:
@@ -176,11 +205,16 @@ def _word(value: Any) -> str:
     return str(value)
 
 
-def _default(measure: str, facts: Facts) -> dict[str, Any]:
+def _default(facts: Facts) -> dict[str, Any]:
     """Panels by family, where the jobs differ in it and in something else."""
-    varying = next(iter(facts.values()), {})
-    panels = {"panels": "family"} if "family" in varying and len(varying) > 1 else {}
-    return {"title": measure.replace("_", " ").capitalize(), **panels}
+    varying = [f for f in next(iter(facts.values()), {}) if f != SEED]
+    return {"panels": "family"} if "family" in varying and len(varying) > 1 else {}
+
+
+def _words(facts: dict[str, str], names: Sequence[str]) -> str:
+    """What the values of some factors are called."""
+    values = ((f, facts.get(f, "")) for f in names)
+    return ", ".join(f"seed {v}" if f == SEED else v for f, v in values if v or f != SEED)
 
 
 def _many(value: Any) -> list:
@@ -202,7 +236,7 @@ def _where(ids: list[str], facts: Facts, wanted: Mapping[str, Any]) -> list[str]
 def _grouped(ids: list[str], facts: Facts, by: list[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for id in ids:
-        found.setdefault(", ".join(facts[id].get(f, "") for f in by), []).append(id)
+        found.setdefault(_words(facts[id], by), []).append(id)
     return found
 
 
@@ -211,7 +245,7 @@ def _together(
 ) -> Iterator[Drawn]:
     panels, each = _many(entry.get("panels")), _many(entry.get("each"))
     known = list(facts[ids[0]])
-    varying = [f for f in known if len({facts[i][f] for i in ids}) > 1]
+    varying = [f for f in known if f != SEED and len({facts[i][f] for i in ids}) > 1]
     for name in (*panels, *each, *_many(entry.get("curves"))):
         if name not in known:
             raise unknown("factor", str(name), known, error=OptionError)
@@ -222,10 +256,11 @@ def _together(
         for column in columns:
             for text, mine in _grouped(part, facts, panels).items():
                 readings = tuple(records[i].reading for i in mine)
-                words = tuple(", ".join(facts[i][f] for f in curves) for i in mine)
-                held.append(Panel(text, readings, words, column))
+                words = tuple(_words(facts[i], curves) for i in mine)
+                labels = tuple(_words(facts[i], [SEED]) for i in mine)
+                held.append(Panel(text, readings, words, column, labels))
         figure = draw_together(held)
-        title = ": ".join(t for t in (str(entry.get("title", "")), name) if t)
+        title = ": ".join(t for t in (str(entry["title"]), name) if t)
         yield Drawn(title, figure, str(entry.get("caption", "")), tables(held))
 
 
@@ -237,8 +272,7 @@ def _single(
         raise OptionError("options of a figure", got=options, expected="draw: {name: value}")
     for id in ids[:MOST]:
         varying = [f for f in facts[id] if len({facts[i][f] for i in ids}) > 1]
-        what = ", ".join(facts[id][f] for f in varying)
-        title = ": ".join(t for t in (str(entry.get("title", "")), what) if t)
+        title = ": ".join(t for t in (str(entry["title"]), _words(facts[id], varying)) if t)
         caption = str(entry.get("caption", ""))
         if len(ids) > MOST and id == ids[MOST - 1]:
             caption += f" The other {len(ids) - MOST} readings are in the records."

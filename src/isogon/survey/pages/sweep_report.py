@@ -39,13 +39,16 @@ def write(sweep: Sweep, *, alive: set[str] | None = None) -> list[Path]:
 
 def _written(sweep: Sweep, states: list[JobState]) -> list[Path]:
     records = _records(sweep, states)
-    figures, problem = [], ""
-    try:
-        for drawn in study(records, sweep.figures, sweep.names):
-            figures.append(drawn)
-    except Exception as error:  # a figure must not cost the numbers
-        known = isinstance(error, IsogonError)
-        problem = str(error) if known else f"{type(error).__name__}: {error}"
+    figures, problems = [], []
+    for measure in dict.fromkeys(r.job.measure for r in records.values()):
+        own = {id: r for id, r in records.items() if r.job.measure == measure}
+        try:
+            for drawn in study(own, sweep.figures, sweep.names):
+                figures.append(drawn)
+        except Exception as error:  # a figure must not cost the numbers, or another measure's
+            known = isinstance(error, IsogonError)
+            problems.append(str(error) if known else f"{type(error).__name__}: {error}")
+    problem = "; ".join(dict.fromkeys(problems))
     paths = [sweep.directory / NAME]
     folder = sweep.directory / FIGURES
     for old in folder.glob("figure-*.png"):
