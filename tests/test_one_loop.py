@@ -14,7 +14,7 @@ REASONS = {
     ("training/run.py", "_train_epoch"): "trains",
     ("training/feeds.py", "_measure"): "mean and spread of inputs, no model",
     ("nets/labels.py", "__iter__"): "passes batches on, labels checked",
-    ("survey/running/run.py", "__iter__"): "passes batches on, to a device",
+    ("survey/running/placing.py", "__iter__"): "passes batches on, to a device",
     ("survey/whole/defaults.py", "_classes"): "reads labels, no model",
     ("measures/evolution/evolution.py", "near_data"): "reads inputs, no model",
     ("measures/partition/specs.py", "nearest"): "reads inputs, no model",

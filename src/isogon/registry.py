@@ -133,7 +133,9 @@ def measure(
         cite: Keys of the bibliography (``docs/references.bib``) that define the measure.
         name: Registered name; the function's own by default.
         **extra: Further facts, e.g. ``survey=False`` (not run by `isogon survey`), or
-            ``cost=3.0`` (order in which the survey tries measures; lower runs first).
+            ``cost=3.0`` (order in which the survey tries measures; lower runs first), or
+            ``shards=True``: all that it reads of its data are passes of mergeable watchers, so that
+            a sweep may share one measurement out over jobs (not with the options in ``whole``).
     """
     keys = (cite,) if isinstance(cite, str) else tuple(cite)
     return register("measure", name, cite=keys, **extra)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from isogon.survey.running.sweep import JobState, Sweep
+from isogon.survey.running.states import JobState
+from isogon.survey.running.sweep import Sweep
 
 pytestmark = [pytest.mark.slurm, pytest.mark.long]
 

@@ -18,7 +18,8 @@ from isogon.processes import Process
 from isogon.survey.declaring import plan
 from isogon.survey.running import claims, executors
 from isogon.survey.running import sweep as sweeps
-from isogon.survey.running.sweep import JobState, Surroundings, Sweep, table, work
+from isogon.survey.running.states import JobState, table
+from isogon.survey.running.sweep import Surroundings, Sweep, work
 
 JOBS = 24
 GONE = 2**22 + 1  # above the largest process number

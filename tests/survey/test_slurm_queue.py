@@ -10,7 +10,8 @@ import pytest
 
 from isogon.cli import main
 from isogon.survey.running import claims, slurm
-from isogon.survey.running.sweep import JobState, Sweep, table
+from isogon.survey.running.states import JobState, table
+from isogon.survey.running.sweep import Sweep
 
 PLAN = """
 model: ["cnn(width=2)", "cnn(width=3)", "cnn(width=4)"]

@@ -11,7 +11,8 @@ import pytest
 from isogon.cli import main
 from isogon.survey.declaring import plan
 from isogon.survey.running import executors
-from isogon.survey.running.sweep import JobState, Surroundings, Sweep, table, work
+from isogon.survey.running.states import JobState, table
+from isogon.survey.running.sweep import Surroundings, Sweep, work
 
 PLAN = """
 model: [cnn(width=2), "broken:build()"]

@@ -26,6 +26,7 @@ example plan:
 examples:
   isogon sweep plan.yaml --check
   isogon sweep plan.yaml --on processes --out sweeps/plan
+  isogon sweep plan.yaml --on slurm --shards 8
   isogon sweep plans/invariance/augmentation.yaml --scale paper --on slurm
   isogon status sweeps/plan
   isogon report sweeps/plan
@@ -33,6 +34,7 @@ examples:
 OPTIONS = (
     Option("on", ["literal", "inline", "processes", "slurm"], "inline", help="where the jobs run"),
     Option("scale", ["union", "str", "none"], None, help="one of the plan's scales, e.g. paper"),
+    Option("shards", ["union", "int", "none"], None, help="jobs that share each measurement"),
     Option("check", "bool", False, help="only check the plan and list its jobs"),
     Option("retry", "bool", False, help="also run again what failed"),
     Option("workers", ["union", "int", "none"], None, help="processes; one per core or GPU"),
@@ -55,6 +57,8 @@ def sweep(words: list[str]) -> int:
         "against their measures before the first one starts. Run again, it does what is missing,\n"
         "also what a process that was killed or a machine that went down had begun; --retry adds\n"
         "what failed. Several may work on one folder: each job is run by one of them.\n"
+        "With --shards N each measurement is shared out over N jobs, which see a part of the data\n"
+        "each; the last one merges them, or the sweep when it is run again.\n"
         "Exit code 0 when every job is done (--on slurm: or waits or runs in Slurm), else 1;\n"
         "after Ctrl-C 130, after SIGTERM 143, with what is finished in the report.",
         EXAMPLE,
@@ -71,7 +75,7 @@ def sweep(words: list[str]) -> int:
     with surroundings(options):
         from isogon.survey.declaring import plan
 
-        found = plan.read(options.plan, scale=options.scale)
+        found = plan.read(options.plan, scale=options.scale, shards=options.shards)
         if options.check:
             console.listing([(i, j.command()) for i, j in found.ids().items()])
             console.say(f"{len(found.jobs)} jobs, all of them valid")
@@ -86,6 +90,7 @@ def sweep(words: list[str]) -> int:
         writable(out)
         command = ["isogon", "sweep", options.plan]
         command += ["--scale", options.scale] if options.scale else []
+        command += ["--shards", str(options.shards)] if options.shards else []
         command += ["--data-root", options.data_root] if options.data_root else []
         command += [] if context.checked() else ["--no-check"]
         held = Sweep.create(out, found, command=shlex.join(command))
@@ -117,6 +122,7 @@ def sweep(words: list[str]) -> int:
             ids = held.missing(retry=options.retry, alive=alive)
             if options.on == "slurm" and answer.jobs is None:
                 ids = []
+            turns: dict[str, int] = {}
             while True:
                 if ids:
                     executors.execute(
@@ -124,6 +130,7 @@ def sweep(words: list[str]) -> int:
                         notify=notify,
                     )  # fmt: skip
                 ids = [] if options.on == "slurm" else _left(held, alive, options.quiet)
+                ids = ids or ([] if options.on == "slurm" else _turns(held, turns))
                 if not ids:
                     break
         except KeyboardInterrupt as stop:
@@ -146,7 +153,7 @@ def sweep(words: list[str]) -> int:
 def queue(held: Any, *, asked: bool = False) -> Any:
     """What Slurm holds; it is asked only where it was given anything, or is about to be."""
     from isogon.survey.running import slurm
-    from isogon.survey.running.sweep import waits
+    from isogon.survey.running.states import waits
 
     needed = asked or any(waits(held.state(id)) for id in held.jobs)
     return slurm.queue() if needed else slurm.Queue(set())
@@ -165,6 +172,13 @@ def _left(held: Any, alive: set[str] | None, quiet: bool) -> list[str]:
         console.say(f"{what}: watching their heartbeats, at most {claims.STALE:.0f} s")
     held.watch(alive, unsure)
     return [s.id for s in held.states(alive, unsure) if s.state == "died"]
+
+
+def _turns(held: Any, begun: dict[str, int]) -> list[str]:
+    """Shares that are to take another turn, as far as their last one led to anything."""
+    ids = [id for id in held.turns() if held.state(id).attempts > begun.get(id, -1)]
+    begun |= {id: held.state(id).attempts for id in ids}
+    return ids
 
 
 def status(words: list[str]) -> int:
@@ -209,7 +223,7 @@ def _summary(held: Any, alive: set[str] | None, answer: Any, on: str | None = No
         the others wait or run.
     """
     from isogon.cli import console
-    from isogon.survey.running.sweep import table, waits
+    from isogon.survey.running.states import table, waits
 
     states = held.states(alive)
     counts = table(states)

@@ -18,6 +18,7 @@ from torch import Tensor
 from isogon import context
 from isogon.data.finite import check_inputs
 from isogon.errors import DataError, OptionError
+from isogon.nets import shares
 from isogon.nets.delivery import Delivery
 from isogon.nets.watchers import INPUT, LOGITS, OUTPUT, Models, Of, Orbit, PerSample, Watcher
 
@@ -120,15 +121,23 @@ def all_passes(
     Returns:
         Number of samples seen in each pass.
     """
+    split = shares.current()
+    if split is not None:  # one measurement over many jobs
+
+        def run(own: Sequence[Watcher], shard: tuple[int, int], k: int) -> int:
+            at = (k, max(k + 1, passes))
+            return one_pass(models, batches, own, shard=shard, before=at, **options)
+
+        return split.all_passes(run, watchers)
     left, seen, k = list(watchers), 0, 0
     while left:
         at = (k, max(k + 1, passes))
-        shares = [left, *([w.share() for w in left] for _ in range(shards - 1))]
+        parts = [left, *([w.share() for w in left] for _ in range(shards - 1))]
         seen = sum(
             one_pass(models, batches, share, shard=(i, shards), before=at, **options)
-            for i, share in enumerate(shares)
+            for i, share in enumerate(parts)
         )
-        for share in shares[1:]:
+        for share in parts[1:]:
             for watcher, other in zip(left, share, strict=True):
                 watcher.merge(other)
         left, k = [w for w in left if w.again()], k + 1

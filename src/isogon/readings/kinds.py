@@ -48,6 +48,12 @@ class Path(Reading):
     row = "step"
 
 
+class Share(Reading):
+    """What a share of the data has given so far: a row per pass, its state in arrays and meta."""
+
+    row = "pass"
+
+
 class Grid(Reading):
     """One row per cell of a grid, e.g. per pair of sites; the grid itself is an array."""
 

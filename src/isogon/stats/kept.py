@@ -53,6 +53,15 @@ class Kept:
         blocks = list(self._blocks())
         return torch.from_numpy(np.concatenate(blocks) if blocks else np.zeros((0, *self.shape)))
 
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` takes back."""
+        return {"rows": self.compute()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> Self:
+        """Become the one that gave the state."""
+        self.__init__(self.limit)
+        return self.update(state["rows"])
+
     def columns(self, start: int, stop: int, axes: int = 0) -> np.ndarray:
         """Part of all rows, ``[N, *shape[:axes], stop - start]`` in float64.
 

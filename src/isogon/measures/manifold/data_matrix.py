@@ -17,12 +17,12 @@ from isogon.nets import hygiene
 from isogon.nets.behaviour import FEW, examine
 from isogon.nets.finite import check_finite
 from isogon.nets.labels import reported
-from isogon.nets.passes import PerSample, one_pass
+from isogon.nets.passes import PerSample, all_passes
 from isogon.readings import SampleTable
 from isogon.registry import measure
 
 
-@measure(cite="grementieri2022", cost=1.0)
+@measure(cite="grementieri2022", shards=True, cost=1.0)
 def data_matrix(
     model: Module,
     batches: Batches,
@@ -81,7 +81,7 @@ def data_matrix(
     batches = as_batches(batches)
     examine(model, batches.first(FEW)[0], gradient=True)
     watcher = PerSample(_Spectra(model, tolerances, eigenvectors))
-    one_pass(model, batches, [watcher], what="data matrix")
+    all_passes(model, batches, [watcher], what="data matrix")
     found = [block for blocks in watcher.result() for block in blocks]
     columns, pictures, inputs = (list(part) for part in zip(*found))
     table = _joined(columns, tolerances)

@@ -19,7 +19,7 @@ from isogon.nets.behaviour import FEW, examine
 from isogon.nets.finite import check_finite
 from isogon.nets.labels import reported
 from isogon.nets.outputs import logits
-from isogon.nets.passes import PerSample, one_pass
+from isogon.nets.passes import PerSample, all_passes
 from isogon.nets.watch import misfit
 from isogon.readings import SampleTable
 from isogon.registry import measure
@@ -27,7 +27,7 @@ from isogon.registry import measure
 CHUNK = 64  # samples whose second derivatives are taken together
 
 
-@measure(cite="grementieri2022", cost=4.0)
+@measure(cite="grementieri2022", shards=True, cost=4.0)
 def integrability(model: Module, batches: Batches) -> SampleTable:
     r"""How far the distribution spanned by the gradients of logit differences is from integrable.
 
@@ -71,7 +71,7 @@ def integrability(model: Module, batches: Batches) -> SampleTable:
         return pd.DataFrame(_residuals(model, x) | {"label": reported(y, len(x))})
 
     watcher = PerSample(residuals)
-    one_pass(model, batches, [watcher], chunk=size, what="integrability")
+    all_passes(model, batches, [watcher], chunk=size, what="integrability")
     blocks = watcher.result()
     table = pd.concat(blocks, ignore_index=True)
     table.insert(0, "sample", np.arange(len(table)))

@@ -19,7 +19,7 @@ InvarianceMeasure = Literal["variance", "squared", "anova", "distance", "goodfel
 KNOWN = ("variance", "squared", "anova", "distance", "goodfellow")
 
 
-@measure(cite=("quiroga2023", "goodfellow2009"), cost=3.0)
+@measure(cite=("quiroga2023", "goodfellow2009"), cost=3.0, shards=True, whole=("maps", "stability"))
 def invariance(
     model: Module,
     batches: Batches,

@@ -59,7 +59,7 @@ def check(job: Job, declaration: Declaration | None = None) -> tuple[Job, Declar
                 fix=f"See isogon {d.command} --help.",
             )
         options[o.name] = tuple(value) if isinstance(value, list) else value
-    return Job(d.name, inputs, options, job.seed), d
+    return Job(d.name, inputs, options, job.seed, job.shard), d
 
 
 def given(job: Job, d: Declaration) -> dict:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from isogon.errors import FileError
@@ -21,12 +21,14 @@ class Job:
         inputs: Parameter -> spec string.
         options: Parameter -> plain value.
         seed: Seeds the generator of measures that draw random numbers.
+        shard: ``(k, n)``: of this measurement only what batches k, k + n, ... of its data give.
     """
 
     measure: str
     inputs: Mapping[str, str]
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    shard: tuple[int, int] | None = None
 
     def command(self, *, globals_: Mapping[str, Any] | None = None) -> str:
         """The command line that runs this job."""
@@ -39,11 +41,26 @@ class Job:
             words += ["--seed", str(self.seed)]
         for name, value in (globals_ or {}).items():
             words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
-        return " ".join(map(quoted, words))
+        text = " ".join(map(quoted, words))
+        if self.shard is None:
+            return text
+        k, n = self.shard
+        return f"{text}  # share {k + 1} of {n}"
+
+    def shares(self, count: int) -> list[Job]:
+        """The jobs that this one is shared out over."""
+        return [replace(self, shard=(k, count)) for k in range(count)]
+
+    def whole(self) -> Job:
+        """The job that this one is a share of."""
+        return replace(self, shard=None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data (tuples become lists)."""
-        return json.loads(json.dumps(asdict(self), sort_keys=True))
+        data = asdict(self)
+        if self.shard is None:
+            data.pop("shard")
+        return json.loads(json.dumps(data, sort_keys=True))
 
     def digest(self) -> str:
         """Digest of all of it."""
@@ -59,7 +76,11 @@ class Job:
         try:
             options = {str(k): _tupled(v) for k, v in data["options"].items()}
             inputs = {str(k): str(v) for k, v in data["inputs"].items()}
-            return cls(str(data["measure"]), inputs, options, int(data["seed"]))
+            shard = data.get("shard")
+            if shard is not None:
+                k, n = map(int, shard)
+                shard = k, n
+            return cls(str(data["measure"]), inputs, options, int(data["seed"]), shard)
         except (KeyError, TypeError, AttributeError, ValueError):
             raise FileError(
                 "not a job", got=json.dumps(data)[:80], expected="measure, inputs, options, seed"

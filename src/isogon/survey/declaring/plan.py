@@ -14,6 +14,7 @@
     batches: digits(test)       # any input may be given once for all measures
     measures:                   # lists multiply
       - name: data-matrix
+        shards: 4               # one measurement over so many jobs; may stand at the top, too
       - name: invariance
         family: [rotations(8), rotations(16)]
         aggregate: channel
@@ -41,10 +42,11 @@ from isogon.survey.declaring.check import check
 from isogon.survey.declaring.declare import Declaration
 from isogon.survey.declaring.job import Job, key_of
 from isogon.survey.declaring.pairs import Filled, many, paired
+from isogon.survey.declaring.splitting import check_splits
 
 MAX_JOBS = 100_000
 FIGURE_KEYS = ("panels", "curves", "each", "column", "where", "draw", "title", "caption")
-KEYS = ("about", "axes", "figures", "measures", "pairs", "scales", "seed", "title")
+KEYS = ("about", "axes", "figures", "measures", "pairs", "scales", "seed", "shards", "title")
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,13 @@ class Plan:
         return {_id(j): j for j in self.jobs}
 
 
-def read(path: str | Path, *, scale: str | None = None) -> Plan:
+def read(path: str | Path, *, scale: str | None = None, shards: int | None = None) -> Plan:
     """Read and check a plan, at one of its scales (the first one by default).
+
+    Args:
+        path: The file.
+        scale: Name of the scale.
+        shards: Over how many jobs each measurement is shared out; what the plan says by default.
 
     Raises:
         FileError: The file can't be read, or is not YAML.
@@ -72,7 +79,7 @@ def read(path: str | Path, *, scale: str | None = None) -> Plan:
     """
     path = Path(path)
     data = read_yaml(_text(path), "plan", source=path)
-    return expand(data, title=path.stem, scale=scale)
+    return expand(data, title=path.stem, scale=scale, shards=shards)
 
 
 def _text(path: Path) -> bytes:
@@ -84,7 +91,9 @@ def _text(path: Path) -> bytes:
     return text
 
 
-def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
+def expand(
+    data: Any, *, title: str = "plan", scale: str | None = None, shards: int | None = None
+) -> Plan:
     """All jobs that a plan stands for.
 
     Raises:
@@ -119,16 +128,20 @@ def expand(data: Any, *, title: str = "plan", scale: str | None = None) -> Plan:
             try:
                 declaration = catalogue.declaration(str(entry["name"]))
                 used |= {i.name for i in declaration.inputs} | {o.name for o in declaration.options}
-                entry = {**_seeded(data), **{k: v for k, v in entry.items() if k != "name"}}
+                count = _count(shards, entry.get("shards"), data.get("shards"))
+                own = {k: v for k, v in entry.items() if k not in ("name", "shards")}
+                entry = {**_seeded(data), **own}
                 filled = ((_filled(entry, point), _filled(shared, point)) for point in points)
                 before = made
                 for job, called in make(declaration, filled):
-                    made += 1
+                    made += 1 if count == 1 else 1 + count
                     if made > MAX_JOBS:  # also where they are the same job again
                         raise OptionError("plan too large", expected=f"<= {MAX_JOBS} jobs")
                     job, _ = check(job, declaration)
                     names_exist(job, declaration)
-                    jobs[key_of(job.to_json())] = job
+                    check_splits(job, declaration, count)
+                    for each in [*(job.shares(count) if count > 1 else []), job]:
+                        jobs[key_of(each.to_json())] = each
                     names.setdefault(_id(job), {}).update(called)
                 if made == before:
                     raise _nothing({**axes, **shared, **entry})
@@ -189,7 +202,16 @@ Named = tuple[Job, dict[str, str]]  # a job, and what the plan calls its inputs
 
 
 def _id(job: Job) -> str:
-    return f"{job.measure}-{key_of(job.to_json())[:10]}"
+    whole = f"{job.measure}-{key_of(job.whole().to_json())[:10]}"
+    return whole if job.shard is None else f"{whole}.{job.shard[0] + 1}of{job.shard[1]}"
+
+
+def _count(*said: Any) -> int:
+    """Over how many jobs a measurement is shared out, by the first that says so."""
+    count = next((n for n in said if n is not None), 1)
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise OptionError("shards must be a number of jobs", got=count, expected="shards: 4")
+    return count
 
 
 def _scaled(data: dict, scale: str | None) -> dict:

@@ -17,7 +17,8 @@ from isogon.survey.pages.figures import Drawn, study
 from isogon.survey.pages.prose import definition
 from isogon.survey.pages.report import cited, embedded, page, span, table, title
 from isogon.survey.running.record import Record, load_inside
-from isogon.survey.running.sweep import JobState, Sweep
+from isogon.survey.running.states import JobState
+from isogon.survey.running.sweep import Sweep
 
 NAME = "report.html"
 FIGURES = "figures"
@@ -40,7 +41,8 @@ def write(sweep: Sweep, *, alive: set[str] | None = None) -> list[Path]:
 def _written(sweep: Sweep, states: list[JobState]) -> list[Path]:
     records = _records(sweep, states)
     figures, problems = [], []
-    for measure in dict.fromkeys(r.job.measure for r in records.values()):
+    jobs = [*(r.job for r in records.values()), *sweep.jobs.values()]
+    for measure in dict.fromkeys(job.measure for job in jobs):
         own = {id: r for id, r in records.items() if r.job.measure == measure}
         try:
             for drawn in study(own, sweep.figures, sweep.names):
@@ -75,7 +77,7 @@ def render(
     measures = dict.fromkeys(job.measure for job in sweep.jobs.values())
     spent = sum(r.provenance["seconds"] for r in records.values())
     top = [
-        ("jobs done", str(len(records)), f"of {len(sweep.jobs)}"),
+        ("jobs done", str(len(records)), f"of {sum(j.shard is None for j in sweep.jobs.values())}"),
         ("models", str(len({r.job.inputs.get("model") for r in records.values()})), ""),
         ("figures", str(len(sections)), ""),
         ("measured in", *span(spent)),
@@ -96,7 +98,8 @@ def render(
 def _records(sweep: Sweep, states: list[JobState]) -> dict[str, Record]:
     """The whole records of finished jobs, in the order of the plan as it is written."""
     place = {id: i for i, id in enumerate(sweep.names)}
-    done = sorted((s for s in states if s.record), key=lambda s: place.get(s.id, len(place)))
+    wholes = (s for s in states if s.record and sweep.jobs[s.id].shard is None)
+    done = sorted(wholes, key=lambda s: place.get(s.id, len(place)))
     found = {s.id: load_inside(sweep.directory, s.record) for s in done}
     return {id: record for id, record in found.items() if record is not None}
 
@@ -130,7 +133,7 @@ def _command(job: Job) -> str:
         declaration = catalogue.declaration(job.measure)
     except IsogonError:
         return job.command()
-    return Job(job.measure, job.inputs, given(job, declaration), job.seed).command()
+    return Job(job.measure, job.inputs, given(job, declaration), job.seed, job.shard).command()
 
 
 def _definition(name: str) -> dict[str, Any]:

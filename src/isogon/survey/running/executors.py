@@ -10,7 +10,8 @@ from typing import Any
 from isogon import context
 from isogon.errors import OptionError
 from isogon.survey.running import pool, slurm
-from isogon.survey.running.sweep import JobState, Surroundings, Sweep, work
+from isogon.survey.running.states import JobState
+from isogon.survey.running.sweep import Surroundings, Sweep, work
 
 Notify = Callable[[JobState], None]
 WHERE = ("inline", "processes", "slurm")

@@ -14,7 +14,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from isogon import context, stopping
-from isogon.survey.running.sweep import JobState, Surroundings, Sweep, work
+from isogon.survey.running.states import JobState
+from isogon.survey.running.sweep import Surroundings, Sweep, work
 
 PATIENCE = 5.0  # seconds that a process has to end before it is killed
 

@@ -30,7 +30,9 @@ from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.check import check
 from isogon.survey.declaring.declare import Declaration
 from isogon.survey.declaring.job import Job, key_of
+from isogon.survey.running import sharing
 from isogon.survey.running.certifying import certify
+from isogon.survey.running.placing import place
 from isogon.survey.running.record import Record, load
 
 KEEP = 8  # objects of one session that stay in memory
@@ -120,8 +122,12 @@ def run(
     session: Session | None = None,
     again: bool = False,
     until: float | None = None,
+    shards: int = 1,
 ) -> Record:
     """Compute the reading that a job asks for, or find it where it was computed before.
+
+    A job with a ``shard`` is run for its next pass over that share alone; see
+    `isogon.survey.running.sharing`.
 
     Args:
         job: Measure, specs and options.
@@ -129,6 +135,7 @@ def run(
         session: Objects shared with other jobs; a new one on the CPU where it is None.
         again: Compute even what is there already.
         until: End of a budget by `time.monotonic`, of which a certificate takes its part.
+        shards: Merge so many shares, whose records are in ``out``, instead of measuring.
 
     Returns:
         The record; ``reused`` says that it was found. A half-written or altered record counts
@@ -139,19 +146,34 @@ def run(
     """
     session = session or Session()
     job, key, directory, objects, prints = _addressed(job, out, session)
-    if directory is not None and not again and (found := load(directory, key)) is not None:
+    found = load(directory, key) if directory is not None and not again else None
+    if found is not None and job.shard is None:
         return found
     if directory is not None:
         writable(directory.parent)
+    shares = _shares(job, shards, out, session)
     started, clock = datetime.now(UTC), time.perf_counter()
-    reading = complemented(call_measure(job, objects), objects.get("model"))
+    if job.shard is not None:
+        reading: Any = sharing.run_share(job, shares, lambda: call_measure(job, objects))
+        if found is not None and len(reading) == len(found.reading):
+            return found  # there is no further pass, or the others are not so far
+    elif shares:
+        reading = sharing.merged(job, shares, lambda: call_measure(job, objects))
+    else:
+        reading = call_measure(job, objects)
+    if job.shard is None:
+        reading = complemented(reading, objects.get("model"))
     if dtype := _precision(objects):  # a measure that computes in another one says so itself
         reading.meta.setdefault("dtype", dtype)
     seconds = time.perf_counter() - clock
+    if found is not None:  # the passes before
+        seconds += found.provenance["seconds"]
+    taken = sharing.seconds(shares) if job.shard is None else []
     certify(reading, seconds, until)
     provenance = {
         "started": started.isoformat(timespec="seconds"),
-        "seconds": seconds,
+        "seconds": seconds + sum(taken),
+        **({"shares": taken, "merged_in": seconds} if taken else {}),
         "device": str(session.device),
         "threads": torch.get_num_threads(),
         "seed": job.seed,
@@ -224,40 +246,6 @@ def resolve_device(text: str) -> torch.device:
             fix="Use --device cpu, or a machine that has it.",
         )
     return torch.device(text)
-
-
-class Placed:
-    """Batches on a device: a view that moves each batch as it is asked for."""
-
-    def __init__(self, batches: Any, device: torch.device) -> None:
-        self._batches, self._device = batches, device
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._batches, name)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator:
-        for batch in self._batches:
-            yield tuple(t.to(self._device) if torch.is_tensor(t) else t for t in batch)
-
-    def first(self, n: int) -> tuple:
-        """The first samples, on the device."""
-        return tuple(t.to(self._device) for t in self._batches.first(n))
-
-
-def place(found: Any, device: torch.device) -> Any:
-    """Put what was built from a spec on the device; what has no place stays as it is."""
-    if device.type == "cpu":
-        return found
-    if isinstance(found, nn.Module | torch.Tensor):
-        return found.to(device)
-    if isinstance(found, list | tuple) and found and isinstance(found[0], nn.Module):
-        return type(found)(m.to(device) for m in found)
-    return Placed(found, device) if hasattr(found, "first") and hasattr(found, "samples") else found
 
 
 def fingerprint(found: Any, spec: str) -> str:
@@ -346,6 +334,20 @@ def _addressed(job: Job, out: str | Path | None, session: Session) -> tuple:
     key = key_of(identity)
     directory = None if out is None else Path(out) / f"{job.measure}-{key[:12]}"
     return job, key, directory, objects, prints
+
+
+def _shares(job: Job, count: int, out: str | Path | None, session: Session) -> list[Record | None]:
+    """The records of all shares of a job, None for those that are not there."""
+    count = count if job.shard is None else job.shard[1]
+    if count == 1 and job.shard is None:
+        return []
+    if out is None:
+        raise OptionError("shares are kept as records", got="no folder", expected="out=")
+    found = []
+    for part in job.whole().shares(count):
+        _, key, directory, _, _ = _addressed(part, out, session)
+        found.append(load(directory, key))
+    return found
 
 
 def _precision(objects: Mapping[str, Any]) -> str:

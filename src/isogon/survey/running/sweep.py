@@ -24,36 +24,13 @@ from isogon.processes import Process
 from isogon.storage.stamps import noting
 from isogon.survey.declaring.job import Job
 from isogon.survey.declaring.plan import Plan
+from isogon.survey.declaring.splitting import Missing
 from isogon.survey.running import claims, freshness
+from isogon.survey.running.states import JobState, held_by_slurm, stored, waits
 
-STATES: tuple[str, ...] = ("queued", "running", "done", "failed", "died")
 PLAN = "plan.json"
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")  # what a job's files are called
-_RECORD = re.compile(r"records/[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
 WORDS = ("title", "about", "command", "figures", "names")  # of a plan, beside its jobs
-
-
-@dataclass
-class JobState:
-    """What is known of one job; host, boot, space, pid and start are those of who works on it.
-
-    ``died`` is never written: it is what a reader concludes of a job that says it is running
-    while nobody runs it.
-    """
-
-    id: str
-    state: str = "queued"
-    attempts: int = 0
-    host: str = ""
-    pid: int = 0
-    slurm: str = ""
-    started: float = 0.0
-    ended: float = 0.0
-    record: str = ""
-    error: str = ""
-    boot: str = ""
-    space: str = ""
-    start: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,7 +109,7 @@ class Sweep:
     def state(self, id: str) -> JobState:
         """The state of a job as its file says; a damaged file counts as none."""
         try:
-            found = _stored(storage.read_json(self._file("state", id)), id)
+            found = stored(storage.read_json(self._file("state", id)), id)
         except (IsogonError, OSError, TypeError, ValueError, AttributeError):
             found = JobState(id)
         return self._submitted(found)
@@ -167,9 +144,37 @@ class Sweep:
         return found
 
     def missing(self, *, retry: bool, alive: set[str] | None = None) -> list[str]:
-        """Jobs that are to be run: new and died ones, failed ones on request."""
+        """Jobs that are to be run: new and died ones, failed ones on request.
+
+        A measurement that is shared out waits until all of its shares are done.
+        """
         run = {"queued", "died", "failed"} if retry else {"queued", "died"}
-        return [s.id for s in self.states(alive) if s.state in run and not waits(s)]
+        wanted = [s.id for s in self.states(alive) if s.state in run and not waits(s)]
+        parts = self.parts()
+        return [id for id in wanted if self.gathered(parts.get(id, []))]
+
+    def parts(self) -> dict[str, list[str]]:
+        """The jobs of the shares of each measurement that is shared out."""
+        shared = {id: job for id, job in self.jobs.items() if job.shard is not None}
+        if not shared:
+            return {}
+        wholes = {job.digest(): id for id, job in self.jobs.items() if job.shard is None}
+        found: dict[str, list[str]] = {}
+        for id, job in shared.items():
+            if (whole := wholes.get(job.whole().digest())) is not None:
+                found.setdefault(whole, []).append(id)
+        return found
+
+    def turns(self) -> list[str]:
+        """Shares that wait for their next turn, and measurements whose shares wait to be merged."""
+        parts = self.parts()
+        shared = {*parts, *(id for own in parts.values() for id in own)}
+        waiting = (id for id in self.missing(retry=False) if id in shared)
+        return [id for id in waiting if self.state(id).state == "queued"]
+
+    def gathered(self, parts: Iterable[str]) -> bool:
+        """Whether all of these jobs are done."""
+        return all(self.state(id).state == "done" for id in parts)
 
     def watch(
         self,
@@ -195,7 +200,7 @@ class Sweep:
         """Last beats of the running jobs whose owners can't be seen from here."""
         found = {}
         for state in self.states(alive, ids):
-            if state.state == "running" and not _held(state, alive):
+            if state.state == "running" and not held_by_slurm(state, alive):
                 seen, path = self._owner(state)
                 if seen is None:
                     found[state.id] = claims.last_beat(path)
@@ -221,7 +226,7 @@ class Sweep:
 
     def _lost(self, state: JobState, alive: set[str] | None) -> bool:
         """Whether a job that is said to wait in Slurm or to run does neither."""
-        if _held(state, alive) or state.state not in ("queued", "running"):
+        if held_by_slurm(state, alive) or state.state not in ("queued", "running"):
             return False
         if state.state == "queued":
             return bool(state.slurm)
@@ -234,31 +239,6 @@ class Sweep:
         if held is not None:
             return held.owner.alive(), held.path
         return Process.from_json(asdict(state)).alive(), self._file("state", state.id)
-
-
-def waits(state: JobState) -> bool:
-    """Whether Slurm was given the job, and has not been seen to end it."""
-    return bool(state.slurm) and state.state in ("queued", "running")
-
-
-def _held(state: JobState, alive: set[str] | None) -> bool:
-    """Whether Slurm has the job, or may have it."""
-    return waits(state) and (alive is None or state.slurm in alive)
-
-
-def _stored(data: Any, id: str) -> JobState:
-    """The state that a file holds, every field of its kind."""
-    found = JobState(**data)
-    for name, value in asdict(JobState(id)).items():
-        if isinstance(value, float) and type(data.get(name)) is int:
-            setattr(found, name, float(data[name]))
-        if type(getattr(found, name)) is not type(value):
-            raise TypeError("a field of another kind")
-    if found.state not in STATES:
-        raise ValueError("no such state")
-    if found.id != id or (found.record and not _RECORD.fullmatch(found.record)):
-        raise ValueError("names something outside the folder")
-    return found
 
 
 def work(
@@ -293,6 +273,7 @@ def work(
     if state.state == "done" or (begun is not None and state.attempts != begun):
         claim.release()
         return state.state
+    parts = sweep.parts().get(id, [])
     state = replace(
         state, state="running", attempts=claim.attempt, error="", ended=0.0,
         started=time.time(), slurm=slurm, **asdict(claim.owner),
@@ -307,13 +288,19 @@ def work(
                 check=surroundings.check,
             ):
                 with noting() as files:
-                    record = _run(handed(sweep, id, digest), sweep.records, surroundings)
+                    job = handed(sweep, id, digest)
+                    more = (len(parts),) if parts else ()
+                    record = _run(job, sweep.records, surroundings, *more)
                 freshness.keep(sweep.directory, id, files)
             state.state = "done"
             state.record = str(record.relative_to(sweep.directory))
         except KeyboardInterrupt:
             state.state, state.error = "queued", "interrupted"
             raise
+        except Missing as error:  # each share takes another turn, then this is merged
+            state.state, state.error = "queued", str(error)
+            for part in parts:
+                sweep.put(replace(sweep.state(part), state="queued", record=""))
         except (Exception, SystemExit) as error:
             if slurm and isinstance(error, SystemExit):  # submitit's, for Slurm queues it again
                 state.state, state.error = "queued", "interrupted"
@@ -327,7 +314,17 @@ def work(
             if claim.valid():  # else another process has taken over, and its word counts
                 sweep.put(state)
                 claim.release()
+    if state.state == "done" and job.shard is not None:
+        gather(sweep, job, surroundings, slurm=slurm)
     return state.state
+
+
+def gather(sweep: Sweep, job: Job, surroundings: Surroundings, *, slurm: str = "") -> None:
+    """Merge the shares of a measurement, where the share that has just ended was the last one."""
+    whole = job.whole()
+    for id, parts in sweep.parts().items():
+        if sweep.jobs[id] == whole and sweep.gathered(parts):
+            work(str(sweep.directory), id, whole.digest(), surroundings, slurm=slurm)
 
 
 def handed(sweep: Sweep, id: str, digest: str) -> Job:
@@ -356,7 +353,7 @@ def _log(path: Path, attempt: int) -> None:
 _sessions: dict[Surroundings, Any] = {}
 
 
-def _run(job: Job, records: Path, surroundings: Surroundings) -> Path:
+def _run(job: Job, records: Path, surroundings: Surroundings, shards: int = 1) -> Path:
     """One job, with the objects of this process's earlier ones at hand."""
     import torch
 
@@ -368,14 +365,6 @@ def _run(job: Job, records: Path, surroundings: Surroundings) -> Path:
         _sessions[surroundings] = Session(
             device=surroundings.device, batch_size=surroundings.batch_size
         )
-    record = run(job, out=records, session=_sessions[surroundings])
+    record = run(job, out=records, session=_sessions[surroundings], shards=shards)
     assert record.directory is not None
     return record.directory
-
-
-def table(states: Iterable[JobState]) -> dict[str, int]:
-    """How many jobs are in each state."""
-    counts: dict[str, int] = dict.fromkeys(STATES, 0)
-    for state in states:
-        counts[state.state] = counts.get(state.state, 0) + 1
-    return counts
