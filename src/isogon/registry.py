@@ -135,7 +135,8 @@ def measure(
         **extra: Further facts, e.g. ``survey=False`` (not run by `isogon survey`), or
             ``cost=3.0`` (order in which the survey tries measures; lower runs first), or
             ``shards=True``: all that it reads of its data are passes of mergeable watchers, so that
-            a sweep may share one measurement out over jobs (not with the options in ``whole``).
+            a sweep may share one measurement out over jobs (not with the options in ``whole``);
+            ``joins=True``: its first pass may be run with those of others, in a survey.
     """
     keys = (cite,) if isinstance(cite, str) else tuple(cite)
     return register("measure", name, cite=keys, **extra)

@@ -1,6 +1,6 @@
 """One measurement shared out over processes: each sees its share of the data and keeps its state.
 
-Inside `shared_out` every pass of a measure is one of these, in the order in which they are asked
+Run by a `Split` every pass of a measure is one of these, in the order in which they are asked
 for: a pass of which the states of all shares are there is not run, they are merged; the first one
 of which they are not is run over the process's own share, its state is kept and the measure ends
 there (`TurnOver`). Whoever merges has no share of its own and ends where a state is missing. So a
@@ -9,15 +9,14 @@ measure of p passes takes each process p turns, and every turn begins where all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from isogon.errors import FileError
+from isogon.nets.elsewhere import Asked, TurnOver
 from isogon.stats.state import taken, written
 
 
@@ -36,10 +35,6 @@ class ShareState:
     seen: int
 
 
-class TurnOver(BaseException):
-    """Ends a measure whose next pass is not there yet; no `except Exception` keeps it."""
-
-
 @dataclass
 class Split:
     """The shares of one measurement.
@@ -56,16 +51,11 @@ class Split:
     added: ShareState | None = None
     step: int = field(default=0, init=False)
 
-    def all_passes(self, run: Callable[..., int], watchers: Sequence[Any]) -> int:
-        """What `isogon.nets.passes.all_passes` does, one pass of it here.
-
-        Args:
-            run: Runs one pass: ``run(watchers, shard, number of the pass)``.
-            watchers: Who watches.
-        """
-        left, seen, k = list(watchers), 0, 0
+    def all_passes(self, asked: Asked) -> int:
+        """What `isogon.nets.passes.all_passes` does, one pass of it here."""
+        left, seen, k = list(asked.watchers), 0, 0
         while left:
-            seen = self._one(run, left, k)
+            seen = self._one(asked.run, left, k)
             left, k = [w for w in left if w.again()], k + 1
         return seen
 
@@ -88,21 +78,3 @@ class Split:
             for watcher, tree in zip(left, state.tree, strict=True):
                 watcher.merge(taken(tree, state.arrays, watcher.share()))
         return sum(held[step].seen for held in self.states)
-
-
-_current: ContextVar[Split | None] = ContextVar("split", default=None)
-
-
-def current() -> Split | None:
-    """The shares that the passes here are made of, if they are."""
-    return _current.get()
-
-
-@contextmanager
-def shared_out(split: Split) -> Iterator[Split]:
-    """Inside, the passes of a measure are shared out; `TurnOver` ends it where one is missing."""
-    token = _current.set(split)
-    try:
-        yield split
-    finally:
-        _current.reset(token)

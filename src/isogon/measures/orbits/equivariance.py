@@ -23,7 +23,7 @@ EquivarianceMeasure = Literal[
 KNOWN = ("variance", "squared", "anova", "distance", "goodfellow", "simple", "floor", "lie")
 
 
-@measure(cite=("quiroga2023", "lenc2015"), cost=4.0, shards=True)
+@measure(cite=("quiroga2023", "lenc2015"), cost=4.0, joins=True, shards=True)
 def equivariance(
     model: Module,
     batches: Batches,

@@ -19,7 +19,13 @@ InvarianceMeasure = Literal["variance", "squared", "anova", "distance", "goodfel
 KNOWN = ("variance", "squared", "anova", "distance", "goodfellow")
 
 
-@measure(cite=("quiroga2023", "goodfellow2009"), cost=3.0, shards=True, whole=("maps", "stability"))
+@measure(
+    cite=("quiroga2023", "goodfellow2009"),
+    cost=3.0,
+    joins=True,
+    shards=True,
+    whole=("maps", "stability"),
+)
 def invariance(
     model: Module,
     batches: Batches,

@@ -165,6 +165,9 @@ def _section(line: Line, record: Record) -> dict[str, Any]:
         "isogon {isogon}, torch {torch}".format(**{"torch": "?", "isogon": "?"} | p["versions"]),
         f"record {record.key[:12]}",
     ]
+    if isinstance(shared := p.get("shared_pass"), dict):
+        others = " and ".join(map(str, shared.get("with", ())))
+        facts.insert(1, f"data read in one pass with {others.replace('_', ' ')}")
     return {
         "id": f"measure-{job.measure}",
         "name": job.measure,

@@ -11,6 +11,7 @@ import platform
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from isogon import __version__, context, nesting, registry, storage
 from isogon.errors import DataError, FileError, OptionError
 from isogon.measures.manifold.crossings import complemented, complements
 from isogon.nets.hygiene import precision
+from isogon.nets.meeting import Meeting
 from isogon.specs import Spec, parse
 from isogon.storage import digests, modules, references
 from isogon.storage.stamps import Stamp, note_again, noting, untouched
@@ -123,6 +125,7 @@ def run(
     again: bool = False,
     until: float | None = None,
     shards: int = 1,
+    meeting: Meeting | None = None,
 ) -> Record:
     """Compute the reading that a job asks for, or find it where it was computed before.
 
@@ -135,6 +138,7 @@ def run(
         session: Objects shared with other jobs; a new one on the CPU where it is None.
         again: Compute even what is there already.
         until: End of a budget by `time.monotonic`, of which a certificate takes its part.
+        meeting: Where the measure's first pass was run with others'.
         shards: Merge so many shares, whose records are in ``out``, instead of measuring.
 
     Returns:
@@ -160,7 +164,8 @@ def run(
     elif shares:
         reading = sharing.merged(job, shares, lambda: call_measure(job, objects))
     else:
-        reading = call_measure(job, objects)
+        with meeting.met(job.measure) if meeting is not None else nullcontext():
+            reading = call_measure(job, objects)
     if job.shard is None:
         reading = complemented(reading, objects.get("model"))
     if dtype := _precision(objects):  # a measure that computes in another one says so itself
@@ -168,12 +173,17 @@ def run(
     seconds = time.perf_counter() - clock
     if found is not None:  # the passes before
         seconds += found.provenance["seconds"]
+    together: dict[str, Any] = {}
+    if meeting is not None:
+        seconds += meeting.seconds(job.measure)
+        together = meeting.facts(job.measure)
     taken = sharing.seconds(shares) if job.shard is None else []
     certify(reading, seconds, until)
     provenance = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": seconds + sum(taken),
         **({"shares": taken, "merged_in": seconds} if taken else {}),
+        **({"shared_pass": together} if together else {}),
         "device": str(session.device),
         "threads": torch.get_num_threads(),
         "seed": job.seed,

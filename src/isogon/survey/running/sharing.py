@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from isogon.nets.shares import ShareState, Split, TurnOver, shared_out
+from isogon.nets.elsewhere import TurnOver, run_by
+from isogon.nets.shares import ShareState, Split
 from isogon.readings.kinds import Share
 from isogon.readings.reading import Reading
 from isogon.survey.declaring import catalogue
@@ -36,7 +37,7 @@ def run_share(job: Job, held: Sequence[Record | None], measured: Callable[[], An
     states = [_states(r) for r in held]
     split = Split(states, mine)
     try:
-        with shared_out(split):
+        with run_by(split):
             measured()
     except TurnOver:
         pass
@@ -63,7 +64,7 @@ def merged(job: Job, held: Sequence[Record | None], measured: Callable[[], Any])
         )
     split = Split([_states(r) for r in held])
     try:
-        with shared_out(split):
+        with run_by(split):
             return measured()
     except TurnOver:
         raise Missing(

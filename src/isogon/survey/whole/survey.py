@@ -23,6 +23,7 @@ from isogon.survey.running.certifying import verdict
 from isogon.survey.running.record import Record, load_inside
 from isogon.survey.running.run import Session, find, run, versions, writable
 from isogon.survey.whole.defaults import NotSupplied, Subject, options, supply
+from isogon.survey.whole.meeting import Company
 from isogon.survey.whole.subject import facts
 
 FILE = "survey.json"
@@ -170,13 +171,22 @@ def survey(
         command=command,
         directory=directory,
     )
+    company = Company(
+        chosen,
+        lambda d: _job(d, subject, seed),
+        directory / "records",
+        session,
+        again,
+    )
     clock = time.monotonic()
     report = context.progress()
     try:
         for i, declaration in enumerate(chosen):
             report(i, len(chosen), "survey")
             left = budget - (time.monotonic() - clock)
-            line = _one(declaration, subject, directory, session, left, again, seed, surroundings)
+            line = _one(
+                declaration, subject, directory, session, left, again, seed, surroundings, company
+            )
             found.lines.append(line)
             if notify is not None:
                 notify(line)
@@ -212,6 +222,14 @@ def declarations(only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> list
     return sorted(found, key=lambda d: (d.extra.get("cost", 5.0), d.name))
 
 
+def _job(declaration: Declaration, subject: Subject, seed: int) -> Job:
+    """What a survey asks of a measure."""
+    chosen = options(declaration)
+    if declaration.option("seed"):
+        chosen.setdefault("seed", seed)
+    return check(Job(declaration.name, supply(declaration, subject), chosen, seed), declaration)[0]
+
+
 def _one(
     declaration: Declaration,
     subject: Subject,
@@ -221,16 +239,13 @@ def _one(
     again: bool,
     seed: int,
     surroundings: dict[str, Any] | None,
+    company: Company | None = None,
 ) -> Line:
     name = declaration.name
     line = Line(name, "skipped")
     clock = time.monotonic()
     try:
-        chosen = options(declaration)
-        if declaration.option("seed"):
-            chosen.setdefault("seed", seed)
-        job = Job(name, supply(declaration, subject), chosen, seed)
-        job, _ = check(job, declaration)
+        job = _job(declaration, subject, seed)
         short = Job(name, job.inputs, given(job, declaration), seed)
         line.command = short.command(globals_=surroundings)
         out = directory / "records"
@@ -240,7 +255,8 @@ def _one(
         if record is None:
             end = time.monotonic() + left
             with deadline(left):
-                record = run(job, out=out, session=session, again=again, until=end)
+                meeting = company.of(declaration) if company is not None else None
+                record = run(job, out=out, session=session, again=again, until=end, meeting=meeting)
         assert record.directory is not None
         line.status = "reused" if record.reused else "done"
         line.record = record.directory.relative_to(directory).as_posix()
