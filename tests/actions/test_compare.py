@@ -9,7 +9,7 @@ import scipy.stats
 
 from isogon.errors import OptionError
 from isogon.measures.orbits.compare import compare
-from isogon.readings import SiteTable
+from isogon.readings import Curve, Grid, Path, Reading, SampleTable, SiteTable
 
 
 def reading(shift=0.0, seed=0, sites=("a", "b")):
@@ -66,3 +66,50 @@ def test_mistakes_are_answered():
     flat = reading()
     flat.table["normalized_variance"] = 1.0
     assert compare([flat, flat]).table["tukey_p"].isna().all()
+
+
+def kinds(shift, seed):
+    """A reading of every kind; the second place is shifted."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, 0.1, (2, 30)) + np.array([[0.0], [shift]])
+    long = pd.DataFrame({"walk": np.tile(np.arange(30), 2), "step": np.repeat([0, 1], 30)})
+    lines = pd.DataFrame({"epoch": [1.0, 2.0], "loss": noise.mean(1)})
+    facts = {"statistic": ["count", "area"], "all": noise.mean(1).tolist()}
+    cells = {"site": ["a", "b"], "snapshot": ["x"]}
+    return {
+        "samples": SampleTable("s", pd.DataFrame({"sample": np.arange(60), "v": noise.ravel()})),
+        "walks": Path("w", long.assign(probability=noise.ravel())),
+        "curve": Curve("c", lines),
+        "grid": Grid.of("g", noise.mean(1)[:, None], cells, name="drop"),
+        "none": Reading("p", meta={"summary": facts}),
+    }
+
+
+@pytest.mark.parametrize("kind", ["samples", "walks", "curve", "grid", "none"])
+def test_every_kind_of_reading_is_compared(kind):
+    held = [kinds(shift, seed)[kind] for seed, shift in enumerate((0, 0, 0, 5, 5, 5))]
+    names = ["x"] * 3 + ["y"] * 3
+    column = {"curve": "loss", "none": None}.get(kind)
+    table = compare(held, names, column, over="models").table
+    assert (table["model_a"] + table["model_b"] == "xy").all()
+    assert table["difference"].iloc[-1] == pytest.approx(2.5 if kind == "samples" else 5, abs=0.2)
+    assert table["tukey_p"].iloc[-1] < 1e-3
+    if kind != "samples":
+        assert len(table) == 2
+        assert table["tukey_p"].iloc[0] > 1e-3
+    if kind in ("samples", "walks"):
+        assert compare(held[2:4]).table["tukey_p"].iloc[-1] < 1e-6
+    else:
+        with pytest.raises(OptionError, match=r'expected .*over="models"') as error:
+            compare(held[2:4], column=column)
+        assert "\n" not in str(error.value)
+
+
+def test_kinds_are_not_mixed():
+    a = kinds(0, 0)
+    with pytest.raises(OptionError, match="of one kind"):
+        compare([a["samples"], a["walks"]])
+    with pytest.raises(OptionError, match="of one kind"):
+        compare([1, 2])  # type: ignore[list-item]
+    with pytest.raises(OptionError, match="without numbers"):
+        compare([Reading("p"), Reading("p")])

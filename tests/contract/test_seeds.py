@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_measures import MEASURES, job_of
 
+from isogon.measures.orbits.compare import compare
 from isogon.readings import Grid, SampleTable, SiteTable
 from isogon.show.runs import spread
 from isogon.specs import parse
@@ -56,6 +57,11 @@ def test_seeds_of_a_measure_are_one_section(name):
         own = [r.table[r.table["site"] == where.get("at", where.get("site"))] for r in readings]
         values = [_finite(t[where["statistic"]]) for t in own]
     else:
+        values = None
+    found = compare(readings, ["x", "x", "y"], over="models")
+    assert len(found.table)
+    assert "tukey_p" in found.table
+    if values is None:
         return
     assert float(where["mean"]) == pytest.approx(float(np.mean(values)), rel=1e-9, nan_ok=True)
 
