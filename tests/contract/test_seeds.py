@@ -10,7 +10,7 @@ from test_measures import MEASURES, job_of
 
 from isogon.measures.orbits.compare import compare
 from isogon.readings import Grid, SampleTable, SiteTable
-from isogon.show.runs import spread
+from isogon.show.runs import mean_and_sd
 from isogon.specs import parse
 from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.job import Job
@@ -102,6 +102,6 @@ def test_seeds_that_go_together_are_named_once():
 
 def test_spread_is_that_of_a_sample_over_finite_runs():
     runs = np.array([[1.0, np.nan, np.nan], [3.0, 2.0, np.nan]])
-    mean, sd = spread(runs)
+    mean, sd = mean_and_sd(runs)
     np.testing.assert_allclose(mean, [2.0, 2.0, np.nan])
     np.testing.assert_allclose(sd, [np.sqrt(2), np.nan, np.nan])

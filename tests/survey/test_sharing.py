@@ -13,7 +13,7 @@ from isogon import registry
 from isogon.cli import main
 from isogon.errors import FileError, OptionError
 from isogon.stats import Blocks, ByClass, Kept, Moments, TwoWayMoments
-from isogon.stats.state import taken, written
+from isogon.stats.state import read_state, write_state
 from isogon.survey.declaring import plan
 from isogon.survey.declaring.job import Job
 from isogon.survey.declaring.splitting import Missing
@@ -80,18 +80,18 @@ def test_states_are_data_and_come_back(generator):
 
     seen = make().update(x, labels=y, rows=torch.arange(9))
     arrays: dict = {}
-    tree = written(seen, arrays)
-    back = taken(tree, arrays, make())
+    tree = write_state(seen, arrays)
+    back = read_state(tree, arrays, make())
     for label, found in seen.compute().items():
         assert torch.equal(back.compute()[label].row_m2, found.row_m2)
     for stat in (Moments().update(x), Kept().update(x)):
         arrays = {}
-        again = taken(written(stat, arrays), arrays, type(stat)())
+        again = read_state(write_state(stat, arrays), arrays, type(stat)())
         assert again.count == stat.count
     odd = (1, -0.0, float("inf"), True, None, "é", np.int64(3), [np.float32(0.1)])
-    tree = written(odd, {})
+    tree = write_state(odd, {})
     plain = (1, -0.0, float("inf"), True, None, "é", 3, [float(np.float32(0.1))])
-    assert str(taken(tree, {})) == str(plain)
+    assert str(read_state(tree, {})) == str(plain)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_states_are_data_and_come_back(generator):
 )
 def test_a_state_makes_nothing_but_statistics(tree):
     with pytest.raises(FileError, match="does not fit"):
-        taken(tree, {})
+        read_state(tree, {})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch.nn import Module
 from isogon.data import Batches, as_batches
 from isogon.nets.behaviour import FEW, examine
 from isogon.nets.finite import check_finite
-from isogon.nets.passes import one_pass
+from isogon.nets.passes import all_passes
 from isogon.nets.watchers import LOGITS, Once
 from isogon.readings import SampleTable
 from isogon.registry import measure
@@ -41,7 +41,7 @@ class Predictions(Once):
         return [row for _, block in sorted(self.blocks) for row in block]
 
 
-@measure(cost=1.0)
+@measure(cost=1.0, shards=True)
 def agreement(a: Module, b: Module, batches: Batches) -> SampleTable:
     """On which samples two networks give the same class.
 
@@ -59,7 +59,7 @@ def agreement(a: Module, b: Module, batches: Batches) -> SampleTable:
         examine(model, batches.first(FEW)[0])  # a function of one sample, not random
 
     watcher = Predictions()
-    one_pass({"a": a, "b": b}, batches, [watcher], what="agreement")  # each model once per chunk
+    all_passes({"a": a, "b": b}, batches, [watcher], what="agreement")  # each model once per chunk
     rows = watcher.result()
     table = pd.DataFrame(rows, columns=["label", "prediction_a", "prediction_b"])
     table["agree"] = (table["prediction_a"] == table["prediction_b"]).astype(float)

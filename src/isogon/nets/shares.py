@@ -1,6 +1,6 @@
 """One measurement shared out over processes: each sees its share of the data and keeps its state.
 
-Run by a `Split` every pass of a measure is one of these, in the order in which they are asked
+Run by a `SharedOut` every pass of a measure is one of these, in the order in which they are asked
 for: a pass of which the states of all shares are there is not run, they are merged; the first one
 of which they are not is run over the process's own share, its state is kept and the measure ends
 there (`TurnOver`). Whoever merges has no share of its own and ends where a state is missing. So a
@@ -17,7 +17,7 @@ import numpy as np
 
 from isogon.errors import FileError
 from isogon.nets.elsewhere import Asked, TurnOver
-from isogon.stats.state import taken, written
+from isogon.stats.state import read_state, write_state
 
 
 @dataclass
@@ -36,7 +36,7 @@ class ShareState:
 
 
 @dataclass
-class Split:
+class SharedOut:
     """The shares of one measurement.
 
     Attributes:
@@ -66,7 +66,7 @@ class Split:
                 own = [w.share() for w in left]
                 seen = run(own, (self.mine, len(self.states)), k)
                 arrays: dict[str, np.ndarray] = {}
-                self.added = ShareState([written(w, arrays) for w in own], arrays, seen)
+                self.added = ShareState([write_state(w, arrays) for w in own], arrays, seen)
             raise TurnOver
         for held in self.states:
             state = held[step]
@@ -76,5 +76,5 @@ class Split:
                     expected=len(left), fix="Delete the share's record and run it again.",
                 )  # fmt: skip
             for watcher, tree in zip(left, state.tree, strict=True):
-                watcher.merge(taken(tree, state.arrays, watcher.share()))
+                watcher.merge(read_state(tree, state.arrays, watcher.share()))
         return sum(held[step].seen for held in self.states)

@@ -25,7 +25,7 @@ def draw_generic(reading: Reading, column: str | None = None) -> Figure:
     for ax, name in zip(axes.flat, columns, strict=False):
         values = _finite(reading.table[name])
         _histogram(ax, values)
-        ax.set_xlabel(label(reading, name))
+        ax.set_xlabel(axis_label(reading, name))
     for ax in list(axes.flat)[len(columns) :]:
         ax.set_visible(False)
     axes[0, 0].set_ylabel(f"{reading.row}s")
@@ -53,7 +53,7 @@ def _(reading: SiteTable, column: str | None = None) -> Figure:
         ax.plot(means, color=style.ORANGE, lw=1.2, marker="o", ms=3, label="mean over units")
         ax.legend(loc="best")
     site_axis(ax, [site for site, _ in groups])
-    ax.set_ylabel(label(reading, name))
+    ax.set_ylabel(axis_label(reading, name))
     return fig
 
 
@@ -70,7 +70,7 @@ def _(reading: Grid, name: str | None = None) -> Figure:
     width = float(np.clip(1.8 + 0.3 * values.shape[1], 3.4, style.WIDTH))
     height = float(np.clip(1.1 + 0.3 * values.shape[0], 2.4, 7.0))
     fig = style.figure(width, height)
-    heatmap(fig, fig.subplots(), values, labels[0], labels[1], label(reading, name))
+    heatmap(fig, fig.subplots(), values, labels[0], labels[1], axis_label(reading, name))
     fig.axes[0].set_ylabel(down.replace("_", " "))
     fig.axes[0].set_xlabel(across.replace("_", " "))
     return fig
@@ -88,8 +88,8 @@ def _(reading: Curve, x: str | None = None, y: str | None = None) -> Figure:
     for ax, name in zip(axes.flat, ys, strict=False):
         for key, part in table.groupby(names[0], sort=False) if names else [(None, table)]:
             ax.plot(part[x], part[name], label=None if key is None else style.shorten(key))
-        ax.set_xlabel(label(reading, x))
-        ax.set_ylabel(label(reading, name))
+        ax.set_xlabel(axis_label(reading, x))
+        ax.set_ylabel(axis_label(reading, name))
     if names:
         axes.flat[0].legend()
     return fig
@@ -202,7 +202,7 @@ def _finite(values: Any) -> np.ndarray:
     return v[np.isfinite(v)]
 
 
-def label(reading: Reading, name: str) -> str:
+def axis_label(reading: Reading, name: str) -> str:
     """A number of a reading in words, with its unit."""
     unit = reading.units.get(name)
     text = str(name).replace("_", " ")

@@ -32,7 +32,7 @@ STATISTICS = ("count", "boundary_length", "area_mean")  # of many partitions
 Faces = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def pictures(panels: Sequence[Panel]) -> Figure:
+def partition_pictures(panels: Sequence[Panel]) -> Figure:
     """Many partitions: regions by class of each of the first ones, the statistics of all."""
     shown: list[tuple[Any, str]] = [
         (p.readings[k], ", ".join(t for t in (p.title, p.called(k)) if t))
@@ -62,7 +62,7 @@ def pictures(panels: Sequence[Panel]) -> Figure:
     return fig
 
 
-@draws("partition", together=pictures, columns=STATISTICS)
+@draws("partition", together=partition_pictures, columns=STATISTICS)
 def draw_partition(
     reading: Partition,
     color: Literal["class", "area", "slope", "random", "output"] = "class",

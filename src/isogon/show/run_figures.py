@@ -13,9 +13,19 @@ from matplotlib.figure import Figure
 from isogon.errors import OptionError
 from isogon.readings import Curve, Grid, Path, Reading, SampleTable, SiteTable
 from isogon.show import style
-from isogon.show.generic import heatmap, label, site_axis
+from isogon.show.generic import axis_label, heatmap, site_axis
 from isogon.show.panel import Panel
-from isogon.show.runs import Line, along, array_of, columns, declared, line, scalars, split, spread
+from isogon.show.runs import (
+    RunCurve,
+    array_of,
+    columns,
+    curve_axis,
+    declared,
+    mean_and_sd,
+    run_curve,
+    scalars,
+    split_curves,
+)
 
 GRID = 200  # points of a distribution
 NAMES = 14  # curves that a legend still lists
@@ -28,7 +38,7 @@ def draw_runs(panels: Sequence[Panel]) -> Figure:
     Raises:
         OptionError: No such column, or nothing to draw.
     """
-    panels = list(map(split, panels))
+    panels = list(map(split_curves, panels))
     first = panels[0].readings[0]
     if isinstance(first, Grid):
         return _grids(panels)
@@ -50,13 +60,13 @@ def _curves(panels: Sequence[Panel]) -> Figure:
     )
     for ax, (panel, column) in zip(axes.flat, wanted):
         reading = panel.readings[0]
-        text = label(reading, column)
-        lines = [line(r, column) for r in panel.readings]
+        text = axis_label(reading, column)
+        lines = [run_curve(r, column) for r in panel.readings]
         found = [k for k in lines if k is not None]
         if found:
             x, runs = _aligned(found)
             ax.set_ylabel(text)
-            _axis(ax, found[0], x, along(reading, column))
+            _axis(ax, found[0], x, curve_axis(reading, column))
         else:
             x, runs = _distributions(ax, panel.readings, column)
             ax.set_xlabel(text)
@@ -74,7 +84,7 @@ def _curves(panels: Sequence[Panel]) -> Figure:
     return fig
 
 
-def _aligned(lines: list[Line]) -> tuple[np.ndarray, list[np.ndarray]]:
+def _aligned(lines: list[RunCurve]) -> tuple[np.ndarray, list[np.ndarray]]:
     """One axis for all runs and their values on it, NaN where a run has none."""
     if lines[0].labelled:  # by place: other models may call their sites otherwise
         length = max(len(k.y) for k in lines)
@@ -84,7 +94,7 @@ def _aligned(lines: list[Line]) -> tuple[np.ndarray, list[np.ndarray]]:
     return x, [np.interp(x, k.x, k.y, np.nan, np.nan) if len(k.x) else x * np.nan for k in lines]
 
 
-def _axis(ax: Axes, first: Line, x: np.ndarray, along: str) -> None:
+def _axis(ax: Axes, first: RunCurve, x: np.ndarray, along: str) -> None:
     if first.labelled and len(first.x) == len(x):
         site_axis(ax, style.trimmed(first.x))
         if sum(map(len, first.x)) > 20:
@@ -121,7 +131,7 @@ def _distributions(
 def _band(
     ax: Axes, x: np.ndarray, runs: np.ndarray, name: str, color: str, *, stairs: bool
 ) -> None:
-    mean, sd = spread(runs)
+    mean, sd = mean_and_sd(runs)
     look: dict[str, Any] = {"drawstyle": "steps-post"} if stairs else {}
     if len(runs) > 1:
         low, high = mean - sd, mean + sd
@@ -174,7 +184,7 @@ def _grids(panels: Sequence[Panel]) -> Figure:
             for r in own:
                 by_shape.setdefault(r.arrays[array].shape, []).append(r.arrays[array].astype(float))
             for held in by_shape.values():  # networks of other depth have maps of their own
-                mean, sd = spread(np.stack(held).reshape(len(held), -1))
+                mean, sd = mean_and_sd(np.stack(held).reshape(len(held), -1))
                 title = ", ".join(t for t in (panel.title, name) if t)
                 shape = held[0].shape
                 shown.append(
@@ -188,7 +198,7 @@ def _grids(panels: Sequence[Panel]) -> Figure:
     for row, (title, reading, array, mean, sd, runs) in zip(axes, shown):
         down, across = reading.axes.get(array, ("row", "column"))
         labels = [reading.coords.get(a, list(range(n))) for a, n in zip((down, across), mean.shape)]
-        text = label(reading, array)
+        text = axis_label(reading, array)
         signed = bool((mean[np.isfinite(mean)] < 0).any())
         heatmap(fig, row[0], mean, labels[0], labels[1], text, diverging=signed)
         row[0].set_title(", ".join(t for t in (title, f"mean of {runs}" if runs > 1 else "") if t))
@@ -231,7 +241,7 @@ def dots(axes: Sequence[Axes], panels: Sequence[Panel], wanted: Sequence[str]) -
             values = np.array([s.get(column, np.nan) for n, s in runs if n == name])
             across = place + np.linspace(-0.16, 0.16, len(values)) * (len(values) > 1)
             ax.scatter(across, values, s=14, color=color, alpha=0.8, lw=0, zorder=3)
-            mean, _ = spread(values[:, None])
+            mean, _ = mean_and_sd(values[:, None])
             ax.plot([place - 0.28, place + 0.28], [mean[0]] * 2, color=style.INK, lw=1.2)
         ax.set_title(column.replace("_", " "))
         ax.set_xlim(-0.6, len(names) - 0.4)

@@ -34,7 +34,7 @@ KINDS = 6  # values of a column that still tells curves of one run apart
 ALONG: dict[type[Reading], str] = {SiteTable: "site", Path: "step"}
 
 
-def numbers(panels: Sequence[Panel]) -> pd.DataFrame:
+def run_table(panels: Sequence[Panel]) -> pd.DataFrame:
     """Mean, standard deviation and number of runs behind the figure.
 
     Returns:
@@ -42,7 +42,7 @@ def numbers(panels: Sequence[Panel]) -> pd.DataFrame:
         one) and statistic; ``sd`` is missing where there is one run.
     """
     rows: list[dict[str, Any]] = []
-    for panel in map(split, panels):
+    for panel in map(split_curves, panels):
         where = {"panel": panel.title} if any(p.title for p in panels) else {}
         found: dict[tuple, list[float]] = {}
         likes = dict(zip(reversed(panel.names), reversed(panel.readings)))  # the first of each name
@@ -52,12 +52,12 @@ def numbers(panels: Sequence[Panel]) -> pd.DataFrame:
                 key = {**where, **named, **place, "statistic": statistic}
                 found.setdefault(tuple(key.items()), []).append(value)
         for key, values in found.items():
-            mean, sd = spread(np.array(values)[:, None])
+            mean, sd = mean_and_sd(np.array(values)[:, None])
             rows.append({**dict(key), "mean": mean[0], "sd": sd[0], "runs": len(values)})
     return pd.DataFrame(rows)
 
 
-def spread(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_sd(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over the runs ``[r, k]`` that have a finite value, NaN for none.
 
     The standard deviation is that of a sample (r - 1), NaN for a single run.
@@ -95,7 +95,7 @@ def columns(reading: Reading, column: str | None = None) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Line:
+class RunCurve:
     """One run: numbers ``y`` over the numbers or the labels ``x``."""
 
     x: list
@@ -107,24 +107,24 @@ class Line:
         return bool(self.x) and isinstance(self.x[0], str)
 
 
-def line(reading: Reading, column: str) -> Line | None:
+def run_curve(reading: Reading, column: str) -> RunCurve | None:
     """A run as a curve along the axis of its table; None for a table of samples."""
     made = declared(reading).get("curves", {}).get(column)
     if made is not None:
         x, y = made[1](reading)
-        return Line(list(map(float, x)), np.asarray(y, float))
-    axis = along(reading)
+        return RunCurve(list(map(float, x)), np.asarray(y, float))
+    axis = curve_axis(reading)
     if not axis:
         return None
     values = reading.table[column].astype(float)
     mean = values.where(np.isfinite(values)).groupby(reading.table[axis], sort=False).mean()
     if pd.api.types.is_numeric_dtype(reading.table[axis]):
         mean = mean.sort_index()
-        return Line([float(v) for v in mean.index], mean.to_numpy(float))
-    return Line([str(v) for v in mean.index], mean.to_numpy(float))
+        return RunCurve([float(v) for v in mean.index], mean.to_numpy(float))
+    return RunCurve([str(v) for v in mean.index], mean.to_numpy(float))
 
 
-def along(reading: Reading, column: str = "") -> str:
+def curve_axis(reading: Reading, column: str = "") -> str:
     """What the axis of a column's curves is called; nothing for a table of samples."""
     extra = declared(reading)
     if column in extra.get("curves", {}):
@@ -137,7 +137,7 @@ def along(reading: Reading, column: str = "") -> str:
     return str(named or "")
 
 
-def split(panel: Panel) -> Panel:
+def split_curves(panel: Panel) -> Panel:
     """The panel with a name for each curve of a run, where its table holds several.
 
     They are told apart by the columns that the measure declares with ``by``, else, along an axis,
@@ -156,7 +156,7 @@ def split(panel: Panel) -> Panel:
 
 
 def _kinds(reading: Reading) -> list[str]:
-    extra, table, axis = declared(reading), reading.table, along(reading)
+    extra, table, axis = declared(reading), reading.table, curve_axis(reading)
     if "by" in extra:
         return [c for c in extra["by"] if c in table and table[c].nunique() > 1]
     if not isinstance(reading, Curve | SiteTable) or not axis:
@@ -217,13 +217,13 @@ def _values(
             yield {}, name, found.get(name, np.nan)
         return
     for name in columns(reading, column):
-        drawn = line(reading, name)
+        drawn = run_curve(reading, name)
         if drawn is None:
             values = reading.table[name].to_numpy(float)
             finite = values[np.isfinite(values)]
             yield {"at": "all samples"}, name, float(finite.mean()) if len(finite) else np.nan
         elif drawn.labelled:
-            other = line(like, name)
+            other = run_curve(like, name)
             places = drawn.x if other is None or len(other.x) != len(drawn.x) else other.x
             for x, y in zip(places, drawn.y):
                 yield {"at": x}, name, float(y)

@@ -11,7 +11,7 @@ from isogon import registry
 from isogon.show import style
 from isogon.show.panel import Panel
 from isogon.show.run_figures import draw_runs
-from isogon.show.runs import numbers
+from isogon.show.runs import run_table
 
 __all__ = ["Panel", "draw_together", "has_own", "tables"]
 
@@ -41,6 +41,6 @@ def tables(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
     """The numbers behind `draw_together`: the measure's own ``tables=function``, else by kind."""
     measure = panels[0].readings[0].measure
     extra = registry.get("draws", measure).extra if registry.has("draws", measure) else {}
-    found = extra["tables"](panels) if "tables" in extra else {"Mean over runs": numbers(panels)}
+    found = extra["tables"](panels) if "tables" in extra else {"Mean over runs": run_table(panels)}
     unnamed = not any(n for p in panels for n in p.names)
     return {k: t.drop(columns="name", errors="ignore") if unnamed else t for k, t in found.items()}

@@ -21,7 +21,7 @@ from isogon.stats.wrappers import ByClass
 _WORDS = {"bool": np.bool_, "int": np.integer, "float": np.floating}
 
 
-def written(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+def write_state(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """A value as JSON, its numbers in bulk put into ``arrays``.
 
     Raises:
@@ -31,7 +31,7 @@ def written(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return value
     for name, kind in _WORDS.items():
         if isinstance(value, kind):
-            return written({"bool": bool, "int": int, "float": float}[name](value), arrays)
+            return write_state({"bool": bool, "int": int, "float": float}[name](value), arrays)
     if isinstance(value, int):
         return {"int": str(value)}
     if isinstance(value, float):
@@ -42,27 +42,27 @@ def written(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return facts | ({"bfloat16": True} if t.dtype == torch.bfloat16 else {})
     if isinstance(value, np.ndarray):
         if value.dtype == object:
-            return {"objects": [written(v, arrays) for v in value.tolist()]}
+            return {"objects": [write_state(v, arrays) for v in value.tolist()]}
         return {"array": _put(value, arrays)}
     if isinstance(value, pd.DataFrame):
         columns = [(str(c), value[c].to_numpy()) for c in value]
-        return {"frame": [[name, written(column, arrays)] for name, column in columns]}
+        return {"frame": [[name, write_state(column, arrays)] for name, column in columns]}
     if isinstance(value, tuple | list):
         kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [written(v, arrays) for v in value]}
+        return {kind: [write_state(v, arrays) for v in value]}
     if isinstance(value, dict):
-        pairs = [[written(k, arrays), written(v, arrays)] for k, v in value.items()]
+        pairs = [[write_state(k, arrays), write_state(v, arrays)] for k, v in value.items()]
         return {"dict": pairs}
     if not (hasattr(value, "merge") or hasattr(value, "merged")) or isinstance(value, type):
         return {"same": True}  # no state: a function, a model, a site
     own = hasattr(value, "state_dict")
     held = value.state_dict() if own else vars(value)
     cls = f"{type(value).__module__}:{type(value).__qualname__}"
-    return {"object": cls, "own": own, "state": written(dict(held), arrays)["dict"]}
+    return {"object": cls, "own": own, "state": write_state(dict(held), arrays)["dict"]}
 
 
-def taken(tree: Any, arrays: dict[str, np.ndarray], fresh: Any = None) -> Any:
-    """The value that `written` wrote; objects continue from ``fresh``, one of the same make.
+def read_state(tree: Any, arrays: dict[str, np.ndarray], fresh: Any = None) -> Any:
+    """The value that `write_state` wrote; objects continue from ``fresh``, one of the same make.
 
     Raises:
         FileError: What was written is of another make.
@@ -97,20 +97,20 @@ def _tensor(tree: dict, held: str, arrays: dict, fresh: Any) -> torch.Tensor:
 
 def _objects(tree: dict, held: list, arrays: dict, fresh: Any) -> np.ndarray:
     found = np.empty(len(held), dtype=object)
-    found[:] = [taken(v, arrays) for v in held]
+    found[:] = [read_state(v, arrays) for v in held]
     return found
 
 
 def _sequence(tree: dict, held: list, arrays: dict, fresh: Any) -> Any:
     like = fresh if isinstance(fresh, tuple | list) and len(fresh) == len(held) else None
-    found = [taken(v, arrays, like[i] if like else None) for i, v in enumerate(held)]
+    found = [read_state(v, arrays, like[i] if like else None) for i, v in enumerate(held)]
     return tuple(found) if "tuple" in tree else found
 
 
 def _dict(tree: dict, held: list, arrays: dict, fresh: Any) -> dict:
     like = fresh if isinstance(fresh, dict) else {}
-    keys = [(taken(k, arrays), v) for k, v in held]
-    return {k: taken(v, arrays, like.get(k)) for k, v in keys}
+    keys = [(read_state(k, arrays), v) for k, v in held]
+    return {k: read_state(v, arrays, like.get(k)) for k, v in keys}
 
 
 def _same(tree: dict, held: Any, arrays: dict, fresh: Any) -> Any:
@@ -121,21 +121,21 @@ def _object(tree: dict, held: str, arrays: dict, fresh: Any) -> Any:
     if f"{type(fresh).__module__}:{type(fresh).__qualname__}" != held:
         fresh = _class(held)
     if tree["own"]:
-        state = {taken(k, arrays): taken(v, arrays) for k, v in tree["state"]}
+        state = {read_state(k, arrays): read_state(v, arrays) for k, v in tree["state"]}
         fresh.load_state_dict(state)
         return fresh
     make = fresh.make if isinstance(fresh, ByClass) else None
     for k, v in tree["state"]:
-        name = str(taken(k, arrays))
+        name = str(read_state(k, arrays))
         before = getattr(fresh, name, None)
         if make is not None and name == "parts":
-            made = {taken(label, arrays): part for label, part in v["dict"]}
+            made = {read_state(label, arrays): part for label, part in v["dict"]}
             value: Any = {
-                label: taken(part, arrays, (before or {}).get(label) or make())
+                label: read_state(part, arrays, (before or {}).get(label) or make())
                 for label, part in made.items()
             }
         else:
-            value = taken(v, arrays, before)
+            value = read_state(v, arrays, before)
         object.__setattr__(fresh, name, value)
     return fresh
 
@@ -165,7 +165,7 @@ _TAKEN: dict[str, Callable[..., Any]] = {
     "array": lambda tree, held, arrays, fresh: np.array(arrays[held], copy=True),
     "objects": _objects,
     "frame": lambda tree, held, arrays, fresh: pd.DataFrame(
-        {name: taken(column, arrays) for name, column in held}
+        {name: read_state(column, arrays) for name, column in held}
     ),
     "tuple": _sequence,
     "list": _sequence,

@@ -162,7 +162,7 @@ def run(
         if found is not None and len(reading) == len(found.reading):
             return found  # there is no further pass, or the others are not so far
     elif shares:
-        reading = sharing.merged(job, shares, lambda: call_measure(job, objects))
+        reading = sharing.merge_records(job, shares, lambda: call_measure(job, objects))
     else:
         with meeting.met(job.measure) if meeting is not None else nullcontext():
             reading = call_measure(job, objects)

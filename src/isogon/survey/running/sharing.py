@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from isogon.nets.elsewhere import TurnOver, run_by
-from isogon.nets.shares import ShareState, Split
+from isogon.nets.shares import SharedOut, ShareState
 from isogon.readings.kinds import Share
 from isogon.readings.reading import Reading
 from isogon.survey.declaring import catalogue
@@ -35,7 +35,7 @@ def run_share(job: Job, held: Sequence[Record | None], measured: Callable[[], An
     check_splits(job.whole(), catalogue.declaration(job.measure), job.shard[1])
     mine = job.shard[0]
     states = [_states(r) for r in held]
-    split = Split(states, mine)
+    split = SharedOut(states, mine)
     try:
         with run_by(split):
             measured()
@@ -48,7 +48,7 @@ def run_share(job: Job, held: Sequence[Record | None], measured: Callable[[], An
     return Share(job.measure, table=table, arrays=arrays, meta=meta)
 
 
-def merged(job: Job, held: Sequence[Record | None], measured: Callable[[], Any]) -> Any:
+def merge_records(job: Job, held: Sequence[Record | None], measured: Callable[[], Any]) -> Any:
     """What the measure makes of all shares.
 
     Raises:
@@ -62,7 +62,7 @@ def merged(job: Job, held: Sequence[Record | None], measured: Callable[[], Any])
             expected="all of them",
             fix="Run the sweep again.",
         )
-    split = Split([_states(r) for r in held])
+    split = SharedOut([_states(r) for r in held])
     try:
         with run_by(split):
             return measured()

@@ -315,11 +315,11 @@ def work(
                 sweep.put(state)
                 claim.release()
     if state.state == "done" and job.shard is not None:
-        gather(sweep, job, surroundings, slurm=slurm)
+        merge_shares(sweep, job, surroundings, slurm=slurm)
     return state.state
 
 
-def gather(sweep: Sweep, job: Job, surroundings: Surroundings, *, slurm: str = "") -> None:
+def merge_shares(sweep: Sweep, job: Job, surroundings: Surroundings, *, slurm: str = "") -> None:
     """Merge the shares of a measurement, where the share that has just ended was the last one."""
     whole = job.whole()
     for id, parts in sweep.parts().items():
