@@ -104,6 +104,21 @@ def test_the_budget_ends_a_shared_pass(tmp_path):
     assert all("budget" in line.reason for line in found.lines)
 
 
+def test_ctrl_c_in_a_shared_pass_stops_the_survey(tmp_path, monkeypatch):
+    from isogon.measures.orbits import watcher
+
+    def stops(self, values, labels, rows):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watcher.OrbitWatcher, "update", stops)
+    found = survey(MODEL, DATA, out=tmp_path, only=BOTH)
+    assert found.interrupted
+    assert {line.status for line in found.lines} == {"skipped"}
+    monkeypatch.undo()
+    again = survey(MODEL, DATA, out=tmp_path, only=BOTH)
+    assert {line.status for line in again.lines} == {"done"}
+
+
 def watch(model, batches, sites=LOGITS):
     """A measure of one pass."""
     watcher = Of(sites, Moments)
