@@ -37,7 +37,9 @@ def partition_pictures(panels: Sequence[Panel]) -> Figure:
     shown: list[tuple[Any, str]] = [
         (p.readings[k], ", ".join(t for t in (p.title, p.called(k)) if t))
         for p in panels
+        for name in dict.fromkeys(p.names)  # a row per name, where it has three runs
         for k in range(len(p.readings))
+        if p.names[k] == name
     ][:PICTURES]
     across = min(3, len(shown))
     down = -(-len(shown) // across)
