@@ -44,7 +44,7 @@ def test_seeds_of_a_measure_are_one_section(name):
     (table,) = held
     drawn.figure.canvas.draw()
     assert any(ax.has_data() or ax.images for ax in drawn.figure.axes)
-    counts = {"runs", "models"} & set(table)
+    counts = {"runs", "models", "elements"} & set(table)  # elements: one drawn per seed here
     assert counts
     assert (table[counts.pop()] == len(SEEDS)).all()
     where = table.iloc[0]
