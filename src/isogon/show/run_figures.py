@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from isogon.errors import OptionError
-from isogon.readings import Curve, Grid, Path, Reading, SampleTable, SiteTable
+from isogon.readings import Grid, Reading
 from isogon.show import style
 from isogon.show.generic import axis_label, heatmap, site_axis
 from isogon.show.panel import Panel
@@ -42,7 +42,7 @@ def draw_runs(panels: Sequence[Panel]) -> Figure:
     first = panels[0].readings[0]
     if isinstance(first, Grid):
         return _grids(panels)
-    if isinstance(first, SampleTable | SiteTable | Curve | Path):
+    if len(first.table):
         return _curves(panels)
     return _dots(panels)
 

@@ -131,6 +131,8 @@ def curve_axis(reading: Reading, column: str = "") -> str:
         return extra["curves"][column][0]
     named = extra.get("along")
     named = named or next((a for k, a in ALONG.items() if isinstance(reading, k)), "")
+    if not named and "site" in reading.table and not isinstance(reading, Curve):
+        named = "site"
     if not named and isinstance(reading, Curve):
         table = reading.table
         named = next((c for c in table if table[c].dtype.kind in "iuf"), "")
