@@ -25,7 +25,7 @@ LAYERS = {
 # the folders of `survey/`, and those of `measures/partition/`.
 ORDERS = {
     "isogon.measures": (
-        "partition", "segments", "local_complexity", "evolution", "manifold",
+        "partition", "segments", "boundary", "local_complexity", "evolution", "manifold",
         "orbits", "arrangement", "alignment", "stitching", "dissection",
     ),
     "isogon.measures.partition": (
@@ -37,6 +37,7 @@ ORDERS = {
 # What a package may use of its own layer: capabilities that build on another.
 USES = {
     "segments": {"partition"},
+    "boundary": {"partition"},
     "local_complexity": {"partition"},
     "evolution": {"partition"},
     "manifold": {"segments"},

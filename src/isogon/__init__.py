@@ -22,6 +22,7 @@ _API = {
     # partition
     "Slice": "isogon.measures.partition.slices",
     "partition": "isogon.measures.partition.measure",
+    "boundary": "isogon.measures.boundary.measure",
     "segments": "isogon.measures.segments",
     "local_complexity": "isogon.measures.local_complexity",
     "evolution": "isogon.measures.evolution.evolution",

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from isogon.cpwl.program import mlp
+from isogon.measures.boundary.measure import traced
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.slices import Slice
+from reference.same_curves import compared
 
 CASES = (
     "toy16", "scex", "bunny2_4x32", "deg_dup", "deg_nobias", "deg_corner", "deg_triple",
@@ -39,3 +41,20 @@ def test_counts(shared, name):
     assert p.area.min() == pytest.approx(case["min_area"], rel=1e-3)
     certificate = p.certify(20_000 if len(p) < 5_000 else 2_000)
     assert certificate.passed, str(certificate)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name not in ("scex", "deg_dead", "w64")]
+)
+def test_the_traced_boundary_is_that_of_the_partition(shared, name):
+    _case, program, plane = load(shared, name)
+    p, b = partition(program, plane), traced(program, plane, 200)
+    found = compared(b, p)
+    assert len(p.boundary)
+    assert b.complete
+    assert found["spurious"] == found["open"] == 0
+    assert found["length"] < 1e-9
+    assert found["distance"] < 1e-9
+    # of acas11's 17 closed curves two fit between all lines of both grids
+    assert found["closed"] == (2 if name == "acas11" else 0)
+    b.certify(200).require()

@@ -1,0 +1,249 @@
+"""Where a line leaves the region of its pieces: the first unit, class or border that is met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.cpwl.program import Kink
+from isogon.measures.boundary.frozen import Allowance, Frozen, Pieces, Seen, knots_of
+
+BORDER, UNIT, CLASS = 0, 1, 2  # what is met
+MARGIN = 4.0
+NOTHING = np.array([-1, -1, -1])
+
+
+@dataclass(eq=False)
+class Exit:
+    """The ends of rays, one per row.
+
+    Attributes:
+        s: `[n]` distances.
+        kind: `[n]` what is met.
+        which: `[n, 3]` cut, unit and the piece that it changes to; edge of the slice's polygon,
+            -1, -1; or class, -1, -1.
+    """
+
+    s: np.ndarray
+    kind: np.ndarray
+    which: np.ndarray
+
+
+class Regions:
+    """The tests of rows against the borders of their regions.
+
+    Args:
+        frozen: The network on its slice.
+    """
+
+    def __init__(self, frozen: Frozen) -> None:
+        self.frozen, self.allow = frozen, frozen.allow
+        self.rate = frozen.zero.rate.numpy()
+        self.lower: list[Tensor | None] = []
+        self.upper: list[Tensor | None] = []
+        for stage in frozen.cuts:
+            if not isinstance(stage, Kink):
+                self.lower.append(None)
+                self.upper.append(None)
+                continue
+            shape = frozen.program.shapes[stage.inputs[0]]
+            units = frozen.program.units(stage)
+            knots = [k.expand(units) for k in knots_of(stage, units, shape)]
+            end = torch.full((units,), torch.inf, dtype=torch.float64)
+            self.lower.append(torch.stack([-end, *knots]))
+            self.upper.append(torch.stack([*knots, end]))
+        corners = frozen.plane.corners
+        along = np.roll(corners, -1, 0) - corners
+        inward = np.stack([-along[:, 1], along[:, 0]], 1)
+        self.inward = inward / np.linalg.norm(inward, axis=1, keepdims=True)
+        self.offset = (self.inward * corners).sum(1)
+
+    def settle(
+        self, seen: list[Seen], pieces: Pieces, t: np.ndarray, delta: np.ndarray
+    ) -> np.ndarray:
+        """Give units that are at a knot all along the line their lower piece, in place.
+
+        Of equal entries of a maximum the first one wins.
+
+        Args:
+            seen: What the cuts see.
+            pieces: Of the rows; changed where a unit and its derivatives are zero: the map
+                stays the same.
+            t: `[n, 2]` direction of the line.
+            delta: `[n, 2]` where the line starts, from where `seen` was computed.
+
+        Returns:
+            `[n]` whether the line runs along the border of its region: a unit is zero along it,
+            but not beside it.
+        """
+        along = np.zeros(len(t), bool)
+        for cut, (own, piece, zero) in enumerate(zip(seen, pieces, self.allow, strict=True)):
+            z, rate = _moved(own, t, delta)
+            if own.z.ndim == 2:
+                still = rate.abs() <= zero.rate
+                if not still.any():
+                    continue
+                row, unit = still.nonzero(as_tuple=True)
+                at, here = z[row, unit], piece[row, unit]
+                lower, upper = self.lower[cut], self.upper[cut]
+                assert lower is not None
+                assert upper is not None
+                low = (at - lower[here.long(), unit]).abs() <= zero.value[unit]
+                high = (at - upper[here.long(), unit]).abs() <= zero.value[unit]
+                flat = (own.d[:, row, unit].abs() <= zero.rate[unit]).all(0)
+                change = low & flat
+                piece[row[change], unit[change]] = here[change] - 1
+                edge = (low | high) & ~flat
+            else:
+                won = piece[..., None].long()
+                best = z.gather(2, won)
+                slack = zero.value + zero.value.expand_as(z).gather(2, won)
+                give = zero.rate + zero.rate.expand_as(z).gather(2, won)
+                near = (best - z <= slack) & ((rate - rate.gather(2, won)).abs() <= give)
+                index = torch.arange(z.shape[2])
+                near &= index != won
+                if not near.any():
+                    continue
+                gap = own.d - own.d.gather(3, won.expand(2, *won.shape))
+                flat = near & (gap.abs() <= give).all(0)
+                first = torch.where(flat, index, z.shape[2]).amin(-1)
+                piece.copy_(torch.minimum(piece, first.to(piece.dtype)))
+                row = (near & ~flat).any(-1).nonzero(as_tuple=True)[0]
+                edge = torch.ones(len(row), dtype=torch.bool)
+            along[row[edge].numpy()] = True
+        return along
+
+    def outside(self, seen: list[Seen], pieces: Pieces, delta: np.ndarray) -> np.ndarray:
+        """`[n]` whether rows start outside the regions of their pieces, by more than rounding."""
+        found = np.zeros(len(delta), bool)
+        for cut, (own, piece, zero) in enumerate(zip(seen, pieces, self.allow, strict=True)):
+            z, _ = _moved(own, delta, delta)
+            lower, upper = self.lower[cut], self.upper[cut]
+            if lower is not None and upper is not None:
+                here = piece.long()
+                slack = MARGIN * zero.value
+                beyond = (z < lower.gather(0, here) - slack) | (z > upper.gather(0, here) + slack)
+            else:
+                won = piece[..., None].long()
+                slack = zero.value + zero.value.expand_as(z).gather(2, won)
+                beyond = (z > z.gather(2, won) + MARGIN * slack).any(-1)
+            found |= beyond.any(-1).numpy()
+        return found
+
+    def first(
+        self,
+        seen: list[Seen],
+        pieces: Pieces,
+        values: tuple[np.ndarray, np.ndarray],
+        start: tuple[np.ndarray, np.ndarray, np.ndarray],
+        pair: np.ndarray,
+        banned: np.ndarray,
+    ) -> Exit:
+        """The first exit of each row; a unit counts only where its own side is being left.
+
+        Args:
+            seen: What the cuts see at `p`.
+            pieces: Of the rows.
+            values: Outputs `[n, C]` at `p` and their derivatives `[2, n, C]`.
+            start: `p [n, 2]`, and from there the start `delta` and direction `t` of the rays.
+            pair: `[n, 2]` the two classes that are equal along the ray.
+            banned: `[n, 3]` a change (`Exit.which`) that is not made: the one just made, back;
+                a class is told by (-2, class, -1).
+        """
+        p, delta, t = start
+        n = len(p)
+        rows = np.arange(n)
+        # the slice's border
+        q = p + delta
+        speed = -(t @ self.inward.T)
+        gap = np.maximum(q @ self.inward.T - self.offset, 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            s = np.where(speed > 1e-14, gap / speed, np.inf)
+        k = s.argmin(1)
+        found = Exit(s[rows, k], np.full(n, BORDER), np.stack([k, *np.full((2, n), -1)], 1))
+        # another class
+        value, slope = values
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            value = value + delta[:, :1] * slope[0] + delta[:, 1:] * slope[1]
+            rate = t[:, :1] * slope[0] + t[:, 1:] * slope[1]
+            left = pair[:, :1]
+            speed = rate - np.take_along_axis(rate, left, 1)
+            gap = np.maximum(np.take_along_axis(value, left, 1) - value, 0.0)
+            s = np.where(speed > self.rate + self.rate[left], gap / speed, np.inf)
+        s[rows[:, None], pair] = np.inf
+        no = banned[:, 0] == -2
+        s[rows[no], banned[no, 1]] = np.inf
+        k = s.argmin(1)
+        _closer(found, s[rows, k], CLASS, k, np.full(n, -1), np.full(n, -1))
+        for cut in range(len(seen)):
+            own = self._kink if seen[cut].z.ndim == 2 else self._max
+            s, unit, to = own(cut, seen[cut], pieces[cut], t, delta, banned)
+            _closer(found, s, UNIT, np.full(n, cut), unit, to)
+        return found
+
+    def _kink(self, cut, own: Seen, piece: Tensor, t, delta, banned):
+        z, rate = _moved(own, t, delta)
+        lower, upper = self.lower[cut], self.upper[cut]
+        assert lower is not None
+        assert upper is not None
+        up = rate > 0
+        if len(lower) == 2:  # one knot: on the lower piece it is above, on the upper one below
+            high = piece > 0
+            gap = z - lower[1]
+            gap = torch.where(high, gap, -gap)
+            leaving = high != up
+        else:
+            below, above = lower.gather(0, piece.long()), upper.gather(0, piece.long())
+            gap = torch.where(up, above - z, z - below)
+            leaving = torch.ones((), dtype=torch.bool)
+        speed = rate.abs()
+        leaving = leaving & (speed > self.allow[cut].rate)
+        s = (gap.clamp_(min=0.0) / speed).masked_fill_(~leaving, torch.inf)
+        no = np.flatnonzero(banned[:, 0] == cut)
+        if len(no):
+            unit = torch.from_numpy(banned[no, 1])
+            to = piece[no, unit] + torch.where(up[no, unit], 1, -1)
+            back = to == torch.from_numpy(banned[no, 2])
+            s[torch.from_numpy(no)[back], unit[back]] = torch.inf
+        best, unit = s.min(1)
+        one = torch.arange(len(s))
+        to = piece[one, unit] + torch.where(up[one, unit], 1, -1)
+        return best.numpy(), unit.numpy(), to.numpy()
+
+    def _max(self, cut, own: Seen, piece: Tensor, t, delta, banned):
+        z, rate = _moved(own, t, delta)
+        won = piece[..., None].long()
+        zero = self.allow[cut].rate
+        speed = rate - rate.gather(2, won)
+        gap = z.gather(2, won) - z
+        leaving = speed > zero + zero.expand_as(z).gather(2, won)
+        s = (gap.clamp_(min=0.0) / speed).masked_fill_(~leaving, torch.inf)
+        no = np.flatnonzero(banned[:, 0] == cut)
+        s[no, banned[no, 1], banned[no, 2]] = torch.inf
+        best, k = s.flatten(1).min(1)
+        return best.numpy(), (k // z.shape[2]).numpy(), (k % z.shape[2]).numpy()
+
+
+def _moved(own: Seen, t: np.ndarray, delta: np.ndarray) -> tuple[Tensor, Tensor]:
+    """What a cut sees at the start of the rays, and its rate along them."""
+    shape = (len(t), *[1] * (own.z.ndim - 1))
+    a, b = (torch.from_numpy(np.ascontiguousarray(c)).reshape(shape) for c in delta.T)
+    z = torch.addcmul(torch.addcmul(own.z, a, own.d[0]), b, own.d[1])
+    a, b = (torch.from_numpy(np.ascontiguousarray(c)).reshape(shape) for c in t.T)
+    return z, (a * own.d[0]).addcmul_(b, own.d[1])
+
+
+def _closer(found: Exit, s: np.ndarray, kind: int, *which: np.ndarray) -> None:
+    """Put those exits in place of the ones found before that are nearer."""
+    nearer = s < found.s
+    found.s[nearer], found.kind[nearer] = s[nearer], kind
+    found.which[nearer] = np.stack(which, 1)[nearer]
+
+
+def allowance_of(zero: Allowance, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What counts as zero of the difference of two outputs, and of its slope: `[n]` each."""
+    value, rate = zero.value.numpy(), zero.rate.numpy()
+    return value[pair].sum(1), rate[pair].sum(1)

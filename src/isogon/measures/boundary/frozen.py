@@ -1,0 +1,275 @@
+"""A network whose units are held on given linear pieces: one affine map per row.
+
+What the cuts see of it, its value and its two derivatives along a slice, and how large the
+rounding errors of these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isogon.cpwl.program import Affine, Kink, Max, Program
+from isogon.cpwl.rounding import EPS, ROUNDING, magnitude, squares, summed
+from isogon.measures.partition.slices import Slice
+
+Pieces = list[Tensor]  # per cut `[n, units]` int16: piece of a kink, winner of a maximum
+SAMPLE = 64  # points at which the sizes of values are looked at
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What one cut sees on rows of frozen pieces.
+
+    Attributes:
+        z: `[n, units]` arguments of a kink, `[n, units, K]` entries of a maximum.
+        d: `[2, n, ...]` their derivatives along the slice's coordinates.
+    """
+
+    z: Tensor
+    d: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Allowance:
+    """What counts as zero of what one cut sees (or of the outputs), over all of the slice.
+
+    Attributes:
+        value: `[units]`, for a maximum `[units, K]`: of values.
+        rate: Likewise, of derivatives along a direction of unit length.
+    """
+
+    value: Tensor
+    rate: Tensor
+
+
+class Frozen:
+    """A program on a slice.
+
+    Args:
+        program: The network.
+        plane: The slice, in the network's input shape.
+        classes: Outputs that compete, None: all. One output competes with a constant 0, which
+            comes first.
+
+    Attributes:
+        allow: What counts as zero at every cut.
+        zero: What counts as zero of what competes; `slack` are its values `[C]`.
+    """
+
+    def __init__(
+        self, program: Program, plane: Slice, classes: Sequence[int] | None = None
+    ) -> None:
+        self.program, self.plane = program, plane
+        self.cuts = program.cuts
+        self.classes = None if classes is None else torch.as_tensor(list(classes))
+        self.outputs = int(torch.Size(program.shapes[program.output]).numel())
+        self.single = self.outputs == 1
+        self.directions = torch.from_numpy(plane.basis.T.copy()).reshape(2, *program.shape)
+        corners = plane.corners
+        inside = np.random.default_rng(0).dirichlet(np.ones(len(corners)), SAMPLE) @ corners
+        self.allow, self.zero = self._allowances(np.concatenate([corners, inside]))
+        self.slack = self.zero.value.numpy()
+
+    @property
+    def names(self) -> np.ndarray:
+        """`[C]` the classes by their numbers among the network's outputs."""
+        if self.classes is not None:
+            return self.classes.numpy()
+        return np.arange(max(self.outputs, 2))
+
+    def competing(self, outputs: Tensor) -> Tensor:
+        """`[..., C]` what competes, of the network's outputs (or of their derivatives)."""
+        if self.single:
+            return torch.cat([torch.zeros_like(outputs), outputs], -1)
+        return outputs if self.classes is None else outputs[..., self.classes]
+
+    def embed(self, p: np.ndarray) -> Tensor:
+        """Inputs at slice coordinates `[n, 2]`."""
+        return self.plane.embed(p).reshape(-1, *self.program.shape)
+
+    def values(self, p: np.ndarray) -> np.ndarray:
+        """`[n, C]` what the network itself gives at slice coordinates."""
+        step, parts = self.program.chunk(), [np.zeros((0, len(self.names)))]
+        for low in range(0, len(p), step):
+            found = self.program.evaluate(self.embed(p[low : low + step]))
+            parts.append(self.competing(found.reshape(len(found), -1)).numpy())
+        return np.concatenate(parts)
+
+    def label(self, p: np.ndarray) -> np.ndarray:
+        """`[n]` the class (position in `names`) with the largest output; of equal ones the first.
+
+        Equal within rounding: so that an area on which classes are tied has one class.
+        """
+        value = self.values(p)
+        best = value.argmax(1)
+        top = value[np.arange(len(p)), best] - self.slack[best]
+        return (value >= top[:, None] - self.slack).argmax(1)
+
+    @torch.no_grad()
+    def held(self, p: np.ndarray, pieces: Pieces) -> tuple[Tensor, Tensor, list[Seen]]:
+        """Value `[n, C]`, derivatives `[2, n, C]` on given pieces, and what the cuts see."""
+        x = self.embed(p)
+        return self._run(x, lambda cut, stage, z, d: pieces[cut])
+
+    @torch.no_grad()
+    def natural(self, p: np.ndarray) -> Pieces:
+        """The pieces on which the network itself is at points; of equal ones the lowest."""
+        found: Pieces = []
+        for stage, arguments, _ in self.program.steps(self.embed(p)):
+            if isinstance(stage, Kink):
+                z = arguments[0].reshape(len(p), -1)
+                found.append(_shaped(stage, z, arguments[0]))
+            elif isinstance(stage, Max):
+                found.append(_first_largest(stage.candidates(*arguments)))
+        return found
+
+    @torch.no_grad()
+    def beside(self, p: np.ndarray, toward: np.ndarray) -> tuple[Pieces, Tensor]:
+        """The pieces just beside points in a direction, and the derivatives `[2, n, C]` there.
+
+        Where a unit is at a knot within rounding its derivative along the direction decides.
+
+        Args:
+            p: `[n, 2]` slice coordinates.
+            toward: `[n, 2]` directions of unit length.
+        """
+        found: Pieces = []
+        a, b = torch.from_numpy(np.ascontiguousarray(toward.T))
+
+        def choose(cut: int, stage: Kink | Max, z: Tensor, d: Tensor) -> Tensor:
+            zero = self.allow[cut]
+            if isinstance(stage, Kink):
+                rate = a[:, None] * d[0] + b[:, None] * d[1]
+                rate = rate.masked_fill(rate.abs() <= zero.rate, 0.0)
+                piece = torch.zeros(z.shape, dtype=torch.int16)
+                for knot in knots_of(stage, z.shape[1], self.program.shapes[stage.inputs[0]]):
+                    gap = z - knot
+                    piece += torch.where(gap.abs() <= zero.value, rate > 0, gap > 0)
+            else:
+                rate = a[:, None, None] * d[0] + b[:, None, None] * d[1]
+                top = z.amax(-1, keepdim=True)
+                near = top - z <= 2 * zero.value
+                rate = rate.masked_fill(~near, -torch.inf)
+                steep = rate.amax(-1, keepdim=True)
+                piece = _first_largest((rate >= steep - 2 * zero.rate).to(torch.float64))
+            found.append(piece)
+            return piece
+
+        _, slope, _ = self._run(self.embed(p), choose)
+        return found, slope
+
+    def _run(self, x: Tensor, pick) -> tuple[Tensor, Tensor, list[Seen]]:
+        n, program = len(x), self.program
+        first = [v.expand(x.shape) for v in self.directions]
+        values: dict[str, tuple[Tensor, Tensor]] = {program.input: (x, torch.cat(first))}
+        seen: list[Seen] = []
+        for i, stage in enumerate(program.stages):
+            v = [values[name][0] for name in stage.inputs]
+            d = [values[name][1] for name in stage.inputs]
+            if isinstance(stage, Kink):
+                z, dz = v[0].reshape(n, -1), d[0].reshape(2, n, -1)
+                piece = pick(len(seen), stage, z, dz).reshape(v[0].shape)
+                slope = stage.slope(piece).expand(v[0].shape)
+                moved = d[0].reshape(2, *v[0].shape) * slope
+                values[stage.output] = stage.on_piece(v[0], piece), moved.reshape(d[0].shape)
+                seen.append(Seen(z, dz))
+            elif isinstance(stage, Max):
+                z = stage.candidates(*v)
+                dz = stage.flat(*d)[:, stage.index.clamp(min=0)].reshape(2, *z.shape)
+                winner = pick(len(seen), stage, z, dz)[..., None].long()
+                shape = (-1, *stage.shape)
+                values[stage.output] = (
+                    z.gather(2, winner)[..., 0].reshape(shape),
+                    dz.gather(3, winner.expand(2, *winner.shape))[..., 0].reshape(shape),
+                )
+                seen.append(Seen(z, dz))
+            else:
+                values[stage.output] = stage(*v), stage.linear(*d)
+            for name in program.dead_after(i):
+                if name != program.output:
+                    del values[name]
+        value, slope = values[program.output]
+        return (
+            self.competing(value.reshape(n, -1)),
+            self.competing(slope.reshape(2, n, -1)),
+            seen,
+        )
+
+    @torch.no_grad()
+    def _allowances(self, p: np.ndarray) -> tuple[list[Allowance], Allowance]:
+        """What counts as zero at every cut, and of the outputs: 32 carried rounding errors.
+
+        Errors are carried as in `cpwl.rounding`, with the largest sizes that values and
+        derivatives have at some points, so that they are bounds over the slice (as far as these
+        points tell), unit by unit.
+
+        Args:
+            p: `[n, 2]` slice coordinates of these points.
+        """
+        program, x = self.program, self.embed(p)
+        value, rate = x, torch.cat([v.expand(x.shape) for v in self.directions])
+        size = x.abs().amax(0, keepdim=True)
+        held = {program.input: (value, rate, (2 * EPS * size).square(), torch.zeros_like(size))}
+        found: list[Allowance] = []
+        for i, stage in enumerate(program.stages):
+            v, d, e2, r2 = zip(*(held[name] for name in stage.inputs), strict=True)
+            if isinstance(stage, Affine):
+                after = _carried(stage, v, d, e2, r2)
+                out = stage(*v), stage.linear(*d), after[0], after[1]
+            elif isinstance(stage, Kink):
+                found.append(Allowance(_zero(e2[0]), _zero(r2[0])))
+                slope = stage.slope(stage.piece(v[0])).expand(v[0].shape)
+                moved = (d[0].reshape(2, *v[0].shape) * slope).reshape(d[0].shape)
+                most = stage.slopes.abs().amax(0).square()
+                own = (EPS * summed(stage, v[0]).amax(0, keepdim=True)).square() if (
+                    stage.apply is not torch.relu) else 0.0  # fmt: skip
+                out = stage(v[0]), moved, e2[0] * most + own, r2[0] * most
+            else:
+                index, missing = stage.index.clamp(min=0), stage.index < 0
+                both = [stage.flat(*e)[0][index].masked_fill(missing, 0.0) for e in (e2, r2)]
+                found.append(Allowance(*(ROUNDING * e.sqrt() for e in both)))
+                winner = _first_largest(stage.candidates(*v))
+                most = [e.amax(1).reshape(1, *stage.shape) for e in both]
+                moved = stage.choose(torch.cat([winner, winner]), *d)
+                out = stage.choose(winner, *v), moved, most[0], most[1]
+            held[stage.output] = out
+            for name in program.dead_after(i):
+                if name != program.output:
+                    del held[name]
+        ends = [self.competing(_zero(e)[None])[0] for e in held[program.output][2:]]
+        return found, Allowance(*ends)
+
+
+def _zero(square: Tensor) -> Tensor:
+    return ROUNDING * square.sqrt().reshape(-1)
+
+
+def _carried(stage: Affine, v, d, e2, r2) -> tuple[Tensor, Tensor]:
+    """Squared errors of values and derivatives behind an affine stage."""
+    after = squares(stage, *e2), squares(stage, *r2)
+    if stage.copies:
+        return after
+    plain = replace(stage, bias=None)
+    size = magnitude(stage, *(t.abs().amax(0, keepdim=True) for t in v))
+    rate = magnitude(plain, *(t.abs().amax(0, keepdim=True) for t in d))
+    return after[0] + (EPS * size).square(), after[1] + (EPS * rate).square()
+
+
+def knots_of(stage: Kink, units: int, shape: tuple[int, ...]) -> list[Tensor]:
+    """The knots of a kink, each `[units]` (or `[1]` where all units share it)."""
+    return [k.reshape(1) if k.numel() == 1 else k.expand(shape).reshape(units) for k in stage.knots]
+
+
+def _shaped(stage: Kink, z: Tensor, given: Tensor) -> Tensor:
+    return stage.piece(given).reshape(z.shape).to(torch.int16)
+
+
+def _first_largest(values: Tensor) -> Tensor:
+    """Position of the first of the largest entries along the last axis."""
+    top = values == values.amax(-1, keepdim=True)
+    return top.to(torch.int8).argmax(-1).to(torch.int16)

@@ -1,0 +1,154 @@
+"""`Boundary`: the decision boundary of a network on a slice, as curves."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import Module
+
+from isogon.cpwl.certificate import Certificate
+from isogon.errors import ModelError, OptionError
+from isogon.measures.boundary.certificate import certify
+from isogon.measures.boundary.frozen import Frozen
+from isogon.measures.partition.slices import Slice, lowered
+from isogon.readings import Reading
+
+
+class Boundary(Reading):
+    """The exact decision boundary of a network on a slice: one row per curve.
+
+    A curve goes on as long as two classes meet: from border to border, to a point where a third
+    class comes in, or back to its start. Its points are the corners at which it bends, in slice
+    coordinates; `class_i` is on the left of it.
+
+    Attributes:
+        points: `[P, 2]` corners of all curves, in order along each.
+        offsets: `[curves + 1]`: curve k has the corners `points[offsets[k]:offsets[k + 1]]`; a
+            closed curve ends with its first corner.
+        ends: `[curves, 2]` why it starts and ends there: 0 it is closed (or cut off, see
+            `meta`), 1 border of the slice, 2 a third class, 3 classes tied on an area.
+        image: `[grid, grid]` class on a grid of the slice, rows along the second coordinate; -1
+            outside; `image_x`, `image_y` are the coordinates of its columns and rows.
+    """
+
+    row = "curve"
+    frozen: Frozen | None = None
+
+    points = property(lambda self: self.arrays["points"])
+    offsets = property(lambda self: self.arrays["offsets"])
+    ends = property(lambda self: self.arrays["ends"])
+    image = property(lambda self: self.arrays["image"])
+
+    def curve(self, k: int) -> np.ndarray:
+        """`[m, 2]` corners of one curve, in slice coordinates.
+
+        Raises:
+            OptionError: No such curve.
+        """
+        if not -len(self) <= k < len(self):
+            raise OptionError("no such curve", got=k, expected=f"0..{len(self) - 1}")
+        k = int(k) % len(self)
+        return self.points[self.offsets[k] : self.offsets[k + 1]]
+
+    @cached_property
+    def curve_of(self) -> np.ndarray:
+        """`[B]` the curve that each piece belongs to."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets) - 1)
+
+    @property
+    def segments(self) -> np.ndarray:
+        """`[B, 2, 2]` the straight pieces, in order along the curves."""
+        start = np.arange(len(self.curve_of)) + self.curve_of
+        return np.stack([self.points[start], self.points[start + 1]], 1)
+
+    @property
+    def segment_classes(self) -> np.ndarray:
+        """`[B, 2]` the two classes that meet on each piece, ascending."""
+        pairs = self.table[["class_i", "class_j"]].to_numpy(np.int64).reshape(-1, 2)
+        return np.sort(pairs, 1)[self.curve_of]
+
+    @cached_property
+    def plane(self) -> Slice:
+        """The slice."""
+        a = self.arrays
+        return Slice(
+            a["slice_origin"], a["slice_basis"], a["slice_corners"], tuple(self.meta["shape"]),
+            a["slice_marks"],
+        )  # fmt: skip
+
+    @property
+    def length(self) -> float:
+        """Length of the whole boundary, in slice coordinates."""
+        return float(self.table["length"].sum())
+
+    def certify(
+        self,
+        points: int | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        seconds: float | None = None,
+    ) -> Certificate:
+        """Check the curves against the network itself (see `certificate.certify`).
+
+        The certificate stays with the reading (`certificate`), also in a file.
+
+        Args:
+            points: Random points at which the side of the boundary is compared with the class;
+                default: 1,000.
+            generator: Source of the points; default: seed 0.
+            seconds: About how long it may take: as many pieces as there is time for are looked
+                at, and the certificate says how many; default: all.
+
+        Raises:
+            ModelError: The reading comes from a file and knows no network: `attach` it.
+        """
+        if self.frozen is None:
+            raise ModelError(
+                "a boundary read from disk has no network to be checked against",
+                fix="Call boundary.attach(model) first.",
+            )
+        found = certify(self, self.frozen, points, generator, seconds)
+        self.meta["certificate"] = found.to_json()
+        return found
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What `certify` found last; None where it was not called."""
+        return Certificate.from_json(self.meta.get("certificate"))
+
+    def attach(self, model: Module) -> Boundary:
+        """Give a boundary that was read from disk its network again."""
+        program, plane = lowered(model, self.plane)
+        self.frozen = Frozen(program, plane, self.meta.get("classes"))
+        return self
+
+    def summary(self) -> pd.DataFrame:
+        """One row per pair of classes: curves, closed ones, pieces, length, share of it."""
+        table = self.table
+        if table.empty:
+            return pd.DataFrame({"classes": ["none"], "curves": [0], "length": [0.0]})
+        pairs = np.sort(table[["class_i", "class_j"]].to_numpy(), 1)
+        names = [f"{i} | {j}" for i, j in pairs.tolist()]
+        table = table.assign(classes=names, pieces=np.diff(self.offsets) - 1)
+        groups = table.groupby("classes", sort=True)
+        found = groups.agg(
+            curves=("curve", "size"), closed=("closed", "sum"), pieces=("pieces", "sum"),
+            length=("length", "sum"),
+        ).reset_index()  # fmt: skip
+        found["share"] = found["length"] / found["length"].sum()
+        return found.sort_values("length", ascending=False, ignore_index=True)
+
+    def __repr__(self) -> str:
+        missed: Any = self.meta["missed"]
+        kept = f", {self.certificate.verdict}" if self.certificate is not None else ""
+        curves = f"{len(self):,} curve{'' if len(self) == 1 else 's'}"
+        return (
+            f"Boundary: {curves} ({int(self.table['closed'].sum()):,} closed) of "
+            f"{len(self.curve_of):,} pieces, length {self.length:.6g}, "
+            f"{missed['curves']} curves of length {missed['length']:.3g} found by the second image "
+            f"alone, drift {self.meta['drift']:.1e}{kept}"
+        )

@@ -1,0 +1,393 @@
+"""Follow the boundary from region to region, many traces at a time.
+
+A trace keeps one class on its left. In a region the two classes are equal on a line, which the
+trace follows to its first exit: a unit that changes its piece (it goes on behind, on the line of
+the next region), a third class (two traces go on in the same region), the slice's border, or a
+piece that is known already.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from isogon.context import Progress
+from isogon.measures.boundary.exits import (
+    BORDER as AT_BORDER,
+)
+from isogon.measures.boundary.exits import (
+    CLASS,
+    NOTHING,
+    UNIT,
+    Exit,
+    Regions,
+    allowance_of,
+)
+from isogon.measures.boundary.frozen import Frozen, Pieces, Seen
+from isogon.measures.boundary.strokes import (
+    BORDER,
+    STUCK,
+    TIED,
+    TOUCH,
+    TRIPLE,
+    End,
+    Strokes,
+)
+
+Tail = End | list[End] | None
+LARGEST = 256  # traces that advance together
+SMALLEST = 8
+ATTEMPTS = 200  # changes of units in one point
+EPS = float(np.finfo(np.float64).eps)
+SHORT = 64 * EPS  # of the slice's extent: a piece without a length
+FAR = 1e-6  # of the slice's extent: a trace that is so far beside its line is lost
+MOMENT = 0.1  # seconds between two reports
+
+
+@dataclass(eq=False)
+class Start:
+    """A trace that waits for its turn.
+
+    Attributes:
+        p: Where it starts.
+        pair: Class on its left, class on its right.
+        pieces: Those of its region; None: the network's own at `p`, and the trace goes both ways.
+        banned: A change that is not made first.
+        tail: End of the piece that it comes from; None: a point where three classes meet; a
+            list: another trace starts at the same place, and the list gets the first piece.
+    """
+
+    p: np.ndarray
+    pair: tuple[int, int]
+    pieces: Pieces | None
+    banned: np.ndarray
+    tail: Tail
+
+
+@dataclass(eq=False)
+class Live:
+    """The traces that advance: `n` rows of what a `Start` has one of."""
+
+    p: np.ndarray
+    pair: np.ndarray
+    pieces: Pieces
+    banned: np.ndarray
+    tail: list[Tail]
+    idle: np.ndarray
+    fresh: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.p)
+
+    def take(self, rows: np.ndarray) -> Live:
+        """Some of the rows."""
+        at = torch.from_numpy(rows)
+        return Live(
+            self.p[rows], self.pair[rows], [x[at] for x in self.pieces], self.banned[rows],
+            [self.tail[r] for r in rows], self.idle[rows], self.fresh[rows],
+        )  # fmt: skip
+
+
+class Tracer:
+    """Traces all of the boundary that hangs together with given seeds.
+
+    Attributes:
+        strokes: What was found.
+        drift: Largest distance by which a trace was beside its line behind an exit, in parts of
+            the slice's extent.
+        steps: Number of regions that were entered.
+        ended: Traces that ended where classes are tied on an area (`TIED`), where the boundary
+            only touches (`TOUCH`), or without a way out of a point (`STUCK`).
+        refused: Seeds that were on no boundary.
+    """
+
+    def __init__(self, frozen: Frozen, report: Progress) -> None:
+        self.frozen, self.regions, self.report = frozen, Regions(frozen), report
+        self.strokes = Strokes()
+        self.waiting: list[Start] = []
+        self.triples: set[tuple[int, ...]] = set()
+        self.drift, self.steps, self.refused = 0.0, 0, 0
+        self.ended = dict.fromkeys((TIED, TOUCH, STUCK), 0)
+        self.extent = float(np.abs(frozen.plane.corners).max()) + float(
+            np.ptp(frozen.plane.corners, axis=0).max()
+        )
+        rng = np.random.default_rng(0)
+        counts = [frozen.program.units(stage) for stage in frozen.cuts]
+        self.odd = [
+            torch.from_numpy(rng.integers(-(2**62), 2**62, (2, units)) * 2 + 1) for units in counts
+        ]
+        self.width = int(np.clip(frozen.program.chunk() // 3, SMALLEST, LARGEST))
+        self.told = 0.0
+
+    def seed(self, p: np.ndarray, pairs: np.ndarray) -> None:
+        """Let traces start both ways at points `[n, 2]` where two classes `[n, 2]` change."""
+        for at, (i, j) in zip(p, pairs.tolist(), strict=True):
+            self.waiting.append(Start(at, (i, j), None, NOTHING, None))
+
+    def run(self, expected: int | None = None) -> None:
+        """Advance until no trace is left."""
+        live: Live | None = None
+        while self.waiting or live is not None:
+            live = self._filled(live)
+            keep = self._step(live)
+            live = None if not len(keep) else live if len(keep) == len(live) else live.take(keep)
+            if time.monotonic() - self.told > MOMENT:
+                self.told = time.monotonic()
+                done = len(self.strokes)
+                total = None if expected is None else max(expected, done)
+                self.report(done, total, f"{done:,} pieces of the boundary")
+
+    # -- rows --------------------------------------------------------------------------------
+
+    def _filled(self, live: Live | None) -> Live:
+        count = self.width - (0 if live is None else len(live))
+        starts = [self.waiting.pop() for _ in range(min(count, len(self.waiting)))]
+        if not starts:
+            assert live is not None
+            return live
+        fresh = [s for s in starts if s.pieces is None]
+        starts = fresh + [s for s in starts if s.pieces is not None]
+        rows: list[Pieces] = []
+        if fresh:
+            own = self.frozen.natural(np.stack([s.p for s in fresh]))
+            rows.append(own)
+        for s in starts[len(fresh) :]:
+            assert s.pieces is not None
+            rows.append([x[None] for x in s.pieces])
+        new = Live(
+            np.stack([s.p for s in starts]), np.array([s.pair for s in starts]),
+            [torch.cat(parts) for parts in zip(*rows, strict=True)],
+            np.stack([s.banned for s in starts]), [s.tail for s in starts],
+            np.zeros(len(starts), np.int64), np.arange(len(starts)) < len(fresh),
+        )  # fmt: skip
+        if live is None:
+            return new
+        both = zip(live.pieces, new.pieces, strict=True)
+        return Live(
+            np.concatenate([live.p, new.p]), np.concatenate([live.pair, new.pair]),
+            [torch.cat(parts) for parts in both], np.concatenate([live.banned, new.banned]),
+            live.tail + new.tail, np.concatenate([live.idle, new.idle]),
+            np.concatenate([live.fresh, new.fresh]),
+        )  # fmt: skip
+
+    def keys(self, pieces: Pieces, n: int) -> np.ndarray:
+        """`[n, 2]` the 128-bit keys of regions: sums of odd numbers times pieces."""
+        total = torch.zeros((n, 2), dtype=torch.int64)
+        for piece, odd in zip(pieces, self.odd, strict=True):
+            wide = piece.to(torch.int64)
+            total[:, 0] += (wide * odd[0]).sum(1)
+            total[:, 1] += (wide * odd[1]).sum(1)
+        return total.numpy()
+
+    # -- a step ------------------------------------------------------------------------------
+
+    def _step(self, live: Live) -> np.ndarray:
+        """Take every row through its region; returns the rows that go on."""
+        n, rows = len(live), np.arange(len(live))
+        value, slope, seen = self.frozen.held(live.p, live.pieces)
+        values = value.numpy(), slope.numpy()
+        self.steps += n
+        i, j = live.pair.T
+        gap = values[0][rows, i] - values[0][rows, j]
+        g = (values[1][:, rows, i] - values[1][:, rows, j]).T
+        steep = np.linalg.norm(g, axis=1)
+        slack, least = allowance_of(self.frozen.zero, live.pair)
+        flat = ~(steep > least)
+        unit = g / np.where(flat, 1.0, steep)[:, None]
+        with np.errstate(invalid="ignore"):
+            delta = -(gap / np.where(flat, 1.0, steep))[:, None] * unit
+        off = np.abs(delta).max(1) / self.extent
+        lost = ~(off <= FAR) & ~flat
+        delta[flat | lost] = 0.0
+        t = np.stack([unit[:, 1], -unit[:, 0]], 1)
+        along = self.regions.settle(seen, live.pieces, t, delta)
+        start = live.p, delta, t
+        out = self.regions.first(seen, live.pieces, values, start, live.pair, live.banned)
+        back = self._backwards(live, seen, values, start)
+        keys = self.keys(live.pieces, n)
+        told = keys.tolist()
+        entry = live.p + delta
+        leave = entry + np.where(np.isfinite(out.s), out.s, 0.0)[:, None] * t
+        over = self._beaten(values, delta, live, slack)
+        keep = []
+        for r in range(n):
+            if flat[r] and live.fresh[r] and live.idle[r] == 0:
+                goes = self._leave(live, r)
+            elif flat[r] or lost[r] or not np.isfinite(out.s[r]):
+                goes = self._over(live, r, TIED if flat[r] else STUCK)
+            elif along[r] and out.s[r] > SHORT * self.extent:
+                goes = self._along(live, r, entry[r] + 0.5 * out.s[r] * t[r], unit[r], told[r])
+                if goes is None:
+                    goes = self._advance(live, r, told[r], entry[r], leave[r], out, back)
+            elif live.fresh[r] and (over[r] or back[r][3]):
+                self.refused += 1
+                goes = False
+            else:
+                if not live.fresh[r]:
+                    self.drift = max(self.drift, float(off[r]))
+                goes = self._advance(live, r, told[r], entry[r], leave[r], out, back)
+            if goes:
+                keep.append(r)
+        return np.array(keep, np.int64)
+
+    def _backwards(self, live: Live, seen: list[Seen], values, start) -> dict[int, tuple]:
+        """The other ends of the pieces of fresh rows.
+
+        Row -> exit, its row there, its place, whether the row starts outside its region.
+        """
+        rows = np.flatnonzero(live.fresh)
+        if not len(rows):
+            return {}
+        at = torch.from_numpy(rows)
+        part = [Seen(s.z[at], s.d[:, at]) for s in seen]
+        own = [x[at] for x in live.pieces]
+        p, delta, t = (a[rows] for a in start)
+        none = np.tile(NOTHING, (len(rows), 1))
+        out = self.regions.first(
+            part, own, (values[0][rows], values[1][:, rows]), (p, delta, -t), live.pair[rows], none
+        )
+        outside = self.regions.outside(part, own, delta)
+        place = p + delta - np.where(np.isfinite(out.s), out.s, 0.0)[:, None] * t
+        return {int(r): (out, k, place[k], outside[k]) for k, r in enumerate(rows)}
+
+    def _beaten(self, values, delta: np.ndarray, live: Live, slack: np.ndarray) -> np.ndarray:
+        """Whether a third class is larger than the two where a row starts."""
+        with np.errstate(invalid="ignore"):
+            value = values[0] + delta[:, :1] * values[1][0] + delta[:, 1:] * values[1][1]
+        rows = np.arange(len(live))
+        own = value[rows, live.pair[:, 0]]
+        return (value - self.frozen.slack).max(1) > own + slack
+
+    def _advance(self, live: Live, r: int, key, entry, leave, out: Exit, back) -> bool:
+        left, right = live.pair[r].tolist()
+        region = (key[0], key[1], min(left, right), max(left, right))
+        tail = live.tail[r]
+        known = self.strokes.known.get(region)
+        if live.fresh[r]:
+            other, k, place, _ = back[r]
+            live.fresh[r] = False
+            if known is not None:
+                return False
+            if np.abs(leave - place).max() <= SHORT * self.extent:  # a corner of the boundary
+                both: list[End] = []
+                for pair in ((left, right), (right, left)):
+                    own = [x[r].clone() for x in live.pieces]
+                    self.waiting.append(Start(entry, pair, own, NOTHING, both))
+                return False
+            piece = self.strokes.add(region, place, leave, left, right)
+            if np.isfinite(other.s[k]):
+                behind = [x[r].clone() for x in live.pieces]
+                self._turn(Start(place, (right, left), behind, NOTHING, (piece, 0)), other, k, key)
+            live.tail[r] = (piece, 1)
+        elif np.abs(leave - entry).max() <= SHORT * self.extent:
+            live.idle[r] += 1
+            if live.idle[r] > ATTEMPTS:
+                return self._over(live, r, STUCK)
+        elif known is not None:
+            same = self.strokes.pairs[known][0] == left
+            self._joined(tail, (known, 0 if same else 1))
+            return False
+        else:
+            live.idle[r] = 0
+            piece = self.strokes.add(region, entry, leave, left, right)
+            if tail is None:
+                self.strokes.stops[piece, 0] = (TRIPLE, -1)
+            self._joined(tail, (piece, 0))
+            live.tail[r] = (piece, 1)
+        if out.kind[r] == UNIT:
+            cut, unit, to = out.which[r]
+            live.banned[r] = (cut, unit, int(live.pieces[cut][r, unit]))
+            live.pieces[cut][r, unit] = int(to)
+            live.p[r] = leave
+            return True
+        row = [x[r] for x in live.pieces] if out.kind[r] == CLASS else []
+        self._turn(Start(leave, (left, right), row, NOTHING, live.tail[r]), out, r, key)
+        return False
+
+    def _joined(self, tail: Tail, end: End) -> None:
+        """Let the piece of an end follow on where a trace comes from."""
+        if isinstance(tail, list):
+            if tail:
+                self.strokes.link(tail[0], end)
+            tail.append(end)
+        elif tail is not None:
+            self.strokes.link(tail, end)
+
+    def _ended(self, tail: Tail, why: int, edge: int = -1) -> None:
+        """Say why nothing follows where a trace comes from."""
+        if isinstance(tail, tuple):
+            self.strokes.stops[tail] = (why, edge)
+
+    def _turn(self, trace: Start, out: Exit, k: int, key) -> None:
+        """Go through an exit with a trace that has just reached it."""
+        kind, which = out.kind[k], out.which[k]
+        pieces = trace.pieces
+        assert pieces is not None
+        if kind == UNIT:
+            cut, unit, to = (int(v) for v in which)
+            trace.banned = np.array([cut, unit, int(pieces[cut][unit])])
+            pieces[cut][unit] = to
+            self.waiting.append(trace)
+        elif kind == AT_BORDER:
+            self._ended(trace.tail, BORDER, int(which[0]))
+        else:
+            self._ended(trace.tail, TRIPLE)
+            (left, right), third = trace.pair, int(which[0])
+            point = (key[0], key[1], *sorted((left, right, third)))
+            if point in self.triples:
+                return
+            self.triples.add(point)
+            for pair, gone in (((left, third), right), ((third, right), left)):
+                copy = [x.clone() for x in pieces]
+                self.waiting.append(Start(trace.p, pair, copy, np.array([-2, gone, -1]), None))
+
+    def _over(self, live: Live, r: int, why: int) -> bool:
+        self.ended[why] += 1
+        self._ended(live.tail[r], why)
+        return False
+
+    def _leave(self, live: Live, r: int) -> bool:
+        """Start beside an area on which the two classes are tied, instead of in it."""
+        angle = 2 * np.pi * (np.arange(8) + 0.3) / 8
+        around = np.stack([np.cos(angle), np.sin(angle)], 1)
+        pieces, slope = self.frozen.beside(np.repeat(live.p[[r]], 8, 0), around)
+        i, j = live.pair[r]
+        steep = (slope[:, :, i] - slope[:, :, j]).norm(dim=0).numpy()
+        best = int(steep.argmax())
+        if steep[best] <= allowance_of(self.frozen.zero, live.pair[[r]])[1][0]:
+            return self._over(live, r, TIED)
+        live.idle[r] += 1
+        for own, other in zip(live.pieces, pieces, strict=True):
+            own[r] = other[best]
+        return True
+
+    def _along(
+        self, live: Live, r: int, middle: np.ndarray, normal: np.ndarray, key
+    ) -> bool | None:
+        """Decide about a line along the border of its region, which two regions hold.
+
+        The boundary is real if the class on the left is the larger one on the left, and the
+        other on the right; where they are tied on a side, the first of them counts there. It
+        belongs to the region with the lower key, or the one without a tie. None: this one.
+        """
+        at = np.repeat(middle[None], 2, 0)
+        pieces, slope = self.frozen.beside(at, np.stack([normal, -normal]))
+        i, j = live.pair[r]
+        rise = (slope[:, :, i] - slope[:, :, j]).numpy().T @ normal
+        least = allowance_of(self.frozen.zero, live.pair[[r]])[1][0]
+        real = rise > least
+        tied = np.abs(rise) <= least
+        if not real.any() or not (real | (tied & np.array([i < j, j < i]))).all():
+            return self._over(live, r, TIED if tied.any() else TOUCH)
+        keys = self.keys(pieces, 2).tolist()
+        side = int(keys[1] < keys[0]) if real.all() else int(real[1])
+        if keys[side] == list(key) or live.idle[r] > ATTEMPTS // 2:
+            return None
+        live.idle[r] += 1
+        for own, other in zip(live.pieces, pieces, strict=True):
+            own[r] = other[side]
+        live.banned[r] = NOTHING
+        return True
