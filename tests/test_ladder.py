@@ -29,8 +29,8 @@ ORDERS = {
         "orbits", "arrangement", "alignment", "stitching", "dissection",
     ),
     "isogon.measures.partition": (
-        "kernels", "patterns", "slices", "specs", "mesh", "tiles", "grow", "affine", "locate",
-        "statistics", "certificate", "reading", "measure",
+        "kernels", "patterns", "slices", "specs", "mesh", "tiles", "lines", "grow", "forecast",
+        "affine", "locate", "statistics", "certificate", "reading", "measure",
     ),
     "isogon.survey": ("declaring", "running", "whole", "pages", "experiments"),
 }  # fmt: skip

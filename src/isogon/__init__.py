@@ -22,6 +22,7 @@ _API = {
     # partition
     "Slice": "isogon.measures.partition.slices",
     "partition": "isogon.measures.partition.measure",
+    "forecast": "isogon.measures.partition.forecast",
     "boundary": "isogon.measures.boundary.measure",
     "segments": "isogon.measures.segments",
     "local_complexity": "isogon.measures.local_complexity",

@@ -8,6 +8,7 @@ import torch
 
 from isogon.cpwl.program import mlp
 from isogon.measures.boundary.measure import traced
+from isogon.measures.partition.forecast import forecast
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.slices import Slice
 from reference.same_curves import compared
@@ -58,3 +59,11 @@ def test_the_traced_boundary_is_that_of_the_partition(shared, name):
     # of acas11's 17 closed curves two fit between all lines of both grids
     assert found["closed"] == (2 if name == "acas11" else 0)
     b.certify(200).require()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["bunny2_4x32", "w64", "acas11"])
+def test_forecast_is_within_a_factor_of_two(shared, name, seed):
+    case, program, plane = load(shared, name)
+    found = forecast(program, plane, generator=torch.Generator().manual_seed(seed))
+    assert 0.5 < found.regions / case["regions"] < 2

@@ -11,6 +11,7 @@ from isogon import context
 from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
+from isogon.measures.partition.forecast import Outlook
 from isogon.measures.partition.grow import grow
 from isogon.measures.partition.kernels.jit import compiled
 from isogon.measures.partition.mesh import memory
@@ -52,7 +53,9 @@ def partition(
             the regions around the slice's anchors (else its middle) are cut to the end, as far
             as there is room; the others are marked (`Partition.finished`), have label -1, no
             affine map and no boundary, and an `IncompleteWarning` says how many they are.
-        progress: Called with (sites done, sites, what); default: the context's.
+        progress: Called with (sites done, sites, what); default: the context's. After a second
+            it tells how many regions to expect (see `forecast`), and an `IncompleteWarning` says
+            where they won't fit, and which radius would.
 
     Returns:
         A `Partition`.
@@ -64,7 +67,7 @@ def partition(
     """
     if max_regions is not None and max_regions < 1:
         raise OptionError("no room for a region", got=max_regions, expected="max_regions >= 1")
-    found = partitioned(model, plane, max_regions, progress)
+    found = partitioned(model, plane, max_regions, progress, forewarn=True)
     if not found.complete:
         warnings.warn(told(found, max_regions), IncompleteWarning, stacklevel=2)
     return found
@@ -88,14 +91,22 @@ def partitioned(
     plane: Slice,
     max_regions: int | None,
     progress: context.Progress | None = None,
+    *,
+    forewarn: bool = False,
 ) -> Partition:
-    """The partition, without a warning where it stopped early."""
+    """The partition, without a warning where it stopped early.
+
+    Where `forewarn` is set, progress tells how many regions to expect, with a warning where
+    they won't fit.
+    """
     report = progress or context.progress()
     program, plane = lowered(model, plane)
     if not compiled():
         report(0, None, "compiling the kernels (once; cached on disk)")
     start = plane.embed(plane.corners).reshape(-1, *program.shape)
     check_outputs(program, start, "the slice's corners")
+    if forewarn:
+        report = Outlook(report, program, plane, max_regions)
     mesh, sites, zero = grow(program, plane, max_regions or UNLIMITED, report)
     return read_off(mesh, sites, program, plane, zero)
 

@@ -74,11 +74,16 @@ def tiles(program: Program, position: int, vertices: int) -> int:
     return max(2, int(-(-size // max(1.0, min(TILE, spare / 12)))))
 
 
-def most(program: Program) -> int:
-    """Faces whose mesh, patterns and outputs (at vertices and centroids) fit in memory."""
+def face(program: Program) -> int:
+    """Bytes per face of a finished mesh, its pattern and outputs (at vertices and centroids)."""
     words = sum(program.units(cut) // 64 + 1 for cut in program.cuts)
     outputs = 3 * torch.Size(program.shapes[program.output]).numel()
-    return max(1, int(SHARE * free() / (FACE + 8 * (words + outputs))))
+    return FACE + 8 * (words + outputs)
+
+
+def most(program: Program) -> int:
+    """Faces whose mesh, patterns and outputs fit in memory."""
+    return max(1, int(SHARE * free() / face(program)))
 
 
 def check(size: int, what: str, fix: str) -> None:
