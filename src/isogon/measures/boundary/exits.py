@@ -11,7 +11,8 @@ from torch import Tensor
 from isogon.cpwl.program import Kink
 from isogon.measures.boundary.frozen import Allowance, Frozen, Pieces, Seen, knots_of
 
-BORDER, UNIT, CLASS = 0, 1, 2  # what is met
+Ray = tuple[Tensor, Tensor]  # what a cut sees at the start of rays, and its rates along them
+EDGE, UNIT, CLASS = 0, 1, 2  # what is met
 MARGIN = 4.0
 NOTHING = np.array([-1, -1, -1])
 
@@ -61,9 +62,7 @@ class Regions:
         self.inward = inward / np.linalg.norm(inward, axis=1, keepdims=True)
         self.offset = (self.inward * corners).sum(1)
 
-    def settle(
-        self, seen: list[Seen], pieces: Pieces, t: np.ndarray, delta: np.ndarray
-    ) -> np.ndarray:
+    def settle(self, seen: list[Seen], pieces: Pieces, rays: list[Ray]) -> np.ndarray:
         """Give units that are at a knot all along the line their lower piece, in place.
 
         Of equal entries of a maximum the first one wins.
@@ -72,16 +71,15 @@ class Regions:
             seen: What the cuts see.
             pieces: Of the rows; changed where a unit and its derivatives are zero: the map
                 stays the same.
-            t: `[n, 2]` direction of the line.
-            delta: `[n, 2]` where the line starts, from where `seen` was computed.
+            rays: The lines, as the cuts see them.
 
         Returns:
             `[n]` whether the line runs along the border of its region: a unit is zero along it,
             but not beside it.
         """
-        along = np.zeros(len(t), bool)
+        along = np.zeros(len(seen[0].z) if seen else 0, bool)
         for cut, (own, piece, zero) in enumerate(zip(seen, pieces, self.allow, strict=True)):
-            z, rate = _moved(own, t, delta)
+            z, rate = rays[cut]
             if own.z.ndim == 2:
                 still = rate.abs() <= zero.rate
                 if not still.any():
@@ -120,7 +118,7 @@ class Regions:
         """`[n]` whether rows start outside the regions of their pieces, by more than rounding."""
         found = np.zeros(len(delta), bool)
         for cut, (own, piece, zero) in enumerate(zip(seen, pieces, self.allow, strict=True)):
-            z, _ = _moved(own, delta, delta)
+            z, _ = moved(own, delta, delta)
             lower, upper = self.lower[cut], self.upper[cut]
             if lower is not None and upper is not None:
                 here = piece.long()
@@ -135,7 +133,7 @@ class Regions:
 
     def first(
         self,
-        seen: list[Seen],
+        rays: list[Ray],
         pieces: Pieces,
         values: tuple[np.ndarray, np.ndarray],
         start: tuple[np.ndarray, np.ndarray, np.ndarray],
@@ -145,7 +143,7 @@ class Regions:
         """The first exit of each row; a unit counts only where its own side is being left.
 
         Args:
-            seen: What the cuts see at `p`.
+            rays: What the cuts see along the rays.
             pieces: Of the rows.
             values: Outputs `[n, C]` at `p` and their derivatives `[2, n, C]`.
             start: `p [n, 2]`, and from there the start `delta` and direction `t` of the rays.
@@ -163,7 +161,7 @@ class Regions:
         with np.errstate(divide="ignore", invalid="ignore"):
             s = np.where(speed > 1e-14, gap / speed, np.inf)
         k = s.argmin(1)
-        found = Exit(s[rows, k], np.full(n, BORDER), np.stack([k, *np.full((2, n), -1)], 1))
+        found = Exit(s[rows, k], np.full(n, EDGE), np.stack([k, *np.full((2, n), -1)], 1))
         # another class
         value, slope = values
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -178,30 +176,27 @@ class Regions:
         s[rows[no], banned[no, 1]] = np.inf
         k = s.argmin(1)
         _closer(found, s[rows, k], CLASS, k, np.full(n, -1), np.full(n, -1))
-        for cut in range(len(seen)):
-            own = self._kink if seen[cut].z.ndim == 2 else self._max
-            s, unit, to = own(cut, seen[cut], pieces[cut], t, delta, banned)
+        for cut, ray in enumerate(rays):
+            own = self._kink if ray[0].ndim == 2 else self._max
+            s, unit, to = own(cut, ray, pieces[cut], banned)
             _closer(found, s, UNIT, np.full(n, cut), unit, to)
         return found
 
-    def _kink(self, cut, own: Seen, piece: Tensor, t, delta, banned):
-        z, rate = _moved(own, t, delta)
+    def _kink(self, cut: int, ray: Ray, piece: Tensor, banned: np.ndarray):
+        z, rate = ray
         lower, upper = self.lower[cut], self.upper[cut]
         assert lower is not None
         assert upper is not None
         up = rate > 0
         if len(lower) == 2:  # one knot: on the lower piece it is above, on the upper one below
-            high = piece > 0
-            gap = z - lower[1]
-            gap = torch.where(high, gap, -gap)
-            leaving = high != up
+            leaving = (piece > 0) != up
+            gap = lower[1] - z
         else:
             below, above = lower.gather(0, piece.long()), upper.gather(0, piece.long())
-            gap = torch.where(up, above - z, z - below)
             leaving = torch.ones((), dtype=torch.bool)
-        speed = rate.abs()
-        leaving = leaving & (speed > self.allow[cut].rate)
-        s = (gap.clamp_(min=0.0) / speed).masked_fill_(~leaving, torch.inf)
+            gap = torch.where(up, above, below) - z
+        leaving = leaving & (rate.abs() > self.allow[cut].rate)
+        s = gap.div_(rate).clamp_(min=0.0).masked_fill_(leaving.logical_not_(), torch.inf)
         no = np.flatnonzero(banned[:, 0] == cut)
         if len(no):
             unit = torch.from_numpy(banned[no, 1])
@@ -213,8 +208,8 @@ class Regions:
         to = piece[one, unit] + torch.where(up[one, unit], 1, -1)
         return best.numpy(), unit.numpy(), to.numpy()
 
-    def _max(self, cut, own: Seen, piece: Tensor, t, delta, banned):
-        z, rate = _moved(own, t, delta)
+    def _max(self, cut: int, ray: Ray, piece: Tensor, banned: np.ndarray):
+        z, rate = ray
         won = piece[..., None].long()
         zero = self.allow[cut].rate
         speed = rate - rate.gather(2, won)
@@ -227,7 +222,7 @@ class Regions:
         return best.numpy(), (k // z.shape[2]).numpy(), (k % z.shape[2]).numpy()
 
 
-def _moved(own: Seen, t: np.ndarray, delta: np.ndarray) -> tuple[Tensor, Tensor]:
+def moved(own: Seen, t: np.ndarray, delta: np.ndarray) -> Ray:
     """What a cut sees at the start of the rays, and its rate along them."""
     shape = (len(t), *[1] * (own.z.ndim - 1))
     a, b = (torch.from_numpy(np.ascontiguousarray(c)).reshape(shape) for c in delta.T)

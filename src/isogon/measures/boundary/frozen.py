@@ -174,9 +174,7 @@ class Frozen:
             if isinstance(stage, Kink):
                 z, dz = v[0].reshape(n, -1), d[0].reshape(2, n, -1)
                 piece = pick(len(seen), stage, z, dz).reshape(v[0].shape)
-                slope = stage.slope(piece).expand(v[0].shape)
-                moved = d[0].reshape(2, *v[0].shape) * slope
-                values[stage.output] = stage.on_piece(v[0], piece), moved.reshape(d[0].shape)
+                values[stage.output] = _held_kink(stage, v[0], d[0], piece)
                 seen.append(Seen(z, dz))
             elif isinstance(stage, Max):
                 z = stage.candidates(*v)
@@ -263,6 +261,16 @@ def _carried(stage: Affine, v, d, e2, r2) -> tuple[Tensor, Tensor]:
 def knots_of(stage: Kink, units: int, shape: tuple[int, ...]) -> list[Tensor]:
     """The knots of a kink, each `[units]` (or `[1]` where all units share it)."""
     return [k.reshape(1) if k.numel() == 1 else k.expand(shape).reshape(units) for k in stage.knots]
+
+
+def _held_kink(stage: Kink, v: Tensor, d: Tensor, piece: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and derivatives behind a kink that is held on given pieces."""
+    both = d.reshape(2, *v.shape)
+    if stage.apply is torch.relu:
+        on, none = piece > 0, v.new_zeros(())
+        return torch.where(on, v, none), torch.where(on, both, none).reshape(d.shape)
+    slope = stage.slope(piece).expand(v.shape)
+    return stage.on_piece(v, piece), (both * slope).reshape(d.shape)
 
 
 def _shaped(stage: Kink, z: Tensor, given: Tensor) -> Tensor:

@@ -16,15 +16,14 @@ import torch
 
 from isogon.context import Progress
 from isogon.measures.boundary.exits import (
-    BORDER as AT_BORDER,
-)
-from isogon.measures.boundary.exits import (
     CLASS,
+    EDGE,
     NOTHING,
     UNIT,
     Exit,
     Regions,
     allowance_of,
+    moved,
 )
 from isogon.measures.boundary.frozen import Frozen, Pieces, Seen
 from isogon.measures.boundary.strokes import (
@@ -119,7 +118,7 @@ class Tracer:
         self.odd = [
             torch.from_numpy(rng.integers(-(2**62), 2**62, (2, units)) * 2 + 1) for units in counts
         ]
-        self.width = int(np.clip(frozen.program.chunk() // 3, SMALLEST, LARGEST))
+        self.width = int(np.clip(frozen.program.chunk() // 6, SMALLEST, LARGEST))
         self.told = 0.0
 
     def seed(self, p: np.ndarray, pairs: np.ndarray) -> None:
@@ -203,9 +202,10 @@ class Tracer:
         lost = ~(off <= FAR) & ~flat
         delta[flat | lost] = 0.0
         t = np.stack([unit[:, 1], -unit[:, 0]], 1)
-        along = self.regions.settle(seen, live.pieces, t, delta)
+        rays = [moved(own, t, delta) for own in seen]
+        along = self.regions.settle(seen, live.pieces, rays) if seen else np.zeros(n, bool)
         start = live.p, delta, t
-        out = self.regions.first(seen, live.pieces, values, start, live.pair, live.banned)
+        out = self.regions.first(rays, live.pieces, values, start, live.pair, live.banned)
         back = self._backwards(live, seen, values, start)
         keys = self.keys(live.pieces, n)
         told = keys.tolist()
@@ -247,7 +247,12 @@ class Tracer:
         p, delta, t = (a[rows] for a in start)
         none = np.tile(NOTHING, (len(rows), 1))
         out = self.regions.first(
-            part, own, (values[0][rows], values[1][:, rows]), (p, delta, -t), live.pair[rows], none
+            [moved(s, -t, delta) for s in part],
+            own,
+            (values[0][rows], values[1][:, rows]),
+            (p, delta, -t),
+            live.pair[rows],
+            none,
         )
         outside = self.regions.outside(part, own, delta)
         place = p + delta - np.where(np.isfinite(out.s), out.s, 0.0)[:, None] * t
@@ -331,7 +336,7 @@ class Tracer:
             trace.banned = np.array([cut, unit, int(pieces[cut][unit])])
             pieces[cut][unit] = to
             self.waiting.append(trace)
-        elif kind == AT_BORDER:
+        elif kind == EDGE:
             self._ended(trace.tail, BORDER, int(which[0]))
         else:
             self._ended(trace.tail, TRIPLE)
