@@ -76,6 +76,70 @@ def test_random_networks_have_the_boundary_of_their_partition(seed):
     b.certify(200).require()
 
 
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("bias", [0, 1])
+def test_networks_of_small_integers_have_it_too(seed, bias):
+    """Many units vanish in one point, on one line, everywhere; without biases all in the origin."""
+    rng = np.random.default_rng(seed)
+    shapes = (6, 2), (5, 6), (1 + seed % 3, 5)
+    low = -1 if bias else -3
+    weights = [torch.from_numpy(rng.integers(low, 1 - low, s).astype(float)) for s in shapes]
+    biases = [torch.from_numpy(bias * rng.integers(-1, 2, s[0]).astype(float)) for s in shapes]
+    net = mlp(weights, biases)
+    p = ig.partition(net, SQUARE)
+    if len(np.unique(p.boundary.mean(1).round(9), axis=0)) < len(p.boundary):
+        pytest.skip("three outputs are equal along a line: a partition has a piece per pair there")
+    b = traced(net, SQUARE, 30)
+    assert same(b, p) == 0
+    b.certify(100).require()
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, fan_in: int, fan_out: int, stride: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(fan_in, fan_out, 3, stride, 1)
+        self.two = nn.Conv2d(fan_out, fan_out, 3, 1, 1)
+        self.skip = nn.Conv2d(fan_in, fan_out, 1, stride)
+
+    def forward(self, x):
+        return F.relu(self.skip(x) + self.two(F.relu(self.one(x))))
+
+
+def residual(width=4):
+    """A residual CNN of random weights for images of 32 x 32, and three images."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, width, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2), Block(width, width, 1),
+        Block(width, 2 * width, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, 10),
+    ).eval()  # fmt: skip
+    images = torch.rand(256, 3, 32, 32)
+    with torch.no_grad():
+        net[-1].weight /= net(images).std()
+        net[-1].bias -= net(images).mean(0)
+    return net, images
+
+
+@pytest.mark.parametrize("radius", [0.1, pytest.param(0.8, marks=pytest.mark.long)])
+def test_a_residual_network_has_the_boundary_of_its_partition(radius):
+    """On a square around a place where two images' classes meet."""
+    net, images = residual()
+    with torch.no_grad():
+        label = net(images).argmax(1)
+        a, b = images[0].double(), images[label != label[0]][0].double()
+        for _ in range(40):
+            middle = (a + b) / 2
+            same_class = net(middle[None].float()).argmax(1) == label[0]
+            a, b = (middle, b) if same_class else (a, middle)
+    plane = ig.Slice.anchors(a, radius=radius, generator=torch.Generator().manual_seed(0))
+    p, found = ig.partition(net, plane), traced(net, plane, 16)
+    assert len(p) > 500
+    assert len(p.boundary) >= 10
+    assert same(found, p) == 0
+    found.certify(50).require()
+
+
 def test_curves_hang_together():
     b = traced(Parts(3, 4).eval(), SQUARE, 50)
     assert list(b.to_frame().columns) == ["curve", "class_i", "class_j", "length", "closed"]

@@ -114,6 +114,15 @@ class Regions:
             along[row[edge].numpy()] = True
         return along
 
+    def edge_of(self, start: np.ndarray, end: np.ndarray, size: float) -> np.ndarray:
+        """`[n]` edge of the slice's border along which a piece runs; -1: none, or no length.
+
+        There is no other side, so that classes that are equal there don't change.
+        """
+        far = [np.abs(p @ self.inward.T - self.offset) <= size for p in (start, end)]
+        both = far[0] & far[1] & (np.abs(end - start).max(1) > size)[:, None]
+        return np.where(both.any(1), both.argmax(1), -1)
+
     def outside(self, seen: list[Seen], pieces: Pieces, delta: np.ndarray) -> np.ndarray:
         """`[n]` whether rows start outside the regions of their pieces, by more than rounding."""
         found = np.zeros(len(delta), bool)

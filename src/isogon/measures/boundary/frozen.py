@@ -105,10 +105,14 @@ class Frozen:
 
         Equal within rounding: so that an area on which classes are tied has one class.
         """
+        return self.largest(p).argmax(1)
+
+    def largest(self, p: np.ndarray) -> np.ndarray:
+        """`[n, C]` which outputs are the largest, up to rounding."""
         value = self.values(p)
         best = value.argmax(1)
         top = value[np.arange(len(p)), best] - self.slack[best]
-        return (value >= top[:, None] - self.slack).argmax(1)
+        return value >= top[:, None] - self.slack
 
     @torch.no_grad()
     def held(self, p: np.ndarray, pieces: Pieces) -> tuple[Tensor, Tensor, list[Seen]]:

@@ -24,6 +24,7 @@ from isogon.registry import measure
 FIRST = 60  # stretches inside the slice from which the first traces start
 SEEDS = 128  # stretches per round after that
 DRIFT = 1e-9  # of the slice's extent
+NEAR = 1e-9  # of it: ends in one point
 
 
 @measure(
@@ -160,6 +161,7 @@ def _checked(program: Program, classes: tuple[int, ...] | None) -> list[int] | N
 def read_off(tracer: Tracer, scan: Scan, known: int, unexplained: int) -> Boundary:
     """The reading of what was traced; pieces from `known` on came from the second image."""
     frozen, strokes, plane = tracer.frozen, tracer.strokes, tracer.frozen.plane
+    strokes.mend(NEAR * tracer.extent)
     table, arrays, late = curves(strokes, frozen.names, known)
     arrays |= {
         "image": np.where(scan.image < 0, -1, frozen.names[scan.image]),
@@ -178,7 +180,7 @@ def read_off(tracer: Tracer, scan: Scan, known: int, unexplained: int) -> Bounda
         "missed": {"curves": int(late.sum()), "length": float(table["length"][late].sum())},
         "drift": tracer.drift,
         "joint": strokes.joint() / tracer.extent,
-        "tied": tracer.ended[TIED],
+        "tied": tracer.ended.get(TIED, 0),
         "open": left,
         "unexplained": unexplained,
         "single": frozen.single,

@@ -113,20 +113,23 @@ class Scan:
         inner = np.stack([self.x[column], self.y[row]], 1)
         parts = [inner, self.origin[: 2 * grid], ends, *border]
         points = np.concatenate(parts)
-        labels = np.empty(len(points), np.int64)
+        labels, several = np.empty(len(points), np.int64), np.zeros(len(points), bool)
         step, known = max(1, 4 * self.frozen.program.chunk()), 0
         if image is not None:
             known = len(inner)
             labels[:known] = image[row, column]
         for at in range(known, len(points), step):
-            labels[at : at + step] = self.frozen.label(points[at : at + step])
+            largest = self.frozen.largest(points[at : at + step])
+            labels[at : at + step] = largest.argmax(1)
+            several[at : at + step] = largest.sum(1) > 1
             report(min(at + step, len(points)), len(points), "classes on a grid")
         n, m = len(inner), 2 * grid
         self.image = np.full((grid, grid), -1)
         self.image[row, column] = labels[:n]
         start = labels[n + 2 * m :]
         first = np.cumsum([0, *map(len, places)])
-        closing = [start[first[(k + 1) % len(places)]] for k in range(len(places))]
+        after = first[(np.arange(len(places)) + 1) % len(places)]  # first node of the next edge
+        closing = start[after]
         self.node_line = np.concatenate([
             row, grid + column, np.arange(m), np.arange(m), *lines,
             2 * grid + np.arange(len(places)),
@@ -136,7 +139,11 @@ class Scan:
             np.zeros(m), self.length[:m], *places, self.length[m:],
         ])  # fmt: skip
         self.node_class = np.concatenate([labels[:n], labels[:n], labels[n:], closing])
-        kept = self.length[self.node_line] > 0
+        # at the border nobody sees which of several classes an area is of
+        doubt = np.concatenate([
+            np.zeros(2 * n, bool), several[n:], several[n + 2 * m :][after],
+        ])  # fmt: skip
+        kept = (self.length[self.node_line] > 0) & ~doubt
         self.node_line, self.node_at = self.node_line[kept], self.node_at[kept]
         self.node_class = self.node_class[kept].astype(np.int64)
 
@@ -244,7 +251,8 @@ class Scan:
             p, q = below[active], above[active]
             with np.errstate(invalid="ignore", divide="ignore"):
                 at = a + (b - a) * p / (p - q)
-            known = np.isfinite(at) & (n % 8 < 6)
+            # halved now and then, and wherever an end is equal itself, as on an area of ties
+            known = np.isfinite(at) & (n % 8 < 6) & (p != 0) & (q != 0) & (slack == 0)
             middle = a + (b - a) / 2
             # false position lands on the root itself: look beside it, too
             near = np.clip(at, a + size[active] / 2, b - size[active] / 2)

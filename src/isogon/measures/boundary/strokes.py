@@ -59,6 +59,26 @@ class Strokes:
         good = (BORDER, TRIPLE, TIED)
         return sum(end not in self.links and self.stop_of(end) not in good for end in ends)
 
+    def mend(self, size: float) -> None:
+        """Link ends that meet in a point and that no trace led to each other.
+
+        Where many units vanish in one point, a trace may find no way through it, or a third
+        class that is as large there without being larger anywhere. Two ends of the same classes
+        then follow each other, if no others end there.
+        """
+        why = (OPEN, STUCK, TRIPLE)
+        ends = [(k, e) for k in range(len(self.ends)) for e in (0, 1)]
+        loose = [end for end in ends if end not in self.links and self.stop_of(end) in why]
+        found: dict[tuple[int, int], list[End]] = {}
+        for k, e in loose:
+            x, y = self.ends[k][2 * e : 2 * e + 2]
+            found.setdefault((round(x / size), round(y / size)), []).append((k, e))
+        for together in found.values():
+            if len(together) == 2:
+                a, b = (self.pairs[k] if e else self.pairs[k][::-1] for k, e in together)
+                if a == b[::-1]:
+                    self.link(*together)
+
     def joint(self) -> float:
         """Largest distance between two ends that are linked."""
         if not self.links:

@@ -26,11 +26,12 @@ from isogon.measures.boundary.exits import (
     moved,
 )
 from isogon.measures.boundary.frozen import Frozen, Pieces, Seen
+from isogon.measures.boundary.sides import sides
 from isogon.measures.boundary.strokes import (
     BORDER,
+    OPEN,
     STUCK,
     TIED,
-    TOUCH,
     TRIPLE,
     End,
     Strokes,
@@ -109,7 +110,7 @@ class Tracer:
         self.waiting: list[Start] = []
         self.triples: set[tuple[int, ...]] = set()
         self.drift, self.steps, self.refused = 0.0, 0, 0
-        self.ended = dict.fromkeys((TIED, TOUCH, STUCK), 0)
+        self.ended: dict[int, int] = {}
         self.extent = float(np.abs(frozen.plane.corners).max()) + float(
             np.ptp(frozen.plane.corners, axis=0).max()
         )
@@ -207,17 +208,18 @@ class Tracer:
         start = live.p, delta, t
         out = self.regions.first(rays, live.pieces, values, start, live.pair, live.banned)
         back = self._backwards(live, seen, values, start)
-        keys = self.keys(live.pieces, n)
-        told = keys.tolist()
+        told = self.keys(live.pieces, n).tolist()
         entry = live.p + delta
         leave = entry + np.where(np.isfinite(out.s), out.s, 0.0)[:, None] * t
         over = self._beaten(values, delta, live, slack)
+        edge = self.regions.edge_of(entry, leave, SHORT * self.extent)
+        why = np.select([flat, lost | ~np.isfinite(out.s), edge >= 0], [TIED, STUCK, BORDER], OPEN)
         keep = []
         for r in range(n):
             if flat[r] and live.fresh[r] and live.idle[r] == 0:
                 goes = self._leave(live, r)
-            elif flat[r] or lost[r] or not np.isfinite(out.s[r]):
-                goes = self._over(live, r, TIED if flat[r] else STUCK)
+            elif why[r] != OPEN:
+                goes = self._over(live, r, int(why[r]), int(edge[r]))
             elif along[r] and out.s[r] > SHORT * self.extent:
                 goes = self._along(live, r, entry[r] + 0.5 * out.s[r] * t[r], unit[r], told[r])
                 if goes is None:
@@ -229,8 +231,7 @@ class Tracer:
                 if not live.fresh[r]:
                     self.drift = max(self.drift, float(off[r]))
                 goes = self._advance(live, r, told[r], entry[r], leave[r], out, back)
-            if goes:
-                keep.append(r)
+            keep += [r] * goes
         return np.array(keep, np.int64)
 
     def _backwards(self, live: Live, seen: list[Seen], values, start) -> dict[int, tuple]:
@@ -262,8 +263,7 @@ class Tracer:
         """Whether a third class is larger than the two where a row starts."""
         with np.errstate(invalid="ignore"):
             value = values[0] + delta[:, :1] * values[1][0] + delta[:, 1:] * values[1][1]
-        rows = np.arange(len(live))
-        own = value[rows, live.pair[:, 0]]
+        own = value[np.arange(len(live)), live.pair[:, 0]]
         return (value - self.frozen.slack).max(1) > own + slack
 
     def _advance(self, live: Live, r: int, key, entry, leave, out: Exit, back) -> bool:
@@ -349,9 +349,9 @@ class Tracer:
                 copy = [x.clone() for x in pieces]
                 self.waiting.append(Start(trace.p, pair, copy, np.array([-2, gone, -1]), None))
 
-    def _over(self, live: Live, r: int, why: int) -> bool:
-        self.ended[why] += 1
-        self._ended(live.tail[r], why)
+    def _over(self, live: Live, r: int, why: int, edge: int = -1) -> bool:
+        self.ended[why] = self.ended.get(why, 0) + 1
+        self._ended(live.tail[r], why, edge)
         return False
 
     def _leave(self, live: Live, r: int) -> bool:
@@ -374,21 +374,13 @@ class Tracer:
     ) -> bool | None:
         """Decide about a line along the border of its region, which two regions hold.
 
-        The boundary is real if the class on the left is the larger one on the left, and the
-        other on the right; where they are tied on a side, the first of them counts there. It
-        belongs to the region with the lower key, or the one without a tie. None: this one.
+        It belongs to the region with the lower key, or the one without a tie. None: this one.
         """
-        at = np.repeat(middle[None], 2, 0)
-        pieces, slope = self.frozen.beside(at, np.stack([normal, -normal]))
-        i, j = live.pair[r]
-        rise = (slope[:, :, i] - slope[:, :, j]).numpy().T @ normal
-        least = allowance_of(self.frozen.zero, live.pair[[r]])[1][0]
-        real = rise > least
-        tied = np.abs(rise) <= least
-        if not real.any() or not (real | (tied & np.array([i < j, j < i]))).all():
-            return self._over(live, r, TIED if tied.any() else TOUCH)
+        why, pieces, whole = sides(self.frozen, middle, normal, live.pair[r])
+        if why != OPEN:
+            return self._over(live, r, why)
         keys = self.keys(pieces, 2).tolist()
-        side = int(keys[1] < keys[0]) if real.all() else int(real[1])
+        side = int(keys[1] < keys[0]) if whole.all() else int(whole[1])
         if keys[side] == list(key) or live.idle[r] > ATTEMPTS // 2:
             return None
         live.idle[r] += 1
