@@ -34,8 +34,8 @@ def find(name: str) -> Callable[[list[str]], int]:
     """
     if name in COMMANDS:
         return COMMANDS[name].run
-    measures = {n.replace("_", "-") for n in catalogue.names("measure")}
-    if name.replace("_", "-") not in measures:
+    if not catalogue.holds("measure", name):
+        measures = {n.replace("_", "-") for n in catalogue.names("measure")}
         raise unknown("command", name, sorted({*COMMANDS, *measures}), error=OptionError)
     return lambda words: measure(name, words)
 

@@ -58,6 +58,14 @@ def names(kind: str) -> list[str]:
     return sorted({*sources.entries(kind), *registry.points(kind), *registry.known(kind)})
 
 
+def holds(kind: str, name: str) -> bool:
+    """Whether there is an entry of that name (hyphens and underscores are the same)."""
+    name = name.replace("-", "_")
+    if name in registry.known(kind) or name in registry.points(kind):
+        return True
+    return sources.entry(kind, name) is not None if sources.available() else name in names(kind)
+
+
 def summaries(kind: str) -> dict[str, tuple[str, str]]:
     """Name -> (how it is called, summary); only entries of other packages are imported."""
     return {name: _summary(kind, name) for name in names(kind)}
@@ -79,7 +87,7 @@ def stand_in(kind: str, name: str) -> registry.Entry:
         SpecError: No such name.
     """
     name = name.replace("-", "_")
-    found = registry.known(kind).get(name) or sources.entries(kind).get(name)
+    found = registry.known(kind).get(name) or sources.entry(kind, name)
     if found is None and name not in names(kind):
         raise unknown(kind, name, names(kind))
     return found or registry.get(kind, name)
@@ -91,7 +99,7 @@ def noun(name: str) -> dict[str, Any]:
     ``typed`` is a spec as the command line shows one, ``example`` a tiny one for tests,
     ``default`` what a survey supplies; what is ``light`` is built when a plan is checked.
     """
-    found = registry.known("noun").get(name) or sources.entries("noun").get(name)
+    found = registry.known("noun").get(name) or sources.entry("noun", name)
     return (found or registry.get("noun", name)).extra
 
 
@@ -106,7 +114,7 @@ def models(declaration: Declaration) -> list[str]:
 
 def entry(kind: str, name: str) -> registry.Entry:
     """The registered entry; imports the one module that holds it, where the sources tell it."""
-    found = sources.entries(kind).get(name)
+    found = sources.entry(kind, name)
     if found is not None and name not in registry.known(kind):
         try:
             importlib.import_module(found.build.__module__)
