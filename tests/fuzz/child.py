@@ -87,7 +87,7 @@ def main() -> None:
         sys.stderr.flush()
         before, start, detail = peak(reset=True), time.perf_counter(), ""
         watch.seen.clear()
-        # of the processor; of the clock, which runs on a busy machine and in a hang, four times that
+        # Of the processor; of the clock (a hang, a busy machine) four times that.
         signal.setitimer(signal.ITIMER_PROF, task["seconds"])
         signal.setitimer(signal.ITIMER_REAL, 4 * task["seconds"])
         try:

@@ -53,7 +53,7 @@ def verify(
         UnsupportedOp: The model is not continuous piecewise linear (see `lower`).
     """
     program = lower(model, example) if program is None else program
-    x = nearby(example, points, generator)
+    x = _nearby(example, points, generator)
     given, exact = _in_double(model, x)
     found = program.evaluate(x)
     given = given.to("cpu", torch.float64).reshape(len(given), -1)
@@ -101,7 +101,7 @@ def sizes(program: Program, x: Tensor) -> Tensor:
     return (torch.cat(parts) / EPS).clamp(min=torch.finfo(torch.float64).tiny)
 
 
-def nearby(example: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+def _nearby(example: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
     """Points `[count, ...]` at the example and around it, from near to ten times its spread."""
     generator = generator or torch.Generator().manual_seed(0)
     x = example.detach().to("cpu", torch.float64)

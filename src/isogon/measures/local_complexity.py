@@ -70,7 +70,7 @@ def local_complexity(
         basis = torch.randn(size, directions, generator=generator, dtype=torch.float64)
         steps = radius * torch.linalg.qr(basis).Q.T
         cloud = torch.cat([torch.zeros(1, size), steps, -steps]).double() + center.reshape(1, -1)
-        counts, patterns = crossings(program, cloud.reshape(-1, *shape))
+        counts, patterns = _crossings(program, cloud.reshape(-1, *shape))
         rows.append({"sample": n, "hyperplanes": sum(counts.values()), "patterns": patterns}
                     | {f"hyperplanes@{site}": count for site, count in counts.items()})  # fmt: skip
         report(n + 1, len(x), "local complexity")
@@ -87,7 +87,7 @@ def local_complexity(
 
 
 @torch.no_grad()
-def crossings(program: Program, cloud: Tensor) -> tuple[dict[str, int], int]:
+def _crossings(program: Program, cloud: Tensor) -> tuple[dict[str, int], int]:
     """Knots and maxima that change over a cloud of points, by site; number of patterns.
 
     A value within its carried rounding error of a knot, or of the largest entry, lies on

@@ -37,7 +37,7 @@ def classes_of(
     if y.dim() == 0 or len(y) != n:
         raise _refused("labels and samples differ in number", y, f"{n} labels", "Give one each.")
     if y.is_floating_point():
-        if unlabelled(y):
+        if _unlabelled(y):
             raise DataError(
                 "the samples have no labels",
                 got="inputs alone",
@@ -70,7 +70,7 @@ def classes_of(
     raise _out_of_range(labels, low, high, outputs, classes)
 
 
-def unlabelled(y: Tensor) -> bool:
+def _unlabelled(y: Tensor) -> bool:
     """Whether labels only stand in for labels that are not there (all of them NaN)."""
     return y.is_floating_point() and bool(len(y)) and bool(y.isnan().all())
 

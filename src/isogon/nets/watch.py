@@ -43,7 +43,7 @@ _SAME = {"concat": "cat", "concatenate": "cat", "logsigmoid": "log_sigmoid", "ab
 _ARITHMETIC = ("add", "sub", "mul", "matmul")
 
 
-def operation(function: Any) -> str | None:
+def _operation(function: Any) -> str | None:
     """The ATen name of a watched function, without the underscore of in-place ones."""
     schema = getattr(function, "_schema", None)
     if schema is not None:
@@ -79,7 +79,7 @@ class _Operations(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        name = operation(func)
+        name = _operation(func)
         if name is not None and self.running:
             path, call, whole = self.running[-1]
             value = first_tensor(result)

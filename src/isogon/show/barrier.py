@@ -18,7 +18,7 @@ from isogon.show.together import Panel
 COLUMNS = ("loss", "accuracy")
 
 
-def curves_together(panels: Sequence[Panel]) -> Figure:
+def _curves_together(panels: Sequence[Panel]) -> Figure:
     """Loss and accuracy along the line, mean over runs with one standard deviation as a band."""
     fig, axes = style.panels(2, len(panels), height=2.6)
     for row, panel in zip(axes, panels, strict=True):
@@ -35,7 +35,7 @@ def curves_together(panels: Sequence[Panel]) -> Figure:
     return fig
 
 
-def numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
+def _numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
     """Gaps of each curve: mean, standard deviation and number of runs, by panel."""
     found = {}
     for panel in panels:
@@ -49,7 +49,7 @@ def numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
     return found
 
 
-@draws("barrier", together=curves_together, tables=numbers_together)
+@draws("barrier", together=_curves_together, tables=_numbers_together)
 def draw_barrier(reading: Barrier) -> Figure:
     """Loss and accuracy along the line, before and after matching and recalibration.
 

@@ -52,7 +52,7 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
     for panel in panels:
         for reading in panel.readings:
             check(reading)
-    panels = list(map(by_class, panels))
+    panels = list(map(_by_class, panels))
     columns = [pick(p.readings[0], p.column) for p in panels]
     order = in_order(list(dict.fromkeys(n for p in panels for n in p.names)))
     colors = colours(order)
@@ -134,7 +134,7 @@ def spread(panel: Panel) -> list[dict]:
     return rows
 
 
-def by_class(panel: Panel) -> Panel:
+def _by_class(panel: Panel) -> Panel:
     """The panel with a curve per class for readings within classes of labels."""
     if not any("class" in r.table for r in panel.readings):
         return panel
@@ -153,7 +153,7 @@ def by_class(panel: Panel) -> Panel:
 def panel_tables(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
     """The means of `spread` and the tests of `isogon.measures.orbits.compare`, of all panels."""
     means, tests = [], []
-    for panel in map(by_class, panels):
+    for panel in map(_by_class, panels):
         where = {"panel": panel.title} if any(p.title for p in panels[1:]) else {}
         column = pick(panel.readings[0], panel.column)
         means += [{**where, **row, "statistic": column} for row in spread(panel)]

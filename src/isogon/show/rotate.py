@@ -17,7 +17,7 @@ from isogon.show.stitch import OPEN, curve
 from isogon.show.together import Panel
 
 
-def curves_together(panels: Sequence[Panel]) -> Figure:
+def _curves_together(panels: Sequence[Panel]) -> Figure:
     """Penalties per site, a curve per name, the spread over elements and runs as a band."""
     fig, axes = style.panels(min(3, len(panels)), -(-len(panels) // 3), height=2.6)
     marked = False
@@ -38,7 +38,7 @@ def curves_together(panels: Sequence[Panel]) -> Figure:
     return fig
 
 
-def numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
+def _numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
     """Mean, standard deviation and number of elements of each site, by panel."""
     found = {}
     for panel in panels:
@@ -49,7 +49,7 @@ def numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
     return found
 
 
-@draws("rotate", together=curves_together, tables=numbers_together)
+@draws("rotate", together=_curves_together, tables=_numbers_together)
 def draw_rotate(reading: Reading) -> Figure:
     """The penalty per site: each element a dot, the mean a line, one standard deviation a band.
 

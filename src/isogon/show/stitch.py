@@ -22,7 +22,7 @@ NAMES = {"penalty_frozen_bn": "penalty, own batch-norm statistics"}
 OPEN = "open marks: within a residual block"
 
 
-def curves_together(panels: Sequence[Panel]) -> Figure:
+def _curves_together(panels: Sequence[Panel]) -> Figure:
     """Penalties of k-th with k-th sites, a curve per method, the spread over runs as a band."""
     fig, axes = style.panels(min(3, len(panels)), -(-len(panels) // 3), height=2.6)
     marked = False
@@ -48,7 +48,7 @@ def curves_together(panels: Sequence[Panel]) -> Figure:
     return fig
 
 
-def numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
+def _numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
     """Mean, standard deviation and number of runs of each pair and method, by panel."""
     found = {}
     for panel in panels:
@@ -60,7 +60,7 @@ def numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
     return found
 
 
-@draws("stitch", together=curves_together, tables=numbers_together)
+@draws("stitch", together=_curves_together, tables=_numbers_together)
 def draw_stitch(reading: Reading, column: str = "penalty", by: str | None = None) -> Figure:
     """Along the diagonal a curve per method; of all pairs a map per method.
 

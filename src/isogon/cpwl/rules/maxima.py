@@ -56,7 +56,7 @@ def minimum(lower: Lowering, a, b):
 # --------------------------------------------------------------------------- along axes
 
 
-def along(lower: Lowering, x: Ref, dims: list[int], keep: bool) -> Ref:
+def _along(lower: Lowering, x: Ref, dims: list[int], keep: bool) -> Ref:
     """The maximum over some axes."""
     axes = sorted(d % x.ndim - 1 for d in dims)
     if not axes or axes[0] < 0:
@@ -80,25 +80,25 @@ def _dims(x: Ref, dim) -> list[int]:
 @lowers("aten.amax.default")
 def amax(lower: Lowering, x, dim=(), keepdim=False):
     """The largest entry along axes (maxout is one of them after a reshape)."""
-    return along(lower, x, _dims(x, dim), keepdim)
+    return _along(lower, x, _dims(x, dim), keepdim)
 
 
 @lowers("aten.amin.default")
 def amin(lower: Lowering, x, dim=(), keepdim=False):
     """The smallest entry along axes."""
-    return negative(lower, along(lower, negative(lower, x), _dims(x, dim), keepdim))
+    return negative(lower, _along(lower, negative(lower, x), _dims(x, dim), keepdim))
 
 
 @lowers("aten.max.dim")
 def max_dim(lower: Lowering, x, dim, keepdim=False):
     """The largest entry along an axis; its position can't be used."""
-    return along(lower, x, [dim], keepdim), Opaque("positions of maxima")
+    return _along(lower, x, [dim], keepdim), Opaque("positions of maxima")
 
 
 @lowers("aten.min.dim")
 def min_dim(lower: Lowering, x, dim, keepdim=False):
     """The smallest entry along an axis; its position can't be used."""
-    found = negative(lower, along(lower, negative(lower, x), [dim], keepdim))
+    found = negative(lower, _along(lower, negative(lower, x), [dim], keepdim))
     return found, Opaque("positions of minima")
 
 
@@ -140,7 +140,7 @@ def windows(sizes: tuple[int, ...], positions: list[Tensor]) -> Tensor:
     return found.reshape(sizes[0], *(p.shape[0] for p in positions), -1)
 
 
-def pool(lower: Lowering, x: Ref, size, stride, padding, dilation, out, apply) -> Ref:
+def _pool(lower: Lowering, x: Ref, size, stride, padding, dilation, out, apply) -> Ref:
     """Max-pooling with regular windows, `out` of them per axis."""
     axes = len(x.shape) - 1
     kernel = _each(size, axes)
@@ -159,7 +159,7 @@ def pool(lower: Lowering, x: Ref, size, stride, padding, dilation, out, apply) -
 def max_pool(lower: Lowering, x, size, stride=None, padding=0, dilation=1, ceil_mode=False):
     """The largest entry in each window."""
     op, rest = lower.target, (size, stride or [], padding, dilation, ceil_mode)
-    return pool(lower, x, size, stride, padding, dilation, lower.shape[1:], lambda v: op(v, *rest))
+    return _pool(lower, x, size, stride, padding, dilation, lower.shape[1:], lambda v: op(v, *rest))
 
 
 @lowers("aten.max_pool2d_with_indices.default", "aten.max_pool3d_with_indices.default")
@@ -169,7 +169,7 @@ def max_pool_with_indices(
     """The largest entry in each window; its position can't be used."""
     op, rest = lower.target, (size, stride or [], padding, dilation, ceil_mode)
     out = op(torch.zeros(1, *x.shape), *rest)[0].shape[2:]
-    found = pool(lower, x, size, stride, padding, dilation, out, lambda v: op(v, *rest)[0])
+    found = _pool(lower, x, size, stride, padding, dilation, out, lambda v: op(v, *rest)[0])
     return found, Opaque("positions of maxima")
 
 

@@ -136,7 +136,7 @@ def barrier(
     for matched, end in ends.items():
         for repaired in (False, True)[: total // (len(line) * len(ends))]:
             for t in line:
-                with between(a, end, t) as model:
+                with _between(a, end, t) as model:
                     model = recalibrated(model, repair) if repaired else model  # type: ignore[arg-type]
                     watcher = LossSum(kind, loss)
                     all_passes(model, batches, [watcher])
@@ -156,7 +156,7 @@ def barrier(
 
 
 @contextmanager
-def between(a: nn.Module, b: dict[str, Tensor], t: float) -> Iterator[nn.Module]:
+def _between(a: nn.Module, b: dict[str, Tensor], t: float) -> Iterator[nn.Module]:
     """The model a with weights ``(1 - t) a + t b`` inside, its very own outside.
 
     Args:

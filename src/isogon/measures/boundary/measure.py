@@ -78,11 +78,11 @@ def boundary(
         raise OptionError("no grid", got=grid, expected="grid >= 2")
     found = traced(model, plane, grid, classes, progress)
     if not found.complete:
-        warnings.warn(told(found), IncompleteWarning, stacklevel=2)
+        warnings.warn(_told(found), IncompleteWarning, stacklevel=2)
     return found
 
 
-def told(b: Boundary) -> str:
+def _told(b: Boundary) -> str:
     """What is missing from a boundary, in words."""
     m = b.meta
     return (

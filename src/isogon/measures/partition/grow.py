@@ -81,14 +81,14 @@ def grow(
     task = TileTask(Space.of_slice(program, plane), limit, progress, near)
     start = mesh.live[program.input] = task.space.embed(corners)
     bounds = Bounds(program, start)
-    mesh, cuts = run(task, mesh, 0, bounds)
+    mesh, cuts = _run(task, mesh, 0, bounds)
     if task.tiled:
         straighten(mesh)
     task.report(1.0, mesh, "")
     return mesh, cuts, Judge(task.space, bounds, len(program.stages)).bound()
 
 
-def run(task: TileTask, mesh: Mesh, i: int, bounds: Bounds) -> tuple[Mesh, list[SitePattern]]:
+def _run(task: TileTask, mesh: Mesh, i: int, bounds: Bounds) -> tuple[Mesh, list[SitePattern]]:
     """Grow a mesh to the end.
 
     Args:
@@ -224,7 +224,7 @@ def by_tiles(
         task.span = start + n * share, start + (n + 1) * share
         total = len(part.mesh.xy)
         part.mesh.live = stream.advance(program, i, stop, total, part.rows())
-        part.mesh, patterns = run(task, part.mesh, stop, bounds.copy())
+        part.mesh, patterns = _run(task, part.mesh, stop, bounds.copy())
         found.append(patterns)
         outside += len(part.mesh)
     task.elsewhere, task.span = outside - sum(len(part.mesh) for part in parts), (low, high)

@@ -69,11 +69,11 @@ def partition(
         raise OptionError("no room for a region", got=max_regions, expected="max_regions >= 1")
     found = partitioned(model, plane, max_regions, progress, forewarn=True)
     if not found.complete:
-        warnings.warn(told(found, max_regions), IncompleteWarning, stacklevel=2)
+        warnings.warn(_told(found, max_regions), IncompleteWarning, stacklevel=2)
     return found
 
 
-def told(p: Partition, max_regions: int | None) -> str:
+def _told(p: Partition, max_regions: int | None) -> str:
     """What is missing from a partition that stopped early, in words."""
     left = ~p.finished
     share = float(p.area[left].sum() / p.plane.area)

@@ -59,10 +59,10 @@ def box2d(low: tuple[float, float] = (-1.0, -1.0), high: tuple[float, float] = (
 @register("slice", "neighbours")
 def neighbours(data: DataSpec, first: int, second: int, *, margin: float = 0.5) -> Slice:
     """The plane through the two nearest inputs of two classes and the next one of the first."""
-    return nearest(batches(data), first, second, margin=margin)
+    return _nearest(batches(data), first, second, margin=margin)
 
 
-def nearest(data: Batches, first: int, second: int, *, margin: float = 0.5) -> Slice:
+def _nearest(data: Batches, first: int, second: int, *, margin: float = 0.5) -> Slice:
     """The plane through the nearest pair of two classes and one more input of the first class.
 
     Args:

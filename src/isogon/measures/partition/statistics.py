@@ -97,7 +97,7 @@ def region_table(p: Partition) -> pd.DataFrame:
     )
 
 
-def nearby(p: Partition, marks: np.ndarray, radius: float) -> np.ndarray:
+def _nearby(p: Partition, marks: np.ndarray, radius: float) -> np.ndarray:
     """`[R]` whether a region's centroid is within a radius of a mark, or the region holds one."""
     gap, _ = KDTree(marks).query(p.centroid, distance_upper_bound=radius * (1 + 1e-12))
     close = gap <= radius
@@ -115,7 +115,7 @@ def statistics(p: Partition, near: Any = None, radius: float | None = None) -> p
     marks = p.plane.marks if near is None else p.plane.project(near)
     if len(marks):
         extent = np.ptp(p.plane.corners, axis=0).max()
-        close = nearby(p, marks, 0.1 * extent if radius is None else radius)
+        close = _nearby(p, marks, 0.1 * extent if radius is None else radius)
         groups |= {"near": close, "far": ~close}
     segments = p.boundary
     length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)

@@ -153,7 +153,7 @@ def _provenance(survey: Survey) -> list[tuple[str, str]]:
 def _section(line: Line, record: Record) -> dict[str, Any]:
     reading, job = record.reading, record.job
     declaration = catalogue.declaration(job.measure)
-    picture, nofigure = figure(record)
+    picture, nofigure = _figure(record)
     whole = reading.to_frame()
     small = len(whole) * max(len(whole.columns), 1) < 200_000
     csv = str(whole.to_csv(index=False)) if small else ""
@@ -200,7 +200,7 @@ def _absent(line: Line, records: dict[str, Record]) -> dict[str, str]:
     }
 
 
-def figure(record: Record) -> tuple[str, str]:
+def _figure(record: Record) -> tuple[str, str]:
     """The figure of a record as a data URI, or nothing and the reason."""
     from isogon.show.figure import draw
 

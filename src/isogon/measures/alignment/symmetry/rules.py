@@ -161,10 +161,10 @@ def _matmul(walk: Labelling, node: fx.Node, a: Any, b: Any) -> Data:
         return _mixed(walk, a, b, (0, 1))
     if isinstance(a, Held) or isinstance(b, Held) or min(a.units.dim(), b.units.dim()) < 2:
         raise walk.refusal(node, "a product with a weight that is no linear layer")
-    return product(walk, a, b)
+    return _product(walk, a, b)
 
 
-def product(walk: Labelling, a: Data, b: Data) -> Data:
+def _product(walk: Labelling, a: Data, b: Data) -> Data:
     """``[..., t, k]`` times ``[..., k, u]`` of two activations."""
     sizes = torch.broadcast_shapes(a.units.shape[:-2], b.units.shape[:-2])
     out = (*sizes, a.units.shape[-2], b.units.shape[-1])
@@ -187,8 +187,8 @@ def product(walk: Labelling, a: Data, b: Data) -> Data:
 def _attention(
     walk: Labelling, node: fx.Node, q: Data, k: Data, v: Data, *_: Any, **__: Any
 ) -> Data:
-    weights = product(walk, q, Data(k.units.mT, k.scales.mT))
-    return product(walk, weights, v)
+    weights = _product(walk, q, Data(k.units.mT, k.scales.mT))
+    return _product(walk, weights, v)
 
 
 def _varies(labels: Tensor, axis: int) -> bool:

@@ -9,7 +9,7 @@ from isogon.measures.partition.kernels.jit import inline, kernel
 
 
 @inline
-def below(values, error, k, i, j, close):
+def _below(values, error, k, i, j, close):
     """Whether column i is below column j at corner k, by more than rounding.
 
     `error[k, i]` is what counts as zero of column i there; `close[k]` is set where that decides.
@@ -24,7 +24,7 @@ def contenders(values, error, n, list_, close):
     """Columns of `values[:n]` (corner by column) that can be the largest somewhere inside.
 
     The winners at the corners, and those that none of these beats at every corner. One entry
-    means that it wins everywhere; returns the number of entries. `error`, `close`: see `below`.
+    means that it wins everywhere; returns the number of entries. `error`, `close`: see `_below`.
     """
     classes = values.shape[1]
     count = 0
@@ -43,7 +43,7 @@ def contenders(values, error, n, list_, close):
         holds = True
         for k in range(n):
             for r in range(count):
-                holds = holds and not below(values, error, k, list_[m], list_[r], close)
+                holds = holds and not _below(values, error, k, list_[m], list_[r], close)
         if holds:
             list_[0] = list_[m]
             return 1
@@ -53,7 +53,7 @@ def contenders(values, error, n, list_, close):
         for m in range(winners):
             beaten = True
             for k in range(n):
-                if below(values, error, k, list_[m], c, close):
+                if _below(values, error, k, list_[m], c, close):
                     beaten = False
                     break
             if beaten:
@@ -74,8 +74,8 @@ def chord(values, error, n, i, j, at, ratio, close):
     count = 0
     up = down = False
     for k in range(n):
-        up |= below(values, error, k, j, i, close)
-        down |= below(values, error, k, i, j, close)
+        up |= _below(values, error, k, j, i, close)
+        down |= _below(values, error, k, i, j, close)
     if not (up and down):
         return False
     for k in range(n):

@@ -43,7 +43,7 @@ def blend(p, q, t):
 
 
 @inline
-def bits(word):
+def _bits(word):
     """Number of set bits of a 64-bit word."""
     count = 0
     while word:
@@ -155,7 +155,7 @@ def edge_crossings(ends, positive, negative, first, functions):
         for w in range(positive.shape[1]):
             both = (positive[a, w] & negative[b, w]) | (negative[a, w] & positive[b, w])
             if not fill:
-                at += bits(both)
+                at += _bits(both)
                 continue
             while both:
                 functions[at] = 64 * w + low_bit(both)
@@ -178,7 +178,7 @@ def face_functions(offsets, loops, positive, negative, first, functions):
                 down |= negative[loops[h], w]
             both = up & down
             if not fill:
-                at += bits(both)
+                at += _bits(both)
                 continue
             while both:
                 functions[at] = 64 * w + low_bit(both)

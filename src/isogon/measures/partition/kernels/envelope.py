@@ -91,7 +91,7 @@ def face_winners(offsets, loops, z, entry, masks, found):
 
 
 @inline
-def load(z, entry, error, row, g, offsets, loops, i, values, errors):
+def _load(z, entry, error, row, g, offsets, loops, i, values, errors):
     """Values of a group's entries at the corners of a face, and what counts as zero of them.
 
     Absent entries are far below.
@@ -121,7 +121,7 @@ def face_pairs(offsets, loops, z, entry, masks, error, row, unclear, pairs, room
                 mask &= masks[loops[h], g]
             if mask:
                 continue
-            n = load(z, entry, error, row, g, offsets, loops, i, values, errors)
+            n = _load(z, entry, error, row, g, offsets, loops, i, values, errors)
             count = contenders(values, errors, n, list_, close)
             for r in range(count):
                 for s in range(r):

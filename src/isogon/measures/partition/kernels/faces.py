@@ -38,7 +38,7 @@ RIGHT, LEFT, CROSS, SAME = range(4)
 
 
 @inline
-def along(cut, piece, c, f):
+def _along(cut, piece, c, f):
     """Function f at both ends of piece c's chord."""
     x = value(cut.z, piece[c, P], f, cut.column, cut.other, cut.offset)
     y = value(cut.z, piece[c, Q], f, cut.column, cut.other, cut.offset)
@@ -61,7 +61,7 @@ def doubt(span, c):
 
 
 @unfold
-def take(room, top):
+def _take(room, top):
     """Copy the sub-face on top of the stack to the workplace: its children overwrite it.
 
     Returns the size of its loop, its number of pieces, and the one that halves the loop best.
@@ -109,10 +109,10 @@ def classify(cut, room, k, e, n, i, j, sign):
             a, b = b, a
         piece[c, INNER] = a
         piece[c, OUTER] = i - b if b < i else i - b + n
-        x, y = along(cut, piece, c, f)
+        x, y = _along(cut, piece, c, f)
         span[c, MEET] = meeting(x, y, span[c, TA], span[c, TB])
         span[c, UMEET] = 1.0 if x == y else NEAR + span[e, ERROR] / abs(x - y)
-        x, y = along(cut, piece, e, piece[c, FUNCTION])
+        x, y = _along(cut, piece, e, piece[c, FUNCTION])
         room.key[m] = sign * meeting(x, y, span[e, TA], span[e, TB])
         span[c, RISE] = abs(x - y)
         room.order[m] = c
@@ -255,11 +255,11 @@ def side_loop(half, path, n, start, length, m, edge, left, into, to):
 
 
 @unfold
-def divide(cut, made, room, base, top, parent):
+def _divide(cut, made, room, base, top, parent):
     """Split the sub-face on top of the stack by one of its pieces; returns the new top."""
     frame, path, count = room.frame, room.path, made.count
     at, c_at = frame[top, 0], frame[top, 2]
-    n, k, e = take(room, top)
+    n, k, e = _take(room, top)
     a, b, f = room.piece[e, A], room.piece[e, B], room.piece[e, FUNCTION]
     i, j, sign = min(a, b), max(a, b), 1.0 if a < b else -1.0
     path[0], end = room.half[0, i], room.half[0, j]
@@ -300,7 +300,7 @@ def finish(made, size, parent):
 
 
 @unfold
-def fits(made, room, top, bottom):
+def _fits(made, room, top, bottom):
     """Whether splitting the sub-face on top stays within all arrays: so it does by its counts."""
     frame, count = room.frame, made.count
     at, n, c_at, k = frame[top, 0], frame[top, 1], frame[top, 2], frame[top, 3]
@@ -358,7 +358,7 @@ def split_faces(offsets, loops, borders, first, chords, error, cut, made, room, 
         room.frame[0, 1], room.frame[0, 3] = n, k
         top = 0
         while top >= 0:
-            if not fits(made, room, top, bottom):
+            if not _fits(made, room, top, bottom):
                 return i
-            top = divide(cut, made, room, base, top, i)
+            top = _divide(cut, made, room, base, top, i)
     return -1

@@ -124,12 +124,12 @@ def cut_kink(
     new = np.diff(first)
     if len(mesh) + new.sum() > limit.counted:
         raise Full(new)
-    by_edge = crossings(mesh, signs)
+    by_edge = _crossings(mesh, signs)
     if not memory.fits(mesh.live, len(by_edge[1])):
         raise Full(new, memory=True)
     errors = Errors(judge, mesh, functions.unit, functions.other, bound)
     vertex, f = cut_edges(mesh, name, functions, errors, *by_edge)
-    keep(mesh, source, functions, vertex, f)
+    _keep(mesh, source, functions, vertex, f)
     # values that are zero have been set to it
     tie = np.empty((0, 0)), np.empty(0, np.int64)
     parent, new, pending, zeros = cut_faces(
@@ -139,7 +139,7 @@ def cut_kink(
     if len(mesh) > limit.faces:
         raise Full(new)
     if pending is None:
-        keep(mesh, source, functions, *zeros)
+        _keep(mesh, source, functions, *zeros)
     else:
         vertex, f = zeros[0] - len(mesh.live[name]), zeros[1]
         pending.fix(name, vertex, functions.column[f], functions.offset[f])
@@ -159,7 +159,7 @@ def cut_kink(
     return pattern, pending
 
 
-def keep(
+def _keep(
     mesh: Mesh, name: str, functions: Functions, vertex: np.ndarray, which: np.ndarray
 ) -> None:
     """Store that functions vanish at new vertices, in the kink's input and in its table."""
@@ -172,10 +172,10 @@ def by_face(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarra
     """CSR by face of the functions that change sign over it; none for those that were left."""
     faces, offsets, loops = mesh.open_faces()
     own, functions = listed(ek.face_functions, len(faces), offsets, loops, *signs)
-    return spread(own, faces, len(mesh)), functions
+    return _spread(own, faces, len(mesh)), functions
 
 
-def crossings(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _crossings(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """CSR by edge of the functions that change sign along it.
 
     None for the fixed edges, and none where no face is still cut on either side.
@@ -183,10 +183,10 @@ def crossings(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndar
     free = np.flatnonzero(mesh.open_edges())
     free = free[free >= mesh.fixed]
     own, functions = listed(ek.edge_crossings, len(free), mesh.ends[free], *signs)
-    return spread(own, free, len(mesh.ends)), functions
+    return _spread(own, free, len(mesh.ends)), functions
 
 
-def spread(first: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+def _spread(first: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     """CSR offsets of some rows (ascending) as those of all rows."""
     sizes = np.zeros(count, np.int64)
     sizes[rows] = np.diff(first)

@@ -72,7 +72,7 @@ def cut_max(
     first = np.searchsorted(pairs[:, 0], np.arange(len(mesh) + 1))
     if len(mesh) + count > limit.counted:
         raise Full(np.diff(first))
-    by_edge = crossings(mesh, z, functions, sizes, first, which)
+    by_edge = _crossings(mesh, z, functions, sizes, first, which)
     by_edge = off_seams(
         mesh, z, functions, entry[np.searchsorted(varying, functions.unit)], sizes, *by_edge
     )
@@ -264,7 +264,7 @@ def as_functions(
     return functions, which.reshape(-1).astype(np.int64)
 
 
-def crossings(
+def _crossings(
     mesh: Mesh,
     z: np.ndarray,
     functions: Functions,

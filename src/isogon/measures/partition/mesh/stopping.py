@@ -88,7 +88,7 @@ def divide(
     lines = max(len(stage.knots) if isinstance(stage, Kink) else stage.index.shape[1] - 1, 1)
     # k lines make at most 1 + k + k (k - 1) / 2 faces
     most = int((np.sqrt(8 * room + 1) - 1) / 2) // lines
-    near = nearest(mesh, stage, face, marks)
+    near = _nearest(mesh, stage, face, marks)
     stopped = mesh.stopped
     while most > 0:
         before = mesh.snapshot()
@@ -105,7 +105,7 @@ def divide(
     return None
 
 
-def nearest(mesh: Mesh, stage: Kink | Max, face: int, marks: np.ndarray) -> np.ndarray:
+def _nearest(mesh: Mesh, stage: Kink | Max, face: int, marks: np.ndarray) -> np.ndarray:
     """Units that change on a face, those that do so nearest to one of the marks first."""
     corners = mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]]
     at = torch.from_numpy(corners.astype(np.int64))

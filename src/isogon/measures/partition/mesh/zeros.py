@@ -181,7 +181,7 @@ class Table:
         self.row = np.concatenate([self.row, more])
 
 
-def knots_of(stage: Kink, sample: torch.Size) -> np.ndarray:
+def _knots_of(stage: Kink, sample: torch.Size) -> np.ndarray:
     """Knots `[K, units]`."""
     return np.stack([knot.expand(sample).reshape(-1).numpy() for knot in stage.knots])
 
@@ -190,7 +190,7 @@ def clear(mesh: Mesh, stage: Kink, judge: Judge) -> np.ndarray:
     """Set values that are zero to their knot, at all vertices; returns the bounds `[units]`."""
     name, bound = stage.inputs[0], judge.bound()
     held = mesh.live[name]
-    knots = knots_of(stage, held.shape[1:])
+    knots = _knots_of(stage, held.shape[1:])
     z, units = mesh.values(name), knots.shape[1]
     low, high = np.full(units, np.inf), np.full(units, -np.inf)
     unclear = np.empty(len(z), np.bool_)

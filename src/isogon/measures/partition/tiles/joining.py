@@ -25,7 +25,7 @@ def joined_patterns(
     known = [*before[:-1], taken(before[-1], np.concatenate(faces))]
     sizes = [len(own) for own in faces]
     for level in zip(*found, strict=True):
-        known.append(merged(level, np.cumsum([0, *sizes[:-1]])))
+        known.append(_merged(level, np.cumsum([0, *sizes[:-1]])))
         sizes = [len(pattern.parent) for pattern in level]
     return known
 
@@ -35,7 +35,7 @@ def taken(pattern: SitePattern, faces: np.ndarray) -> SitePattern:
     return replace(pattern, bits=pattern.bits[faces], parent=pattern.parent[faces])
 
 
-def merged(level: Sequence[SitePattern], start: np.ndarray) -> SitePattern:
+def _merged(level: Sequence[SitePattern], start: np.ndarray) -> SitePattern:
     """One site's patterns of all tiles; `start`: number of each tile's first parent."""
     parent = np.concatenate([p.parent + s for p, s in zip(level, start, strict=True)])
     said = next((p for p in level if not p.void), None)

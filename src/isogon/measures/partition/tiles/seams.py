@@ -144,7 +144,7 @@ def cut_line(program: Program, line: Mesh, judge: Judge) -> np.ndarray:
         rows = stream.all_rows(line.live, None)
         line.live = stream.advance(program, max(judge.position, 0), stop, len(line.xy), rows)
         line.room, judge.position, stage = {}, stop, program.stages[stop]
-        cut = kink if isinstance(stage, Kink) else maximum
+        cut = kink if isinstance(stage, Kink) else _maximum
         vertex, first, second, unit = cut(line, stage, judge)  # type: ignore[arg-type]
         fresh = np.stack([np.full(len(vertex), stop), vertex, first, second], 1)
         line.pins = np.concatenate([line.pins, fresh])
@@ -169,7 +169,7 @@ def kink(line: Mesh, stage: Kink, judge: Judge) -> tuple[np.ndarray, ...]:
     return vertex, f, np.full(len(f), -1), functions.unit[f]
 
 
-def maximum(line: Mesh, stage: Max, judge: Judge) -> tuple[np.ndarray, ...]:
+def _maximum(line: Mesh, stage: Max, judge: Judge) -> tuple[np.ndarray, ...]:
     """Cut the edges where the largest entry of a group changes.
 
     Returns:
