@@ -47,6 +47,7 @@ _API = {
     "rotate": "isogon.measures.stitching.rotate",
     "match": "isogon.measures.alignment.matching",
     "barrier": "isogon.measures.alignment.barrier",
+    "dissect": "isogon.measures.dissection.dissect",
     # readings and figures
     "read": "isogon.readings",
     "draw": "isogon.show.figure",

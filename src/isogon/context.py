@@ -129,7 +129,7 @@ def may_name(kind: str) -> bool:
     source = _source.get()
     if source is None or kind in ("arch", "family", "group", "metric", "stitch", "slice"):
         return True
-    return kind == "dataset" and source.data
+    return kind in ("dataset", "concepts") and source.data
 
 
 def check_numbers(name: str, value: Any, got: object) -> None:

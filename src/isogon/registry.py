@@ -1,8 +1,9 @@
 """The registry: what has a name in isogon, who builds it, and how it is found.
 
 Kinds: ``arch``, ``model`` (heads that give a trained model), ``dataset``, ``family``,
-``group``, ``slice``, ``metric``, ``stitch``, ``measure``, ``lowers`` (op rules), ``draws``
-(figures), ``noun`` (what a measure may ask for), ``reading`` (result types), ``experiment``.
+``group``, ``slice``, ``metric``, ``stitch``, ``concepts`` (labelled images), ``measure``,
+``lowers`` (op rules), ``draws`` (figures), ``noun`` (what a measure may ask for), ``reading``
+(result types), ``experiment``.
 A separate package adds to any of them through the entry-point group ``isogon.KIND`` (name =
 registered name, value = ``module:object``); the module's decorator does the registration.
 """
@@ -38,6 +39,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "slice": ("isogon.measures.partition.specs",),
     "metric": ("isogon.measures.alignment.metrics",),
     "stitch": ("isogon.measures.stitching.methods",),
+    "concepts": ("isogon.measures.dissection.sets",),
     "measure": ("isogon.measures",),
     "lowers": ("isogon.cpwl.rules",),
     "draws": ("isogon.show",),

@@ -188,7 +188,8 @@ def families(words: list[str]) -> int:
 
 def plural(kind: str) -> str:
     """The kind as `isogon list` calls it."""
-    return {"family": "families", "stitch": "stitches"}.get(kind, f"{kind}s")
+    plurals = {"family": "families", "stitch": "stitches", "concepts": "concepts"}
+    return plurals.get(kind, f"{kind}s")
 
 
 def _lazy(module: str, function: str) -> Callable[[list[str]], int]:

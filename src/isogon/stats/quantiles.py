@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any, Self
 
 import torch
@@ -137,10 +138,7 @@ class Quantiles:
         Raises:
             DataError: Nothing, or less than was announced, has been seen.
         """
-        if not self.count or (self.total is not None and self.count != self.total):
-            raise DataError(
-                "values are missing", got=f"{self.count} values", expected=self.total or "some"
-            )
+        self._check()
         low, high = _places(self.q, self.count)
         place = self.q * (self.count - 1) - low
         if self.total is not None:
@@ -150,20 +148,47 @@ class Quantiles:
             offset = self.count - len(ordered) if self.q >= 0.5 else 0
             a, b = ordered[low - offset], ordered[high - offset]
         else:
-            kept = [(v, 2**level) for level, v in enumerate(self.levels) if v is not None]
-            values = torch.cat([v for v, _ in kept])
-            weight = torch.cat([v.new_full((len(v),), w, dtype=torch.int64) for v, w in kept])
-            ordered, order = values.sort(0)
-            ranks = weight[order].cumsum(0)  # number of values up to here
-            a, b = (
-                ordered.gather(0, (ranks <= rank).sum(0, keepdim=True).clamp_max(len(ordered) - 1))[
-                    0
-                ]
-                for rank in (low, high)
-            )
+            a, b = self._ranked(low, high)
         # equal ends first: inf - inf has no value
         between = torch.where(a == b, a, a + (b - a) * place)
         return between.reshape(self.shape)
+
+    def least(self) -> torch.Tensor:
+        """The smallest value seen that at least a share q of the values don't exceed, ``[*shape]``.
+
+        An order statistic, never between two values. ``q`` counts as the decimal fraction that is
+        written, so that 0.9 of ten values are nine.
+
+        Raises:
+            DataError: As `compute`.
+        """
+        self._check()
+        rank = max(0, math.ceil(Fraction(repr(self.q)) * self.count) - 1)
+        if self.total is not None:
+            values = self.levels[0]
+            assert values is not None
+            ordered = values.sort(0).values
+            offset = self.count - len(ordered) if self.q >= 0.5 else 0
+            return ordered[rank - offset].reshape(self.shape)
+        return self._ranked(rank)[0].reshape(self.shape)
+
+    def _check(self) -> None:
+        if not self.count or (self.total is not None and self.count != self.total):
+            raise DataError(
+                "values are missing", got=f"{self.count} values", expected=self.total or "some"
+            )
+
+    def _ranked(self, *ranks: int) -> list[torch.Tensor]:
+        """The values ``[U]`` of some ranks (from 0) among thinned buffers."""
+        kept = [(v, 2**level) for level, v in enumerate(self.levels) if v is not None]
+        values = torch.cat([v for v, _ in kept])
+        weight = torch.cat([v.new_full((len(v),), w, dtype=torch.int64) for v, w in kept])
+        ordered, order = values.sort(0)
+        places = weight[order].cumsum(0)  # number of values up to here
+        return [
+            ordered.gather(0, (places <= rank).sum(0, keepdim=True).clamp_max(len(ordered) - 1))[0]
+            for rank in ranks
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` takes back."""

@@ -27,6 +27,7 @@ LISTED = (
     "slice",
     "metric",
     "stitch",
+    "concepts",
     "noun",
 )
 
@@ -47,7 +48,11 @@ def kind(text: str) -> str:
     for k in LISTED:
         plurals |= {k: k, f"{k}s": k, f"{k}es": k}
     if word not in plurals:
-        raise unknown("kind", text, sorted({f"{k}s" for k in LISTED} - {"familys"} | {"families"}))
+        raise unknown(
+            "kind",
+            text,
+            sorted({f"{k}s" for k in LISTED} - {"familys", "conceptss"} | {"families", "concepts"}),
+        )
     return plurals[word]
 
 

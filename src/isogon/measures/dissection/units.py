@@ -1,0 +1,203 @@
+"""The watcher of one site: thresholds of its units in a first pass, overlaps in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from isogon.measures.dissection.labels import Columns
+from isogon.nets.sites import Site
+from isogon.stats import Quantiles
+
+PIXELS = 2**21  # of upsampled maps at a time
+
+
+@dataclass(eq=False)
+class Basis:
+    """One basis of a site's channels, and what is found of its units.
+
+    Attributes:
+        name: What it is called.
+        draw: Number of the random element.
+        matrix: ``[C, C]``, float64: unit u is row u times the channels; None for the channels
+            themselves.
+        quantile: Of the activations, one value per unit.
+    """
+
+    name: str
+    draw: int
+    matrix: Tensor | None
+    quantile: Quantiles
+    threshold: Tensor = field(init=False)  # [C], float64
+    shared: Tensor = field(init=False)  # pixels of unit and concept [C, K], int64
+    lit: Tensor = field(init=False)  # pixels of the unit in images of a category [C, G], int64
+    peaks: Tensor = field(init=False)  # largest activations in an image [C, k], float64
+    top: Tensor = field(init=False)  # their images [C, k], int64, -1 for none
+    masks: Tensor = field(init=False)  # where the unit is on in them [C, k, h, w], bool
+
+    def of(self, maps: Tensor) -> Tensor:
+        """Channels ``[n, C, h, w]`` in this basis."""
+        if self.matrix is None:
+            return maps
+        matrix = self.matrix.to(maps.device, maps.dtype)
+        # one product per image: a sum never depends on how many images come together
+        return torch.stack([(matrix @ m.flatten(1)).reshape(m.shape) for m in maps])
+
+    def iou(self, columns: Columns) -> Tensor:
+        """Intersection over union of units and concepts, over the images of its category."""
+        area = self.lit[:, columns.category] + columns.pixels.to(self.lit.device)
+        return (self.shared.double() / (area - self.shared).double()).cpu()
+
+
+class Units:
+    """What is counted of the units of one site, in several bases.
+
+    Args:
+        site: Where.
+        axis: Its channel axis.
+        bases: The bases.
+        size: Pixels ``(h, w)`` of the maps of concepts.
+        columns: The concepts that are there; asked for once the first pass is over.
+        gallery: How many images are kept for each unit.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        axis: int,
+        bases: Sequence[Basis],
+        size: tuple[int, ...],
+        columns: Callable[[], Columns],
+        gallery: int,
+    ) -> None:
+        self.site, self.axis, self.bases, self.size = site, axis, list(bases), size
+        self.sites, self.gallery = (site,), gallery
+        self._columns, self.columns = columns, None
+        self.channels = site.shape[axis - 1]
+        for b in self.bases:
+            b.peaks = torch.full((self.channels, gallery), -torch.inf, dtype=torch.float64)
+            b.top = torch.full((self.channels, gallery), -1, dtype=torch.int64)
+
+    def maps(self, values: Tensor) -> Tensor:
+        """Activations as maps ``[n, C, h, w]``, in float32 at least; a vector has one position."""
+        found = values.movedim(self.axis, 1)
+        found = found if found.dim() == 4 else found.reshape(len(found), -1, 1, 1)
+        return found if found.dtype == torch.float64 else found.float()
+
+    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+        """Take in activations ``[n, *site.shape]`` and maps of concepts ``[n, L, h, w]``."""
+        maps = self.maps(values[self.site])
+        if self.columns is None:
+            for b in self.bases:
+                z = b.of(maps)
+                b.quantile.update(z.movedim(1, -1).reshape(-1, self.channels))
+                self._rank(b, z, rows)
+            return
+        labels = labels.to(maps.device)
+        carried = self.columns.carried(labels)
+        flat = labels.flatten(2)
+        for b in self.bases:
+            self._count(b, b.of(maps), flat, carried, rows)
+
+    def _rank(self, b: Basis, z: Tensor, rows: Tensor) -> None:
+        """Keep the images with the largest activations, the earlier one of equals."""
+        if not self.gallery:
+            return
+        peaks = torch.cat([b.peaks, z.amax((2, 3)).T.double().cpu()], 1)
+        images = torch.cat([b.top, rows.cpu().expand(self.channels, -1)], 1)
+        order = peaks.argsort(dim=1, descending=True, stable=True)[:, : self.gallery]
+        b.peaks, b.top = peaks.gather(1, order), images.gather(1, order)
+
+    def _count(self, b: Basis, z: Tensor, labels: Tensor, carried: Tensor, rows: Tensor) -> None:
+        """Add the pixels that units share with concepts, those of the units, and masks."""
+        assert self.columns is not None
+        # What is upsampled lies between the values around it: where none of them is above the
+        # threshold nothing is on, and most units are off in most images.
+        threshold = b.threshold.to(z.device)
+        image, unit = (z.amax((2, 3)).double() > threshold).nonzero(as_tuple=True)
+        step = max(1, PIXELS // (self.size[0] * self.size[1]))
+        for i, u in zip(image.split(step), unit.split(step), strict=True):
+            if not len(i):
+                continue
+            on = self._on(z[i, u], threshold[u]).flatten(1)
+            lit = on.sum(1)
+            b.lit.index_add_(0, u, lit[:, None] * carried[i])
+            pair, pixel = on.nonzero(as_tuple=True)
+            width = b.shared.shape[1] + 1
+            for layer in range(labels.shape[1]):
+                column = self.columns.columns(labels[i[pair], layer, pixel], layer)
+                place = u[pair] * width + column
+                found = torch.bincount(place, minlength=self.channels * width)
+                b.shared += found.reshape(self.channels, width)[:, 1:]
+        if self.gallery:
+            first, last = int(rows[0]), int(rows[-1])
+            held = ((b.top >= first) & (b.top <= last)).nonzero(as_tuple=True)
+            where = (b.top[held] - first).to(z.device), held[0].to(z.device)
+            if len(held[0]):
+                b.masks[held] = self._on(z[where], threshold[where[1]]).cpu()
+
+    def _on(self, maps: Tensor, threshold: Tensor) -> Tensor:
+        """Where maps ``[m, h, w]``, upsampled, are above thresholds ``[m]``."""
+        maps = maps.double()
+        if maps.shape[1:] != tuple(self.size):
+            maps = interpolate(maps[None], self.size, mode="bilinear", align_corners=False)[0]
+        return maps > threshold[:, None, None]
+
+    def again(self) -> bool:
+        """After the first pass thresholds are known, and a second one counts."""
+        if self.columns is not None:
+            return False
+        self.columns = self._columns()
+        for b in self.bases:
+            b.threshold = b.quantile.least()
+            self._clear(b)
+        return True
+
+    def _clear(self, b: Basis) -> None:
+        assert self.columns is not None
+        device, c = b.threshold.device, self.channels
+        whole = {"dtype": torch.int64, "device": device}
+        b.shared = torch.zeros(c, len(self.columns), **whole)
+        b.lit = torch.zeros(c, len(self.columns.categories), **whole)
+        b.masks = torch.zeros(c, self.gallery, *self.size, dtype=torch.bool)
+
+    def share(self) -> Units:
+        """A watcher of another share of the data, that knows the thresholds."""
+        bases = []
+        for b in self.bases:
+            q = b.quantile
+            made = Basis(b.name, b.draw, b.matrix, Quantiles(q.q, total=q.total, keep=q.keep))
+            bases.append(made)
+        new = Units(self.site, self.axis, bases, self.size, self._columns, self.gallery)
+        if self.columns is not None:
+            new.columns = self.columns
+            for b, held in zip(bases, self.bases, strict=True):
+                b.threshold, b.top = held.threshold, held.top
+                new._clear(b)
+        return new
+
+    def merge(self, other: Units) -> Units:
+        """Take in what the watcher of another share has seen in this pass."""
+        for b, o in zip(self.bases, other.bases, strict=True):
+            if self.columns is not None:
+                b.shared += o.shared
+                b.lit += o.lit
+                b.masks |= o.masks
+                continue
+            b.quantile.merge(o.quantile)
+            peaks, images = torch.cat([b.peaks, o.peaks], 1), torch.cat([b.top, o.top], 1)
+            # by image first: of equal ones the earlier is kept, whatever the shares
+            order = torch.where(images < 0, 2**62, images).argsort(dim=1, stable=True)
+            peaks, images = peaks.gather(1, order), images.gather(1, order)
+            order = peaks.argsort(dim=1, descending=True, stable=True)[:, : self.gallery]
+            b.peaks, b.top = peaks.gather(1, order), images.gather(1, order)
+        return self
+
+    def result(self) -> list[Basis]:
+        """The bases, with all that was found."""
+        return self.bases
