@@ -266,34 +266,30 @@ def _reading(
     )
 
 
-def counted(table: pd.DataFrame, categories: list[str]) -> pd.DataFrame:
-    """Detectors and unique detectors per site, basis and category: mean and sd over draws.
+def per_draw(table: pd.DataFrame, categories: list[str]) -> pd.DataFrame:
+    """Detectors and unique detectors per site, basis, draw and category.
 
     Args:
         table: Of a dissection.
         categories: Their names; ``all`` of them together come last.
     """
     rows = []
-    for (site, basis), part in table.groupby(["site", "basis"], sort=False):
+    for (site, basis, draw), part in table.groupby(["site", "basis", "draw"], sort=False):
+        found = part[part["detector"]]
         for category in (*categories, "all"):
-            counts, unique = [], []
-            for _, one in part.groupby("draw", sort=False):
-                here = one[one["detector"]]
-                here = here if category == "all" else here[here["category"] == category]
-                counts.append(len(here))
-                unique.append(len(here[["category", "concept"]].drop_duplicates()))
-            many = len(counts) > 1
-            rows.append(
-                {
-                    "site": site,
-                    "basis": basis,
-                    "category": category,
-                    "units": len(part) // len(counts),
-                    "draws": len(counts),
-                    "detectors": float(np.mean(counts)),
-                    "detectors_sd": float(np.std(counts, ddof=1)) if many else None,
-                    "unique": float(np.mean(unique)),
-                    "unique_sd": float(np.std(unique, ddof=1)) if many else None,
-                }
-            )
-    return pd.DataFrame(rows)
+            here = found if category == "all" else found[found["category"] == category]
+            unique = len(here[["category", "concept"]].drop_duplicates())
+            rows.append((site, basis, draw, category, len(part), len(here), unique))
+    names = ["site", "basis", "draw", "category", "units", "detectors", "unique"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def counted(table: pd.DataFrame, categories: list[str]) -> pd.DataFrame:
+    """The same as mean and standard deviation over draws."""
+    groups = per_draw(table, categories).groupby(["site", "basis", "category"], sort=False)
+    found = groups["units"].first().to_frame()
+    found["draws"] = groups.size()
+    for column in ("detectors", "unique"):
+        found[column] = groups[column].mean().astype(float)
+        found[f"{column}_sd"] = groups[column].std(ddof=1)
+    return found.reset_index()
