@@ -39,7 +39,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "slice": ("isogon.measures.partition.specs",),
     "metric": ("isogon.measures.alignment.metrics",),
     "stitch": ("isogon.measures.stitching.methods",),
-    "concepts": ("isogon.measures.dissection.sets",),
+    "concepts": ("isogon.measures.dissection.sets", "isogon.measures.dissection.broden"),
     "measure": ("isogon.measures",),
     "lowers": ("isogon.cpwl.rules",),
     "draws": ("isogon.show",),
