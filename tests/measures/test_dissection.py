@@ -259,6 +259,18 @@ def test_detectors_and_unique_detectors():
     assert not none.table["detector"].any()
 
 
+@pytest.mark.long
+def test_rotated_units_detect_fewer_concepts():
+    """The network's own basis is special: of a small network that was trained on the shapes."""
+    model = ig.load("trained(cnn(width=8), 'shapes(train, n=2000)', epochs=25, lr=0.003)")
+    bases = ("unit", "orthogonal", "G_relu")
+    found = ig.dissect(model, "shapes(n=300)", sites="*relu[12]", basis=bases, draws=10)
+    rows = found.summary().query("category == 'all'").set_index(["site", "basis"])["unique"]
+    for site in ("model.relu1", "model.relu2"):
+        assert rows[site, "orthogonal"] < rows[site, "unit"] - 0.2
+        assert rows[site, "G_relu"] == rows[site, "unit"]
+
+
 def test_names():
     x, maps = data()
     pairs = [(x, maps)]
