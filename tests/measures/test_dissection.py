@@ -18,6 +18,7 @@ from isogon.measures.dissection import dissect as module
 from isogon.measures.dissection.concepts import Concepts, concepts
 from isogon.measures.dissection.labels import Labels
 from isogon.measures.dissection.units import Basis, Units
+from isogon.measures.dissection.upsampling import Upsampling
 from isogon.nets.passes import all_passes
 from isogon.nets.sites import sites as sites_of
 from isogon.stats import Quantiles
@@ -257,6 +258,26 @@ def test_detectors_and_unique_detectors():
     assert (rows.loc["all", "detectors"], rows.loc["scene", "detectors"]) == (3, 0)
     none = ig.dissect(model, "shapes(n=20)", sites="1", quantile=0.97, threshold=1.0)
     assert not none.table["detector"].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 4), (7, 5), (20, 30), (33, 41)])
+def test_upsampling_looks_where_a_map_may_be_above(shape):
+    """At all sizes, smaller ones too; most maps are below everywhere, some on a plateau."""
+    g = torch.Generator().manual_seed(0)
+    maps = torch.rand(6, *shape, generator=g, dtype=torch.float64)
+    maps[1] = 0.5
+    threshold = torch.tensor([0.95, 0.5, 0.2, -1.0, 2.0, float(maps[5].max())]).double()
+    made = Upsampling(shape, (20, 30), maps.device)
+    whole = made.whole(maps)
+    expected = nn.functional.interpolate(maps[None], (20, 30), mode="bilinear")[0]
+    assert torch.allclose(whole, expected, rtol=1e-12)
+    assert whole[0].tolist() == slow.upsampled(maps[0].numpy(), 20, 30).tolist()
+    found = torch.zeros(6, 20 * 30, dtype=torch.int64)
+    for m, pixel in made.above(maps, threshold):
+        found.index_put_((m, pixel), torch.ones_like(m), accumulate=True)
+    on = whole > threshold[:, None, None]
+    on[1] = False  # a plateau at the threshold, whatever its rounding
+    assert found.tolist() == on.flatten(1).long().tolist()
 
 
 @pytest.mark.long

@@ -8,13 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from isogon.measures.dissection.labels import Columns
+from isogon.measures.dissection.upsampling import Upsampling
 from isogon.nets.sites import Site
 from isogon.stats import Quantiles
-
-PIXELS = 2**21  # of upsampled maps at a time
 
 
 @dataclass(eq=False)
@@ -79,6 +77,7 @@ class Units:
         self.sites, self.gallery = (site,), gallery
         self._columns, self.columns = columns, None
         self.channels = site.shape[axis - 1]
+        self.upsampling: Upsampling | None = None
         for b in self.bases:
             b.peaks = torch.full((self.channels, gallery), -torch.inf, dtype=torch.float64)
             b.top = torch.full((self.channels, gallery), -1, dtype=torch.int64)
@@ -116,37 +115,25 @@ class Units:
     def _count(self, b: Basis, z: Tensor, labels: Tensor, carried: Tensor, rows: Tensor) -> None:
         """Add the pixels that units share with concepts, those of the units, and masks."""
         assert self.columns is not None
-        # What is upsampled lies between the values around it: where none of them is above the
-        # threshold nothing is on, and most units are off in most images.
-        threshold = b.threshold.to(z.device)
-        image, unit = (z.amax((2, 3)).double() > threshold).nonzero(as_tuple=True)
-        step = max(1, PIXELS // (self.size[0] * self.size[1]))
-        for i, u in zip(image.split(step), unit.split(step), strict=True):
-            if not len(i):
-                continue
-            on = self._on(z[i, u], threshold[u]).flatten(1)
-            lit = on.sum(1)
-            b.lit.index_add_(0, u, lit[:, None] * carried[i])
-            pair, pixel = on.nonzero(as_tuple=True)
-            width = b.shared.shape[1] + 1
+        n, c, *shape = z.shape
+        if self.upsampling is None:
+            self.upsampling = Upsampling((shape[0], shape[1]), self.size, z.device)
+        threshold = b.threshold.to(z)  # one of the values, so that no type rounds it
+        width = b.shared.shape[1] + 1
+        for pair, pixel in self.upsampling.above(z.flatten(0, 1), threshold.repeat(n)):
+            lit = torch.bincount(pair, minlength=n * c).reshape(n, c)
+            b.lit += (lit.T.double() @ carried.double()).long()  # whole numbers below 2^53
+            image, unit = pair // c, pair % c
             for layer in range(labels.shape[1]):
-                column = self.columns.columns(labels[i[pair], layer, pixel], layer)
-                place = u[pair] * width + column
-                found = torch.bincount(place, minlength=self.channels * width)
-                b.shared += found.reshape(self.channels, width)[:, 1:]
-        if self.gallery:
-            first, last = int(rows[0]), int(rows[-1])
-            held = ((b.top >= first) & (b.top <= last)).nonzero(as_tuple=True)
+                column = self.columns.columns(labels[image, layer, pixel], layer)
+                found = torch.bincount(unit * width + column, minlength=c * width)
+                b.shared += found.reshape(c, width)[:, 1:]
+        first, last = int(rows[0]), int(rows[-1])
+        held = ((b.top >= first) & (b.top <= last)).nonzero(as_tuple=True)
+        if len(held[0]):
             where = (b.top[held] - first).to(z.device), held[0].to(z.device)
-            if len(held[0]):
-                b.masks[held] = self._on(z[where], threshold[where[1]]).cpu()
-
-    def _on(self, maps: Tensor, threshold: Tensor) -> Tensor:
-        """Where maps ``[m, h, w]``, upsampled, are above thresholds ``[m]``."""
-        maps = maps.double()
-        if maps.shape[1:] != tuple(self.size):
-            maps = interpolate(maps[None], self.size, mode="bilinear", align_corners=False)[0]
-        return maps > threshold[:, None, None]
+            on = self.upsampling.whole(z[where]) > b.threshold[where[1]][:, None, None]
+            b.masks[held] = on.cpu()
 
     def again(self) -> bool:
         """After the first pass thresholds are known, and a second one counts."""
