@@ -28,6 +28,7 @@ TITLES = {
     "slice": ("Slices", "Pieces of a plane in input space."),
     "metric": ("Similarity metrics", "What `similarity(metric=...)` may name."),
     "stitch": ("Stitches", "What `stitch(by=...)` may name."),
+    "concepts": ("Concepts", "Labelled images: what `dissect(model, ...)` may name."),
     "noun": ("Nouns", "What a measure's parameters may be typed by; each parses a spec."),
     "lowers": ("Lowered operations", "Operations that the partition knows how to lower."),
     "reading": ("Readings", "Kinds of results."),

@@ -14,7 +14,7 @@ from isogon.survey.declaring.declare import arguments
 from isogon.survey.pages import bibliography
 
 EXTENSION = Path(__file__).resolve().parents[2] / "docs" / "_ext" / "registry_pages.py"
-KINDS = ("measure", "dataset", "family", "group", "experiment", "slice")
+KINDS = ("measure", "dataset", "family", "group", "experiment", "slice", "concepts")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ FACTS = ("image", "split", "ih", "iw", "sh", "sw")  # other columns of the index
 MOST = 64  # concepts of one category at one pixel
 
 
-@register("concepts")
+@register("concepts", cite="bau2017")
 def broden(
     path: str,
     split: Literal["train", "val", "all"] = "all",
