@@ -383,3 +383,22 @@ def test_channels_last_within_a_network():
     two = ig.dissect(last, [(x, maps)], sites="act", quantile=0.9)
     assert len(two.table) == 5
     assert np.allclose(one.arrays["iou"], two.arrays["iou"])
+
+
+def test_a_set_of_a_module_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "own_concepts.py").write_text(
+        "import torch\n"
+        "class Made(list):\n"
+        "    names = ['left', 'right']\n"
+        "def made(n):\n"
+        "    maps = torch.ones(n, 8, 8, dtype=torch.int64)\n"
+        "    maps[:, :, 4:] = 2\n"
+        "    return Made([(torch.zeros(n, 3, 8, 8), maps)])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = concepts("own_concepts:made(3)")
+    assert (found.count, found.concept("concept", 2)) == (3, "right")
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+    reading = ig.dissect(model, "own_concepts:made(3)")
+    assert reading.coords["concept"] == ["left", "right"]
+    assert not reading.table["detector"].any()  # constants are never above themselves
