@@ -29,7 +29,7 @@ def bars_together(panels: Sequence[Panel]) -> Figure:
     for ax, panel in zip(axes.flat, panels):
         column = panel.column if panel.column in LABELS else "unique"
         counts = _pooled(panel)
-        bars(ax, counts[counts["category"] == "all"], "label", column)
+        _bars(ax, counts[counts["category"] == "all"], "label", column)
         ax.set_title(panel.title)
         ax.set_ylabel(LABELS[column])
     _legend(axes[0, min(3, len(panels)) - 1])
@@ -91,7 +91,7 @@ def draw_dissect(
     across = 2 if len(names) == 4 else min(3, len(names))
     fig, axes = style.panels(across, -(-len(names) // across), height=2.2, sharey=True)
     for ax, category in zip(axes.flat, names):
-        bars(ax, counts[counts["category"] == category], "basis", column)
+        _bars(ax, counts[counts["category"] == category], "basis", column)
         ax.set_title("all categories" if category == "all" else category)
     for row in axes:
         row[0].set_ylabel(LABELS[column])
@@ -102,7 +102,7 @@ def draw_dissect(
     return fig
 
 
-def bars(ax: Axes, counts: pd.DataFrame, label: str, column: str) -> None:
+def _bars(ax: Axes, counts: pd.DataFrame, label: str, column: str) -> None:
     """A group of bars per site; a line is one standard deviation over draws."""
     sites, names = (list(dict.fromkeys(counts[c])) for c in ("site", label))
     width = 0.8 / len(names)
@@ -160,14 +160,14 @@ def _gallery(reading: Reading, wanted: str | tuple[str, int] | list) -> Figure:
                 ax.set_visible(False)
                 continue
             style.picture(ax, images[i])
-            outline(ax, mask, images[i].shape[-2:])
+            _outline(ax, mask, images[i].shape[-2:])
         what = f"{found.concept} ({found.category})" if found.concept else "no concept"
         text = f"{site}, unit {found.unit}: {what}, IoU {found.iou:.2f}"
         part.suptitle(text, x=0.01, ha="left", fontsize=9)
     return fig
 
 
-def outline(ax: Axes, mask: np.ndarray, size: tuple[int, ...]) -> None:
+def _outline(ax: Axes, mask: np.ndarray, size: tuple[int, ...]) -> None:
     """The border of a mask ``[h, w]`` on an image of ``size``."""
     if not mask.any():
         return

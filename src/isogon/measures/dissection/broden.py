@@ -54,14 +54,14 @@ def broden(
             got=f"limit={limit}, batch_size={batch_size}",
             expected="at least 1",
         )
-    index = Index(open_source(find(path)))
+    index = _Index(open_source(find(path)))
     rows = [r for r in index.rows if split in ("all", r["split"])][:limit]
     if not rows:
         held = sorted({r["split"] for r in index.rows})
         raise DataError(
             f"no images of split {split!r}", got=", ".join(held) or "none", expected="a row each"
         )
-    reader = Reader(index, rows, batch_size)
+    reader = _Reader(index, rows, batch_size)
     files = [*reader.images.files, *(reader.maps.files if reader.maps else [])]
 
     def digest() -> str:
@@ -72,7 +72,7 @@ def broden(
     return Concepts(reader.read, index.names, count=len(rows), name=name, digest=digest)
 
 
-class Index:
+class _Index:
     """The tables of a Broden folder.
 
     Args:
@@ -147,7 +147,7 @@ class Index:
         return found
 
 
-class Reader:
+class _Reader:
     """Reads images and maps of some rows, a batch at a time.
 
     Args:
@@ -159,7 +159,7 @@ class Reader:
         depth: Most concepts at a pixel, by category.
     """
 
-    def __init__(self, index: Index, rows: list[dict[str, str]], batch_size: int) -> None:
+    def __init__(self, index: _Index, rows: list[dict[str, str]], batch_size: int) -> None:
         self.batch_size, self.index = batch_size, index
         images = [index.prefix + r["image"] for r in rows]
         absent = next((n for n in images if n not in index.files), None)

@@ -258,7 +258,7 @@ def _reading(
     meta |= {
         "categories": columns.categories,
         "category_of_concept": named,
-        "summary": counted(table, columns.categories).to_dict("list"),
+        "summary": _counted(table, columns.categories).to_dict("list"),
     }
     coords = {"concept": columns.names}
     return SiteTable(
@@ -284,7 +284,7 @@ def per_draw(table: pd.DataFrame, categories: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def counted(table: pd.DataFrame, categories: list[str]) -> pd.DataFrame:
+def _counted(table: pd.DataFrame, categories: list[str]) -> pd.DataFrame:
     """The same as mean and standard deviation over draws."""
     groups = per_draw(table, categories).groupby(["site", "basis", "category"], sort=False)
     found = groups["units"].first().to_frame()

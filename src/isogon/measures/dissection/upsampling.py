@@ -10,7 +10,7 @@ from torch import Tensor
 PIXELS = 2**18  # at a time
 
 
-class Axis:
+class _Axis:
     """Where the pixels along one axis lie among the positions of a map.
 
     Pixel i of n lies at ``(i + 1/2) k / n - 1/2`` among k positions, not before the first; values
@@ -52,7 +52,7 @@ class Upsampling:
     """
 
     def __init__(self, shape: tuple[int, ...], size: tuple[int, ...], device: torch.device) -> None:
-        self.rows, self.columns = (Axis(k, n, device) for k, n in zip(shape, size, strict=True))
+        self.rows, self.columns = (_Axis(k, n, device) for k, n in zip(shape, size, strict=True))
         self.size = tuple(size)
 
     def whole(self, maps: Tensor) -> Tensor:
