@@ -17,7 +17,7 @@ REASONS = {
     ("survey/running/placing.py", "__iter__"): "passes batches on, to a device",
     ("survey/whole/defaults.py", "_classes"): "reads labels, no model",
     ("measures/evolution/evolution.py", "near_data"): "reads inputs, no model",
-    ("measures/partition/specs.py", "nearest"): "reads inputs, no model",
+    ("measures/partition/specs.py", "_nearest"): "reads inputs, no model",
 }
 
 

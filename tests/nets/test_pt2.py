@@ -56,7 +56,8 @@ def test_an_exported_program_loads(exported):
         assert torch.allclose(logits(found, X).log_softmax(1), net(X))
         leaf = X.clone().requires_grad_()
         (slope,) = torch.autograd.grad(logits(found, leaf)[:, 0].sum(), leaf)
-        assert slope.shape == X.shape and bool(slope.any())
+        assert slope.shape == X.shape
+        assert bool(slope.any())
     assert {n for n, _ in found.named_parameters()} == {n for n, _ in net.named_parameters()}
     assert torch.equal(found.double()(X.double()), net.double()(X.double()))
     net.float()
