@@ -85,9 +85,12 @@ class Parser:
             self._add("options", "seed", "int", 0, False, text)
         group.add_argument("--config", action="config", help="options from a YAML file")
         group.add_argument(
-            "--out", type=str if out else str | None, metavar="DIR", default=out,
+            "--out",
+            type=str if out else str | None,
+            metavar="DIR",
+            default=out,
             help="folder of results",
-        )  # fmt: skip
+        )
         if "batch_size" not in skip:
             self._codes["batch_size"] = ["union", "int", "none"]
             group.add_argument(

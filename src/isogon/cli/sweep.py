@@ -126,9 +126,13 @@ def sweep(words: list[str]) -> int:
             while True:
                 if ids:
                     executors.execute(
-                        held, ids, on=options.on, surroundings=around, resources=resources,
+                        held,
+                        ids,
+                        on=options.on,
+                        surroundings=around,
+                        resources=resources,
                         notify=notify,
-                    )  # fmt: skip
+                    )
                 ids = [] if options.on == "slurm" else _left(held, alive, options.quiet)
                 ids = ids or ([] if options.on == "slurm" else _turns(held, turns))
                 if not ids:

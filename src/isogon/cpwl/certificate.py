@@ -84,9 +84,13 @@ class Certificate:
         rows = [[c.name, _number(c.value), _number(c.limit), c.note] for c in self.checks]
         facts = {key: _number(value) for key, value in self.facts.items()}
         return {
-            "verdict": self.verdict, "passed": self.passed, "whole": self.whole,
-            "subject": self.subject, "checks": rows, "facts": facts,
-        }  # fmt: skip
+            "verdict": self.verdict,
+            "passed": self.passed,
+            "whole": self.whole,
+            "subject": self.subject,
+            "checks": rows,
+            "facts": facts,
+        }
 
     @classmethod
     def from_json(cls, data: Any) -> Certificate | None:

@@ -77,10 +77,11 @@ def check_outputs(program: Program, x: Tensor, where: str) -> None:
     wrong = int((found.isnan() | (found == torch.inf)).sum())
     if wrong:
         raise DataError(
-            f"the network's outputs are NaN or infinite at {where}", got=f"{wrong} values",
+            f"the network's outputs are NaN or infinite at {where}",
+            got=f"{wrong} values",
             expected="finite outputs",
             fix="Choose inputs of the size that the network was made for.",
-        )  # fmt: skip
+        )
 
 
 def program_for(

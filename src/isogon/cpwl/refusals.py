@@ -11,11 +11,47 @@ from isogon.nets.graph import UNKNOWN, place
 
 # smooth functions of one number: `ig.piecewise` replaces them by interpolants
 SMOOTH = {
-    "gelu", "silu", "mish", "tanh", "sigmoid", "logit", "softplus", "log_sigmoid", "elu", "selu",
-    "celu", "hardswish", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh",
-    "acosh", "atanh", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "erf", "erfc",
-    "sqrt", "rsqrt", "reciprocal", "pow", "square", "sinc", "special_expit", "special_erf",
-}  # fmt: skip
+    "gelu",
+    "silu",
+    "mish",
+    "tanh",
+    "sigmoid",
+    "logit",
+    "softplus",
+    "log_sigmoid",
+    "elu",
+    "selu",
+    "celu",
+    "hardswish",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "erf",
+    "erfc",
+    "sqrt",
+    "rsqrt",
+    "reciprocal",
+    "pow",
+    "square",
+    "sinc",
+    "special_expit",
+    "special_erf",
+}
 
 # not functions of one number: nothing to interpolate
 WHOLE = {
@@ -47,10 +83,32 @@ WHOLE = {
 }
 
 JUMPING = {
-    "sign", "round", "floor", "ceil", "trunc", "frac", "heaviside", "eq", "ne", "argmax", "argmin",
-    "remainder", "fmod", "floor_divide", "bucketize", "searchsorted", "sgn", "hardshrink",
-    "one_hot", "nonzero", "isnan", "isinf", "topk", "sort", "argsort",
-}  # fmt: skip
+    "sign",
+    "round",
+    "floor",
+    "ceil",
+    "trunc",
+    "frac",
+    "heaviside",
+    "eq",
+    "ne",
+    "argmax",
+    "argmin",
+    "remainder",
+    "fmod",
+    "floor_divide",
+    "bucketize",
+    "searchsorted",
+    "sgn",
+    "hardshrink",
+    "one_hot",
+    "nonzero",
+    "isnan",
+    "isinf",
+    "topk",
+    "sort",
+    "argsort",
+}
 
 
 def op_name(node: fx.Node) -> str:

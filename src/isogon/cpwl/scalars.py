@@ -21,9 +21,17 @@ __all__ = ["ScalarSite", "products", "sites"]
 
 _SAME = {"clone", "contiguous", "alias", "detach", "to", "_to_copy", "dropout", "type_as"}
 _KINKS = {
-    "relu", "leaky_relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "hardsigmoid",
-    "abs", "softshrink",
-}  # fmt: skip
+    "relu",
+    "leaky_relu",
+    "relu6",
+    "hardtanh",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "hardsigmoid",
+    "abs",
+    "softshrink",
+}
 _LINEAR = {"add", "sub", "rsub", "neg"}
 _PRODUCTS = {"mul", "div", "true_divide"}
 _BILINEAR = {"matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "einsum", "addcmul", "addcdiv", "dot"}

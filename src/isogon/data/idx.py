@@ -21,9 +21,17 @@ from isogon.storage.stamps import note, there
 Split = Literal["train", "test", "all"]
 DIGITS = [str(c) for c in range(10)]
 CLOTHES = [
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-]  # fmt: skip
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+]
 MAX_BYTES = 2**28  # of the numbers in one idx file; MNIST's largest has 2**25.5
 
 

@@ -12,9 +12,11 @@ from isogon.errors import OptionError
 from isogon.registry import dataset
 
 COLOURS = {
-    "red": (0.85, 0.15, 0.15), "green": (0.15, 0.7, 0.2), "blue": (0.15, 0.25, 0.85),
+    "red": (0.85, 0.15, 0.15),
+    "green": (0.15, 0.7, 0.2),
+    "blue": (0.15, 0.25, 0.85),
     "yellow": (0.9, 0.85, 0.15),
-}  # fmt: skip
+}
 SHAPES = ("disc", "square", "triangle", "cross")
 SCENES = ("plain", "stripes", "checks")
 LARGEST = 2**31  # numbers in all images of one draw

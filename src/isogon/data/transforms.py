@@ -191,9 +191,10 @@ def resized(
     """
     if len(data.shape) != 3:
         raise DataError(
-            "only images can be resized", got=f"inputs of shape {list(data.shape)}",
+            "only images can be resized",
+            got=f"inputs of shape {list(data.shape)}",
             expected="[C, H, W]",
-        )  # fmt: skip
+        )
     if size < 1 or (how == "pad" and size < max(data.shape[1:])):
         raise OptionError(
             "wrong image size",

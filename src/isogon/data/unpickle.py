@@ -145,8 +145,12 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
         left[0] -= value.value.nbytes
         return value.value
     if isinstance(value, dict):
-        return {str(_plain(k, 9, left) if isinstance(k, tuple) else _plain(k, depth, left)):
-                _plain(v, depth + 1, left) for k, v in value.items()}  # fmt: skip
+        return {
+            str(_plain(k, 9, left) if isinstance(k, tuple) else _plain(k, depth, left)): _plain(
+                v, depth + 1, left
+            )
+            for k, v in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_plain(v, depth + 1, left) for v in value]
     if isinstance(value, bytes):

@@ -71,8 +71,10 @@ def local_complexity(
         steps = radius * torch.linalg.qr(basis).Q.T
         cloud = torch.cat([torch.zeros(1, size), steps, -steps]).double() + center.reshape(1, -1)
         counts, patterns = _crossings(program, cloud.reshape(-1, *shape))
-        rows.append({"sample": n, "hyperplanes": sum(counts.values()), "patterns": patterns}
-                    | {f"hyperplanes@{site}": count for site, count in counts.items()})  # fmt: skip
+        rows.append(
+            {"sample": n, "hyperplanes": sum(counts.values()), "patterns": patterns}
+            | {f"hyperplanes@{site}": count for site, count in counts.items()}
+        )
         report(n + 1, len(x), "local complexity")
     return SampleTable(
         "local_complexity",

@@ -123,8 +123,10 @@ class Anatomy:
         Of a node that is no cut, from all that is `alive` there: a tail of several inputs.
         """
         graph = fx.Graph()
-        copies = {n: graph.placeholder(f"activation_{i}" if i else "activation")
-                  for i, n in enumerate(nodes)}  # fmt: skip
+        copies = {
+            n: graph.placeholder(f"activation_{i}" if i else "activation")
+            for i, n in enumerate(nodes)
+        }
         behind = set(nodes)
         for n in self.graph.nodes:
             if any(a in behind for a in n.all_input_nodes) and n not in nodes:

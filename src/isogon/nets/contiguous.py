@@ -15,9 +15,13 @@ from torch.overrides import TorchFunctionMode
 
 _ATEN = torch.ops.aten
 _NORMS = {
-    F.batch_norm, torch.batch_norm, _ATEN.batch_norm.default,
-    F.instance_norm, torch.instance_norm, _ATEN.instance_norm.default,
-}  # fmt: skip
+    F.batch_norm,
+    torch.batch_norm,
+    _ATEN.batch_norm.default,
+    F.instance_norm,
+    torch.instance_norm,
+    _ATEN.instance_norm.default,
+}
 
 
 class contiguous(TorchFunctionMode):

@@ -141,17 +141,21 @@ def _not_one_number(y: Tensor, outputs: int | None) -> DataError:
                 "the labels are one-hot", y, _wanted(outputs), "Give classes: y = y.argmax(1)."
             )
         return _refused(
-            "the labels are multi-hot", y, _wanted(outputs),
+            "the labels are multi-hot",
+            y,
+            _wanted(outputs),
             "Take one of them at a time, y[:, k], with a model that has that output alone.",
-        )  # fmt: skip
+        )
     if y.dim() == 2 and y.is_floating_point() and bool(((y.sum(1) - 1).abs() < 1e-3).all()):
         return _refused(
             "the labels are probabilities", y, _wanted(outputs), "Give classes: y = y.argmax(1)."
         )
     return _refused(
-        "the labels are not one number per sample", y, _wanted(outputs),
+        "the labels are not one number per sample",
+        y,
+        _wanted(outputs),
         "Give one class per sample.",
-    )  # fmt: skip
+    )
 
 
 def _out_of_range(

@@ -172,9 +172,12 @@ def _average_pool(o: Any):
     if before == after or (counted and not o.get("ceil_mode", 0)):
         same = before == after
         layer = kind(
-            tuple(sizes), tuple(strides), tuple(before) if same else 0, bool(o.get("ceil_mode", 0)),
+            tuple(sizes),
+            tuple(strides),
+            tuple(before) if same else 0,
+            bool(o.get("ceil_mode", 0)),
             counted,
-        )  # fmt: skip
+        )
         return layer if same else _Padded(_order(before, after), layer)
     pad, pool = _order(before, after), kind(tuple(sizes), tuple(strides))
 

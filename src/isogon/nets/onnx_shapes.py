@@ -219,14 +219,26 @@ def _prod(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
 
 
 SHAPES: dict[str, Callable[[Operands], Any]] = {
-    "Reshape": _reshape, "Flatten": _flatten, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze,
-    "Transpose": _transpose, "Slice": _slice, "Gather": _gather, "Pad": _pad, "Split": _split,
-    "Concat": lambda o: (lambda *values: torch.cat(values, o.get("axis"))),
-    "Expand": _expand, "Resize": _resize, "Upsample": _resize, "Tile": _tile,
-    "ReduceMean": _reduce(torch.mean), "ReduceSum": _reduce(torch.sum),
-    "ReduceMax": _reduce(torch.amax), "ReduceMin": _reduce(torch.amin),
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Transpose": _transpose,
+    "Slice": _slice,
+    "Gather": _gather,
+    "Pad": _pad,
+    "Split": _split,
+    "Concat": lambda o: lambda *values: torch.cat(values, o.get("axis")),
+    "Expand": _expand,
+    "Resize": _resize,
+    "Upsample": _resize,
+    "Tile": _tile,
+    "ReduceMean": _reduce(torch.mean),
+    "ReduceSum": _reduce(torch.sum),
+    "ReduceMax": _reduce(torch.amax),
+    "ReduceMin": _reduce(torch.amin),
     "ReduceProd": _reduce(_prod),
     "ReduceL1": _reduce(lambda x, a, k: x.abs().sum(a, k)),
     "ReduceL2": _reduce(lambda x, a, k: x.square().sum(a, k).sqrt()),
     "ReduceSumSquare": _reduce(lambda x, a, k: x.square().sum(a, k)),
-}  # fmt: skip
+}

@@ -137,10 +137,19 @@ def _sizes(value: Any) -> str:
 
 _ATEN = torch.ops.aten
 _SOFTMAX = {
-    torch.softmax, torch.log_softmax, F.softmax, F.log_softmax, Tensor.softmax,
-    Tensor.log_softmax, torch.special.softmax, torch.special.log_softmax,
-    _ATEN.softmax.int, _ATEN.log_softmax.int, _ATEN._softmax.default, _ATEN._log_softmax.default,
-}  # fmt: skip
+    torch.softmax,
+    torch.log_softmax,
+    F.softmax,
+    F.log_softmax,
+    Tensor.softmax,
+    Tensor.log_softmax,
+    torch.special.softmax,
+    torch.special.log_softmax,
+    _ATEN.softmax.int,
+    _ATEN.log_softmax.int,
+    _ATEN._softmax.default,
+    _ATEN._log_softmax.default,
+}
 _LOG = {torch.log, Tensor.log, _ATEN.log.default}
 
 

@@ -72,9 +72,11 @@ class SharedOut:
             state = held[step]
             if len(state.tree) != len(left):
                 raise FileError(
-                    "a share was measured in another way", got=f"{len(state.tree)} statistics",
-                    expected=len(left), fix="Delete the share's record and run it again.",
-                )  # fmt: skip
+                    "a share was measured in another way",
+                    got=f"{len(state.tree)} statistics",
+                    expected=len(left),
+                    fix="Delete the share's record and run it again.",
+                )
             for watcher, tree in zip(left, state.tree, strict=True):
                 watcher.merge(read_state(tree, state.arrays, watcher.share()))
         return sum(held[step].seen for held in self.states)

@@ -154,9 +154,10 @@ def _renew(model: nn.Module) -> None:
     They do so where their mode changes, in a ``train`` of their own.
     """
     own = [
-        m for m in model.modules()
+        m
+        for m in model.modules()
         if type(m).train is not nn.Module.train and any(held for _, held in _caches(m))
-    ]  # fmt: skip
+    ]
     if not own:
         return
     modes = [(m, m.training) for m in model.modules()]

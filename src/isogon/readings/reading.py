@@ -129,12 +129,16 @@ class Reading:
         clock = self.meta.get("clock")
         named = [c for c in clock if isinstance(c, str)] if isinstance(clock, list) else []
         mine, theirs = (t.drop(columns=named, errors="ignore") for t in (self.table, other.table))
-        return same and mine.equals(theirs) and all(
-            a.dtype == other.arrays[k].dtype
-            and a.shape == other.arrays[k].shape
-            and a.tobytes() == other.arrays[k].tobytes()
-            for k, a in self.arrays.items()
-        )  # fmt: skip
+        return (
+            same
+            and mine.equals(theirs)
+            and all(
+                a.dtype == other.arrays[k].dtype
+                and a.shape == other.arrays[k].shape
+                and a.tobytes() == other.arrays[k].tobytes()
+                for k, a in self.arrays.items()
+            )
+        )
 
     def __len__(self) -> int:
         return len(self.table)

@@ -38,8 +38,14 @@ def draw_boundary(reading: Boundary, anchors: bool = True, names: bool = True) -
     _classes(ax, reading, single)
     for k in range(len(reading)):
         corners = simplified(reading.curve(k), SIMPLE * float(np.ptp(reading.plane.corners)))
-        ax.plot(*corners.T, color=style.INK, lw=0.9, zorder=4, solid_capstyle="round",
-                rasterized=len(reading.points) > 50_000)  # fmt: skip
+        ax.plot(
+            *corners.T,
+            color=style.INK,
+            lw=0.9,
+            zorder=4,
+            solid_capstyle="round",
+            rasterized=len(reading.points) > 50_000,
+        )
     frame(ax, reading.plane.corners)
     if names and not single:
         _names(ax, reading)
@@ -86,9 +92,16 @@ def _classes(ax: Axes, b: Boundary, single: bool) -> None:
     dx, dy = x[1] - x[0], y[1] - y[0]
     extent = (x[0] - dx / 2, x[-1] + dx / 2, y[0] - dy / 2, y[-1] + dy / 2)
     shown = ax.imshow(
-        index, origin="lower", extent=extent, cmap=ListedColormap(colors), vmin=-0.5,
-        vmax=len(present) - 0.5, interpolation="nearest", zorder=1, aspect="auto",
-    )  # fmt: skip
+        index,
+        origin="lower",
+        extent=extent,
+        cmap=ListedColormap(colors),
+        vmin=-0.5,
+        vmax=len(present) - 0.5,
+        interpolation="nearest",
+        zorder=1,
+        aspect="auto",
+    )
     shown.set_clip_path(Path(np.vstack([b.plane.corners, b.plane.corners[:1]])), ax.transData)
     if len(present) > LEGEND:
         return
@@ -125,5 +138,12 @@ def _names(ax: Axes, b: Boundary) -> None:
             depth = np.asarray(ndimage.distance_transform_edt(own))[1:-1, 1:-1]
             row, column = np.unravel_index(depth.argmax(), depth.shape)
             if depth[row, column] >= ROOM * len(image):
-                ax.annotate(f"class {k}", (x[column], y[row]), ha="center", va="center",
-                            fontsize=7, color=style.INK, zorder=3)  # fmt: skip
+                ax.annotate(
+                    f"class {k}",
+                    (x[column], y[row]),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=style.INK,
+                    zorder=3,
+                )

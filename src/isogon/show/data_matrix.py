@@ -76,8 +76,15 @@ def _trace(ax: Axes, reading: Reading) -> None:
     trace = t["trace"].to_numpy(dtype=float)
     for mask, color, name in ((right, style.BLUE, "correct"), (~right, style.ORANGE, "wrong")):
         if (keep := mask & (trace > 0)).any():
-            ax.scatter(margin[keep], trace[keep], s=9, color=color, alpha=0.6, lw=0,
-                       label=f"{name} ({mask.sum()})")  # fmt: skip
+            ax.scatter(
+                margin[keep],
+                trace[keep],
+                s=9,
+                color=color,
+                alpha=0.6,
+                lw=0,
+                label=f"{name} ({mask.sum()})",
+            )
     if (trace > 0).any():
         ax.set_xscale("log")
         ax.set_yscale("log")
@@ -90,8 +97,11 @@ def _trace(ax: Axes, reading: Reading) -> None:
 def _ranks(ax: Axes, reading: Reading) -> None:
     t = reading.table
     exact = [c for c in t if str(c).startswith("rank@")]
-    names = {"stable_rank": "stable", "participation_ratio": "participation",
-             "entropy_rank": "entropy"}  # fmt: skip
+    names = {
+        "stable_rank": "stable",
+        "participation_ratio": "participation",
+        "entropy_rank": "entropy",
+    }
     columns = [*(c for c in names if c in t), *exact]
     labels = [str(names.get(c, c)) for c in columns]
     for place, column in enumerate(columns):

@@ -88,9 +88,11 @@ def animate(
     """
     if not reading.frames:
         raise OptionError(
-            "no partitions to show", got="a reading without frames", expected="frames >= 1",
+            "no partitions to show",
+            got="a reading without frames",
+            expected="frames >= 1",
             fix="Measure with frames=12, say.",
-        )  # fmt: skip
+        )
     scale = _scale(reading, color)
     high, wide = np.ptp(reading.corners, axis=0)[::-1]
     pages = []
@@ -209,8 +211,11 @@ def _densities(ax: Axes, reading: Evolution) -> None:
 
 
 def _scores(ax: Axes, reading: Evolution) -> None:
-    kind = "accuracy" if "train_accuracy" in reading.table or "test_accuracy" in reading.table \
-        else "loss"  # fmt: skip
+    kind = (
+        "accuracy"
+        if "train_accuracy" in reading.table or "test_accuracy" in reading.table
+        else "loss"
+    )
     drawn = [
         _line(ax, reading, f"train_{kind}", style.PURPLE, "train"),
         _line(ax, reading, f"test_{kind}", style.GREEN, "test"),
@@ -246,8 +251,9 @@ def _against(ax: Axes, reading: Evolution) -> None:
     x, y = table[name].to_numpy(float), table[target].to_numpy(float)
     when, unit = _when(reading)
     ax.plot(x, y, color=style.FAINT, lw=0.9, zorder=1)
-    dots = ax.scatter(x, y, c=when, cmap=style.SEQUENTIAL, s=16, zorder=2, edgecolors=style.MUTED,
-                      linewidths=0.4)  # fmt: skip
+    dots = ax.scatter(
+        x, y, c=when, cmap=style.SEQUENTIAL, s=16, zorder=2, edgecolors=style.MUTED, linewidths=0.4
+    )
     bar = ax.figure.colorbar(dots, ax=ax, pad=0.02, aspect=30)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_label(unit, fontsize=7.5)
@@ -260,5 +266,12 @@ def _against(ax: Axes, reading: Evolution) -> None:
     if known is not None:
         text = rf"rank correlation {known['spearman']:+.2f}, n = {known['n']}"
         ax.set_ylim(top=ax.get_ylim()[1] + 0.12 * np.ptp(ax.get_ylim()))
-        ax.text(0.03, 0.985, text.replace("-", "\u2212"), transform=ax.transAxes, fontsize=7.5,
-                va="top", color=style.MUTED)  # fmt: skip
+        ax.text(
+            0.03,
+            0.985,
+            text.replace("-", "\u2212"),
+            transform=ax.transAxes,
+            fontsize=7.5,
+            va="top",
+            color=style.MUTED,
+        )

@@ -108,8 +108,15 @@ def boxes(ax: Axes, data: list[np.ndarray], *, positions=None, color: str = styl
             continue
         q = np.percentile(values, [5, 25, 50, 75, 95])
         ax.plot([place, place], [q[0], q[4]], color=color, lw=0.9, alpha=0.55, zorder=1)
-        ax.plot([place, place], [q[1], q[3]], color=color, lw=5, alpha=0.45, zorder=2,
-                solid_capstyle="butt")  # fmt: skip
+        ax.plot(
+            [place, place],
+            [q[1], q[3]],
+            color=color,
+            lw=5,
+            alpha=0.45,
+            zorder=2,
+            solid_capstyle="butt",
+        )
         ax.plot([place], [q[2]], marker="_", color=style.INK, ms=6, mew=1.3, zorder=3)
 
 
@@ -153,8 +160,15 @@ def heatmap(
             if np.isfinite(v):
                 dark = abs(v) > 0.6 * high if diverging else v > middle
                 small = f"{v:.2f}".replace("0.", ".", 1) if v else "0"
-                ax.text(j, i, small if abs(v) < 1 else f"{v:.3g}", ha="center", va="center",
-                        fontsize=6.5, color="white" if dark else style.INK)  # fmt: skip
+                ax.text(
+                    j,
+                    i,
+                    small if abs(v) < 1 else f"{v:.3g}",
+                    ha="center",
+                    va="center",
+                    fontsize=6.5,
+                    color="white" if dark else style.INK,
+                )
 
 
 def site_axis(ax: Axes, sites: list) -> None:

@@ -36,8 +36,15 @@ def draw_integrability(reading: Reading) -> Figure:
         ax.set_ylabel("residual")
     else:
         ax.set_axis_off()
-        ax.text(0.5, 0.5, "all brackets vanish:\nevery sample lies in a leaf", ha="center",
-                va="center", color=style.MUTED, transform=ax.transAxes)  # fmt: skip
+        ax.text(
+            0.5,
+            0.5,
+            "all brackets vanish:\nevery sample lies in a leaf",
+            ha="center",
+            va="center",
+            color=style.MUTED,
+            transform=ax.transAxes,
+        )
     ax.set_title("Against the size of the bracket")
     style.letter(list(axes[0]))
     return fig

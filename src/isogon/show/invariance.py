@@ -182,8 +182,12 @@ def _feature_maps(reading: Reading) -> Figure:
         top = float(np.abs(stack).max()) or 1.0
         for j, t in enumerate(chosen):
             ax = axes[i, j]
-            ax.imshow(stack[t], cmap=style.DIVERGING if stack.min() < 0 else style.SEQUENTIAL,
-                      vmin=-top if stack.min() < 0 else 0, vmax=top)  # fmt: skip
+            ax.imshow(
+                stack[t],
+                cmap=style.DIVERGING if stack.min() < 0 else style.SEQUENTIAL,
+                vmin=-top if stack.min() < 0 else 0,
+                vmax=top,
+            )
             ax.set_xticks([])
             ax.set_yticks([])
             ax.spines[:].set_visible(False)

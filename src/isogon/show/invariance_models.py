@@ -125,12 +125,17 @@ def spread(panel: Panel) -> list[dict]:
         for place, site in enumerate(sites[0]):
             units = [values(r, s[place], wanted) for r, s in zip(mine, sites)]
             means = np.array([finite_mean(u) for u in units])
-            rows.append({
-                "name": name, "place": place, "site": site, "mean": float(np.nanmean(means))
-                if np.isfinite(means).any() else np.nan,
-                "sd": float(means.std(ddof=1)) if len(means) > 1 else np.nan,
-                "models": len(means), "units": len(units[0]),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "name": name,
+                    "place": place,
+                    "site": site,
+                    "mean": float(np.nanmean(means)) if np.isfinite(means).any() else np.nan,
+                    "sd": float(means.std(ddof=1)) if len(means) > 1 else np.nan,
+                    "models": len(means),
+                    "units": len(units[0]),
+                }
+            )
     return rows
 
 
@@ -187,8 +192,17 @@ def stars(ax: Axes, panel: Panel, column: str, notes: list[str]) -> None:
         return
     for place, p in zip(np.linspace(0, 100, len(lowest)), lowest):
         if p < LEVEL:
-            ax.text(place, 1.0, "*", ha="center", va="top", color=style.INK, fontsize=11,
-                    transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
+            ax.text(
+                place,
+                1.0,
+                "*",
+                ha="center",
+                va="top",
+                color=style.INK,
+                fontsize=11,
+                transform=ax.get_xaxis_transform(),
+                clip_on=False,
+            )
     which = "the means of models" if over == "models" else "the units"
     two = "the two" if len(set(names)) == 2 else "two of them"
     notes.append(f"* {two} differ (Tukey's test of {which}, p < {LEVEL:g})")

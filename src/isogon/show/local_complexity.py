@@ -37,16 +37,27 @@ def _samples(ax: Axes, reading: SampleTable, names: list[str]) -> None:
     table = reading.table
     colors = site_colors(names)
     if len(table) > BARS:
-        ax.hist(table["hyperplanes"], bins=min(40, 8 + len(table) // 8), color=style.BLUE,
-                alpha=0.8, rwidth=0.95)  # fmt: skip
+        ax.hist(
+            table["hyperplanes"],
+            bins=min(40, 8 + len(table) // 8),
+            color=style.BLUE,
+            alpha=0.8,
+            rwidth=0.95,
+        )
         ax.set_xlabel("hyperplanes near an input")
         ax.set_ylabel("inputs")
     else:
         base = np.zeros(len(table))
         for name in names:
             values = table[name].to_numpy(float)
-            ax.bar(table["sample"], values, bottom=base, color=colors[name], width=0.85,
-                   label=style.shorten(name.removeprefix(PREFIX), 18))  # fmt: skip
+            ax.bar(
+                table["sample"],
+                values,
+                bottom=base,
+                color=colors[name],
+                width=0.85,
+                label=style.shorten(name.removeprefix(PREFIX), 18),
+            )
             base += values
         ax.set_xlabel("sample")
         ax.set_ylabel("hyperplanes near it")

@@ -58,9 +58,14 @@ def fill(
     many = pixels and len(sizes) > MANY
     # antialiased neighbours would let the ground shine through between them
     shapes = PathCollection(
-        paths, facecolors=colors, edgecolors="none", linewidths=0, rasterized=many,
-        antialiaseds=False, zorder=zorder,
-    )  # fmt: skip
+        paths,
+        facecolors=colors,
+        edgecolors="none",
+        linewidths=0,
+        rasterized=many,
+        antialiaseds=False,
+        zorder=zorder,
+    )
     if many:
         _sharpen(ax)
     shapes.set_in_layout(False)  # the axes around it are
@@ -78,9 +83,14 @@ def hatched(
     first = np.concatenate([[0], np.cumsum(sizes)])
     corner = np.arange(first[-1]) + np.repeat(offsets[which] - first[:-1], sizes)
     shapes = fill(
-        ax, vertices, first, loops[corner], np.zeros(len(which), np.int64),
-        np.array([to_rgb(PALE)]), zorder=1.1,
-    )  # fmt: skip
+        ax,
+        vertices,
+        first,
+        loops[corner],
+        np.zeros(len(which), np.int64),
+        np.array([to_rgb(PALE)]),
+        zorder=1.1,
+    )
     shapes.set_hatch(HATCH)
     shapes.set_edgecolor(GRID)
     shapes.set_linewidth(0.0)
@@ -103,9 +113,13 @@ def strokes(ax: Axes, segments: np.ndarray, **look: Any) -> PathCollection:
 
 
 def shaded(
-    ax: Axes, vertices: np.ndarray, offsets: np.ndarray, loops: np.ndarray, values: np.ndarray,
+    ax: Axes,
+    vertices: np.ndarray,
+    offsets: np.ndarray,
+    loops: np.ndarray,
+    values: np.ndarray,
     **look: Any,
-) -> TriMesh:  # fmt: skip
+) -> TriMesh:
     """Polygons shaded by values `[V]` at their corners, linear in between: exact on each."""
     sizes = np.diff(offsets)
     count = sizes - 2

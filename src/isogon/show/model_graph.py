@@ -108,12 +108,24 @@ def _node(
     color = "white" if dark else style.INK
     left = x - width / 2
     shape = "round,pad=0,rounding_size=0.05"
-    ax.add_patch(FancyBboxPatch((left, y - BOX / 2), width, BOX, boxstyle=shape, fc=face,
-                                ec="#9aa5b1", lw=0.6, zorder=3))  # fmt: skip
-    ax.text(left + 0.06, y, text, ha="left", va="center_baseline", fontsize=FONT, color=color,
-            zorder=4)  # fmt: skip
-    ax.text(left + width - 0.06, y, f"{value:.2f}" if known else "–", ha="right",
-            va="center_baseline", fontsize=FONT, color=color, zorder=4)  # fmt: skip
+    ax.add_patch(
+        FancyBboxPatch(
+            (left, y - BOX / 2), width, BOX, boxstyle=shape, fc=face, ec="#9aa5b1", lw=0.6, zorder=3
+        )
+    )
+    ax.text(
+        left + 0.06, y, text, ha="left", va="center_baseline", fontsize=FONT, color=color, zorder=4
+    )
+    ax.text(
+        left + width - 0.06,
+        y,
+        f"{value:.2f}" if known else "–",
+        ha="right",
+        va="center_baseline",
+        fontsize=FONT,
+        color=color,
+        zorder=4,
+    )
 
 
 def _edge(ax: Axes, wiring: Wiring, places: dict, a: str, b: str, width: float) -> None:

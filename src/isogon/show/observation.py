@@ -57,9 +57,15 @@ def _any(reading: Reading) -> Figure:
 def _band(ax: Axes, table: pd.DataFrame, column: str) -> None:
     groups = table.groupby("epoch")[column]
     epochs = np.unique(table["epoch"].to_numpy(dtype=float))
-    low, middle, high, mean = (np.asarray(f, dtype=float) for f in (
-        groups.quantile(0.25), groups.median(), groups.quantile(0.75), groups.mean(),
-    ))  # fmt: skip
+    low, middle, high, mean = (
+        np.asarray(f, dtype=float)
+        for f in (
+            groups.quantile(0.25),
+            groups.median(),
+            groups.quantile(0.75),
+            groups.mean(),
+        )
+    )
     ax.fill_between(epochs, low, high, color=style.BLUE, alpha=0.15, lw=0, label="quartiles")
     ax.plot(epochs, middle, color=style.BLUE, lw=0.9, alpha=0.7, label="median")
     ax.plot(epochs, mean, color=style.ORANGE, label="mean")
@@ -87,9 +93,15 @@ def _distribution(ax: Axes, table: pd.DataFrame, column: str) -> None:
     share = counts["count"] / counts.groupby("epoch")["count"].transform("sum")
     top = float(share.to_numpy().max())
     dots = ax.scatter(
-        counts["epoch"], counts[column], s=75 * share + 1, c=share, cmap=style.SEQUENTIAL,
-        vmin=-0.25 * top, vmax=top, lw=0,
-    )  # fmt: skip
+        counts["epoch"],
+        counts[column],
+        s=75 * share + 1,
+        c=share,
+        cmap=style.SEQUENTIAL,
+        vmin=-0.25 * top,
+        vmax=top,
+        lw=0,
+    )
     bar = ax.figure.colorbar(dots, ax=ax, pad=0.02, aspect=30)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.set_ylim(0, top)

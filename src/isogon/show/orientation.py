@@ -43,8 +43,14 @@ def draw_orientation(reading: Reading) -> Figure:
     ax = axes[1]
     ax.bar(range(len(sites)), per_site["mass"], width=0.62, color=style.BLUE, alpha=0.75)
     ax.axhline(network["mass"], color=style.ORANGE, lw=1.2)
-    ax.text(len(sites) - 0.42, network["mass"], f" network {network['mass']:.2f}", va="center",
-            fontsize=7.5, color=style.ORANGE)  # fmt: skip
+    ax.text(
+        len(sites) - 0.42,
+        network["mass"],
+        f" network {network['mass']:.2f}",
+        va="center",
+        fontsize=7.5,
+        color=style.ORANGE,
+    )
     ax.axhline(0.5, color=style.MUTED, lw=0.8, ls=(0, (4, 3)))
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])

@@ -126,11 +126,24 @@ def frame(ax: Axes, corners: np.ndarray) -> None:
 def marks(ax: Axes, at: np.ndarray) -> None:
     """The anchors, numbered where they are few."""
     few = len(at) <= LABELS
-    ax.scatter(*at.T, s=62 if few else 4, color="white", edgecolors=style.INK,
-               lw=1.0 if few else 0.5, zorder=5)  # fmt: skip
+    ax.scatter(
+        *at.T,
+        s=62 if few else 4,
+        color="white",
+        edgecolors=style.INK,
+        lw=1.0 if few else 0.5,
+        zorder=5,
+    )
     for number, place in enumerate(at if few else []):
-        ax.annotate(str(number + 1), place, ha="center", va="center_baseline", fontsize=6.5,
-                    zorder=6, annotation_clip=True)  # fmt: skip
+        ax.annotate(
+            str(number + 1),
+            place,
+            ha="center",
+            va="center_baseline",
+            fontsize=6.5,
+            zorder=6,
+            annotation_clip=True,
+        )
 
 
 def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> None:
@@ -160,9 +173,10 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> No
         _scale(fig, ax, faces, values, dark_is_small=color == "area")
     else:
         raise OptionError(
-            "regions have no such colours", got=repr(color),
+            "regions have no such colours",
+            got=repr(color),
             expected="class, area, slope, random or output",
-        )  # fmt: skip
+        )
     if color != "area":
         mesh.hatched(ax, *faces, left)
     ax.set_title(f"{title} ({len(p):,}{state})")
@@ -251,9 +265,15 @@ def _edges(ax: Axes, p: Partition) -> None:
 def _below(ax: Axes, handles: list[Any], columns: int) -> None:
     fig: Any = ax.figure
     below = ax.transAxes + ScaledTranslation(0, -36 / 72, fig.dpi_scale_trans)
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=7,
-              ncols=min(columns, len(handles)), columnspacing=1.2,
-              bbox_transform=below)  # fmt: skip
+    ax.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        fontsize=7,
+        ncols=min(columns, len(handles)),
+        columnspacing=1.2,
+        bbox_transform=below,
+    )
 
 
 def _overlay(ax: Axes, p: Partition, boundary: bool, anchors: bool) -> None:

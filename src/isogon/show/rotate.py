@@ -62,8 +62,15 @@ def draw_rotate(reading: Reading) -> Figure:
     if table["repeat"].max() > 0:
         places = table["site"].map(sites.index)
         spread = 0.25 * (table["repeat"] / table["repeat"].max() - 0.5)
-        ax.plot(places + spread, table["penalty"] * 100, "o", ms=2.4, color=style.ORANGE, alpha=0.7,
-                label="one element")  # fmt: skip
+        ax.plot(
+            places + spread,
+            table["penalty"] * 100,
+            "o",
+            ms=2.4,
+            color=style.ORANGE,
+            alpha=0.7,
+            label="one element",
+        )
     marked = curve(ax, [table], "penalty", "mean", style.BLUE)
     _finish(ax, reading)
     epochs, group = reading.meta["epochs"], reading.meta["group"]

@@ -163,13 +163,17 @@ def _kinds(reading: Reading) -> list[str]:
         return [c for c in extra["by"] if c in table and table[c].nunique() > 1]
     if not isinstance(reading, Curve | SiteTable) or not axis:
         return []
-    words = [c for c in table if not pd.api.types.is_numeric_dtype(table[c])
-             or table[c].dtype == bool]  # fmt: skip
+    words = [
+        c for c in table if not pd.api.types.is_numeric_dtype(table[c]) or table[c].dtype == bool
+    ]
     return [
-        str(c) for c in words
-        if c not in {axis, *PLACES} and not str(c).startswith("site")
-        and 1 < table[c].nunique() <= KINDS and table.groupby(str(c))[axis].nunique().min() > 1
-    ]  # fmt: skip
+        str(c)
+        for c in words
+        if c not in {axis, *PLACES}
+        and not str(c).startswith("site")
+        and 1 < table[c].nunique() <= KINDS
+        and table.groupby(str(c))[axis].nunique().min() > 1
+    ]
 
 
 def _word(column: str, value: Any) -> str:

@@ -82,8 +82,14 @@ def _outputs(ax: Axes, reading: Segments, at: np.ndarray, count: int) -> None:
     chosen = [*seen, *rest][: max(count, len(seen))]
     for k in sorted(chosen):
         shown = k in seen
-        ax.plot(at, values[:, k], color=_color(k), lw=1.5 if shown else 0.9,
-                alpha=1.0 if shown else 0.6, label=f"class {k}")  # fmt: skip
+        ax.plot(
+            at,
+            values[:, k],
+            color=_color(k),
+            lw=1.5 if shown else 0.9,
+            alpha=1.0 if shown else 0.6,
+            label=f"class {k}",
+        )
     ax.set_ylabel("output")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
@@ -129,9 +135,7 @@ def _winners(at: np.ndarray, values: np.ndarray) -> list[tuple[float, float, int
     return found
 
 
-def _ticks(
-    ax: Axes, reading: Segments, names: list[str], length: float
-) -> list[np.ndarray]:  # fmt: skip
+def _ticks(ax: Axes, reading: Segments, names: list[str], length: float) -> list[np.ndarray]:
     table = reading.table.iloc[:-1]  # the last piece ends with the line, not with a breakpoint
     breaks = [table.loc[table["site"] == s, "end"].to_numpy(float) * length for s in names]
     colors = site_colors(names)
@@ -142,11 +146,13 @@ def _ticks(
         ends = np.stack([np.stack([x, x], 1), np.tile([low + 0.1, low + 0.9], (len(x), 1))], 2)
         ax.add_collection(
             LineCollection(
-                list(ends), colors=[colors[name]], linewidths=0.3 if count > TICKS else 0.6,
+                list(ends),
+                colors=[colors[name]],
+                linewidths=0.3 if count > TICKS else 0.6,
                 rasterized=count > RASTER,
             ),
             autolim=False,
-        )  # fmt: skip
+        )
     ax.set_ylim(0, max(len(names), 1) if own else 1)
     if own:
         texts = [f"{style.shorten(n, 18)} ({len(x):,})" for n, x in zip(names, breaks)]
@@ -168,6 +174,12 @@ def _density(
     edges = np.linspace(0, length, bins + 1)
     weights = [np.full(len(x), bins / length) for x in breaks]
     if breaks:
-        ax.hist(breaks, bins=list(edges), weights=weights, stacked=True, lw=0,
-                color=list(site_colors(names).values()))  # fmt: skip
+        ax.hist(
+            breaks,
+            bins=list(edges),
+            weights=weights,
+            stacked=True,
+            lw=0,
+            color=list(site_colors(names).values()),
+        )
     ax.set_ylabel("breakpoints per\nunit of length", fontsize=7.5)

@@ -73,8 +73,10 @@ def draw_similarity(reading: Reading, metric: str | None = None, fade: bool = Tr
     names = names if metric is None else [metric]
     if not names:
         return _bars(reading)
-    if all(len(part) == part["site_a"].nunique() == part["site_b"].nunique()
-           for _, part in inner.groupby("metric")) and len(inner) > len(names):  # fmt: skip
+    if all(
+        len(part) == part["site_a"].nunique() == part["site_b"].nunique()
+        for _, part in inner.groupby("metric")
+    ) and len(inner) > len(names):
         return _curves(reading, names)
     return _maps(reading, inner, names, fade)
 
@@ -122,8 +124,9 @@ def _curves(reading: Reading, names: list[str]) -> Figure:
         ax.plot(values, "-o", color=color, ms=3.5, label=style.shorten(name, 34))
         if "null_sd" in part and np.isfinite(part["null_sd"]).any():
             sd = SD * part["null_sd"].to_numpy(float)
-            ax.fill_between(range(len(sd)), -sd, sd, color=color, alpha=0.15, lw=0,
-                            label="chance, 95 %")  # fmt: skip
+            ax.fill_between(
+                range(len(sd)), -sd, sd, color=color, alpha=0.15, lw=0, label="chance, 95 %"
+            )
     site_axis(ax, part["site_a"].tolist())
     one = len(names) == 1 and reading.meta["metrics"][names[0]]["direction"].startswith("lower")
     ax.set_ylabel("distance" if one else "similarity")
@@ -161,9 +164,17 @@ def _hatch(ax: Axes, mask: np.ndarray) -> bool:
     places = np.argwhere(mask == 1)
     for i, j in places:
         ax.add_patch(
-            Rectangle((j - 0.5, i - 0.5), 1, 1, fill=True, facecolor="#ffffff66", hatch="////",
-                      edgecolor=style.MUTED, lw=0)
-        )  # fmt: skip
+            Rectangle(
+                (j - 0.5, i - 0.5),
+                1,
+                1,
+                fill=True,
+                facecolor="#ffffff66",
+                hatch="////",
+                edgecolor=style.MUTED,
+                lw=0,
+            )
+        )
     return bool(len(places))
 
 

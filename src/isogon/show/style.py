@@ -20,8 +20,13 @@ INK = "#22303c"  # text, outlines
 MUTED = "#7b8794"  # secondary text, reference lines
 FAINT = "#e4e8ec"  # grids, spines of empty axes
 BLUE, ORANGE, GREEN, RED, PURPLE, GOLD = (
-    "#2b6c9f", "#d1782c", "#3d8b6d", "#b5443f", "#76619f", "#c2a02d",
-)  # fmt: skip
+    "#2b6c9f",
+    "#d1782c",
+    "#3d8b6d",
+    "#b5443f",
+    "#76619f",
+    "#c2a02d",
+)
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, GOLD, "#5f9ea8", "#8a6d5a", "#a0527a", "#6b7280")
 
 SEQUENTIAL = LinearSegmentedColormap.from_list(

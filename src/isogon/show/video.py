@@ -51,10 +51,30 @@ def encode(pages: list[Image.Image], path: str | os.PathLike, *, seconds: float)
     shown = max(1, round(RATE * seconds / len(pages)))
     with atomic(path) as temporary:
         command = [
-            program, "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
-            "-s", f"{width}x{height}", "-r", str(RATE), "-i", "-", "-c:v", "libx264",
-            "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4", str(temporary),
-        ]  # fmt: skip
+            program,
+            "-y",
+            "-loglevel",
+            "error",
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-s",
+            f"{width}x{height}",
+            "-r",
+            str(RATE),
+            "-i",
+            "-",
+            "-c:v",
+            "libx264",
+            "-pix_fmt",
+            "yuv420p",
+            "-movflags",
+            "+faststart",
+            "-f",
+            "mp4",
+            str(temporary),
+        ]
         data = bytearray()
         for i, page in enumerate(pages):
             picture = Image.new("RGB", (width, height), "white")

@@ -127,8 +127,15 @@ def _strip(axes: np.ndarray, reading: Reading, walk: int, frames: int) -> None:
         ax.set_visible(False)
     for ax, place in zip(axes, shown):
         style.picture(ax, images[place], limits=limits)
-        ax.set_title(_caption(reading, rows.iloc[place], "\n"), loc="center", fontsize=7, y=-0.02,
-                     va="top", pad=0, linespacing=1.35)  # fmt: skip
+        ax.set_title(
+            _caption(reading, rows.iloc[place], "\n"),
+            loc="center",
+            fontsize=7,
+            y=-0.02,
+            va="top",
+            pad=0,
+            linespacing=1.35,
+        )
 
 
 def _frames(reading: Reading, walk: int) -> tuple[np.ndarray, pd.DataFrame]:

@@ -152,10 +152,11 @@ def _class(name: str) -> Any:
 
 def _other(got: object) -> FileError:
     return FileError(
-        "a share's state does not fit the measure", got=str(got)[:120],
+        "a share's state does not fit the measure",
+        got=str(got)[:120],
         expected="what the same version of the measure wrote",
         fix="Delete the share's record and run it again.",
-    )  # fmt: skip
+    )
 
 
 _TAKEN: dict[str, Callable[..., Any]] = {

@@ -139,9 +139,14 @@ def allowed(kind: Any) -> bool:
     if t.is_dictionary(kind):
         return allowed(kind.value_type) and not t.is_dictionary(kind.value_type)
     return (
-        t.is_boolean(kind) or t.is_integer(kind) or t.is_floating(kind) or t.is_string(kind)
-        or t.is_large_string(kind) or t.is_null(kind) or t.is_temporal(kind)
-    )  # fmt: skip
+        t.is_boolean(kind)
+        or t.is_integer(kind)
+        or t.is_floating(kind)
+        or t.is_string(kind)
+        or t.is_large_string(kind)
+        or t.is_null(kind)
+        or t.is_temporal(kind)
+    )
 
 
 def _width(kind: Any) -> int:

@@ -114,9 +114,12 @@ class _Reader:
             paths = os.pathsep.join(p for p in sys.path if p)
             self.process = subprocess.Popen(
                 [sys.executable, "-P", str(program)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": paths}, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": paths},
+                start_new_session=True,
+            )
             self.owner = os.getpid()
         return self.process
 

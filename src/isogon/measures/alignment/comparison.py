@@ -37,9 +37,15 @@ class Comparison:
     """Which metric is computed from what, and what has to be gathered for it."""
 
     def __init__(
-        self, chosen: list[Metric], left: list[RowPlace], right: list[RowPlace], pairs: str,
-        maps: str | None, count: int, null: int,
-    ) -> None:  # fmt: skip
+        self,
+        chosen: list[Metric],
+        left: list[RowPlace],
+        right: list[RowPlace],
+        pairs: str,
+        maps: str | None,
+        count: int,
+        null: int,
+    ) -> None:
         if null < 0:
             raise OptionError("a negative number of permutations", got=null, expected="0 or more")
         self.metrics, self.left, self.right, self.null, self.count = (
@@ -87,9 +93,10 @@ class Comparison:
         maps = self.maps[m.name]
         if maps == "positions" and not chosen.linear:
             raise OptionError(
-                "this kernel compares samples, not positions", got=f"{m.name}, maps=positions",
+                "this kernel compares samples, not positions",
+                got=f"{m.name}, maps=positions",
                 expected="maps=flatten or mean",
-            )  # fmt: skip
+            )
         if chosen.linear and (maps == "positions" or self._narrow(maps)):
             return "moments"
         self._enough(m)

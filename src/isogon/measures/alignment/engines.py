@@ -161,10 +161,14 @@ class AllPairs:
         pairs: Sequence[Pair],
     ) -> None:
         self.metric, self.pairs, self.shape = metric, list(pairs), tuple(map(len, sides))
-        self.x = [_matrix(kept[p.key], maps) if _used(0, i, pairs) else None
-                  for i, p in enumerate(sides[0])]  # fmt: skip
-        self.y = [_matrix(kept[p.key], maps) if _used(1, j, pairs) else None
-                  for j, p in enumerate(sides[1])]  # fmt: skip
+        self.x = [
+            _matrix(kept[p.key], maps) if _used(0, i, pairs) else None
+            for i, p in enumerate(sides[0])
+        ]
+        self.y = [
+            _matrix(kept[p.key], maps) if _used(1, j, pairs) else None
+            for j, p in enumerate(sides[1])
+        ]
         self.samples = next(len(v) for v in self.x if v is not None)
         self.states = [_state(metric, v) for v in self.x]
 

@@ -36,9 +36,11 @@ class Grams:
     def __init__(self, chosen: Alignment, count: int, sites: int, dtype: torch.dtype) -> None:
         if count < LEAST:
             raise DataError(
-                "too few samples for CKA", got=count, expected=f"at least {LEAST}",
+                "too few samples for CKA",
+                got=count,
+                expected=f"at least {LEAST}",
                 fix="Use more samples.",
-            )  # fmt: skip
+            )
         self.chosen, self.count = chosen, count
         self.filled = 0
         size = sites * count * count

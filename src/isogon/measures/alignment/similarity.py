@@ -122,8 +122,11 @@ def _reading(made: Comparison, generator: torch.Generator) -> Grid:
         "site_a": [p.name for p in made.left] + extra,
         "site_b": [p.name for p in made.right] + extra,
     }
-    columns = [c for c in ("similarity", "null_sd", "z", "p_value", "p_max")
-               if any(c in layer for layer in layers)]  # fmt: skip
+    columns = [
+        c
+        for c in ("similarity", "null_sd", "z", "p_value", "p_max")
+        if any(c in layer for layer in layers)
+    ]
     blank = np.full((len(coords["site_a"]), len(coords["site_b"])), math.nan)
     arrays = {c: np.stack([_padded(layer.get(c), blank) for layer in layers]) for c in columns}
     single = len(names) == 1
@@ -186,9 +189,11 @@ def _data(sides: list[nn.Module], batches: Any) -> Any:
     if not features:
         if batches is None:
             raise OptionError(
-                "two models are compared on inputs", got="no batches", expected="batches",
+                "two models are compared on inputs",
+                got="no batches",
+                expected="batches",
                 fix="Pass batches, e.g. --batches 'digits(test)'.",
-            )  # fmt: skip
+            )
         return as_batches(batches)
     if len(features) == 1 or batches is not None:
         raise OptionError(

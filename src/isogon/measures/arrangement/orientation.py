@@ -27,10 +27,17 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHTED = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 POOLS = (
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
-    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
-    nn.LPPool1d, nn.LPPool2d, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d,
-)  # fmt: skip
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.MaxPool3d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AvgPool3d,
+    nn.LPPool1d,
+    nn.LPPool2d,
+    nn.FractionalMaxPool2d,
+    nn.FractionalMaxPool3d,
+)
 
 
 class OrientationTable(SiteTable):
@@ -250,9 +257,11 @@ def _change(layer: Layer, twin: Layer | None) -> tuple[float, float, float, floa
     w, start = (x.filters.to(x.dtype) for x in (layer, twin))
     change = w - start
     return (
-        float(change.norm()), float(change.abs().max()),
-        float(start.norm()), float(start.abs().max()),
-    )  # fmt: skip
+        float(change.norm()),
+        float(change.abs().max()),
+        float(start.norm()),
+        float(start.abs().max()),
+    )
 
 
 def _distances(changes: np.ndarray) -> dict[str, np.ndarray]:

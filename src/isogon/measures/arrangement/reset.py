@@ -108,10 +108,13 @@ def reset(
         {"site": list(layers), "snapshot": names},
         units={"accuracy": "1", "drop": "1"},
         meta={
-            "accuracy": whole, "data": getattr(batches, "name", None),
-            "norms": norms, "seed": seed, "dtype": hygiene.precision(model),
+            "accuracy": whole,
+            "data": getattr(batches, "name", None),
+            "norms": norms,
+            "seed": seed,
+            "dtype": hygiene.precision(model),
         },
-    )  # fmt: skip
+    )
 
 
 def _keys(modules: Mapping[str, Module], path: str, norms: bool) -> list[str]:

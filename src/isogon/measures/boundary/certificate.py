@@ -142,9 +142,12 @@ def _ties(b: Boundary, frozen: Frozen, found: Ledger, clock: Clock) -> None:
 def _rounding(space: Space, at: np.ndarray) -> torch.Tensor:
     """`[n, C]` 32 carried errors of the outputs at points, whose places are rounded, too."""
     *_, last = errors(
-        space.program, space.embed(at), given=space.given, directions=space.directions,
+        space.program,
+        space.embed(at),
+        given=space.given,
+        directions=space.directions,
         reach=space.reach,
-    )  # fmt: skip
+    )
     return ROUNDING * last
 
 

@@ -228,8 +228,11 @@ class Frozen:
                 slope = stage.slope(stage.piece(v[0])).expand(v[0].shape)
                 moved = (d[0].reshape(2, *v[0].shape) * slope).reshape(d[0].shape)
                 most = stage.slopes.abs().amax(0).square()
-                own = (EPS * summed(stage, v[0]).amax(0, keepdim=True)).square() if (
-                    stage.apply is not torch.relu) else 0.0  # fmt: skip
+                own = (
+                    (EPS * summed(stage, v[0]).amax(0, keepdim=True)).square()
+                    if (stage.apply is not torch.relu)
+                    else 0.0
+                )
                 out = stage(v[0]), moved, e2[0] * most + own, r2[0] * most
             else:
                 index, missing = stage.index.clamp(min=0), stage.index < 0

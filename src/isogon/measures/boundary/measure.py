@@ -152,9 +152,10 @@ def _checked(program: Program, classes: tuple[int, ...] | None) -> list[int] | N
     chosen = sorted({int(c) for c in classes})
     if len(chosen) < 2 or chosen[0] < 0 or chosen[-1] >= count:
         raise OptionError(
-            "no such classes", got=tuple(classes),
+            "no such classes",
+            got=tuple(classes),
             expected=f"two or more of 0..{count - 1}" if count > 1 else "None for one output",
-        )  # fmt: skip
+        )
     return chosen
 
 

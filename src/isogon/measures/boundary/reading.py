@@ -76,9 +76,12 @@ class Boundary(Reading):
         """The slice."""
         a = self.arrays
         return Slice(
-            a["slice_origin"], a["slice_basis"], a["slice_corners"], tuple(self.meta["shape"]),
+            a["slice_origin"],
+            a["slice_basis"],
+            a["slice_corners"],
+            tuple(self.meta["shape"]),
             a["slice_marks"],
-        )  # fmt: skip
+        )
 
     @property
     def length(self) -> float:
@@ -136,9 +139,11 @@ class Boundary(Reading):
         table = table.assign(classes=names, pieces=np.diff(self.offsets) - 1)
         groups = table.groupby("classes", sort=True)
         found = groups.agg(
-            curves=("curve", "size"), closed=("closed", "sum"), pieces=("pieces", "sum"),
+            curves=("curve", "size"),
+            closed=("closed", "sum"),
+            pieces=("pieces", "sum"),
             length=("length", "sum"),
-        ).reset_index()  # fmt: skip
+        ).reset_index()
         found["share"] = found["length"] / found["length"].sum()
         return found.sort_values("length", ascending=False, ignore_index=True)
 

@@ -80,11 +80,13 @@ class Scan:
         spans = [
             [_clipped(corners, axis, at) for at in c] for axis, c in ((0, self.y), (1, self.x))
         ]
-        self.origin = np.concatenate([
-            np.stack([np.array([s[0] for s in spans[0]]), self.y], 1),
-            np.stack([self.x, np.array([s[0] for s in spans[1]])], 1),
-            corners,
-        ])  # fmt: skip
+        self.origin = np.concatenate(
+            [
+                np.stack([np.array([s[0] for s in spans[0]]), self.y], 1),
+                np.stack([self.x, np.array([s[0] for s in spans[1]])], 1),
+                corners,
+            ]
+        )
         along = np.roll(corners, -1, 0) - corners
         length = np.linalg.norm(along, axis=1)
         self.length = np.concatenate([[b - a for a, b in spans[0] + spans[1]], length])
@@ -130,19 +132,35 @@ class Scan:
         first = np.cumsum([0, *map(len, places)])
         after = first[(np.arange(len(places)) + 1) % len(places)]  # first node of the next edge
         closing = start[after]
-        self.node_line = np.concatenate([
-            row, grid + column, np.arange(m), np.arange(m), *lines,
-            2 * grid + np.arange(len(places)),
-        ])  # fmt: skip
-        self.node_at = np.concatenate([
-            self.x[column] - self.origin[row, 0], self.y[row] - self.origin[grid + column, 1],
-            np.zeros(m), self.length[:m], *places, self.length[m:],
-        ])  # fmt: skip
+        self.node_line = np.concatenate(
+            [
+                row,
+                grid + column,
+                np.arange(m),
+                np.arange(m),
+                *lines,
+                2 * grid + np.arange(len(places)),
+            ]
+        )
+        self.node_at = np.concatenate(
+            [
+                self.x[column] - self.origin[row, 0],
+                self.y[row] - self.origin[grid + column, 1],
+                np.zeros(m),
+                self.length[:m],
+                *places,
+                self.length[m:],
+            ]
+        )
         self.node_class = np.concatenate([labels[:n], labels[:n], labels[n:], closing])
         # at the border nobody sees which of several classes an area is of
-        doubt = np.concatenate([
-            np.zeros(2 * n, bool), several[n:], several[n + 2 * m :][after],
-        ])  # fmt: skip
+        doubt = np.concatenate(
+            [
+                np.zeros(2 * n, bool),
+                several[n:],
+                several[n + 2 * m :][after],
+            ]
+        )
         kept = (self.length[self.node_line] > 0) & ~doubt
         self.node_line, self.node_at = self.node_line[kept], self.node_at[kept]
         self.node_class = self.node_class[kept].astype(np.int64)

@@ -27,18 +27,44 @@ from isogon.registry import measure
 from isogon.training.snapshots import Snapshots
 
 SIZES = (
-    "density", "area_mean", "area_sd", "area_median", "vertices_mean", "eccentricity_mean",
-    "corner_ratio_mean", "centrality_mean", "perimeter_mean", "boundary_length",
-)  # fmt: skip
+    "density",
+    "area_mean",
+    "area_sd",
+    "area_median",
+    "vertices_mean",
+    "eccentricity_mean",
+    "corner_ratio_mean",
+    "centrality_mean",
+    "perimeter_mean",
+    "boundary_length",
+)
 AROUND = ("count", "density", "area_mean", "eccentricity_mean", "boundary_length")
 SHOWN = (
-    "regions", "density", "density_near", "density_far", "area_mean", "eccentricity_mean",
-    "boundary_length", "train_accuracy", "test_accuracy", "gap", "train_loss", "test_loss",
-)  # fmt: skip
+    "regions",
+    "density",
+    "density_near",
+    "density_far",
+    "area_mean",
+    "eccentricity_mean",
+    "boundary_length",
+    "train_accuracy",
+    "test_accuracy",
+    "gap",
+    "train_loss",
+    "test_loss",
+)
 MARKS = 1000  # inputs that are looked at for lying in the slice
 FRAME = (
-    "vertices", "offsets", "loops", "label", "region", "area", "boundary", "edges", "edge_site",
-)  # fmt: skip
+    "vertices",
+    "offsets",
+    "loops",
+    "label",
+    "region",
+    "area",
+    "boundary",
+    "edges",
+    "edge_site",
+)
 
 
 class Evolution(Curve):
@@ -98,12 +124,18 @@ class Evolution(Curve):
     cost=8.5,
     survey={
         "snapshots": "@snapshots",
-        "plane": "@around", "train": "@train", "test": "@batches", "most": 6,
+        "plane": "@around",
+        "train": "@train",
+        "test": "@batches",
+        "most": 6,
         "max_regions": 50_000,
     },
-    example={"plane": "anchors(digits(test)[0], digits(test)[1], digits(test)[2], radius=0.2)",
-             "test": "digits(test, 12)", "train": "digits(train, 12)"},
-)  # fmt: skip
+    example={
+        "plane": "anchors(digits(test)[0], digits(test)[1], digits(test)[2], radius=0.2)",
+        "test": "digits(test, 12)",
+        "train": "digits(train, 12)",
+    },
+)
 def evolution(
     model: Module,
     snapshots: Snapshots,
@@ -176,9 +208,11 @@ def evolution(
         for i, name in enumerate(steps):
             report(i, total, "evolution")
             p = partitioned(
-                model, plane, max_regions,
+                model,
+                plane,
+                max_regions,
                 lambda done, total, what, i=i: report(i, len(order), what),
-            )  # fmt: skip
+            )
             rows.append(
                 {"snapshot": name or "model", **when(given, name)}
                 | numbers(p, near, radius)

@@ -126,9 +126,10 @@ def _residuals(model: Module, x: Tensor) -> dict[str, Any]:
     gradients, products = _second_order(model, x)
     tolerance = max(1e-12, 1e3 * torch.finfo(x.dtype).eps)
     best = {
-        "residual": np.zeros(len(x)), "bracket": np.zeros(len(x)),
+        "residual": np.zeros(len(x)),
+        "bracket": np.zeros(len(x)),
         **{k: np.full(len(x), -1) for k in ("reference", "class_i", "class_j")},
-    }  # fmt: skip
+    }
     i, j = torch.triu_indices(count, count, 1, device=x.device)
     for r in range(count):
         pairs = (i != r) & (j != r)

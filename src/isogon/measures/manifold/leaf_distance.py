@@ -84,9 +84,16 @@ def leaf_distance(
         )
     count = len(start)
     path = walk(
-        model, start.repeat(len(labels), *[1] * (start.dim() - 1)), toward=targets.flatten(0, 1),
-        step=step, steps=steps, stop=stop, patience=patience, clamp=clamp, frames=1,
-    )  # fmt: skip
+        model,
+        start.repeat(len(labels), *[1] * (start.dim() - 1)),
+        toward=targets.flatten(0, 1),
+        step=step,
+        steps=steps,
+        stop=stop,
+        patience=patience,
+        clamp=clamp,
+        frames=1,
+    )
     table = path.table
     first = table.groupby("walk").first()
     near = table.loc[table.groupby("walk")["distance"].idxmin()].set_index("walk")

@@ -14,8 +14,19 @@ from isogon.errors import OptionError
 from isogon.measures.manifold.tangent import BUDGET, Tangent
 from isogon.readings import Path
 
-COLUMNS = ("walk", "step", "distance", "travelled", "probability", "prediction", "drift",
-           "departure", "from_start", "divergence", "alignment")  # fmt: skip
+COLUMNS = (
+    "walk",
+    "step",
+    "distance",
+    "travelled",
+    "probability",
+    "prediction",
+    "drift",
+    "departure",
+    "from_start",
+    "divergence",
+    "alignment",
+)
 
 
 NEARER = 0.01  # of a step: what counts as coming closer to a target
@@ -101,9 +112,14 @@ class Walkers:
             self.arrive(ids, self.x[ids], t, none, none, alignment[new])
 
     def arrive(
-        self, ids: Tensor, y: Tensor, t: Tangent, drift: Tensor, departure: Tensor,
+        self,
+        ids: Tensor,
+        y: Tensor,
+        t: Tangent,
+        drift: Tensor,
+        departure: Tensor,
         alignment: Tensor,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Move walks to ``y`` and record it."""
         self.travelled[ids] += (y - self.x[ids]).flatten(1).norm(dim=1)
         self.x[ids] = y
@@ -115,9 +131,18 @@ class Walkers:
         divergence = (start.exp() * (start - log_p)).sum(1).clamp_min(0)
         best = log_p.max(1)
         columns = (
-            ids, self.count[ids], self.distance(ids), self.travelled[ids], best.values.exp(),
-            best.indices, drift, departure, from_start, divergence, alignment,
-        )  # fmt: skip
+            ids,
+            self.count[ids],
+            self.distance(ids),
+            self.travelled[ids],
+            best.values.exp(),
+            best.indices,
+            drift,
+            departure,
+            from_start,
+            divergence,
+            alignment,
+        )
         self.rows.append(torch.stack([c.double().cpu() for c in columns], 1).numpy())
         for i in ids.tolist():
             step = int(self.count[i])
@@ -188,12 +213,19 @@ class Walkers:
             axes={"frames": ("frame", *rest), **dict.fromkeys(names, ("walk", *rest))},
             units=dict.fromkeys(COLUMNS[2:4], "units of input (L2)") | {"divergence": "nats"},
             meta={
-                "along": rule.along, "step": rule.step, "control": rule.control,
-                "tolerance": rule.tolerance, "clamp": clamp, "frames": rule.frames,
-                "reproject": rule.reproject, "spacing": self.spacing, "ended": self.reason, **facts,
+                "along": rule.along,
+                "step": rule.step,
+                "control": rule.control,
+                "tolerance": rule.tolerance,
+                "clamp": clamp,
+                "frames": rule.frames,
+                "reproject": rule.reproject,
+                "spacing": self.spacing,
+                "ended": self.reason,
+                **facts,
                 "summary": _summary(table, self.reason),
             },
-        )  # fmt: skip
+        )
 
 
 def _summary(table: Any, reason: list[str]) -> dict[str, Any]:
@@ -227,17 +259,27 @@ def continued(path: Path, device: torch.device) -> Walkers:
         raise OptionError("this path can't be continued", got=path.measure, expected="a walk")
     clamp = None
     if m["clamp"] is not None:
-        clamp = tuple(torch.tensor(b, dtype=torch.float64, device=device) for b in m["clamp"])
+        low, high = (torch.tensor(b, dtype=torch.float64, device=device) for b in m["clamp"])
+        clamp = low, high
     rule = Rule(
-        m["along"], m["step"], m["control"], m["tolerance"], clamp, m["frames"],  # type: ignore
+        m["along"],
+        m["step"],
+        m["control"],
+        m["tolerance"],
+        clamp,
+        m["frames"],
         m.get("reproject", 0),
-    )  # fmt: skip
+    )
     names = ("start", "end", given, "log_start", "step_size")
     tensors = {k: torch.tensor(a[k], device=device) for k in names}
     state = Walkers(
-        rule, tensors["start"], tensors[given], given == "target",
-        tensors["log_start"].shape[1], str(a["frames"].dtype),
-    )  # fmt: skip
+        rule,
+        tensors["start"],
+        tensors[given],
+        given == "target",
+        tensors["log_start"].shape[1],
+        str(a["frames"].dtype),
+    )
     state.x, state.log_start = tensors["end"], tensors["log_start"]
     state.size = tensors["step_size"]
     last = path.table.groupby("walk").last()

@@ -62,9 +62,10 @@ def compare(
     kinds = sorted({type(r).__name__ for r in readings})
     if len(kinds) > 1 or not isinstance(readings[0], Reading):
         raise OptionError(
-            "only readings of one kind can be compared", got=", ".join(kinds),
+            "only readings of one kind can be compared",
+            got=", ".join(kinds),
             expected="what one measure returned for each model",
-        )  # fmt: skip
+        )
     column, found = _column(readings, column), []
     for reading in readings:
         if column and column not in reading.table:
@@ -132,9 +133,10 @@ def _places(reading: Reading, column: str) -> dict[str, np.ndarray]:
         summary = reading.summary()
         if summary.shape[1] < 2 or not len(summary):
             raise OptionError(
-                "a reading without numbers can't be compared", got=reading.measure,
+                "a reading without numbers can't be compared",
+                got=reading.measure,
                 expected="a table, or a summary with a number in each row",
-            )  # fmt: skip
+            )
         values = pd.to_numeric(summary.iloc[:, 1], errors="coerce").to_numpy(float)
         keys = pd.Series(summary.iloc[:, 0].astype(str))
     else:

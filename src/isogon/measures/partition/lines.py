@@ -21,12 +21,14 @@ def break_points(
     last, size = len(program.stages), ends.abs().sum(0)
     space = Space(
         program,
-        lambda at: ends[0] + torch.from_numpy(at[:, :1]).reshape(-1, *[1] * (ends.ndim - 1))
-        * (ends[1] - ends[0]),
+        lambda at: (
+            ends[0]
+            + torch.from_numpy(at[:, :1]).reshape(-1, *[1] * (ends.ndim - 1)) * (ends[1] - ends[0])
+        ),
         (ends[1] - ends[0])[None],
         1.0,
         EPS * size,
-    )  # fmt: skip
+    )
     line = strings({program.input: ends}, 1)
     judge = Judge(space, Bounds(program, ends), -1)
     makers = cut_line(program, line, judge)

@@ -22,21 +22,30 @@ def located(p: Partition, points: Any) -> np.ndarray:
     points = np.atleast_2d(np.asarray(points, np.float64))
     if points.ndim != 2 or points.shape[1] != 2:
         raise DataError(
-            "these are no points of the slice", got=f"shape {list(points.shape)}",
+            "these are no points of the slice",
+            got=f"shape {list(points.shape)}",
             expected="[N, 2], in slice coordinates",
             fix="Call partition.plane.project(inputs) first.",
-        )  # fmt: skip
+        )
     wrong = int((~np.isfinite(points)).sum())
     if wrong:
         raise DataError(
-            "points hold NaN or infinite values", got=f"{wrong} of {points.size} numbers",
+            "points hold NaN or infinite values",
+            got=f"{wrong} of {points.size} numbers",
             expected="finite slice coordinates",
-        )  # fmt: skip
+        )
     found = np.empty(len(points), np.int64)
     geometry.walk_to(
-        p.face_offsets, p.face_vertices, p.face_edges, p.edges, p.edge_faces, p.vertices, points,
-        starts(p, points), found,
-    )  # fmt: skip
+        p.face_offsets,
+        p.face_vertices,
+        p.face_edges,
+        p.edges,
+        p.edge_faces,
+        p.vertices,
+        points,
+        starts(p, points),
+        found,
+    )
     return found
 
 

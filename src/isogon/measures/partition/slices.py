@@ -127,9 +127,10 @@ class Slice:
         low, high = _array(low, "low").reshape(-1), _array(high, "high").reshape(-1)
         if low.shape != (2,) or high.shape != (2,) or not (low < high).all():
             raise DataError(
-                "not a rectangle", got=f"low {low.tolist()}, high {high.tolist()}",
+                "not a rectangle",
+                got=f"low {low.tolist()}, high {high.tolist()}",
                 expected="two numbers each, low < high",
-            )  # fmt: skip
+            )
         corners = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
         return cls(np.zeros(2), np.eye(2), corners, (2,))
 
@@ -151,9 +152,10 @@ class Slice:
             columns = basis.reshape(2, size).T
         else:
             raise DataError(
-                "the basis doesn't fit the origin", got=f"{basis.shape} for {origin.shape}",
+                "the basis doesn't fit the origin",
+                got=f"{basis.shape} for {origin.shape}",
                 expected=f"[{size}, 2], one column per direction",
-            )  # fmt: skip
+            )
         corners = _array(vertices, "the vertices")
         return cls(origin.reshape(-1), columns, corners, tuple(origin.shape))
 
@@ -240,8 +242,9 @@ def _square(center: np.ndarray, half: float) -> np.ndarray:
     if not 0 < half < np.inf:
         raise OptionError(
             "the square has no inside" if half != np.inf else "the square has no end",
-            got=f"half side {half}", expected="> 0, finite",
-        )  # fmt: skip
+            got=f"half side {half}",
+            expected="> 0, finite",
+        )
     return center + half * np.array([[-1.0, -1.0], [1, -1], [1, 1], [-1, 1]])
 
 
@@ -257,9 +260,10 @@ def _array(value: Any, what: str) -> np.ndarray:
     wrong = int((~np.isfinite(array)).sum())
     if wrong:
         raise DataError(
-            f"NaN or infinite values in {what}", got=f"{wrong} of {array.size} numbers",
+            f"NaN or infinite values in {what}",
+            got=f"{wrong} of {array.size} numbers",
             expected="finite numbers",
-        )  # fmt: skip
+        )
     return array
 
 

@@ -76,9 +76,12 @@ def region_table(p: Partition) -> pd.DataFrame:
     cross = x * v - u * y
     xx, yy, xy = (
         np.add.reduceat(cross * product, starts)
-        for product in (x * x + x * u + u * u, y * y + y * v + v * v,
-                        x * y + u * v + (x * v + u * y) / 2)
-    )  # fmt: skip
+        for product in (
+            x * x + x * u + u * u,
+            y * y + y * v + v * v,
+            x * y + u * v + (x * v + u * y) / 2,
+        )
+    )
     mean = (xx + yy) / 2
     half = np.hypot((xx - yy) / 2, xy)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -205,12 +208,14 @@ def sampled(p: Partition, n: int, generator: torch.Generator | None, near: Any) 
     length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
     if not length.sum() > 0:
         raise OptionError(
-            "no decision boundary on this slice" if p.complete else
-            "no decision boundary on the regions that were cut to the end",
+            "no decision boundary on this slice"
+            if p.complete
+            else "no decision boundary on the regions that were cut to the end",
             got=f"labels {np.unique(p.label[p.finished])}",
             fix="Choose a slice through inputs of different classes."
-            if p.complete else "Raise max_regions or choose a smaller slice.",
-        )  # fmt: skip
+            if p.complete
+            else "Raise max_regions or choose a smaller slice.",
+        )
     if near is not None:
         marks = p.plane.project(near)
         chosen = {int(np.argmin(distance_to(segments, mark))) for mark in marks}

@@ -51,9 +51,11 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[n, p, ...]`` to ``[n, q, ...]``."""
-        found = self.weight.to(x.device, x.dtype) @ x.flatten(2) if x.dim() > 2 else (
-            x @ self.weight.T.to(x.device, x.dtype)
-        )  # fmt: skip
+        found = (
+            self.weight.to(x.device, x.dtype) @ x.flatten(2)
+            if x.dim() > 2
+            else (x @ self.weight.T.to(x.device, x.dtype))
+        )
         if self.bias is not None:
             found = found + self.bias.to(x.device, x.dtype).reshape(-1, *[1] * (found.dim() - 2))
         return found.reshape(len(x), -1, *x.shape[2:])

@@ -214,9 +214,7 @@ class Stitching:
 
     def recalibrate(self, models: dict[str, Module], train: Any, most: int) -> None:
         """Statistics of batch-norms from what flows there."""
-        trials = [
-            t for t in self.trials() if t.tail.norms and t.statistics is not t.tail.own
-        ]  # fmt: skip
+        trials = [t for t in self.trials() if t.tail.norms and t.statistics is not t.tail.own]
         if not trials:
             return
         began = time.perf_counter()

@@ -41,6 +41,10 @@ def normalized(
     from isogon import nets
 
     facts: dict[str, Any] = {
-        "inputs": inputs, "channels": channels, "classes": classes, "size": size, "length": length
-    }  # fmt: skip
+        "inputs": inputs,
+        "channels": channels,
+        "classes": classes,
+        "size": size,
+        "length": length,
+    }
     return behind(nets.build(arch, **{k: v for k, v in facts.items() if v is not None}), mean, std)

@@ -147,9 +147,11 @@ def expand(
                     raise _nothing({**axes, **shared, **entry})
             except IsogonError as error:
                 message = type(error)(
-                    f"{where}: {error.problem}", got=error.got, expected=error.expected,
+                    f"{where}: {error.problem}",
+                    got=error.got,
+                    expected=error.expected,
                     fix=error.fix,
-                )  # fmt: skip
+                )
                 raise message from None
     known = {i.name for n in catalogue.names("measure") for i in catalogue.declaration(n).inputs}
     used |= known  # data that no measure of this plan takes is no mistake

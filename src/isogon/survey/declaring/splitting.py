@@ -25,9 +25,10 @@ def check_splits(job: Job, declaration: Declaration, count: int) -> None:
         return
     if declaration.extra.get("shards") is not True:
         able = [
-            n for n in catalogue.names("measure")
+            n
+            for n in catalogue.names("measure")
             if catalogue.declaration(n).extra.get("shards") is True
-        ]  # fmt: skip
+        ]
         raise OptionError(
             f"{declaration.name} can't be shared out over jobs",
             got=f"shards: {count}",

@@ -77,13 +77,21 @@ def partition_evolution(
         test = data.batches(held_out) if test is None else test
     if snapshots is None or plane is None:
         raise OptionError(
-            "a model alone has no history", got="--model without --snapshots and --plane",
-            expected="both", fix="Name the run's folder and a slice, or leave out --model.",
-        )  # fmt: skip
+            "a model alone has no history",
+            got="--model without --snapshots and --plane",
+            expected="both",
+            fix="Name the run's folder and a slice, or leave out --model.",
+        )
     found = evolution(
-        model, snapshots, plane, train=train, test=test, most=most, frames=most + 1,
+        model,
+        snapshots,
+        plane,
+        train=train,
+        test=test,
+        most=most,
+        frames=most + 1,
         max_regions=max_regions,
-    )  # fmt: skip
+    )
     folder = Path(out)
     found.save(folder / "reading")
     readings.export(found, folder / "table.csv")

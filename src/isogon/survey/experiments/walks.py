@@ -71,9 +71,14 @@ def kernel_walk(
     first = stage.choose(start, max_probability)
     direction = torch.randn(stage.image(first).shape, generator=stage.generator)
     return stage.run(
-        {"start": first}, steps=steps, step=step, origin=stage.image(first), direction=direction,
-        along="kernel", reproject=REPROJECT,
-    )  # fmt: skip
+        {"start": first},
+        steps=steps,
+        step=step,
+        origin=stage.image(first),
+        direction=direction,
+        along="kernel",
+        reproject=REPROJECT,
+    )
 
 
 @register("experiment", cite=("grementieri2022",))
@@ -112,9 +117,13 @@ def leaf_walk(
     first = stage.choose(start, max_probability)
     last = stage.choose(end, max_probability, but=first)
     return stage.run(
-        {"start": first, "end": last}, steps=steps, step=step, origin=stage.image(first),
-        toward=stage.image(last), patience=patience,
-    )  # fmt: skip
+        {"start": first, "end": last},
+        steps=steps,
+        step=step,
+        origin=stage.image(first),
+        toward=stage.image(last),
+        patience=patience,
+    )
 
 
 @register("experiment", cite=("grementieri2022",))
@@ -153,9 +162,13 @@ def flip_walk(
     first = stage.choose(start, max_probability)
     last = first if end is None else stage.choose(end, 1.0)
     return stage.run(
-        {"start": first, "end": last}, steps=steps, step=step, origin=stage.image(first),
-        toward=stage.image(last).flip(-1), patience=patience,
-    )  # fmt: skip
+        {"start": first, "end": last},
+        steps=steps,
+        step=step,
+        origin=stage.image(first),
+        toward=stage.image(last).flip(-1),
+        patience=patience,
+    )
 
 
 @register("experiment", cite=("grementieri2022",))
@@ -197,13 +210,24 @@ def noise_leaf(
     last = stage.choose(end, max_probability, but=first)
     direction = torch.randn(stage.image(first).shape, generator=stage.generator)
     noisy = walk(
-        stage.model, stage.image(first), direction=direction, along="kernel", steps=noise_steps,
-        step=step, clamp=(0, 1), reproject=REPROJECT, frames=1,
-    )  # fmt: skip
+        stage.model,
+        stage.image(first),
+        direction=direction,
+        along="kernel",
+        steps=noise_steps,
+        step=step,
+        clamp=(0, 1),
+        reproject=REPROJECT,
+        frames=1,
+    )
     return stage.run(
-        {"start": first, "end": last, "noise_steps": noise_steps}, steps=steps, step=step,
-        origin=torch.from_numpy(noisy.arrays["end"]), toward=stage.image(last), patience=patience,
-    )  # fmt: skip
+        {"start": first, "end": last, "noise_steps": noise_steps},
+        steps=steps,
+        step=step,
+        origin=torch.from_numpy(noisy.arrays["end"]),
+        toward=stage.image(last),
+        patience=patience,
+    )
 
 
 class _Stage:

@@ -10,9 +10,15 @@ from pathlib import Path
 FILE = Path(__file__).resolve().parents[2] / "references.bib"
 
 _ACCENTS = {
-    '"': "\u0308", "'": "\u0301", "`": "\u0300", "^": "\u0302", "~": "\u0303", "c": "\u0327",
-    "v": "\u030c", "=": "\u0304",
-}  # fmt: skip
+    '"': "\u0308",
+    "'": "\u0301",
+    "`": "\u0300",
+    "^": "\u0302",
+    "~": "\u0303",
+    "c": "\u0327",
+    "v": "\u030c",
+    "=": "\u0304",
+}
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,30 @@ import re
 from isogon.survey.declaring.declare import sections
 
 GREEK = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eps": "ε", "epsilon": "ε",
-    "theta": "θ", "lambda": "λ", "mu": "μ", "sigma": "σ", "phi": "φ", "pi": "π", "tau": "τ",
-}  # fmt: skip
+    "alpha": "α",
+    "beta": "β",
+    "gamma": "γ",
+    "delta": "δ",
+    "eps": "ε",
+    "epsilon": "ε",
+    "theta": "θ",
+    "lambda": "λ",
+    "mu": "μ",
+    "sigma": "σ",
+    "phi": "φ",
+    "pi": "π",
+    "tau": "τ",
+}
 NAMES = "|".join(GREEK)
 SIGNS = (
-    ("&lt;=", "≤"), ("&gt;=", "≥"), ("-&gt;", "→"), ("&lt;-", "←"), ("\\|", "|"), (" != ", " ≠ "),
+    ("&lt;=", "≤"),
+    ("&gt;=", "≥"),
+    ("-&gt;", "→"),
+    ("&lt;-", "←"),
+    ("\\|", "|"),
+    (" != ", " ≠ "),
     ("...", "…"),
-)  # fmt: skip
+)
 BASE = rf"(?:(?<![A-Za-z0-9_])(?:[A-Za-z]|{NAMES}|grad|sum|mean|max|min|log|exp)|[\])|>])"
 SCRIPT = r"(?:\{([^{}]*)\}|(-?[A-Za-z0-9]+|\+))"
 

@@ -43,8 +43,11 @@ def queue() -> Queue:
         try:
             done = subprocess.run(
                 ["squeue", "--noheader", "--array", "--format=%i"],
-                capture_output=True, text=True, timeout=30, check=True,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=True,
+            )
             return Queue(set(done.stdout.split()))
         except subprocess.CalledProcessError as error:
             said = " ".join((error.stderr or "").split())
@@ -105,9 +108,11 @@ def check() -> None:
         ) from None
     if shutil.which("sbatch") is None:
         raise DependencyError(
-            "no Slurm here", got="no sbatch", expected="Slurm's commands on the path",
+            "no Slurm here",
+            got="no sbatch",
+            expected="Slurm's commands on the path",
             fix="Log in to the cluster, or use --on processes.",
-        )  # fmt: skip
+        )
 
 
 def submit(

@@ -275,9 +275,15 @@ def work(
         return state.state
     parts = sweep.parts().get(id, [])
     state = replace(
-        state, state="running", attempts=claim.attempt, error="", ended=0.0,
-        started=time.time(), slurm=slurm, **asdict(claim.owner),
-    )  # fmt: skip
+        state,
+        state="running",
+        attempts=claim.attempt,
+        error="",
+        ended=0.0,
+        started=time.time(),
+        slurm=slurm,
+        **asdict(claim.owner),
+    )
     with claim.kept():
         sweep.put(state)
         try:

@@ -102,9 +102,11 @@ def read_survey(directory: Path) -> Survey:
         return hints.made(Survey, data, lines=lines, directory=directory)
     except (KeyError, TypeError, AttributeError) as error:
         raise FileError(
-            "not a survey's folder", got=str(directory), expected=f"a folder with {FILE}",
+            "not a survey's folder",
+            got=str(directory),
+            expected=f"a folder with {FILE}",
             fix="Name the folder that `isogon survey` wrote.",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def survey(

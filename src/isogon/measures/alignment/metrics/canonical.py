@@ -52,9 +52,12 @@ def svcca(keep: float = 0.99) -> Metric:
         return _mean(found, min(x[0], y[0]))
 
     return Metric(
-        "svcca", "moments", site, pair,
+        "svcca",
+        "moments",
+        site,
+        pair,
         invariant=("permutation", "orthogonal", "scale", "translation"),
-    )  # fmt: skip
+    )
 
 
 @register("metric")
@@ -79,9 +82,12 @@ def pwcca(*, reverse: bool = False) -> Metric:
         return float((weights * values.clamp(max=1)).sum() / weights.sum())
 
     return Metric(
-        "pwcca", "moments", _itself, pair,
+        "pwcca",
+        "moments",
+        _itself,
+        pair,
         invariant=("permutation", "scale", "translation"),
-    )  # fmt: skip
+    )
 
 
 @register("metric")
@@ -101,9 +107,12 @@ def linear_regression(*, reverse: bool = False) -> Metric:
         return float((explained / target.centred.trace()).clamp(max=1))
 
     return Metric(
-        "linear_regression", "moments", _itself, pair,
+        "linear_regression",
+        "moments",
+        _itself,
+        pair,
         invariant=("permutation", "orthogonal", "scale", "translation"),
-    )  # fmt: skip
+    )
 
 
 @register("metric")
@@ -127,9 +136,13 @@ def eigenspace_overlap() -> Metric:
         return min(1.0, float((x.T @ cross.raw @ y).square().sum()) / rank)
 
     return Metric(
-        "eigenspace_overlap", "moments", site, pair, centred=False,
+        "eigenspace_overlap",
+        "moments",
+        site,
+        pair,
+        centred=False,
         invariant=("permutation", "orthogonal", "G_relu", "invertible", "scale"),
-    )  # fmt: skip
+    )
 
 
 def _itself(view: SiteView) -> SiteView:

@@ -47,9 +47,15 @@ def gulp(lam: float = 0.01) -> Metric:
         return math.sqrt(max(0.0, float(x.own + y.own - 2 * common)))
 
     return Metric(
-        "gulp", "moments", site, pair, closer="lower", bounds=(0.0, math.inf), identical=0.0,
+        "gulp",
+        "moments",
+        site,
+        pair,
+        closer="lower",
+        bounds=(0.0, math.inf),
+        identical=0.0,
         invariant=("permutation", "orthogonal", "scale", "translation"),
-    )  # fmt: skip
+    )
 
 
 @register("metric")
@@ -80,9 +86,13 @@ def hard_correlation() -> Metric:
         return float(found[linear_sum_assignment(found, maximize=True)].mean())
 
     return Metric(
-        "hard_correlation", "moments", _itself, pair, bounds=(-1.0, 1.0),
+        "hard_correlation",
+        "moments",
+        _itself,
+        pair,
+        bounds=(-1.0, 1.0),
         invariant=("permutation", "G_relu", "scale", "translation"),
-    )  # fmt: skip
+    )
 
 
 @register("metric")
@@ -99,9 +109,13 @@ def soft_correlation() -> Metric:
         return float((found.amax(0).mean() + found.amax(1).mean()) / 2)
 
     return Metric(
-        "soft_correlation", "moments", _itself, pair, bounds=(-1.0, 1.0),
+        "soft_correlation",
+        "moments",
+        _itself,
+        pair,
+        bounds=(-1.0, 1.0),
         invariant=("permutation", "G_relu", "scale", "translation"),
-    )  # fmt: skip
+    )
 
 
 @register("metric")
@@ -118,9 +132,16 @@ def rsm_norm() -> Metric:
         return math.sqrt(max(0.0, x + y - 2 * float(cross.raw.square().sum())))
 
     return Metric(
-        "rsm_norm", "moments", site, pair, closer="lower", bounds=(0.0, math.inf), identical=0.0,
-        invariant=("permutation", "orthogonal"), centred=False,
-    )  # fmt: skip
+        "rsm_norm",
+        "moments",
+        site,
+        pair,
+        closer="lower",
+        bounds=(0.0, math.inf),
+        identical=0.0,
+        invariant=("permutation", "orthogonal"),
+        centred=False,
+    )
 
 
 @register("metric")
@@ -137,9 +158,16 @@ def magnitude() -> Metric:
         return abs(x - y)
 
     return Metric(
-        "magnitude", "moments", site, pair, closer="lower", bounds=(0.0, math.inf), identical=0.0,
-        invariant=("permutation", "orthogonal"), centred=False,
-    )  # fmt: skip
+        "magnitude",
+        "moments",
+        site,
+        pair,
+        closer="lower",
+        bounds=(0.0, math.inf),
+        identical=0.0,
+        invariant=("permutation", "orthogonal"),
+        centred=False,
+    )
 
 
 def _correlations(x: SiteView, y: SiteView, cross: CrossView) -> Tensor:

@@ -57,9 +57,15 @@ def rsa(inner: Inner = "correlation", outer: Outer = "spearman") -> Metric:
         "euclidean": ("permutation", "orthogonal", "scale", "translation"),
     }[inner]
     return Metric(
-        "rsa", "samples", site, pair, bounds=(-1.0, 1.0), invariant=invariant, maps="flatten",
+        "rsa",
+        "samples",
+        site,
+        pair,
+        bounds=(-1.0, 1.0),
+        invariant=invariant,
+        maps="flatten",
         centred=False,
-    )  # fmt: skip
+    )
 
 
 @register("metric")
@@ -103,10 +109,17 @@ def uniformity(t: float = 2.0) -> Metric:
         return float(torch.logsumexp(-t * squared, 0) - math.log(len(squared)))
 
     return Metric(
-        "uniformity", "samples", site, _gap, closer="lower", bounds=(0.0, math.inf),
-        identical=0.0, invariant=("permutation", "orthogonal", "scale"), maps="flatten",
+        "uniformity",
+        "samples",
+        site,
+        _gap,
+        closer="lower",
+        bounds=(0.0, math.inf),
+        identical=0.0,
+        invariant=("permutation", "orthogonal", "scale"),
+        maps="flatten",
         centred=False,
-    )  # fmt: skip
+    )
 
 
 @register("metric")
@@ -122,10 +135,17 @@ def concentricity() -> Metric:
         return float(torch.nn.functional.cosine_similarity(x, x.mean(0, keepdim=True)).mean())
 
     return Metric(
-        "concentricity", "samples", site, _gap, closer="lower", bounds=(0.0, 2.0),
-        identical=0.0, invariant=("permutation", "orthogonal", "scale"), maps="flatten",
+        "concentricity",
+        "samples",
+        site,
+        _gap,
+        closer="lower",
+        bounds=(0.0, 2.0),
+        identical=0.0,
+        invariant=("permutation", "orthogonal", "scale"),
+        maps="flatten",
         centred=False,
-    )  # fmt: skip
+    )
 
 
 def _gap(x: float, y: float, _: None) -> float:

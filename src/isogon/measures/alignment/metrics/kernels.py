@@ -81,9 +81,15 @@ def cka(
     if kernel == "rbf" and sigma is not None:
         invariant = tuple(i for i in invariant if i != "scale")
     return Metric(
-        "cka", "hsic", lambda x: x, _unused, bounds=(-1.0 if unbiased else 0.0, 1.0),
-        invariant=invariant, maps="flatten", facts={"alignment": chosen},
-    )  # fmt: skip
+        "cka",
+        "hsic",
+        lambda x: x,
+        _unused,
+        bounds=(-1.0 if unbiased else 0.0, 1.0),
+        invariant=invariant,
+        maps="flatten",
+        facts={"alignment": chosen},
+    )
 
 
 def _unused(*_: object) -> float:

@@ -59,9 +59,14 @@ def mutual_knn(k: int = 10) -> Metric:
         return float((x * y).sum() / x.sum())
 
     return Metric(
-        "mutual_knn", "samples", lambda x: near(x, k).members(), pair,
-        invariant=_COSINE, maps="flatten", centred=False,
-    )  # fmt: skip
+        "mutual_knn",
+        "samples",
+        lambda x: near(x, k).members(),
+        pair,
+        invariant=_COSINE,
+        maps="flatten",
+        centred=False,
+    )
 
 
 @register("metric")
@@ -80,9 +85,14 @@ def jaccard(k: int = 10) -> Metric:
         return float((common / (2 * k - common)).mean())
 
     return Metric(
-        "jaccard", "samples", lambda x: near(x, k).members(), pair,
-        invariant=_COSINE, maps="flatten", centred=False,
-    )  # fmt: skip
+        "jaccard",
+        "samples",
+        lambda x: near(x, k).members(),
+        pair,
+        invariant=_COSINE,
+        maps="flatten",
+        centred=False,
+    )
 
 
 @register("metric")
@@ -113,9 +123,14 @@ def rank_similarity(k: int = 10) -> Metric:
         return float(torch.where(count > 0, parts / harmonic[(count - 1).clamp(min=0)], 0.0).mean())
 
     return Metric(
-        "rank_similarity", "samples", site, pair,
-        invariant=_COSINE, maps="flatten", centred=False,
-    )  # fmt: skip
+        "rank_similarity",
+        "samples",
+        site,
+        pair,
+        invariant=_COSINE,
+        maps="flatten",
+        centred=False,
+    )
 
 
 @register("metric")
@@ -140,9 +155,15 @@ def second_order_cosine(k: int = 10) -> Metric:
         return float(((a * b).sum(1) / torch.where(sizes > 0, sizes, 1.0)).mean())
 
     return Metric(
-        "second_order_cosine", "samples", site, pair, bounds=(-1.0, 1.0),
-        invariant=_COSINE, maps="flatten", centred=False,
-    )  # fmt: skip
+        "second_order_cosine",
+        "samples",
+        site,
+        pair,
+        bounds=(-1.0, 1.0),
+        invariant=_COSINE,
+        maps="flatten",
+        centred=False,
+    )
 
 
 @register("metric")
@@ -171,9 +192,15 @@ def cknna(k: int = 10) -> Metric:
         return _hsic(x[0] * mask, y[0] * mask) / math.sqrt(size) if size > 0 else math.nan
 
     return Metric(
-        "cknna", "samples", site, pair, bounds=(-math.inf, math.inf),
-        invariant=_COSINE, maps="flatten", centred=False,
-    )  # fmt: skip
+        "cknna",
+        "samples",
+        site,
+        pair,
+        bounds=(-math.inf, math.inf),
+        invariant=_COSINE,
+        maps="flatten",
+        centred=False,
+    )
 
 
 def _hsic(k: Tensor, m: Tensor) -> float:

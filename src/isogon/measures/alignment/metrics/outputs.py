@@ -58,6 +58,14 @@ def accuracy_difference() -> Metric:
 
 def _of(name: str, pair, top: float) -> Metric:
     return Metric(
-        name, "outputs", lambda x: x, pair, closer="lower", bounds=(0.0, top), identical=0.0,
-        invariant=(), maps="flatten", centred=False,
-    )  # fmt: skip
+        name,
+        "outputs",
+        lambda x: x,
+        pair,
+        closer="lower",
+        bounds=(0.0, top),
+        identical=0.0,
+        invariant=(),
+        maps="flatten",
+        centred=False,
+    )

@@ -80,11 +80,16 @@ def procrustes(
     distance = form != "similarity"
     top = {"similarity": 1.0, "angular": math.pi / 2, "one_sided": 1.0}.get(form, math.inf)
     return Metric(
-        "procrustes", "moments", _itself, pair,
+        "procrustes",
+        "moments",
+        _itself,
+        pair,
         closer="lower" if distance else "higher",
-        bounds=(0.0, top), identical=0.0 if distance else 1.0,
-        invariant=invariant, centred=center,
-    )  # fmt: skip
+        bounds=(0.0, top),
+        identical=0.0 if distance else 1.0,
+        invariant=invariant,
+        centred=center,
+    )
 
 
 def _itself(view: SiteView) -> SiteView:

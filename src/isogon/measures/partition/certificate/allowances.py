@@ -79,9 +79,12 @@ class Allowances:
     def errors(self, xy: np.ndarray) -> list[np.ndarray]:
         """Carried errors at points: per cut, and last of the output."""
         found = errors(
-            self.program, self.embed(xy), given=self.given, directions=self.directions,
+            self.program,
+            self.embed(xy),
+            given=self.given,
+            directions=self.directions,
             reach=self.reach,
-        )  # fmt: skip
+        )
         return [e.numpy() for e in found]
 
     def judged(
@@ -94,8 +97,10 @@ class Allowances:
             xy: ... of these points `[N, k]` ...
             at: ... the point of each pair.
         """
-        limits = [f.error(e[None], np.zeros(len(f), np.int64)) * ROUNDING * MARGIN
-                  for f, e in zip(sites, self.least, strict=False)]  # fmt: skip
+        limits = [
+            f.error(e[None], np.zeros(len(f), np.int64)) * ROUNDING * MARGIN
+            for f, e in zip(sites, self.least, strict=False)
+        ]
         unsure = [f.off > limit for f, limit in zip(sites, limits, strict=True)]
         points = np.unique(np.concatenate([at[f.row[u]] for f, u in zip(sites, unsure)]))
         for part in self.chunks(len(points)):

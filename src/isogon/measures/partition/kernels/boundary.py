@@ -124,9 +124,7 @@ def note(loops, low, n, row, close, unclear):
 
 
 @kernel
-def face_boundary(
-    offsets, loops, xy, outputs, error, row, unclear, segments, classes, faces, room
-):  # fmt: skip
+def face_boundary(offsets, loops, xy, outputs, error, row, unclear, segments, classes, faces, room):
     """Segments inside the faces where two outputs share the maximum.
 
     Fills as many as fit and returns how many there are: call with empty arrays to count.
@@ -212,9 +210,14 @@ def workplace(offsets, size):
     """Room for the kernels: values at a face's corners, contenders, a chord, an interval."""
     longest = int(np.diff(offsets).max(initial=0))
     return (
-        np.empty((longest, size)), np.empty((longest, size)), np.zeros(longest, np.bool_),
-        np.empty(2 * size + longest, np.int64), np.empty(2, np.int64), np.empty(2), np.empty(2),
-    )  # fmt: skip
+        np.empty((longest, size)),
+        np.empty((longest, size)),
+        np.zeros(longest, np.bool_),
+        np.empty(2 * size + longest, np.int64),
+        np.empty(2, np.int64),
+        np.empty(2),
+        np.empty(2),
+    )
 
 
 def argmax_boundary(offsets, loops, xy, outputs, ends, sides, table, finished=None):

@@ -205,9 +205,22 @@ def sort_by(keys, items, n):
 
 @kernel
 def cut_edges(
-    ends, z, column, other, offset, error, first, functions, source, ratio, chain, place, unclear,
-    keys, items,
-):  # fmt: skip
+    ends,
+    z,
+    column,
+    other,
+    offset,
+    error,
+    first,
+    functions,
+    source,
+    ratio,
+    chain,
+    place,
+    unclear,
+    keys,
+    items,
+):
     """New vertices along every edge that functions cross, in order from its first end.
 
     Crossings that rounding can't tell apart share a vertex: those whose positions are uncertain

@@ -141,7 +141,7 @@ def face_pairs(offsets, loops, z, entry, masks, error, row, unclear, pairs, room
 @kernel
 def crossed_edges(
     offsets, loops, borders, first, functions, z, column, other, offset, error, row, found
-):  # fmt: skip
+):
     """(edge, function) for the edges of each face that one of its functions crosses.
 
     An edge between two faces may come twice. Counts with an empty array, like `face_pairs`.

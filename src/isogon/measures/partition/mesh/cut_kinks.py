@@ -133,9 +133,17 @@ def cut_kink(
     # values that are zero have been set to it
     tie = np.empty((0, 0)), np.empty(0, np.int64)
     parent, new, pending, zeros = cut_faces(
-        mesh, name, functions, errors, tie, site, first, which, limit.counted,
+        mesh,
+        name,
+        functions,
+        errors,
+        tie,
+        site,
+        first,
+        which,
+        limit.counted,
         stream.LARGE if units is None else np.inf,
-    )  # fmt: skip
+    )
     if len(mesh) > limit.faces:
         raise Full(new)
     if pending is None:

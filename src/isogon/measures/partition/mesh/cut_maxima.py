@@ -275,9 +275,18 @@ def _crossings(
     """CSR by edge of the functions that cross it, each once."""
     f = functions
     rest = (
-        mesh.offsets, mesh.loops, mesh.borders, first, which, z, f.column, f.other, f.offset,
-        sizes.error, sizes.row,
-    )  # fmt: skip
+        mesh.offsets,
+        mesh.loops,
+        mesh.borders,
+        first,
+        which,
+        z,
+        f.column,
+        f.other,
+        f.offset,
+        sizes.error,
+        sizes.row,
+    )
     count = ev.crossed_edges(*rest, np.empty((0, 2), np.int64))
     found = np.empty((count, 2), np.int64)
     ev.crossed_edges(*rest, found)

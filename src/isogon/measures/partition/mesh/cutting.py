@@ -93,9 +93,22 @@ def cut_edges(
     error = errors.bound[which]
     for again in (True, False):
         made = ek.cut_edges(
-            mesh.ends, z, f.column, f.other, f.offset, error, first, which, source, ratio, chain,
-            place, unclear, np.empty(most), np.empty(most, np.int64),
-        )  # fmt: skip
+            mesh.ends,
+            z,
+            f.column,
+            f.other,
+            f.offset,
+            error,
+            first,
+            which,
+            source,
+            ratio,
+            chain,
+            place,
+            unclear,
+            np.empty(most),
+            np.empty(most, np.int64),
+        )
         if not again or not unclear.any():
             break
         edge = np.repeat(np.arange(len(mesh.ends)), np.diff(first))
@@ -155,9 +168,19 @@ def cut_faces(
     f = functions
     longest = np.empty(np.diff(mesh.offsets).max())
     find_chords(
-        mesh.offsets, mesh.loops, first, which, z, f.column, f.other, f.offset, *tie, start, end,
+        mesh.offsets,
+        mesh.loops,
+        first,
+        which,
+        z,
+        f.column,
+        f.other,
+        f.offset,
+        *tie,
+        start,
+        end,
         longest,
-    )  # fmt: skip
+    )
     kept = np.empty(len(first), np.int64)
     total = keep_chords(first, start, end, which, kept)
     meetings = np.empty(len(mesh), np.int64)
@@ -210,9 +233,17 @@ def _split(
     while True:
         made, room = _room(mesh, np.diff(kept), meetings, slack)
         failed = split_faces(
-            mesh.offsets, mesh.loops, mesh.borders, kept, chords, error, cut, made, room,
+            mesh.offsets,
+            mesh.loops,
+            mesh.borders,
+            kept,
+            chords,
+            error,
+            cut,
+            made,
+            room,
             len(mesh.ends),
-        )  # fmt: skip
+        )
         if failed < 0:
             return made
         slack *= 2
@@ -241,18 +272,26 @@ def _room(mesh: Mesh, k: np.ndarray, meetings: np.ndarray, slack: float) -> tupl
     faces = grown(len(mesh) + chords + crossings) + 4
     halves = grown(len(mesh.loops) + 2 * (chords + 2 * crossings)) + widest
     made = Made(
-        np.empty((vertices, 2), i64), np.empty(vertices), np.empty((3, edges), INDEX),
-        np.empty((2, halves), INDEX), np.zeros((2, faces), i64),
-        np.empty((2, 2 * (vertices + most)), i64), np.zeros(5, i64),
+        np.empty((vertices, 2), i64),
+        np.empty(vertices),
+        np.empty((3, edges), INDEX),
+        np.empty((2, halves), INDEX),
+        np.zeros((2, faces), i64),
+        np.empty((2, 2 * (vertices + most)), i64),
+        np.zeros(5, i64),
         np.zeros(len(mesh), np.bool_),
-    )  # fmt: skip
+    )
     bottom = grown((2 * (sizes + 2 * k)).max(initial=0)) + 16
     stacked = int(slack * (2 * int(pieces.max(initial=0)) + 24))
     rows = most + stacked
     room = Room(
-        np.empty((2, bottom + int(slack * 2 * widest)), INDEX), np.empty((rows, 9), i64),
-        np.empty((rows, 8)), np.zeros((stacked, 4), i64), np.empty(most, i64), np.empty(most),
+        np.empty((2, bottom + int(slack * 2 * widest)), INDEX),
+        np.empty((rows, 9), i64),
+        np.empty((rows, 8)),
+        np.zeros((stacked, 4), i64),
+        np.empty(most, i64),
+        np.empty(most),
         np.empty(most + 2, i64),
-    )  # fmt: skip
+    )
     room.frame[0] = bottom, 0, most, 0
     return made, room

@@ -100,6 +100,8 @@ def check(size: int, what: str, fix: str) -> None:
     spare = free()
     if 8 * size > spare:
         raise OptionError(
-            f"memory does not suffice for {what}", got=f"{8 * size / 2**30:,.1f} GiB",
-            expected=f"at most the {spare / 2**30:,.1f} GiB that are free", fix=fix,
-        )  # fmt: skip
+            f"memory does not suffice for {what}",
+            got=f"{8 * size / 2**30:,.1f} GiB",
+            expected=f"at most the {spare / 2**30:,.1f} GiB that are free",
+            fix=fix,
+        )

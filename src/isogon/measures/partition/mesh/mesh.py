@@ -176,9 +176,17 @@ class Mesh:
         offsets = np.empty_like(self.offsets)
         loops, borders = np.empty(size, INDEX), np.empty(size, INDEX)
         ek.divide_loops(
-            self.offsets, self.loops, self.borders, self.ends, chain, len(self.xy), count,
-            offsets, loops, borders,
-        )  # fmt: skip
+            self.offsets,
+            self.loops,
+            self.borders,
+            self.ends,
+            chain,
+            len(self.xy),
+            count,
+            offsets,
+            loops,
+            borders,
+        )
         self.ends = np.concatenate([self.ends, np.empty((made, 2), INDEX)])
         self.site = np.concatenate([self.site, np.empty(made, INDEX)])
         self.unit = np.concatenate([self.unit, np.empty(made, INDEX)])

@@ -132,11 +132,18 @@ def cut_out(mesh: Mesh, group: np.ndarray, seams: Seams, rows: TileRows) -> list
         own = pins[np.isin(pins[:, 1], vertices)]
         own[:, 1] = number[own[:, 1]]
         part = Mesh(
-            mesh.xy[vertices], number[mesh.ends[inside]].astype(INDEX), mesh.site[inside],
-            mesh.unit[inside], offsets, loops, borders,
-            corners=int(kept[vertices].sum()), fixed=int(fixed[inside].sum()), pins=own,
+            mesh.xy[vertices],
+            number[mesh.ends[inside]].astype(INDEX),
+            mesh.site[inside],
+            mesh.unit[inside],
+            offsets,
+            loops,
+            borders,
+            corners=int(kept[vertices].sum()),
+            fixed=int(fixed[inside].sum()),
+            pins=own,
             stopped=mesh.stopped[faces],
-        )  # fmt: skip
+        )
         found.append(Tile(part, faces, vertices, inside, ends[vertices], place[vertices], rows))
     return found
 
@@ -198,9 +205,15 @@ def joined(whole: Mesh, parts: list[Tile]) -> Mesh:
         borders.append(edge[mesh.borders])
         at_vertex, at_edge = at_vertex + new, at_edge + fresh
     return Mesh(
-        np.concatenate(xy), np.concatenate(ends), np.concatenate(site), np.concatenate(unit),
+        np.concatenate(xy),
+        np.concatenate(ends),
+        np.concatenate(site),
+        np.concatenate(unit),
         np.concatenate([[0], np.cumsum(np.concatenate(sizes))]),
-        np.concatenate(loops), np.concatenate(borders),
-        live={name: live}, corners=whole.corners, fixed=whole.fixed,
+        np.concatenate(loops),
+        np.concatenate(borders),
+        live={name: live},
+        corners=whole.corners,
+        fixed=whole.fixed,
         stopped=np.concatenate([part.mesh.stopped for part in parts]),
-    )  # fmt: skip
+    )
