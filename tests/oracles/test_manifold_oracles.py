@@ -100,4 +100,5 @@ def test_projections_in_float32_on_confident_images(oracle, shared):
     gradients = torch.autograd.functional.jacobian(lambda a: single(a).sum(0), x).transpose(0, 1)
     basis = nn.functional.normalize(gradients.flatten(2).transpose(1, 2), dim=1)
     fit = torch.linalg.lstsq(basis, v.flatten(1)[:, :, None]).solution
-    assert error((basis @ fit).reshape(v.shape)) > 0.5
+    # noise, whose size depends on the kernels: a hundred times the bound above at least
+    assert error((basis @ fit).reshape(v.shape)) > 0.01

@@ -32,7 +32,7 @@ NEAR = 1e-9  # of it: ends in one point
     cost=8.5,
     survey=False,
     example={
-        "plane": "anchors(digits(test)[0], digits(test)[1], digits(test)[2], radius=0.3)",
+        "plane": "anchors(digits(test)[0], digits(test)[1], digits(test)[2], radius=1000)",
         "grid": 24,
     },
 )

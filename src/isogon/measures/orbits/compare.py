@@ -103,6 +103,12 @@ def compare(
             gap = float(np.mean(groups[j]) - np.mean(groups[i])) if _enough(groups) else np.nan
             pair = {"model_a": models[i], "model_b": models[j], "difference": gap}
             rows.append({**facts, **pair, "tukey_p": np.nan if p is None else float(p[i, j])})
+    if not rows:
+        raise OptionError(
+            "there is nothing to compare",
+            got=f"no row in the reading of {readings[0].measure}",
+            expected="readings with at least one row",
+        )
     order = ["site", "place", "model_a", "model_b", "difference", "tukey_p"]
     table = pd.DataFrame(rows)
     table = table[[*order, *[c for c in table if c not in order]]]
