@@ -9,7 +9,7 @@ cheaper of its two forms, in float32: one n x n x d product per representation a
 pair, or one d x d x n product per representation and per pair.
 
 FOLDER holds peers from the package index (``pip install --no-deps --target FOLDER
-pytorch-cka==1.1.3 ckatorch==1.0.3 seaborn tqdm``); without it they are left out. Values stand
+pytorch-cka==1.1.3 tqdm``); without it they are left out. Values stand
 beside times: the
 truth is float64, by the definition, U-centred.
 """
@@ -114,16 +114,6 @@ def pytorch_cka(a, b):
     from cka import cka_from_features  # type: ignore[import-not-found]
 
     return cka_from_features(list(a.values()), list(b.values())).tolist()
-
-
-def ckatorch(a, b):
-    """Of features: pair by pair, float64 inside."""
-    from ckatorch.core import cka_base  # type: ignore[import-not-found]
-
-    return [
-        [float(cka_base(x, y, unbiased=True, method="hsic")) for y in b.values()]
-        for x in a.values()
-    ]
 
 
 def from_features(n, d, layers, repeats, peers):
@@ -238,7 +228,7 @@ def main():
     peers = {}
     if options.peers:
         sys.path.insert(0, str(options.peers))
-        peers = {"pytorch-cka": pytorch_cka, "ckatorch": ckatorch}
+        peers["pytorch-cka"] = pytorch_cka
     made = {
         "features, n = 2,000": partial(from_features, 2000, 512, 4, options.repeats, peers),
         "features, n = 10,000": partial(from_features, 10_000, 512, 2, options.repeats, peers),
