@@ -428,3 +428,35 @@ def test_an_error_of_a_watcher_is_not_the_models():
 
     with pytest.raises(RuntimeError, match="of the watcher"):
         one_pass(cnn(), [(X, torch.zeros(6))], [Watching()])
+
+
+def test_a_model_is_examined_again_once_it_has_changed():
+    calls = []
+
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.noise = nn.Linear(3, 2), 0.0
+
+        def forward(self, x):
+            calls.append(1)
+            z = self.fc(x)
+            return z + self.noise * torch.randn_like(z)
+
+    net, x = Counts(), torch.rand(4, 3)
+    examine(net, x)
+    assert calls
+    calls.clear()
+    examine(net, x)
+    assert not calls
+    examine(net, x, gradient=True)
+    assert calls
+    net.noise = 1.0
+    with pytest.raises(ModelError, match="random"):
+        examine(net, x)
+    net.noise = 0.0
+    handle = net.register_forward_hook(lambda m, i, z: z + torch.randn_like(z))
+    with pytest.raises(ModelError, match="random"):
+        examine(net, x)
+    handle.remove()
+    examine(net, x)

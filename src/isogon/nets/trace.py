@@ -64,7 +64,7 @@ def trace(model: nn.Module, example: Tensor) -> Graph:
         return known
     key = (tuple(example.shape[1:]), example.dtype, example.device)
     held = _cache.setdefault(model, {})
-    state = _fingerprint(model)
+    state = fingerprint(model)
     if key in held and held[key][0] == state:
         found = held[key][1]
         if isinstance(found, ModelError):
@@ -300,7 +300,7 @@ class _ById:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _fingerprint(model: nn.Module) -> list:
+def fingerprint(model: nn.Module) -> list:
     """What the graph depends on: tensors by identity, modules by type, plain attributes."""
     state: list = []
     for path, m in model.named_modules():
