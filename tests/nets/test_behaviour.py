@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import types
 import warnings
 
 import numpy as np
@@ -460,3 +461,27 @@ def test_a_model_is_examined_again_once_it_has_changed():
         examine(net, x)
     handle.remove()
     examine(net, x)
+
+
+@pytest.mark.parametrize("kind", ["dict", "list", "object"])
+def test_a_setting_within_an_attribute_is_a_change(kind):
+    setting = {"dict": {0: 0.0}, "list": [0.0], "object": types.SimpleNamespace(noise=0.0)}[kind]
+
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.setting = nn.Linear(3, 2), setting
+
+        def forward(self, x):
+            z = self.fc(x)
+            noise = setting.noise if kind == "object" else setting[0]
+            return z + noise * torch.randn_like(z)
+
+    net, x = Noisy(), torch.rand(4, 3)
+    examine(net, x)
+    if kind == "object":
+        setting.noise = 1.0
+    else:
+        setting[0] = 1.0
+    with pytest.raises(ModelError, match="random"):
+        examine(net, x)

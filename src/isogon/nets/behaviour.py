@@ -98,6 +98,10 @@ def _as_examined(model: nn.Module) -> list:
     for m in model.modules():
         hooks = (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
         state.append((*map(id, hooks), id(m.__dict__.get("forward"))))
+        for key, value in m.__dict__.items():
+            if key.startswith("_") or isinstance(value, Tensor | bool | int | float | str):
+                continue  # of the fingerprint, or of torch
+            state.append((key, repr(value), repr(getattr(value, "__dict__", None))))
     return state
 
 
