@@ -244,9 +244,19 @@ def _places(part: str, text: str) -> list[tuple[int, str]]:
         ) from None
 
 
-def _pieces(inner: str, text: str) -> list[str]:
-    """What stands between the commas of an argument list; a last comma is allowed."""
-    commas = [i for i, c in _places(inner, text) if c == ","]
+def pieces(inner: str, text: str = "") -> list[str]:
+    """What stands between the commas of a list, outside brackets and quotes.
+
+    A last comma is allowed.
+
+    Args:
+        inner: The list without its brackets.
+        text: What it is a part of, for messages.
+
+    Raises:
+        SpecError: A bracket or a quote is not closed.
+    """
+    commas = [i for i, c in _places(inner, text or inner) if c == ","]
     starts = [0, *(i + 1 for i in commas)]
     found = [inner[a:b].strip() for a, b in zip(starts, [*commas, len(inner)])]
     return found[:-1] if not found[-1] else found
@@ -255,7 +265,7 @@ def _pieces(inner: str, text: str) -> list[str]:
 def _arguments(inner: str, text: str, depth: int) -> tuple[tuple, dict[str, Any]]:
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
-    for piece in _pieces(inner, text):
+    for piece in pieces(inner, text):
         keyword = re.match(rf"({_NAME})\s*=", piece)
         if keyword is None:
             if kwargs:
@@ -285,7 +295,7 @@ def _value(piece: str, text: str, depth: int) -> Any:
     if piece[:1] in ("'", '"'):
         return _quoted(piece, text)
     if piece[:1] in ("(", "[") and [i for i, _ in _places(piece, text)] == [len(piece) - 1]:
-        items = tuple(_value(item, text, depth + 1) for item in _pieces(piece[1:-1], text))
+        items = tuple(_value(item, text, depth + 1) for item in pieces(piece[1:-1], text))
         alone = piece[0] == "(" and len(items) == 1 and not piece[1:-1].rstrip().endswith(",")
         return items[0] if alone else items
     if piece[:1] in tuple("-0123456789."):

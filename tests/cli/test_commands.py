@@ -171,7 +171,7 @@ def test_help_teaches(name, here, capsys):
         (1, "no reading", "export nowhere"),
         (2, "fmt", "export . --fmt csv"),
         (2, "expected one of: json", "export . --format xls"),
-        (2, "File does not exist", "data-matrix --config nowhere.yaml"),
+        (2, "no such configuration", "data-matrix --config nowhere.yaml"),
         (2, "needs a value", "train --arch"),
         (2, "cnn", "train --arch"),
         (2, "NAME", "experiment"),

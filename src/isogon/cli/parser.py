@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
+import sys
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import yaml
 
 from isogon import storage
-from isogon.errors import IsogonError, OptionError, nearest
-from isogon.storage.yaml_text import MAX_BYTES, parsed_yaml
+from isogon.cli.helping import Formatter, metavar
+from isogon.cli.values import Unfit, read, value_of
+from isogon.errors import FileError, OptionError, nearest
+from isogon.storage.yaml_text import MAX_BYTES, read_yaml
 from isogon.survey.declaring import catalogue, types
 from isogon.survey.declaring.declare import Declaration, Input, Option, sections
 from isogon.survey.declaring.job import spelled
 
-
-def _loaded(text: str) -> Any:
-    """A configuration, or an option's value, as jsonargparse reads it, within limits."""
-    return parsed_yaml(text, "configuration", jsonargparse.get_loader("yaml"))
+TEXT = ["union", "str", "none"]
 
 
-jsonargparse.set_loader("isogon", _loaded, exceptions=(yaml.YAMLError,))
+@dataclass(frozen=True)
+class _Entry:
+    """What may be typed: behind a flag, or at a place of its own."""
+
+    name: str
+    code: Any
+    default: Any = None
+    required: bool = False
+    place: bool = False  # a word without a flag
+    switch: bool = False  # a flag that is off unless it is typed
+
+    @property
+    def flag(self) -> str:
+        return self.name.upper() if self.place else f"--{self.name.replace('_', '-')}"
 
 
 class Parser:
-    """A subcommand's options: a thin layer over jsonargparse that speaks in one line.
+    """A subcommand's options: argparse for words and help, one reader for values.
+
+    Every flag takes text, which `isogon.cli.values` reads by the option's type; values from
+    ``--config`` are read by the same types, and what is typed goes before what the file says.
 
     Args:
         name: The subcommand.
@@ -39,82 +53,73 @@ class Parser:
 
     def __init__(self, name: str, description: str = "", epilog: str = "") -> None:
         self.name = name
-        self.inner = jsonargparse.ArgumentParser(
+        self.inner = argparse.ArgumentParser(
             prog=f"isogon {name}",
-            description=description,
-            epilog=epilog,
+            description=description.replace("%", "%%"),
+            epilog=epilog.replace("%", "%%"),
             exit_on_error=False,
-            formatter_class=_Formatter,
+            formatter_class=Formatter,
             add_help=False,
-            parser_mode="isogon",
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
         )
         self.values: dict[str, str] = {}  # flag -> what may stand behind it, for messages
-        self._codes: dict[str, Any] = {}
-        self._groups: dict[str, Any] = {}
-
-    def group(self, title: str) -> Any:
-        """The group of options under a title, made on first use."""
-        if title not in self._groups:
-            self._groups[title] = self.inner.add_argument_group(title)
-        return self._groups[title]
+        self._entries: dict[str, _Entry] = {}
+        self._groups: dict[str, argparse._ArgumentGroup] = {}
 
     def positional(self, name: str, help: str, *, optional: bool = False) -> None:
         """A word without a dash."""
-        extra = {"nargs": "?", "default": None} if optional else {}
-        self.group("inputs").add_argument(name, type=str, help=help, **extra)
+        self._entries[name] = _Entry(name, TEXT, required=not optional, place=True)
+        self._group("inputs").add_argument(name, nargs="?", help=help.replace("%", "%%"))
 
     def input(self, wanted: Input) -> None:
         """An input: a spec behind an option."""
         hint = catalogue.noun(wanted.noun).get("help", f"spec of a {wanted.noun}")
         text = f"{wanted.help.rstrip('.')}: {hint}" if wanted.help else hint
-        self._add("inputs", wanted.name, "str", None, wanted.required, text)
+        self.spec(wanted.name, text, required=wanted.required)
+
+    def spec(self, name: str, help: str, *, required: bool = True) -> None:
+        """A spec behind an option, told what it names."""
+        code = "str" if required else TEXT
+        self._add("inputs", _Entry(name, code, required=required), help, "SPEC")
 
     def option(self, wanted: Option, title: str = "options") -> None:
         """A typed option."""
-        self._add(title, wanted.name, wanted.type, wanted.default, wanted.required, wanted.help)
-
-    def commons(self, *, out: str | None, skip: Container[str] = ()) -> None:
-        """The options that every command has; those in ``skip`` it has in a form of its own."""
-        # On the parser itself: jsonargparse adds --print_config only there.
-        group: Any = self.inner
-        common = group._action_groups.pop(1)
-        common.title = "output and surroundings"
-        group._action_groups.append(common)
-        if "seed" not in skip:
-            text = "seed of what the measure draws at random"
-            self._add("options", "seed", "int", 0, False, text)
-        group.add_argument("--config", action="config", help="options from a YAML file")
-        group.add_argument(
-            "--out",
-            type=str if out else str | None,
-            metavar="DIR",
-            default=out,
-            help="folder of results",
-        )
-        if "batch_size" not in skip:
-            self._codes["batch_size"] = ["union", "int", "none"]
-            group.add_argument(
-                "--batch-size", type=int | None, metavar="N", default=None, help="samples at once"
-            )
-        group.add_argument(
-            "--data-root", type=str | None, metavar="DIR", default=None, help="folder of data sets"
-        )
-        if "device" not in skip:
-            text = "cpu, cuda, cuda:1, mps, auto"
-            group.add_argument("--device", type=str, default="cpu", help=text)
-        group.add_argument("--download", action="store_true", help="download missing data sets")
-        if "device" not in skip:
-            text = "measure models without examining them first"
-            group.add_argument("--no-check", action="store_true", help=text)
-        if "again" not in skip:
-            group.add_argument("--again", action="store_true", help="compute what is there already")
-        group.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes")
-        group.add_argument("--traceback", action="store_true", help="show where an error arose")
-        group.add_argument("-h", "--help", action="help", help="show this text")
+        entry = _Entry(wanted.name, wanted.type, wanted.default, wanted.required)
+        self._add(title, entry, wanted.help, metavar(wanted.type))
 
     def flag(self, name: str, help: str, title: str = "options") -> None:
         """A switch that is off by default."""
-        self.group(title).add_argument(f"--{name}", action="store_true", help=help)
+        self._switch(self._group(title), f"--{name}", help=help)
+
+    def commons(self, *, out: str | None, skip: Container[str] = ()) -> None:
+        """The options that every command has; those in ``skip`` it has in a form of its own."""
+        title = "output and surroundings"
+        if "seed" not in skip:
+            text = "seed of what the measure draws at random"
+            self._add("options", _Entry("seed", "int", 0), text, "N")
+        text = "options from a YAML file; what is typed goes before"
+        self._group(title).add_argument("--config", action="append", metavar="FILE", help=text)
+        print_ = ("--print_config", "--print-config")
+        text = "show the options as YAML, as --config reads them, and end"
+        self._group(title).add_argument(*print_, action="store_true", help=text)
+        self._add(title, _Entry("out", "str" if out else TEXT, out), "folder of results", "DIR")
+        if "batch_size" not in skip:
+            entry = _Entry("batch_size", ["union", "int", "none"])
+            self._add(title, entry, "samples at once", "N")
+        self._add(title, _Entry("data_root", TEXT), "folder of data sets", "DIR")
+        group = self._group(title)
+        if "device" not in skip:
+            text = "cpu, cuda, cuda:1, mps, auto"
+            self._add(title, _Entry("device", "str", "cpu"), text, "TEXT")
+        self._switch(group, "--download", help="download missing data sets")
+        if "device" not in skip:
+            self._switch(group, "--no-check", help="measure models without examining them first")
+        if "again" not in skip:
+            self._switch(group, "--again", help="compute what is there already")
+        self._switch(group, "-q", "--quiet", help="no progress, no notes")
+        self._switch(group, "--traceback", help="show where an error arose")
+        group.add_argument("-h", "--help", action="help", help="show this text")
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Parse the words behind the subcommand.
@@ -122,107 +127,171 @@ class Parser:
         Raises:
             OptionError: One line that says what was got, what is expected and what to do.
         """
-        self._check_configs(words)
+        self.inner.usage = self._usage()
         try:
-            return self.inner.parse_args(self._bracketed(words))
+            typed, rest = self.inner.parse_known_args(self._joined(words))
         except argparse.ArgumentError as error:
-            raise self._explained(str(error), words) from None
-        except IsogonError:
-            raise
-        except Exception as error:  # what its readers of configurations let through
-            raise OptionError(
-                f"{self.name}: options that can't be read ({type(error).__name__})",
-                got=" ".join(str(error).split())[:200],
-                fix=f"See isogon {self.name} --help.",
-            ) from error
-
-    def _check_configs(self, words: Sequence[str]) -> None:
-        """Refuse configuration files that are none, before they are read."""
-        for word, following in zip(words, [*words[1:], ""]):
-            flag, equals, value = word.partition("=")
-            path = Path(value if equals else following)
-            if flag != "--config" or (equals and not value) or not path.exists():
-                continue
-            size = storage.regular(path, "configuration").stat().st_size
-            if size > MAX_BYTES:
-                raise OptionError(
-                    "configuration too large", got=f"{size} bytes", expected=f"at most {MAX_BYTES}"
-                )
+            raise self._incomplete(error) from None
+        if rest:
+            raise self._unknown(rest)
+        given = vars(typed)
+        files = given.pop("config", [])
+        printing = given.pop("print_config", False)
+        found: dict[str, Any] = {}
+        for file in files:
+            found |= self._configured(file)
+        found |= {k: self._value(self._entries[k], v) for k, v in given.items()}
+        options = {n: found.get(n, e.default) for n, e in self._entries.items()}
+        if printing:
+            plain = {k: _plain(v) for k, v in options.items()}
+            sys.stdout.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+            raise SystemExit(0)
+        missing = [e.flag for n, e in self._entries.items() if e.required and options[n] is None]
+        if missing:
+            raise OptionError(f"{self.name} needs {' and '.join(missing)}", fix=self._see)
+        return argparse.Namespace(**options)
 
     # ----------------------------------------------------------------------- internals
 
-    def _add(self, title: str, name: str, code: Any, default: Any, required: bool, help: str):
-        dest, flag = name, f"--{name.replace('_', '-')}"
-        self._codes[dest] = code
-        extra: dict[str, Any] = {"required": True} if required else {"default": default}
-        kind = str | None if code == "str" and default is None else types.decode(code)
-        metavar = None
-        if title == "inputs":
-            metavar = "SPEC"
-        elif types.is_tuple(code):
-            metavar = "A,B,..."
-        else:
-            metavar = _metavar(code)
-        flags = dict.fromkeys([flag, f"--{name}"])
-        self.group(title).add_argument(
-            *flags, dest=dest, type=kind, help=_escaped(help), metavar=metavar, **extra
-        )
+    @property
+    def _see(self) -> str:
+        return f"See isogon {self.name} --help."
 
-    def _bracketed(self, words: Sequence[str]) -> list[str]:
-        """Let lists be typed as ``a,b`` too, not only as ``[a,b]``."""
+    def _usage(self) -> str:
+        words = [
+            e.flag if e.place else f"{e.flag} SPEC" for e in self._entries.values() if e.required
+        ]
+        words += [f"[{e.flag}]" for e in self._entries.values() if e.place and not e.required]
+        return " ".join([self.inner.prog, *words, "[options]"])
+
+    def _group(self, title: str) -> argparse._ArgumentGroup:
+        """The group of options under a title, made on first use."""
+        if title not in self._groups:
+            self._groups[title] = self.inner.add_argument_group(title)
+        return self._groups[title]
+
+    def _switch(self, group: argparse._ArgumentGroup, *flags: str, help: str) -> None:
+        name = flags[-1][2:].replace("-", "_")
+        self._entries[name] = _Entry(name, "bool", False, switch=True)
+        group.add_argument(*flags, dest=name, action="store_true", help=help.replace("%", "%%"))
+
+    def _add(self, title: str, entry: _Entry, help: str, meta: str) -> None:
+        self._entries[entry.name] = entry
+        flags = dict.fromkeys([entry.flag, f"--{entry.name}"])  # --max_regions is read too
+        text = help.replace("``", "")
+        if entry.required:
+            text += " (required)"
+        elif entry.default not in (None, "", ()):
+            text += f" (default: {spelled(entry.default)})"
+        group = self._group(title)
+        text = text.replace("%", "%%")
+        action = group.add_argument(*flags, dest=entry.name, metavar=meta, help=text)
+        if entry.code == "bool":  # for the help: the words themselves are joined before
+            action.metavar = ""
+            action.option_strings = [entry.flag, f"--no-{entry.flag[2:]}"]
+
+    def _joined(self, words: Sequence[str]) -> list[str]:
+        """Each flag in one word with its value, so that argparse never guesses which is which.
+
+        ``--stratified`` and ``--no-stratified`` get their values here; a value may begin with a
+        minus (``--clamp -1,1``), but not look like a flag.
+        """
         done: list[str] = []
-        for word in words:
-            flag, equals, value = word.partition("=")
-            if equals and self._is_list(flag):
-                done.append(f"{flag}={_listed(value)}")
-            elif done and self._is_list(done[-1]):
-                done.append(_listed(word))
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            name, equals, _ = word.partition("=")
+            entry = self._named(name)
+            negated = name.startswith("--no-") and self._named(f"--{name[5:]}")
+            if equals or (entry is None and not negated):
+                done.append(word)
+            elif negated and entry is None and negated.code == "bool" and not negated.switch:
+                done.append(f"{negated.flag}=false")
+            elif entry is None or entry.switch:
+                done.append(word)
+            elif entry.code == "bool":
+                said = rest.pop(0) if rest[:1] and rest[0].lower() in ("true", "false") else "true"
+                done.append(f"{entry.flag}={said}")
+            elif rest and (not rest[0].startswith("-") or rest[0][1:2] in (*"0123456789.,",)):
+                done.append(f"{entry.flag}={rest.pop(0)}")
             else:
                 done.append(word)
         return done
 
-    def _is_list(self, flag: str) -> bool:
-        code = self._codes.get(flag[2:].replace("-", "_")) if flag.startswith("--") else None
-        return code is not None and types.is_tuple(code)
+    def _named(self, flag: str) -> _Entry | None:
+        entry = self._entries.get(flag[2:].replace("-", "_")) if flag[:2] == "--" else None
+        return None if entry is None or entry.place else entry
 
-    def _explained(self, text: str, words: Sequence[str]) -> OptionError:
-        fix = f"See isogon {self.name} --help."
-        if "unrecognized arguments:" in text.lower() or "is not a valid option" in text:
-            options = [s for a in self.inner._actions for s in a.option_strings if s[:2] == "--"]
-            options = [o for o in options if "_" not in o or o == "--print_config"]
-            rest = text.split(":", 1)[1].split()
-            got = next((w for w in rest if w.startswith("-")), rest[0]).split("=")[0]
-            close = nearest(got, options, 1)
-            what = "option" if got.startswith("-") else "argument"
-            return OptionError(
-                f"{self.name} has no such {what}",
-                got=got,
-                expected=", ".join(o for o in options if o not in ("--help", "--traceback")),
-                fix=f"Did you mean {close[0]}?" if close else fix,
-            )
-        if "are required:" in text:
-            missing = [m.strip() for m in text.rsplit(":", 1)[1].split(",")]
-            flags = [
-                m.upper() if self._positional(m) else f"--{m.replace('_', '-')}" for m in missing
-            ]
-            return OptionError(f"{self.name} needs {' and '.join(flags)}", fix=fix)
-        if text.startswith("Parser key"):
-            key = text.split('"')[1]
-            code = self._codes.get(key)
-            expected = types.shown(code) if code is not None else None
-            return OptionError(
-                f"wrong value for --{key.replace('_', '-')}",
-                got=_value_in(text) if expected else text.split(":", 1)[1],
-                expected=expected,
-                fix=fix,
-            )
-        if text.startswith("argument ") and "expected one argument" in text:
-            flag = text.split()[1].rstrip(":").split("/")[0]
-            return OptionError(f"{flag} needs a value", expected=self.values.get(flag), fix=fix)
-        return OptionError(f"{self.name}: {text}", fix=fix)
+    def _value(self, entry: _Entry, word: Any) -> Any:
+        """What a typed word means."""
+        if entry.switch or entry.place:
+            return word
+        try:
+            return value_of(word, entry.code)
+        except Unfit:
+            raise self._unfit(entry, word) from None
 
-    def _positional(self, name: str) -> bool:
-        return any(a.dest == name and not a.option_strings for a in self.inner._actions)
+    def _configured(self, file: str) -> dict[str, Any]:
+        """What a configuration file says, by option."""
+        path = Path(file)
+        if not path.exists():
+            raise OptionError(
+                "no such configuration", got=file, expected="a YAML file", fix="Check --config."
+            )
+        try:
+            if (size := storage.regular(path, "configuration").stat().st_size) > MAX_BYTES:
+                raise FileError("too large", got=f"{size} bytes", expected=f"at most {MAX_BYTES}")
+            said = read_yaml(path.read_bytes(), "configuration")
+        except (FileError, OSError) as error:
+            raise OptionError(f"--config {file}: {error}") from None
+        if said is None:
+            return {}
+        if not isinstance(said, dict):
+            raise OptionError(
+                f"--config {file} holds no options",
+                got=type(said).__name__,
+                expected="a mapping of options to values",
+                fix=f"isogon {self.name} ... --print_config writes one.",
+            )
+        found = {}
+        for key, value in said.items():
+            entry = self._entries.get(key.replace("-", "_"))
+            if entry is None:
+                raise self._unknown([f"--{key}"], f" in {file}")
+            try:
+                found[entry.name] = read(value, entry.code)
+            except Unfit:
+                if value is None and entry.required:
+                    continue
+                raise self._unfit(entry, value, f" in {file}") from None
+        return found
+
+    def _unfit(self, entry: _Entry, value: Any, where: str = "") -> OptionError:
+        return OptionError(
+            f"wrong value for {entry.flag}{where}",
+            got=repr(value)[:200],
+            expected=types.shown(entry.code),
+            fix=self._see,
+        )
+
+    def _incomplete(self, error: argparse.ArgumentError) -> OptionError:
+        flag = (error.argument_name or "an option").split("/")[-1]
+        entry = self._named(flag)
+        if entry is None or entry.switch:  # the one thing that can be wrong with a switch
+            return OptionError(f"{flag} takes no value", fix=self._see)
+        expected = self.values.get(entry.flag)
+        return OptionError(f"{entry.flag} needs a value", expected=expected, fix=self._see)
+
+    def _unknown(self, rest: Sequence[str], where: str = "") -> OptionError:
+        options = [e.flag for e in self._entries.values() if not e.place]
+        got = next((w for w in rest if w.startswith("-")), rest[0]).split("=")[0]
+        close = nearest(got, options, 1)
+        return OptionError(
+            f"{self.name} has no such {'option' if got.startswith('-') else 'argument'}{where}",
+            got=got,
+            expected=", ".join(o for o in options if o != "--traceback"),
+            fix=f"Did you mean {close[0]}?" if close else self._see,
+        )
 
 
 def derived(declaration: Declaration, *, out: str | None, title: str = "") -> Parser:
@@ -257,70 +326,5 @@ def epilog(declaration: Declaration, title: str) -> str:
     return "\n".join(lines)
 
 
-def _metavar(code: Any) -> str:
-    if isinstance(code, str):
-        return {"int": "N", "float": "X", "bool": "{true,false}"}.get(code, "TEXT")
-    if code[0] == "literal":
-        return "{" + ",".join(map(str, code[1:])) + "}"
-    parts = [_metavar(part) for part in code[1:] if part != "none"]
-    return "|".join(dict.fromkeys(parts))
-
-
-class _Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Descriptions as they were written; each option once, with its default if it has one."""
-
-    def __init__(self, prog: str, **extra: Any) -> None:
-        width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 100))
-        super().__init__(prog, max_help_position=28, width=width, **extra)
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        flags = action.option_strings
-        action.option_strings = [f for f in flags if "_" not in f or f == "--print_config"]
-        try:
-            return super()._format_action_invocation(action)
-        finally:
-            action.option_strings = flags
-
-    def _expand_help(self, action: argparse.Action) -> str:
-        text = (action.help or "").replace("%%", "%").replace("``", "")
-        if action.required and action.option_strings:
-            return f"{text} (required)"
-        default = action.default
-        if default in (None, False, "", (), argparse.SUPPRESS) or not action.option_strings:
-            return f"{text} (default: false)" if default is False and action.nargs != 0 else text
-        return f"{text} (default: {spelled(default)})"
-
-
-def _listed(value: str) -> str:
-    """A list as YAML: ``a,f(1,2)`` becomes ``["a","f(1,2)"]``, numbers stay numbers."""
-    if value in ("null", "none", "None") or value.lstrip().startswith("["):
-        return value
-    parts, depth = [""], 0
-    for c in value:
-        depth += (c in "([") - (c in ")]")
-        if c == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += c
-    parts = [p.strip() for p in parts if p.strip()]
-    return "[" + ",".join(p if _is_number(p) else json.dumps(p) for p in parts) + "]"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text in ("true", "false", "null")
-    return True
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%%")
-
-
-def _value_in(text: str) -> str:
-    for mark in ("Given value:", "Got value:"):
-        if mark in text:
-            lines = text.split(mark)[-1].strip().splitlines()
-            return repr(lines[0] if lines else "")
-    return " ".join(text.split())
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value

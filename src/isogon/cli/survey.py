@@ -29,9 +29,7 @@ def survey(words: list[str]) -> int:
         'example:\n  isogon survey "trained(cnn, digits, epochs=5)" --batches "digits(test)"',
     )
     parser.positional("model", catalogue.noun("Module")["help"])
-    parser.group("inputs").add_argument(
-        "--batches", type=str, required=True, metavar="SPEC", help=catalogue.noun("Batches")["help"]
-    )
+    parser.spec("batches", catalogue.noun("Batches")["help"])
     many = ["tuple", "str", "..."]
     for option in (
         Option("budget", "float", 120.0, help="seconds for the measures"),

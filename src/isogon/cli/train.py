@@ -36,16 +36,12 @@ def train(words: list[str]) -> int:
         ("arch", "architecture, e.g. cnn(width=32), resnet18, my.module:build()"),
         ("data", "what to learn from, e.g. digits, mnist(train, 1000)"),
     ):
-        parser.group("inputs").add_argument(
-            f"--{name}", type=str, required=True, metavar="SPEC", help=text
-        )
+        parser.spec(name, text)
     for name, text in (
-        ("validation-data", "held-out data, measured after each epoch"),
-        ("test-data", "test data; the data set's own test split by default"),
+        ("validation_data", "held-out data, measured after each epoch"),
+        ("test_data", "test data; the data set's own test split by default"),
     ):
-        parser.group("inputs").add_argument(
-            f"--{name}", type=str | None, default=None, metavar="SPEC", help=text
-        )
+        parser.spec(name, text, required=False)
     for option in options_:
         parser.option(option)
     parser.commons(out=None, skip=["again", *(o.name for o in options_)])

@@ -36,7 +36,11 @@ class Job:
         for name, spec in self.inputs.items():
             words += [f"--{name.replace('_', '-')}", spec]
         for name, value in self.options.items():
-            words += [f"--{name.replace('_', '-')}", spelled(value)]
+            flag = name.replace("_", "-")
+            switch = isinstance(value, bool)
+            words += (
+                [f"--{'' if value else 'no-'}{flag}"] if switch else [f"--{flag}", spelled(value)]
+            )
         if self.seed:
             words += ["--seed", str(self.seed)]
         for name, value in (globals_ or {}).items():
