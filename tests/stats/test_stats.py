@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from isogon.errors import DataError, OptionError
 from isogon.stats import CrossMoments, Moments, Quantiles, TwoWayMoments, all_reduce
+from isogon.stats.tails import Tail
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from reference import slow_stats as slow
@@ -209,9 +210,33 @@ def test_cross_moments_of_maps():
 
 
 @few
-@given(streams(1), st.floats(0, 1), st.booleans())
-def test_quantiles_are_exact(stream, q, known):
+@given(st.integers(0, 2**31), st.integers(1, 12), st.booleans(), st.integers(1, 300), st.booleans())
+def test_tails_are_what_sorting_gives(seed, size, largest, n, strided):
+    rng = np.random.default_rng(seed)
+    x = rng.choice([-np.inf, np.inf, 0.0, 1.5, *rng.normal(size=20)], (n, 3))
+    stats = [Tail(size, largest=largest), Tail(size, largest=largest)]
+    for i, part in enumerate(np.array_split(x, rng.integers(1, 9))):
+        part = part.T if strided else np.ascontiguousarray(part.T)
+        stats[i % 2].update(part.astype(np.float32) if i % 3 else part)
+    whole = Tail(size, largest=largest).update(x.T)
+    ordered = np.sort(x, 0)
+    np.testing.assert_array_equal(whole.ordered(), ordered[-size:] if largest else ordered[:size])
+    merged = stats[0].merge(Tail(0).load_state_dict(stats[1].state_dict()))
+    ordered = ordered[-size:] if largest else ordered[:size]
+    np.testing.assert_allclose(merged.ordered(), ordered, rtol=1e-6)
+
+
+@few
+@given(streams(1), st.floats(0, 1), st.booleans(), st.booleans())
+def test_quantiles_are_exact(stream, q, known, compiled):
     x, cuts, seed = stream
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:  # what tensors on a device take
+            patch.setattr(Tail, "serves", staticmethod(lambda x: False))
+        check_quantiles(x, cuts, seed, q, known)
+
+
+def check_quantiles(x, cuts, seed, q, known):
     parts = pieces(x, cuts)
     make = lambda: Quantiles(q, total=len(x) if known else None)  # noqa: E731
     whole, shared = make(), make()
@@ -252,7 +277,7 @@ def test_the_error_is_small_and_the_memory_too():
     for part in x.split(999):
         exact.update(part)
     assert float(exact.compute()) == pytest.approx(np.quantile(x.numpy(), 0.995), rel=1e-6)
-    assert exact.levels[0].shape[0] < 3 * 500 + 999
+    assert exact.tail.held.shape[1] < 3 * 500 + 4096
     rank = float((x <= stat.compute()).double().mean())
     assert abs(rank - 0.995) <= stat.error + 1e-4
 

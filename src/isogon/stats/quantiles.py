@@ -10,6 +10,7 @@ import torch
 
 from isogon.errors import DataError, OptionError
 from isogon.stats.base import check_shape
+from isogon.stats.tails import Tail
 
 
 class Quantiles:
@@ -18,7 +19,7 @@ class Quantiles:
     Three ways, all mergeable:
 
     - ``total`` given (how many values each unit will see): exact. Only the tail that can still
-      hold the quantile is kept, ``min(q, 1 - q) * total`` values per unit.
+      hold the quantile is kept, ``min(q, 1 - q) * total`` values per unit (`Tail`).
     - ``total`` unknown, at most ``keep`` values seen: exact, all are kept.
     - beyond: sorted buffers of ``keep`` values are thinned to every second one, which then
       counts twice (Munro and Paterson 1980). `error` bounds the rank's error, as a fraction
@@ -46,6 +47,7 @@ class Quantiles:
         self.count = 0
         self.shape: tuple[int, ...] = ()
         self.levels: list[torch.Tensor | None] = []  # values [m, U] of weight 2^level
+        self.tail: Tail | None = None  # of values on the CPU, where all of them are announced
         self.slack = 0  # bound of the error in rank
         self._turn = 0
 
@@ -64,11 +66,17 @@ class Quantiles:
             return self
         if self.count:
             check_shape(x.shape[1:], self.shape, "x")
-        if x.isnan().any():
-            raise DataError("NaN has no rank", expected="numbers", fix="Check the model's weights.")
         self.shape = tuple(x.shape[1:])
-        values = x.reshape(len(x), -1).double()
+        values = x.detach().reshape(len(x), -1)
         self.count += len(x)
+        self._check_total()
+        if self.total is not None and Tail.serves(x):
+            values = values if values.dtype == torch.float64 else values.float()
+            self._exact().update(values.numpy().T)
+            return self
+        values = values.double()
+        if values.isnan().any():
+            raise DataError("NaN has no rank", expected="numbers", fix="Check the model's weights.")
         step = len(x) if self.total is not None else self.keep
         for part in values.split(max(step, 1)):
             self._push(0, part)
@@ -90,6 +98,9 @@ class Quantiles:
         self.shape = other.shape
         self.count += other.count
         self.slack += other.slack
+        self._check_total()
+        if other.tail is not None:
+            self._exact().merge(other.tail)
         for level, values in enumerate(other.levels):
             if values is not None:
                 self._push(level, values)
@@ -101,7 +112,7 @@ class Quantiles:
         held = self.levels[level]
         values = values if held is None else torch.cat([held, values])
         if self.total is not None:
-            self.levels[0] = self._tail(values)
+            self.levels[0] = self._kept(values)
             return
         if len(values) > self.keep:
             # an odd one stays behind; either half of the others stands for both
@@ -114,20 +125,41 @@ class Quantiles:
         else:
             self.levels[level] = values
 
-    def _tail(self, values: torch.Tensor) -> torch.Tensor:
-        total = self.total or 0
-        if self.count > total:
+    def _check_total(self) -> None:
+        if self.total is not None and self.count > self.total:
             raise DataError(
                 "more values than announced",
                 got=self.count,
-                expected=f"total={total}",
+                expected=f"total={self.total}",
                 fix="Give the number of values of the whole stream.",
             )
+
+    def _exact(self) -> Tail:
+        """What keeps the tail that can hold the quantile."""
+        if self.tail is None:
+            self.tail = Tail(self._size(), largest=self.q >= 0.5)
+        return self.tail
+
+    def _size(self) -> int:
+        """How many values that tail has."""
+        total = self.total or 0
         low, high = _places(self.q, total)
-        size = total - low if self.q >= 0.5 else high + 1
+        return total - low if self.q >= 0.5 else high + 1
+
+    def _kept(self, values: torch.Tensor) -> torch.Tensor:
+        """The same tail of values on a device."""
+        size = self._size()
         if len(values) <= 2 * size:  # selecting costs; do it where there is something to drop
             return values
         return values.topk(size, 0, largest=self.q >= 0.5, sorted=False).values
+
+    def _ordered(self) -> torch.Tensor:
+        """What was kept of the whole stream, ascending ``[k, U]``."""
+        if self.tail is not None:
+            return torch.from_numpy(self.tail.ordered())
+        values = self.levels[0]
+        assert values is not None
+        return values.sort(0).values
 
     def compute(self) -> torch.Tensor:
         """The quantile of each unit, ``[*shape]``, linear between order statistics.
@@ -142,9 +174,7 @@ class Quantiles:
         low, high = _places(self.q, self.count)
         place = self.q * (self.count - 1) - low
         if self.total is not None:
-            values = self.levels[0]
-            assert values is not None
-            ordered = values.sort(0).values
+            ordered = self._ordered()
             offset = self.count - len(ordered) if self.q >= 0.5 else 0
             a, b = ordered[low - offset], ordered[high - offset]
         else:
@@ -165,9 +195,7 @@ class Quantiles:
         self._check()
         rank = max(0, math.ceil(Fraction(repr(self.q)) * self.count) - 1)
         if self.total is not None:
-            values = self.levels[0]
-            assert values is not None
-            ordered = values.sort(0).values
+            ordered = self._ordered()
             offset = self.count - len(ordered) if self.q >= 0.5 else 0
             return ordered[rank - offset].reshape(self.shape)
         return self._ranked(rank)[0].reshape(self.shape)
@@ -192,7 +220,7 @@ class Quantiles:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` takes back."""
-        names = ("q", "total", "keep", "count", "shape", "levels", "slack", "_turn")
+        names = ("q", "total", "keep", "count", "shape", "levels", "slack", "_turn", "tail")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from isogon.measures.dissection.labels import Columns
+from isogon.measures.dissection.pixels import Counter
 from isogon.measures.dissection.upsampling import Upsampling
 from isogon.nets.sites import Site
 from isogon.stats import Quantiles
+from isogon.stats.tails import Tail
 
 
 @dataclass(eq=False)
@@ -32,7 +34,7 @@ class Basis:
     matrix: Tensor | None
     quantile: Quantiles
     threshold: Tensor = field(init=False)  # [C], float64
-    shared: Tensor = field(init=False)  # pixels of unit and concept [C, K], int64
+    pixels: Tensor = field(init=False)  # of unit and concept, those of none first [C, 1 + K], int64
     lit: Tensor = field(init=False)  # pixels of the unit in images of a category [C, G], int64
     peaks: Tensor = field(init=False)  # largest activations in an image [C, k], float64
     top: Tensor = field(init=False)  # their images [C, k], int64, -1 for none
@@ -45,6 +47,21 @@ class Basis:
         matrix = self.matrix.to(maps.device, maps.dtype)
         # one product per image: a sum never depends on how many images come together
         return torch.stack([(matrix @ m.flatten(1)).reshape(m.shape) for m in maps])
+
+    def images(self, maps: Tensor) -> Iterator[Tensor]:
+        """The same an image ``[C, h, w]`` at a time, each in the memory of the one before."""
+        if self.matrix is None:
+            yield from maps.contiguous()
+            return
+        matrix = self.matrix.to(maps.dtype)
+        room = maps.new_empty(len(matrix), maps[0, 0].numel())
+        for m in maps:
+            yield torch.mm(matrix, m.flatten(1), out=room).reshape(m.shape)
+
+    @property
+    def shared(self) -> Tensor:
+        """Pixels that unit and concept have both, ``[C, K]``, int64."""
+        return self.pixels[:, 1:]
 
     def iou(self, columns: Columns) -> Tensor:
         """Intersection over union of units and concepts, over the images of its category."""
@@ -90,36 +107,68 @@ class Units:
 
     def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in activations ``[n, *site.shape]`` and maps of concepts ``[n, L, h, w]``."""
-        maps = self.maps(values[self.site])
+        maps = self.maps(values[self.site]).detach()
         if self.columns is None:
             for b in self.bases:
-                z = b.of(maps)
-                b.quantile.update(z.movedim(1, -1).reshape(-1, self.channels))
-                self._rank(b, z, rows)
+                self._order(b, maps, rows)
             return
         labels = labels.to(maps.device)
         carried = self.columns.carried(labels)
+        if self.upsampling is None:
+            self.upsampling = Upsampling(tuple(maps.shape[2:]), self.size, maps.device)
+        if Tail.serves(maps):
+            self._count_compiled(maps, labels, carried, rows)
+            return
         flat = labels.flatten(2)
         for b in self.bases:
             self._count(b, b.of(maps), flat, carried, rows)
 
-    def _rank(self, b: Basis, z: Tensor, rows: Tensor) -> None:
-        """Keep the images with the largest activations, the earlier one of equals."""
+    def _order(self, b: Basis, maps: Tensor, rows: Tensor) -> None:
+        """Take in activations for the thresholds, and for the gallery."""
+        if not Tail.serves(maps):
+            z = b.of(maps)
+            b.quantile.update(z.movedim(1, -1).reshape(-1, self.channels))
+            self._rank(b, z.amax((2, 3)), rows)
+            return
+        peaks = []
+        for z in b.images(maps):
+            b.quantile.update(z.flatten(1).T)
+            if self.gallery:
+                peaks.append(z.amax((1, 2)))
+        if peaks:
+            self._rank(b, torch.stack(peaks), rows)
+
+    def _rank(self, b: Basis, largest: Tensor, rows: Tensor) -> None:
+        """Keep the images with the largest activations ``[n, C]``, the earlier one of equals."""
         if not self.gallery:
             return
-        peaks = torch.cat([b.peaks, z.amax((2, 3)).T.double().cpu()], 1)
+        peaks = torch.cat([b.peaks, largest.T.double().cpu()], 1)
         images = torch.cat([b.top, rows.cpu().expand(self.channels, -1)], 1)
         order = peaks.argsort(dim=1, descending=True, stable=True)[:, : self.gallery]
         b.peaks, b.top = peaks.gather(1, order), images.gather(1, order)
 
+    def _count_compiled(self, maps: Tensor, labels: Tensor, carried: Tensor, rows: Tensor) -> None:
+        """As `_count` for every basis, an image at a time."""
+        assert self.columns is not None
+        assert self.upsampling is not None
+        counter = Counter(self.upsampling)
+        layers = range(labels.shape[1])
+        columns = [self.columns.columns(labels[:, k], k).int() for k in layers]
+        stacked = torch.stack(columns, 1)
+        for b in self.bases:
+            threshold = b.threshold.to(maps.dtype).double()  # one of the values, as they were
+            for image, z in enumerate(b.images(maps)):
+                lit = counter.count(z, threshold, stacked[image], b.pixels)
+                b.lit += lit[:, None] * carried[image]
+                self._mask(b, z[None], rows[image : image + 1])
+
     def _count(self, b: Basis, z: Tensor, labels: Tensor, carried: Tensor, rows: Tensor) -> None:
         """Add the pixels that units share with concepts, those of the units, and masks."""
         assert self.columns is not None
-        n, c, *shape = z.shape
-        if self.upsampling is None:
-            self.upsampling = Upsampling((shape[0], shape[1]), self.size, z.device)
+        assert self.upsampling is not None
+        n, c = z.shape[:2]
         threshold = b.threshold.to(z)  # one of the values, so that no type rounds it
-        width = b.shared.shape[1] + 1
+        width = b.pixels.shape[1]
         for pair, pixel in self.upsampling.above(z.flatten(0, 1), threshold.repeat(n)):
             lit = torch.bincount(pair, minlength=n * c).reshape(n, c)
             b.lit += (lit.T.double() @ carried.double()).long()  # whole numbers below 2^53
@@ -127,7 +176,14 @@ class Units:
             for layer in range(labels.shape[1]):
                 column = self.columns.columns(labels[image, layer, pixel], layer)
                 found = torch.bincount(unit * width + column, minlength=c * width)
-                b.shared += found.reshape(c, width)[:, 1:]
+                b.pixels += found.reshape(c, width)
+        self._mask(b, z, rows)
+
+    def _mask(self, b: Basis, z: Tensor, rows: Tensor) -> None:
+        """Where the units are on in the images ``rows`` that are kept for them."""
+        if not self.gallery:
+            return
+        assert self.upsampling is not None
         first, last = int(rows[0]), int(rows[-1])
         held = ((b.top >= first) & (b.top <= last)).nonzero(as_tuple=True)
         if len(held[0]):
@@ -149,7 +205,7 @@ class Units:
         assert self.columns is not None
         device, c = b.threshold.device, self.channels
         whole = {"dtype": torch.int64, "device": device}
-        b.shared = torch.zeros(c, len(self.columns), **whole)
+        b.pixels = torch.zeros(c, len(self.columns) + 1, **whole)
         b.lit = torch.zeros(c, len(self.columns.categories), **whole)
         b.masks = torch.zeros(c, self.gallery, *self.size, dtype=torch.bool)
 
@@ -172,7 +228,7 @@ class Units:
         """Take in what the watcher of another share has seen in this pass."""
         for b, o in zip(self.bases, other.bases, strict=True):
             if self.columns is not None:
-                b.shared += o.shared
+                b.pixels += o.pixels
                 b.lit += o.lit
                 b.masks |= o.masks
                 continue

@@ -26,6 +26,7 @@ class _Axis:
         upper: The next one ``[n]``, or the last.
         share: Of the upper one ``[n]``, float64.
         following: The position behind each position ``[k]``, or the last.
+        first: The first pixel at or behind each position ``[k + 1]``; the last entry is n.
         members: The pixels between a position and the next ``[k, most]``, -1 beside them.
     """
 
@@ -34,7 +35,7 @@ class _Axis:
         place = place.clamp(min=0)
         lower = place.floor().long()
         self.share = (place - lower).to(device)
-        first = torch.searchsorted(lower, torch.arange(positions + 1))
+        self.first = first = torch.searchsorted(lower, torch.arange(positions + 1))
         held = first[:-1, None] + torch.arange(max(1, int(first.diff().max())))
         self.members = torch.where(held < first[1:, None], held, -1).to(device)
         self.following = (torch.arange(positions) + 1).clamp(max=positions - 1).to(device)
