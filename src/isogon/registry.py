@@ -43,6 +43,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "measure": ("isogon.measures",),
     "lowers": ("isogon.cpwl.rules",),
     "draws": ("isogon.show",),
+    "page": ("isogon.show",),
     "noun": ("isogon.nets.load", "isogon.data", "isogon.actions", "isogon.measures"),
     "reading": ("isogon.readings", "isogon.measures"),
     "experiment": ("isogon.survey.experiments.walks", "isogon.survey.experiments.evolution"),

@@ -67,6 +67,7 @@ def measure(name: str, words: list[str]) -> int:
         record = run(job, out=options.out, session=session, again=options.again)
         assert record.directory is not None
         figure = drawn(record)
+        page = paged(record)
     console.table(record.reading.summary(), f"{declaration.command}: {declaration.summary}")
     seconds = record.provenance["seconds"]
     when = f"found, computed {record.provenance['started']}" if record.reused else "computed"
@@ -77,6 +78,8 @@ def measure(name: str, words: list[str]) -> int:
     console.say(f"reading  {record.directory / 'reading'}")
     if figure is not None:
         console.say(f"figure   {figure}")
+    if page is not None:
+        console.say(f"page     {page}")
     return 0
 
 
@@ -96,6 +99,22 @@ def drawn(record: Any) -> Path | None:
         sys.stderr.write(f"isogon: note: no figure ({type(error).__name__}: {error})\n")
         return None
     return path
+
+
+def paged(record: Any) -> Path | None:
+    """The interactive page of a record, written where its measure has one and it is not there."""
+    from isogon import registry
+
+    if not registry.has("page", record.job.measure):
+        return None
+    path = record.directory / f"{record.job.measure}.html"
+    if path.is_file() and record.reused:
+        return path
+    try:
+        return record.reading.to_html(path, title=record.job.measure.capitalize())
+    except Exception as error:  # a page must not cost the run
+        sys.stderr.write(f"isogon: note: no page ({type(error).__name__}: {error})\n")
+        return None
 
 
 @contextmanager

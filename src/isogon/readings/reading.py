@@ -114,6 +114,31 @@ class Reading:
         """
         return save(self, directory)
 
+    def to_html(self, path: str | os.PathLike, **options: Any) -> pathlib.Path:
+        """Write a page of the reading: one file that opens offline, with everything inside.
+
+        Args:
+            path: Of the file.
+            **options: Of the page, e.g. ``title`` and the classes' ``names``.
+
+        Returns:
+            The path.
+
+        Raises:
+            OptionError: Readings of this measure have no page.
+            FileError: The file can't be written.
+        """
+        if not registry.has("page", self.measure):
+            raise OptionError(
+                f"{self.measure} has no page of its own",
+                expected=f"a reading of {', '.join(registry.names('page'))}",
+                fix="isogon.draw draws its figure.",
+            )
+        text = registry.get("page", self.measure).build(self, **options)
+        with storage.atomic(path) as temporary:
+            temporary.write_text(text, "utf-8")
+        return pathlib.Path(path)
+
     def equals(self, other: object) -> bool:
         """Whether the other reading holds the same, bit by bit (NaN equals NaN).
 

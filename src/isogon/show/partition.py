@@ -12,6 +12,7 @@ from matplotlib.colors import CenteredNorm, LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import ScaledTranslation
 
 from isogon.errors import OptionError
@@ -19,6 +20,7 @@ from isogon.measures.evolution.picture import decisions
 from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
 from isogon.show import mesh, style
+from isogon.show.class_places import class_places
 from isogon.show.panel import Panel
 from isogon.show.run_figures import dots
 
@@ -72,6 +74,7 @@ def draw_partition(
     edges: bool = True,
     boundary: bool = True,
     anchors: bool = True,
+    labels: bool = True,
 ) -> Figure:
     """Regions coloured by class on the left, edges coloured by layer on the right.
 
@@ -84,6 +87,7 @@ def draw_partition(
         edges: Whether to draw the panel of edges by layer.
         boundary: Whether to draw the decision boundary (one output: zero set) on top.
         anchors: Whether to mark the inputs that the slice was made from, in their order.
+        labels: Whether to write the class into its larger areas, so that colours alone tell none.
     """
     fig, axes = style.panels(2 if edges else 1, width=style.WIDTH if edges else 4.2, height=3.5)
     panels = list(axes[0])
@@ -92,6 +96,8 @@ def draw_partition(
         _edges(panels[1], reading)
     for ax in panels:
         _overlay(ax, reading, boundary and ax is panels[0], anchors)
+    if labels and color == "class":
+        _name_classes(panels[0], reading)
     if edges:
         style.letter(panels)
     return fig
@@ -166,7 +172,7 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> No
         title = _output(fig, ax, p, output)
     elif color in ("slope", "area"):
         if color == "slope":
-            values = _slopes(p)
+            values = slope_norms(p)
         else:
             values = p.area
         title = f"Regions by {'norm of their slope' if color == 'slope' else color}"
@@ -182,11 +188,32 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> No
     ax.set_title(f"{title} ({len(p):,}{state})")
 
 
-def _slopes(p: Partition) -> np.ndarray:
-    """`[R]` norm of each region's slope; 0 where it has none."""
-    blocks = np.array_split(np.arange(len(p)), 1 + len(p) * p.outputs.shape[1] // BLOCK)
-    norms = [np.linalg.norm(p.gradients(own), axis=(1, 2)) for own in blocks]
-    return np.nan_to_num(np.concatenate(norms))
+def slope_norms(p: Partition) -> np.ndarray:
+    """`[R]` norm of each region's slope; 0 where it has none.
+
+    From the outputs at the corners: the integral of the gradient over a region is that of the
+    output times the outer normal along its border. Where cancellation would show, slivers, from
+    the region's own affine map.
+    """
+    k = np.arange(len(p.face_vertices)) + 1
+    k[p.face_offsets[1:] - 1] = p.face_offsets[:-1]
+    first = np.repeat(p.face_offsets[:-1], np.diff(p.face_offsets))
+    step = (p.vertices[p.face_vertices[k]] - p.vertices[p.face_vertices])[:, ::-1] * (1, -1)
+    square = np.zeros(len(p))
+    size = np.zeros(len(p))  # of the values that cancel, over the area
+    length = np.add.reduceat(np.linalg.norm(step, axis=1), p.face_offsets[:-1])
+    area = np.maximum(p.area, np.finfo(float).tiny)
+    for c in range(p.outputs.shape[1]):
+        z = p.outputs[p.face_vertices, c]
+        size = np.maximum(size, np.abs(z[p.face_offsets[:-1]]) * length / area)
+        z = z - z[first]
+        flow = np.add.reduceat((z + z[k])[:, None] * step / 2, p.face_offsets[:-1])
+        square += ((flow / area[:, None]) ** 2).sum(1)
+    norm = np.sqrt(square)
+    doubtful = np.flatnonzero(p.finished & (size * 1e-15 > 1e-4 * norm))
+    for own in np.array_split(doubtful, 1 + len(doubtful) * p.outputs.shape[1] // BLOCK):
+        norm[own] = np.linalg.norm(p.gradients(own), axis=(1, 2))
+    return np.where(p.finished, norm, 0.0)
 
 
 def _scale(fig: Figure, ax: Axes, faces: Faces, values: np.ndarray, *, dark_is_small: bool) -> None:
@@ -260,6 +287,20 @@ def _edges(ax: Axes, p: Partition) -> None:
     ax.set_title("Edges by layer")
     if 0 < len(handles) <= LEGEND:
         _below(ax, handles, 2)
+
+
+def _name_classes(ax: Axes, p: Partition) -> None:
+    """The number of the class (one output: its sign) in the middle of each larger area."""
+    single = p.outputs.shape[1] == 1
+    at = p.plane.marks
+    step = float(np.ptp(p.plane.corners, axis=0).max()) / 24
+    for x, y, radius, label in class_places(p):
+        near = len(at) and np.linalg.norm(at - (x, y), axis=1).min() < step
+        if near and radius > 2 * step:
+            y += 1.3 * step  # an anchor is there already
+        text = "−+"[label] if single else str(label)
+        words: Any = ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4.5)
+        words.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
 
 
 def _below(ax: Axes, handles: list[Any], columns: int) -> None:

@@ -11,6 +11,8 @@ import base64
 import hashlib
 import io
 import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from isogon import __version__, context, storage
+from isogon import __version__, context, registry, storage
 from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.declare import Declaration
 from isogon.survey.pages import bibliography
@@ -31,6 +33,7 @@ from isogon.survey.whole.survey import Line, Survey
 
 TEMPLATES = Path(__file__).parent / "templates"
 ROWS = 300  # of a table in the page
+PAGE_LIMIT = 4_000_000  # characters of an interactive page inside: some 60,000 regions
 SVG_LIMIT = 700_000  # bytes: larger figures are embedded as PNG
 CSV_LIMIT = 1_500_000
 
@@ -56,6 +59,7 @@ def render(survey: Survey) -> str:
     lines = {line.measure: line for line in survey.lines}
     kept = [m for m in lines if m in records]
     absent = [_absent(line, records) for line in survey.lines if line.measure not in records]
+    sections = [_section(lines[m], records[m]) for m in kept]
     return page(
         "report.html",
         survey=survey,
@@ -63,14 +67,27 @@ def render(survey: Survey) -> str:
         lede=_lede(survey),
         figures=_figures(survey, len(kept)),
         architecture=_architecture(survey.facts),
-        sections=[_section(lines[m], records[m]) for m in kept],
+        sections=sections,
+        scripts=_scripts(sections),
         absent=absent,
         provenance=_provenance(survey),
     )
 
 
-def page(template: str, **content: Any) -> str:
-    """A template filled in, with style, script and a policy that allows nothing else."""
+def _scripts(sections: list[dict[str, Any]]) -> list[str]:
+    """What the policies of the pages inside let run."""
+    found = [re.search(r"script-src ('sha256-[\w+/=]+')", s["page"]) for s in sections]
+    return sorted({match[1] for match in found if match})
+
+
+def page(template: str, scripts: Iterable[str] = (), **content: Any) -> str:
+    """A template filled in, with style, script and a policy that allows nothing else.
+
+    Args:
+        template: Its name.
+        scripts: Hashes of the scripts of pages inside, as a policy spells them.
+        **content: Of the template.
+    """
     css = (TEMPLATES / "report.css").read_text("utf-8")
     js = (TEMPLATES / "report.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(js.encode()).digest()).decode()
@@ -83,8 +100,10 @@ def page(template: str, **content: Any) -> str:
     )
     return environment.get_template(template).render(
         version=__version__,
-        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        # the pages inside sit in frames without an address, under this policy and their own
+        policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src {' '.join([repr(f'sha256-{digest}'), *scripts])}; "
+        "base-uri 'none'; form-action 'none'",
         css=Markup(css),
         js=Markup(js),
         **content,
@@ -177,6 +196,7 @@ def _section(line: Line, record: Record) -> dict[str, Any]:
         "verdict": verdict(reading),
         "figure": picture,
         "nofigure": nofigure,
+        "page": _inside(record),
         "caption": reading.meta.get("caption", ""),
         "table": table(reading.summary(), title(job.measure), reading.units),
         "size": f"{len(whole):,} {reading.row}{'' if len(whole) == 1 else 's'}",
@@ -208,6 +228,18 @@ def _figure(record: Record) -> tuple[str, str]:
         return embedded(draw(record.reading), record.key), ""
     except Exception as error:  # a figure must not cost the report
         return "", f"{type(error).__name__}: {error}"
+
+
+def _inside(record: Record) -> str:
+    """The interactive page of a reading, where it has one of a modest size."""
+    reading = record.reading
+    if not registry.has("page", reading.measure):
+        return ""
+    try:
+        text = registry.get("page", reading.measure).build(reading, title=title(reading.measure))
+    except Exception:  # the figure is there
+        return ""
+    return text if len(text) <= PAGE_LIMIT else ""
 
 
 def embedded(drawn: Figure, salt: str) -> str:
