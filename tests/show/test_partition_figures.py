@@ -18,6 +18,7 @@ from isogon.cpwl.program import mlp
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.evolution.picture import clipped, decisions
 from isogon.show import mesh, style
+from isogon.show.class_places import class_places
 from isogon.show.evolution import animate
 
 BOX = ig.Slice.box2d((-1, -1), (1, 1))
@@ -120,7 +121,13 @@ def test_anchors_are_numbered_and_classes_named(sdf):
     a, b = torch.tensor([0.2, 0.1]), torch.tensor([-0.4, 0.3])
     p = ig.partition(net(3), ig.Slice.anchors(a, b, radius=1.0))
     ax = ig.draw(p).axes[0]
-    assert [t.get_text() for t in ax.texts] == ["1", "2"]
+    assert [t.get_text() for t in ax.texts[:2]] == ["1", "2"]
+    named = {t.get_text().removeprefix("class ") for t in ax.texts[2:]}
+    assert named
+    assert named <= {str(k) for k in np.unique(p.label)}
+    for place in class_places(p):
+        assert p.label[p.locate(np.array([[place.x, place.y]]))[0]] == place.label
+    assert len(ig.draw(p, labels=False).axes[0].texts) == 2
     labels = [t.get_text() for t in ax.get_legend().get_texts()]
     assert {f"class {k}" for k in np.unique(p.label)} <= set(labels)
     ax = ig.draw(sdf).axes[0]

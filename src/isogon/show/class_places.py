@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -38,8 +38,10 @@ def class_places(p: Partition) -> list[Place]:
     label = np.where(region < 0, -1, p.label[region])
     found = []
     for k in np.unique(label[label >= 0]):
-        areas, count = ndimage.label(label == k)
-        depth = ndimage.distance_transform_edt(np.pad(areas > 0, 1))[1:-1, 1:-1]
+        made: Any = ndimage.label(label == k)
+        areas, count = made
+        deep: Any = ndimage.distance_transform_edt(np.pad(areas > 0, 1))
+        depth = deep[1:-1, 1:-1]
         for i, j in ndimage.maximum_position(depth, areas, range(1, count + 1)):
             if depth[i, j] >= LEAST:
                 x, y = points[i, j].tolist()

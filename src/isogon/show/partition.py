@@ -298,7 +298,8 @@ def _name_classes(ax: Axes, p: Partition) -> None:
         near = len(at) and np.linalg.norm(at - (x, y), axis=1).min() < step
         if near and radius > 2 * step:
             y += 1.3 * step  # an anchor is there already
-        text = "−+"[label] if single else str(label)
+        wide = radius > 2 * step  # room for words, which no anchor's number is taken for
+        text = "−+"[label] if single else f"class {label}" if wide else str(label)
         words: Any = ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4.5)
         words.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
 
