@@ -29,8 +29,9 @@ ORDERS = {
         "orbits", "arrangement", "alignment", "stitching", "dissection",
     ),
     "isogon.measures.partition": (
-        "kernels", "patterns", "slices", "specs", "mesh", "tiles", "lines", "grow", "forecast",
-        "affine", "locate", "statistics", "certificate", "reading", "measure",
+        "kernels", "patterns", "crossings", "slices", "specs", "mesh", "tiles", "lines", "grow",
+        "forecast", "decisions", "adjacency", "affine", "locate", "statistics", "certificate",
+        "reading", "measure",
     ),
     "isogon.survey": ("declaring", "running", "whole", "pages", "experiments"),
 }  # fmt: skip

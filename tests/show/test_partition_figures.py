@@ -16,7 +16,7 @@ from torch import nn
 import isogon as ig
 from isogon.cpwl.program import mlp
 from isogon.errors import IncompleteWarning, OptionError
-from isogon.measures.evolution.picture import clipped, decisions
+from isogon.measures.partition.decisions import clipped, decisions
 from isogon.show import mesh, style
 from isogon.show.class_places import class_places
 from isogon.show.evolution import animate

@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import ScaledTranslation
 
 from isogon.errors import OptionError
-from isogon.measures.evolution.picture import decisions
+from isogon.measures.partition.decisions import decisions
 from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
 from isogon.show import mesh, style

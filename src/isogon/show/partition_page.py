@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from isogon.measures.evolution.picture import decisions
+from isogon.measures.partition.decisions import decisions
 from isogon.measures.partition.reading import Partition
 from isogon.registry import register
 from isogon.show import style

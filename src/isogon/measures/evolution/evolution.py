@@ -16,8 +16,8 @@ from torch.nn import Module
 from isogon import context
 from isogon.data import Batches, as_batches
 from isogon.errors import IncompleteWarning, OptionError
-from isogon.measures.evolution.picture import decisions
 from isogon.measures.evolution.states import gap, score, sequence, states, when
+from isogon.measures.partition.decisions import decisions
 from isogon.measures.partition.measure import partitioned
 from isogon.measures.partition.reading import Partition
 from isogon.measures.partition.slices import Slice

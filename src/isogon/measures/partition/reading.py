@@ -12,6 +12,7 @@ from torch.nn import Module
 
 from isogon.cpwl.certificate import Certificate
 from isogon.errors import ModelError, OptionError
+from isogon.measures.partition.adjacency import Neighbours
 from isogon.measures.partition.affine import affine_maps
 from isogon.measures.partition.certificate.certify import certify
 from isogon.measures.partition.kernels import boundary as edge_of_classes
@@ -34,7 +35,7 @@ from isogon.readings import Reading
 ROWS = 200_000  # regions that a printed summary computes a table for
 
 
-class Partition(Reading):
+class Partition(Neighbours, Reading):
     """The linear regions of a continuous piecewise-linear network on a slice.
 
     A region is a maximal set with one activation pattern (linear piece of every kink, set of

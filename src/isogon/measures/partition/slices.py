@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch.nn import Module
 from isogon.cpwl.lower import program_for
 from isogon.cpwl.program import Program
 from isogon.errors import DataError, OptionError
+from isogon.measures.partition.crossings import first_crossing
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Slice:
     """The points `origin + basis @ c` for `c` in a convex polygon of the coordinate plane.
 
@@ -109,7 +111,76 @@ class Slice:
         spans = [p - array[0] for p in array[1:]] + list(draws)
         basis = _orthonormal(spans[0], spans[1])
         marks = (array - origin) @ basis
+        outside = np.abs(marks).max(1) > radius
+        if outside.any():
+            warnings.warn(
+                f"{int(outside.sum())} of {len(marks)} anchors lie outside the square of half side "
+                f"{radius:g} around their mean: radius={np.abs(marks).max():.3g} holds them all",
+                stacklevel=2,
+            )
         return cls(origin, basis, _square(np.zeros(2), radius), shape, marks)
+
+    @classmethod
+    def between(
+        cls,
+        a: Tensor,
+        b: Tensor,
+        c: Tensor | None = None,
+        *,
+        at: float,
+        radius: float,
+        generator: torch.Generator | None = None,
+    ) -> Slice:
+        """A square around a point of the way from one input to another.
+
+        The first axis points from a to b; the second to c, or in a random direction.
+
+        Args:
+            a: An input.
+            b: Another one.
+            c: A third one, through which the plane goes, or None.
+            at: t: the centre is a + t (b - a).
+            radius: Half the side of the square, a distance in input space.
+            generator: Source of the random direction.
+        """
+        given = {"a": a, "b": b, "c": c}
+        array, shape = _points(**{name: p for name, p in given.items() if p is not None})
+        origin = array[0] + at * (array[1] - array[0])
+        draw = torch.randn(array.shape[1], dtype=torch.float64, generator=generator).numpy()
+        basis = _orthonormal(array[1] - array[0], draw if c is None else array[2] - array[0])
+        marks = (array - origin) @ basis
+        return cls(origin, basis, _square(np.zeros(2), radius), shape, marks)
+
+    @classmethod
+    def crossing(
+        cls,
+        model: Module | Program,
+        a: Tensor,
+        b: Tensor,
+        c: Tensor | None = None,
+        *,
+        radius: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Slice:
+        """A square at the decision boundary: where the class changes on the way from a to b.
+
+        As `between`, at the first change of class.
+
+        Args:
+            model: A network that can be partitioned.
+            a: An input.
+            b: Another one, of another class.
+            c: A third one, through which the plane goes, or None.
+            radius: Half the side of the square; by default a tenth of the distance from a to b.
+            generator: Source of a random direction.
+
+        Raises:
+            DataError: The class is the same all the way.
+        """
+        at, _, _ = first_crossing(model, a, b)
+        way = float((b.detach().double() - a.detach().double()).norm())
+        radius = way / 10 if radius is None else radius
+        return cls.between(a, b, c, at=at, radius=radius, generator=generator)
 
     @classmethod
     def square(cls, center: Tensor, u: Tensor, v: Tensor, *, radius: float) -> Slice:
@@ -195,6 +266,18 @@ class Slice:
         """Coordinates `[N, 2]` of the nearest points of the plane to inputs `[N, *shape]`."""
         flat = _array(inputs, "the inputs").reshape(-1, len(self.origin)) - self.origin
         return np.linalg.lstsq(self.basis, flat.T, rcond=None)[0].T
+
+    def __repr__(self) -> str:
+        """Size, place and anchors in a line."""
+        extent = np.linalg.norm(self.basis, axis=0) * np.ptp(self.corners, axis=0)
+        kind = "square" if len(self.corners) == 4 else f"polygon of {len(self.corners)} corners"
+        low, high = self.corners.min(0), self.corners.max(0)
+        inside = int(((self.marks >= low) & (self.marks <= high)).all(1).sum())
+        held = f", {inside} of {len(self.marks)} anchors inside" if len(self.marks) else ""
+        return (
+            f"Slice: {kind}, {extent[0]:.4g} x {extent[1]:.4g} in inputs of shape "
+            f"{list(self.shape)}{held}"
+        )
 
     @property
     def area(self) -> float:

@@ -12,7 +12,7 @@ from isogon.data import Batches, batches, points
 from isogon.errors import DataError
 from isogon.measures.partition.slices import Slice
 from isogon.registry import register
-from isogon.specs import DataSpec, PointSpec, Spec
+from isogon.specs import DataSpec, ModelSpec, PointSpec, Spec
 
 
 @register(
@@ -48,6 +48,39 @@ def anchors(
     generator = torch.Generator().manual_seed(seed)
     given = [None if p is None else _one(p) for p in (x1, x2, x3)]
     return Slice.anchors(*given, radius=radius, generator=generator)  # type: ignore[arg-type]
+
+
+@register("slice", "between")
+def between(
+    a: PointSpec,
+    b: PointSpec,
+    c: PointSpec | None = None,
+    *,
+    at: float = 0.5,
+    radius: float = 1.0,
+    seed: int = 0,
+) -> Slice:
+    """A square around a point of the way from one input to another, towards a third one."""
+    generator = torch.Generator().manual_seed(seed)
+    third = None if c is None else _one(c)
+    return Slice.between(_one(a), _one(b), third, at=at, radius=radius, generator=generator)
+
+
+@register("slice", "crossing")
+def crossing(
+    model: ModelSpec,
+    a: PointSpec,
+    b: PointSpec,
+    c: PointSpec | None = None,
+    *,
+    radius: float | None = None,
+    seed: int = 0,
+) -> Slice:
+    """A square at the decision boundary: where a model's class changes on the way from a to b."""
+    generator = torch.Generator().manual_seed(seed)
+    third = None if c is None else _one(c)
+    network = registry.get("noun", "Module").build(model)
+    return Slice.crossing(network, _one(a), _one(b), third, radius=radius, generator=generator)
 
 
 @register("slice", "box2d")

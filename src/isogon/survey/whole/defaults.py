@@ -12,7 +12,7 @@ that returns a spec (or None, where there is none).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ import torch
 
 from isogon import registry
 from isogon.data import derived
-from isogon.errors import IncompleteWarning, IsogonError
+from isogon.errors import IsogonError
+from isogon.measures.partition.crossings import first_crossing
 from isogon.specs import Spec, parse
 from isogon.survey.declaring.declare import Declaration, Input
 from isogon.training.data_of import data_spec
@@ -187,14 +188,32 @@ def _family(subject: Subject) -> str:
 
 
 def _slice(subject: Subject) -> str:
-    """The plane through the first samples of three different classes."""
+    """A plane through the first samples of three different classes.
+
+    All of it where it holds few regions, else a square where the class changes between two of them.
+    """
     chosen = _classes(subject)
     if subject.data.count < 3:
         raise NotSupplied("needs three samples for a plane through them")
     chosen += [i for i in range(6) if i not in chosen][: 3 - len(chosen)]
     anchors = tuple(subject.sample(i) for i in chosen)
-    radius = _radius(subject, chosen, anchors)
-    return str(Spec("through", anchors)) if radius is None else _anchored(anchors, radius)
+    place = _crossing(subject, chosen)
+    name, facts = ("anchors", {}) if place is None else ("between", {"at": place})
+    radius = _radius(subject, chosen, anchors, name, facts)
+    if radius is None:
+        return str(Spec("through", anchors))
+    return str(Spec(name, anchors, {**facts, "radius": float(f"{radius:.2g}")}))
+
+
+def _crossing(subject: Subject, chosen: list[int]) -> float | None:
+    """Where the class changes on the way from the first sample to the second, if it does."""
+    if not registry.has("slice", "between"):
+        return None
+    a, b = (subject.data.samples[i][0] for i in chosen[:2])
+    try:
+        return first_crossing(subject.module, a, b)[0]
+    except IsogonError:
+        return None
 
 
 def _around(subject: Subject) -> str | None:
@@ -205,15 +224,19 @@ def _around(subject: Subject) -> str | None:
         return _slice(subject)
     center = (subject.sample(chosen[0]),)
     radius = _radius(subject, chosen, center)
-    return _slice(subject) if radius is None else _anchored(center, radius)
+    if radius is None:
+        return _slice(subject)
+    return str(Spec("anchors", center, {"radius": float(f"{radius:.2g}")}))
 
 
-def _anchored(anchors: tuple[Spec, ...], radius: float) -> str:
-    return str(Spec("anchors", anchors, {"radius": float(f"{radius:.2g}")}))
-
-
-def _radius(subject: Subject, chosen: list[int], anchors: tuple[Spec, ...]) -> float | None:
-    """Half side of a square around the anchors with about `REGIONS` regions; None: all of it.
+def _radius(
+    subject: Subject,
+    chosen: list[int],
+    anchors: tuple[Spec, ...],
+    name: str = "anchors",
+    facts: Mapping[str, Any] | None = None,
+) -> float | None:
+    """Half side of a square with about `REGIONS` regions, by a slice's name; None: all of it.
 
     A pilot on a square of a fiftieth of the size gives the density of regions, which is taken
     to be the same everywhere.
@@ -225,10 +248,11 @@ def _radius(subject: Subject, chosen: list[int], anchors: tuple[Spec, ...]) -> f
     if not half > 0:
         return None
     small = half / 50
+    spec = Spec(name, anchors, {**(facts or {}), "radius": small})
     try:
-        plane = registry.get("noun", "Slice").build(Spec("anchors", anchors, {"radius": small}))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", IncompleteWarning)
+            warnings.simplefilter("ignore")  # the pilot is smaller than what it is asked for
+            plane = registry.get("noun", "Slice").build(spec)
             measure = registry.get("measure", "partition").build
             pilot = measure(subject.module, plane, max_regions=4000)
     except IsogonError:
