@@ -18,7 +18,7 @@ from isogon.cpwl.program import mlp
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.partition.decisions import clipped, decisions
 from isogon.show import mesh, style
-from isogon.show.class_places import class_places
+from isogon.show.class_places import partition_places
 from isogon.show.evolution import animate
 
 BOX = ig.Slice.box2d((-1, -1), (1, 1))
@@ -125,7 +125,7 @@ def test_anchors_are_numbered_and_classes_named(sdf):
     named = {t.get_text().removeprefix("class ") for t in ax.texts[2:]}
     assert named
     assert named <= {str(k) for k in np.unique(p.label)}
-    for place in class_places(p):
+    for place in partition_places(p):
         assert p.label[p.locate(np.array([[place.x, place.y]]))[0]] == place.label
     assert len(ig.draw(p, labels=False).axes[0].texts) == 2
     labels = [t.get_text() for t in ax.get_legend().get_texts()]

@@ -16,6 +16,7 @@ from scipy import ndimage
 from isogon.measures.boundary.reading import Boundary
 from isogon.registry import draws
 from isogon.show import style
+from isogon.show.class_places import class_places
 from isogon.show.partition import TINTS, by_class, frame, marks
 
 SIMPLE = 1e-4  # of the slice's extent: bends that are not drawn
@@ -127,23 +128,13 @@ def _spread(image: np.ndarray) -> np.ndarray:
 def _names(ax: Axes, b: Boundary) -> None:
     """Classes written where their areas are widest, away from the anchors."""
     image, x, y = b.image, b.arrays["image_x"], b.arrays["image_y"]
-    away = np.ones(image.shape, bool)
-    for u, v in b.plane.marks:
-        away &= np.hypot(x[None] - u, y[:, None] - v) > ROOM * np.ptp(x)
-    for k in np.unique(image[image >= 0]):
-        parts: Any = ndimage.label(image == k)
-        areas, count = parts
-        for area in range(1, count + 1):
-            own = np.pad((areas == area) & away, 1)
-            depth = np.asarray(ndimage.distance_transform_edt(own))[1:-1, 1:-1]
-            row, column = np.unravel_index(depth.argmax(), depth.shape)
-            if depth[row, column] >= ROOM * len(image):
-                ax.annotate(
-                    f"class {k}",
-                    (x[column], y[row]),
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color=style.INK,
-                    zorder=3,
-                )
+    for place in class_places(image, x, y, b.plane.marks, ROOM):
+        ax.annotate(
+            f"class {place.label}",
+            (place.x, place.y),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=style.INK,
+            zorder=3,
+        )

@@ -20,7 +20,7 @@ from isogon.measures.partition.decisions import decisions
 from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
 from isogon.show import mesh, style
-from isogon.show.class_places import class_places
+from isogon.show.class_places import partition_places
 from isogon.show.panel import Panel
 from isogon.show.run_figures import dots
 
@@ -292,13 +292,9 @@ def _edges(ax: Axes, p: Partition) -> None:
 def _name_classes(ax: Axes, p: Partition) -> None:
     """The number of the class (one output: its sign) in the middle of each larger area."""
     single = p.outputs.shape[1] == 1
-    at = p.plane.marks
-    step = float(np.ptp(p.plane.corners, axis=0).max()) / 24
-    for x, y, radius, label in class_places(p):
-        near = len(at) and np.linalg.norm(at - (x, y), axis=1).min() < step
-        if near and radius > 2 * step:
-            y += 1.3 * step  # an anchor is there already
-        wide = radius > 2 * step  # room for words, which no anchor's number is taken for
+    extent = float(np.ptp(p.plane.corners, axis=0).max())
+    for x, y, radius, label in partition_places(p):
+        wide = radius > extent / 12  # room for words, which no anchor's number is taken for
         text = "−+"[label] if single else f"class {label}" if wide else str(label)
         words: Any = ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4.5)
         words.set_path_effects([withStroke(linewidth=2.2, foreground="white")])

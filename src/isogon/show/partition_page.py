@@ -18,7 +18,7 @@ from isogon.measures.partition.decisions import decisions
 from isogon.measures.partition.reading import Partition
 from isogon.registry import register
 from isogon.show import style
-from isogon.show.class_places import class_places
+from isogon.show.class_places import partition_places
 from isogon.show.partition import slope_norms
 
 FOLDER = Path(__file__).parent / "page"
@@ -72,7 +72,7 @@ def partition_page(p: Partition, title: str | None = None, names: list[str] | No
         "classes": _classes(p, known, single),
         "labels": [
             ((x - middle[0]) / unit, (y - middle[1]) / unit, r / unit, _name(k, known))
-            for x, y, r, k in class_places(p)
+            for x, y, r, k in partition_places(p)
         ],
         "marks": ((p.plane.marks - middle) / unit).tolist(),
         "ramp": [to_hex(style.SEQUENTIAL(t)) for t in np.linspace(0, 1, 6)],

@@ -70,9 +70,10 @@ class Adjacency:
             ) from None
         graph = networkx.MultiGraph()
         graph.add_nodes_from(range(self.count))
-        for row in self.to_frame().itertuples(index=False):
-            facts = {"site": row.site, "unit": row.unit, "length": row.length}
-            graph.add_edge(row.region_a, row.region_b, key=row.edge, **facts)
+        facts = (self.edge, self.site, self.unit, self.length)
+        for (a, b), *known in zip(self.regions.tolist(), *(f.tolist() for f in facts)):
+            edge, site, unit, length = known
+            graph.add_edge(a, b, key=edge, site=site, unit=unit, length=length)
         return graph
 
 
@@ -251,6 +252,6 @@ def _area(p: Partition, c: int) -> float:
     z = _outputs(p)
     for i in np.flatnonzero(crossed):
         own = z[p.face_vertices[p.face_offsets[i] : p.face_offsets[i + 1]]]
-        part = clipped(p.polygon(i), own[:, [c]] - np.delete(own, c, 1))
+        part = clipped(p.polygon(int(i)), own[:, [c]] - np.delete(own, c, 1))
         area += signed_area(part) if len(part) > 2 else 0.0
     return area
