@@ -25,8 +25,8 @@ LAYERS = {
 # the folders of `survey/`, and those of `measures/partition/`.
 ORDERS = {
     "isogon.measures": (
-        "partition", "segments", "boundary", "local_complexity", "evolution", "manifold",
-        "orbits", "arrangement", "alignment", "stitching", "dissection",
+        "partition", "segments", "boundary", "ball", "local_complexity", "evolution",
+        "manifold", "orbits", "arrangement", "alignment", "stitching", "dissection",
     ),
     "isogon.measures.partition": (
         "kernels", "patterns", "crossings", "slices", "specs", "mesh", "tiles", "lines", "grow",
@@ -39,7 +39,8 @@ ORDERS = {
 USES = {
     "segments": {"partition"},
     "boundary": {"partition"},
-    "local_complexity": {"partition"},
+    "ball": {"partition"},
+    "local_complexity": {"partition", "ball"},
     "evolution": {"partition"},
     "manifold": {"segments"},
     "stitching": {"alignment"},

@@ -116,9 +116,9 @@ def test_many_classes(monkeypatch):
     p = ig.partition(net, ig.Slice.box2d([-1, -1], [1, 1]))
     monkeypatch.setattr("isogon.show.partition.BLOCK", 20_000)
     expected = np.linalg.norm(p.gradients(), axis=(1, 2))
-    from isogon.show.partition import _slopes
+    from isogon.show.partition import slope_norms
 
-    assert np.array_equal(_slopes(p), expected)
+    assert np.array_equal(slope_norms(p), expected)
     monkeypatch.setattr(memory, "free", lambda: 1 << 20)
     with pytest.raises(OptionError, match=r"the slopes of these regions: got [0-9.]+ GiB"):
         p.gradients()

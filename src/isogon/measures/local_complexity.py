@@ -15,6 +15,7 @@ from isogon.cpwl.rounding import ROUNDING, Bounds, errors
 from isogon.data import Points
 from isogon.data.finite import check_inputs
 from isogon.errors import OptionError
+from isogon.measures.ball import first_norms, in_ball, pieces, regions, spread
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.readings import SampleTable
 from isogon.registry import measure
@@ -29,9 +30,17 @@ def local_complexity(
     *,
     radius: float,
     directions: int | None = None,
+    slices: int = 0,
+    chords: int = 0,
+    max_regions: int = 200_000,
     generator: torch.Generator | None = None,
 ) -> SampleTable:
-    """Hyperplanes that cut a cross-polytope around each input, in full input space.
+    """How finely a network cuts the neighbourhood of each input: hyperplanes, pieces, regions.
+
+    Nobody can count the linear regions in a ball of thousands of dimensions. What can be counted,
+    each for what it is: *hyperplanes* that cut a cross-polytope around the input, in full input
+    space; on request *pieces* on random chords and *regions* in random plane discs through the
+    input, both exact.
 
     P random orthonormal directions v span a neighbourhood with the 2P corners x +- r v. A
     unit's knot is counted where its pre-activation, among the corners and x, lies on both
@@ -39,21 +48,35 @@ def local_complexity(
     count is exact for the first site; behind it corners stand for the neighbourhood, as in the
     literature.
 
+    A chord is the line from x - r v to x + r v for a random direction v; its number of linear
+    pieces is exact. A disc is the ball's cut with a random plane through x (a regular polygon of 24
+    corners with the ball's radius); its number of regions is exact. Both depend on what is drawn:
+    mean and standard deviation over draws are given.
+
+    For the first site, where its units are affine in the input, the hyperplanes that meet the ball
+    itself are counted exactly: |z(x) - t| <= r |w| for a knot t.
+
     Args:
         model: Any network of piecewise-linear operations, convolutional and residual too.
         points: Inputs `[N, *shape]`.
         radius: Half the diameter of the neighbourhood, in input units.
         directions: P, the number of random directions, at most the input's D numbers; default:
             16, or D where that is less.
+        slices: Number of random plane discs through each input.
+        chords: Number of random chords.
+        max_regions: A disc that holds more regions is left out (`meta["left_out"]` counts them).
         generator: Source of the directions; default: seed 0.
 
     Returns:
-        One row per input: sample, hyperplanes, patterns (distinct ones at x and the corners:
-        a lower bound on the regions met), then `hyperplanes@SITE` for each site.
+        One row per input: sample, hyperplanes, patterns (distinct ones at x and the corners: a
+        lower bound on the regions of the ball, which cannot exceed 2P + 1), in_ball (of the first
+        site, exact; NaN where its units are not affine in the input), with chords and slices
+        pieces, pieces_sd, regions, regions_sd, then `hyperplanes@SITE` for each site.
 
     Raises:
         UnsupportedOp: The network is not continuous piecewise linear.
-        OptionError: A radius or a number of directions that is not positive.
+        OptionError: A radius or a number of directions that is not positive, or a number of
+            slices or chords below 0.
         DataError: Inputs that hold NaN or infinite values.
     """
     if not 0 < radius < np.inf:
@@ -63,18 +86,38 @@ def local_complexity(
     directions = min(DIRECTIONS, size) if directions is None else directions
     if not 1 <= directions <= size:
         raise OptionError("directions don't fit the input", got=directions, expected=f"1..{size}")
+    if min(slices, chords) < 0 or max_regions < 1 or (slices and size < 2):
+        raise OptionError(
+            "slices and chords don't fit",
+            got=f"slices={slices}, chords={chords}, max_regions={max_regions}, {size} inputs",
+            expected="slices and chords >= 0, max_regions >= 1, two inputs for a plane",
+        )
     program, shape = program_for(model, x[:1].expand(2, *x.shape[1:]), tuple(x.shape[1:]))
     generator = generator or torch.Generator().manual_seed(0)
-    report, rows = context.progress(), []
+    report, rows, left_out = context.progress(), [], 0
+    norms = first_norms(program)
     for n, center in enumerate(x):
         basis = torch.randn(size, directions, generator=generator, dtype=torch.float64)
         steps = radius * torch.linalg.qr(basis).Q.T
         cloud = torch.cat([torch.zeros(1, size), steps, -steps]).double() + center.reshape(1, -1)
         counts, patterns = _crossings(program, cloud.reshape(-1, *shape))
-        rows.append(
-            {"sample": n, "hyperplanes": sum(counts.values()), "patterns": patterns}
-            | {f"hyperplanes@{site}": count for site, count in counts.items()}
-        )
+        found: dict[str, float] = {
+            "sample": n,
+            "hyperplanes": sum(counts.values()),
+            "patterns": patterns,
+        }
+        found["in_ball"] = in_ball(program, center.reshape(1, *shape), norms, radius)
+        if chords:
+            cut = [pieces(program, center.reshape(shape), radius, generator) for _ in range(chords)]
+            found |= spread("pieces", cut)
+        if slices:
+            held = [
+                regions(program, center.reshape(shape), radius, max_regions, generator)
+                for _ in range(slices)
+            ]
+            left_out += sum(h is None for h in held)
+            found |= spread("regions", [h for h in held if h is not None])
+        rows.append(found | {f"hyperplanes@{site}": count for site, count in counts.items()})
         report(n + 1, len(x), "local complexity")
     return SampleTable(
         "local_complexity",
@@ -82,6 +125,9 @@ def local_complexity(
         meta={
             "radius": radius,
             "directions": directions,
+            "slices": slices,
+            "chords": chords,
+            "left_out": left_out,
             "sites": program.sites,
             "dtype": "float64",
         },

@@ -111,6 +111,7 @@ class Slice:
         spans = [p - array[0] for p in array[1:]] + list(draws)
         basis = _orthonormal(spans[0], spans[1])
         marks = (array - origin) @ basis
+        made = cls(origin, basis, _square(np.zeros(2), radius), shape, marks)
         outside = np.abs(marks).max(1) > radius
         if outside.any():
             warnings.warn(
@@ -118,7 +119,7 @@ class Slice:
                 f"{radius:g} around their mean: radius={np.abs(marks).max():.3g} holds them all",
                 stacklevel=2,
             )
-        return cls(origin, basis, _square(np.zeros(2), radius), shape, marks)
+        return made
 
     @classmethod
     def between(

@@ -1,0 +1,97 @@
+"""What is counted in a ball: the first site exactly, chords and discs by their own measures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import isogon as ig
+from isogon.errors import OptionError
+from isogon.measures.ball import CORNERS
+
+
+def conv():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3),
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        model(torch.randn(64, 2, 4, 4, dtype=torch.float64))
+        model[0].weight[2] = 0  # constant channel: its hyperplanes are everywhere or nowhere
+    return model.eval()
+
+
+def first_by_definition(model, x, radius):
+    """Units of the first site whose zero set meets the ball, by the Jacobian."""
+    front = model[:2]
+    rows = torch.autograd.functional.jacobian(lambda v: front(v[None])[0], x)
+    norm = rows.flatten(3).norm(dim=3)
+    z = front(x[None])[0].detach()
+    return int(((z.abs() <= radius * norm) & (norm > 0)).sum())
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.4, 2.0])
+def test_the_first_site_is_counted_exactly(radius):
+    model, x = conv(), torch.randn(6, 2, 4, 4, dtype=torch.float64)
+    table = ig.local_complexity(model, x, radius=radius).table
+    expected = [first_by_definition(model, p, radius) for p in x]
+    assert table["in_ball"].tolist() == expected
+    site = next(c for c in table if c.startswith("hyperplanes@"))
+    assert (table[site] <= table["in_ball"]).all(), "the polytope lies in the ball"
+
+
+def test_behind_two_mixing_maps_nothing_is_claimed():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    table = ig.local_complexity(model, torch.randn(2, 3), radius=0.5).table
+    assert table["in_ball"].isna().all()
+    scaled = ig.load("normalized(mlp(8, inputs=3, classes=2), mean=[0.5], std=[0.3])")
+    table = ig.local_complexity(scaled, torch.randn(2, 3), radius=0.5).table
+    assert table["in_ball"].notna().all()
+
+
+def test_chords_and_discs_are_what_their_measures_say():
+    model, x = conv(), torch.randn(2, 2, 4, 4, dtype=torch.float64)
+    found = ig.local_complexity(
+        model, x, radius=0.7, slices=2, chords=3, directions=4,
+        generator=torch.Generator().manual_seed(5),
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(5)
+    for n, center in enumerate(x):
+        torch.randn(32, 4, generator=generator, dtype=torch.float64)
+        pieces = []
+        for _ in range(3):
+            v = torch.randn(center.shape, generator=generator, dtype=torch.float64)
+            v = 0.7 * v / v.norm()
+            pieces.append(len(ig.segments(model, center - v, center + v)))
+        counts = []
+        for _ in range(2):
+            draw = torch.randn(32, 2, generator=generator, dtype=torch.float64)
+            basis = torch.linalg.qr(draw).Q
+            angle = 2 * np.pi * np.arange(CORNERS) / CORNERS
+            corners = 0.7 * np.stack([np.cos(angle), np.sin(angle)], 1)
+            plane = ig.Slice.polygon(center, basis.reshape(2, 4, 4, 2), corners)
+            counts.append(len(ig.partition(model, plane)))
+        row = found.table.iloc[n]
+        assert row["pieces"] == np.mean(pieces)
+        assert row["pieces_sd"] == pytest.approx(np.std(pieces, ddof=1))
+        assert row["regions"] == np.mean(counts)
+        assert row["regions_sd"] == pytest.approx(np.std(counts, ddof=1))
+    assert (found.table["regions"] >= 1).all()
+    assert found.meta["left_out"] == 0
+
+
+def test_discs_that_hold_too_many_are_left_out():
+    found = ig.local_complexity(
+        conv(), torch.randn(2, 2, 4, 4), radius=3.0, slices=2, max_regions=2
+    )
+    assert found.meta["left_out"] == 4
+    assert found.table["regions"].isna().all()
+
+
+def test_counts_that_are_none_are_refused():
+    with pytest.raises(OptionError, match="slices and chords don't fit"):
+        ig.local_complexity(conv(), torch.randn(1, 2, 4, 4), radius=1.0, slices=-1)
+    ig.draw(ig.local_complexity(conv(), torch.randn(3, 2, 4, 4), radius=1.0, slices=1, chords=1))
