@@ -59,7 +59,7 @@ def test_masks_and_crossings_equal_plain_loops():
     z = rng.integers(-2, 3, (30, 70)).astype(float)
     column, offset = np.arange(70), rng.integers(-1, 2, 70).astype(float)
     up, down = np.empty((30, 2), np.uint64), np.empty((30, 2), np.uint64)
-    ek.sign_masks(z, column, offset, 0.5, 0, up, down)
+    ek.sign_masks(z, column, offset, 0.5, up, down)
     twin = slow.sign_masks(z, column, offset, 0.5)
     assert np.array_equal(up, twin[0])
     assert np.array_equal(down, twin[1])

@@ -81,7 +81,7 @@ class Lattice:
         z = self.rng.integers(-1, 2, (len(self.xy), count)).astype(float)
         none = np.zeros(count)
         up, down = (np.empty((len(z), -(-count // 64)), np.uint64) for _ in range(2))
-        ek.sign_masks(z, np.arange(count), none, 0.5, 0, up, down)
+        ek.sign_masks(z, np.arange(count), none, 0.5, up, down)
         return z, up, down
 
 
@@ -135,13 +135,10 @@ def test_signs(seed):
         kernel(*where, up, down, first, found)
         expected = slow_partition.crossings(members, up, down, count)
         assert slow.rings(first, found) == expected
-    mixed, bits = (np.empty((len(m.rings), up.shape[1]), np.uint64) for _ in range(2))
-    conflicts = ek.face_bits(m.offsets, m.loops, up, down, mixed, bits)
+    bits = np.empty((len(m.rings), up.shape[1]), np.uint64)
+    ek.face_bits(m.offsets, m.loops, up, bits)
     positive = np.array([(z[ring] > 0.5).any(0) for ring in m.rings])
-    negative = np.array([(z[ring] < -0.5).any(0) for ring in m.rings])
     assert np.array_equal(unpacked(bits, count), positive)
-    assert np.array_equal(unpacked(mixed, count), positive & negative)
-    assert conflicts == np.count_nonzero(mixed)
 
 
 @twin("cut_edges", "divide_edges", "divide_loops", "edge_sides")
@@ -224,15 +221,15 @@ def test_chords(seed):
     z[:, 0], z[:, 1] = 0, m.affine(1)[1][:, 0]
     which = np.tile(np.arange(count), len(m.rings))
     first = count * np.arange(len(m.rings) + 1)
-    start, end = np.empty((2, len(which)), np.int64)
+    (start, end), above = np.empty((2, len(which)), np.int64), np.empty(len(which), bool)
     column, other, offset = np.arange(count), np.full(count, -1), np.zeros(count)
     other[2:4] = 5
     # what counts as zero: 0.6 at half of the vertices, 0.1 at the others; of a difference the sum
     error, row = np.array([[0.6] * count, [0.1] * count]), m.rng.integers(0, 2, len(z))
     error[:, 5] = 0.0
     arguments = m.offsets, m.loops, first, which, z, column, other, offset, error, row
-    ch.find_chords(*arguments, start, end, np.empty(np.diff(m.offsets).max()))
-    chords = []
+    ch.find_chords(*arguments, start, end, above, np.empty(np.diff(m.offsets).max()))
+    chords, whole = [], np.zeros((len(m.rings), count), bool)
     for i, ring in enumerate(m.rings):
         own = []
         for f in range(count):
@@ -241,10 +238,23 @@ def test_chords(seed):
             own.append(slow.chord_ends(d, 0.0))
             k = first[i] + f
             assert (start[k], end[k]) == (own[-1] or (-1, -1))
+            if own[-1] is None:
+                whole[i, f] = above[k]
+                assert above[k] == (max(d) > -min(d))
+            else:  # the largest value is on the way, or it is an end of the way
+                top = d.index(max(d))
+                inside = start[k] < top < end[k]
+                assert above[k] == inside or top in (start[k], end[k])
+                way = d[start[k] : end[k] + 1] if above[k] else d[end[k] :] + d[: start[k] + 1]
+                assert max(way) == max(d)
         chords.append(own)
-    functions = which.copy()
+    functions, side = which.copy(), above.copy()
+    bits = np.full((len(m.rings), 1), ~np.uint64(0))
     kept, low, high = np.empty(len(first), np.int64), start.copy(), end.copy()
-    total = ch.keep_chords(first, low, high, functions, kept)
+    total = ch.keep_chords(first, low, high, side, functions, kept, bits)
+    has = np.array([[c is not None for c in own] for own in chords])
+    assert np.array_equal(unpacked(bits, count), whole | has)
+    assert np.array_equal(side[:total], above[has.reshape(-1)])
     expected = [[(f, *c) for f, c in enumerate(own) if c] for own in chords]
     table = list(zip(functions[:total], low[:total], high[:total], strict=True))
     assert slow.rings(kept, table) == expected
@@ -290,9 +300,15 @@ def test_faces_are_split_as_by_knife(seed):
     ek.put(table, vertex, f, functions.column, functions.offset)
     assert not table[vertex, f].any()
     exact = np.empty((0, 0)), np.empty(0, np.int64)
-    parent, new, _, (vertex, f) = cut.cut_faces(
-        mesh, "z", functions, errors, exact, 1, *csr[1], 1 << 40
+    bits = np.full((len(m.rings), 1), 512, np.uint64)  # of a tenth function, positive everywhere
+    parent, new, _, (vertex, f), bits = cut.cut_faces(
+        mesh, "z", functions, errors, exact, 1, *csr[1], bits, 1 << 40
     )
+    rings = slow.rings(mesh.offsets, mesh.loops)
+    largest = np.array([v[np.abs(v).argmax(0), range(9)] for v in (mesh.values("z")[r] for r in rings)])
+    cuts = np.array([[g in faces[i] for g in range(9)] for i in parent])
+    assert np.array_equal(unpacked(bits, 9) & cuts, (largest > 0) & cuts)
+    assert unpacked(bits, 10)[:, 9].all()
     assert len(mesh) <= len(new) + new.sum()
     assert errors.asked == 0
     values = mesh.values("z")

@@ -133,7 +133,7 @@ class KinkCheck:
         if len(column) == 0:
             return Found.of(np.zeros(0, np.int64), 0.0)
         up, down = (np.empty((len(z), -(-len(column) // WORD)), np.uint64) for _ in range(2))
-        ek.sign_masks(z, column, offset, 0.0, 0, up, down)
+        ek.sign_masks(z, column, offset, 0.0, up, down)
         row, f = entries_of((up[at] & ~bits) | (down[at] & bits))
         return Found.of(row, np.abs(z[at[row], column[f]] - offset[f]), column[f])
 

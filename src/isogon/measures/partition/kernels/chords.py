@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isogon.measures.partition.kernels.edges import slack, value
+from isogon.measures.partition.kernels.edges import mark, slack, value
 from isogon.measures.partition.kernels.jit import inline, kernel
 
 
@@ -30,20 +30,22 @@ def change(d, n, start, step):
 
 @kernel
 def find_chords(
-    offsets, loops, first, functions, z, column, other, offset, error, row, start, end, d
+    offsets, loops, first, functions, z, column, other, offset, error, row, start, end, above, d
 ):
     """Ends of each (face, function)'s chord as positions on the face's loop, start < end.
 
     A function that touches the face in one vertex, or whose sign turns only within rounding
     (`error`, `row` as in `edges.slack`; no rows: zeros are zeros), gets start = -1. The walk starts
     at the function's largest value, so that of several sign changes within rounding the outermost
-    two count. `d`: room for the values on a loop.
+    two count. `above`: whether the function is positive from the chord's start to its end, as the
+    loop runs; without a chord, whether it is in the whole face, as its largest value says. `d`:
+    room for the values on a loop.
     """
     for i in range(len(offsets) - 1):
         low, n = offsets[i], offsets[i + 1] - offsets[i]
         for k in range(first[i], first[i + 1]):
             f = functions[k]
-            top = 0
+            top = bottom = 0
             for h in range(n):
                 v = loops[low + h]
                 d[h] = value(z, v, f, column, other, offset)
@@ -51,11 +53,14 @@ def find_chords(
                     d[h] = 0.0
                 if d[h] > d[top]:
                     top = h
+                elif d[h] < d[bottom]:
+                    bottom = h
             start[k] = end[k] = -1
+            above[k] = d[top] > -d[bottom]
             if d[top] > 0:
                 p, q = change(d, n, top, 1), change(d, n, top, -1)
                 if p >= 0 and q >= 0 and p != q:
-                    start[k], end[k] = min(p, q), max(p, q)
+                    start[k], end[k], above[k] = min(p, q), max(p, q), q < p
 
 
 @kernel
@@ -85,8 +90,11 @@ def count_meetings(first, start, end, limit, meetings):
 
 
 @kernel
-def keep_chords(first, start, end, functions, kept):
-    """Drop the empty chords (start -1) in place; fills the offsets of those that stay."""
+def keep_chords(first, start, end, above, functions, kept, bits):
+    """Drop the empty chords (start -1) in place; fills the offsets of those that stay.
+
+    Their functions' `bits` `[F, words]` become what `above` says of the face (no words: none do).
+    """
     at = 0
     low = first[0]
     for i in range(len(first) - 1):
@@ -95,7 +103,10 @@ def keep_chords(first, start, end, functions, kept):
         for k in range(low, high):
             if start[k] >= 0:
                 start[at], end[at], functions[at] = start[k], end[k], functions[k]
+                above[at] = above[k]
                 at += 1
+            elif bits.shape[1]:
+                mark(bits, i, functions[k], above[k])
         low = high
     kept[len(first) - 1] = at
     return at

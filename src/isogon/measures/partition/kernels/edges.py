@@ -53,6 +53,13 @@ def _bits(word):
 
 
 @inline
+def mark(words, row, f, on):
+    """Set or clear bit f of a row of words."""
+    w, flag = f >> 6, np.uint64(1) << np.uint64(f & 63)
+    words[row, w] = words[row, w] | flag if on else words[row, w] & ~flag
+
+
+@inline
 def low_bit(word):
     """Position of the lowest set bit of a non-zero word."""
     position = 0
@@ -110,9 +117,9 @@ def look(z, knots, least, low, high, unclear):
 
 
 @kernel
-def sign_masks(z, column, offset, tol, start, positive, negative):
+def sign_masks(z, column, offset, tol, positive, negative):
     """Bit f of a vertex's masks: function f is positive, negative (neither: zero) there."""
-    for v in range(start, z.shape[0]):
+    for v in range(z.shape[0]):
         for w in range(positive.shape[1]):
             up, down = np.uint64(0), np.uint64(0)
             low = 64 * w
@@ -340,21 +347,11 @@ def edge_sides(offsets, loops, borders, ends, sides):
 
 
 @kernel
-def face_bits(offsets, loops, positive, negative, mixed, found):
-    """Pattern bits of every face: bit f is set where function f is positive on the inside.
-
-    Where rounding left both signs on a face's vertices (bit set in `mixed`, and counted in the
-    result), the caller decides by the largest value.
-    """
-    conflicts = 0
+def face_bits(offsets, loops, positive, found):
+    """Bit f of a face is set where function f is positive at one of its vertices."""
     for i in range(len(offsets) - 1):
         for w in range(positive.shape[1]):
-            up, down = np.uint64(0), np.uint64(0)
+            up = np.uint64(0)
             for h in range(offsets[i], offsets[i + 1]):
                 up |= positive[loops[h], w]
-                down |= negative[loops[h], w]
             found[i, w] = up
-            mixed[i, w] = up & down
-            if up & down:
-                conflicts += 1
-    return conflicts

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-from isogon.measures.partition.kernels.edges import NEAR, WIDE, sort_by, value
+from isogon.measures.partition.kernels.edges import NEAR, WIDE, mark, sort_by, value
 from isogon.measures.partition.kernels.jit import inline, kernel, unfold
 
 # The cut functions: values at the loops' vertices, how to read them, and the unit of each.
@@ -20,15 +20,19 @@ Cut = namedtuple("Cut", "z column other offset unit")
 # (`half [2, H]`: vertex, edge), faces (`face [2, F + 1]`: offset of the loop, parent), which
 # function vanishes at which new vertex (`zero [2, Z]`); `count` holds the number of vertices,
 # edges, faces, half-edges and zeros, in this order. `unclear [F]`: old faces with a close decision.
-Made = namedtuple("Made", "source ratio edge half face zero count unclear")
+# `bits [F, words]`: bit f is set where function f is positive on the face; no words: not wanted.
+Made = namedtuple("Made", "source ratio edge half face zero count unclear bits")
 VERTEX, EDGE, FACE, HALF, ZERO = range(5)
 # Sub-faces: loops (`half [2, ...]`), pieces of chords (`piece`, `span`, a row each) and where
 # both lie (`frame`). The sub-face in work is copied to the first rows, which nothing else uses;
 # `order`, `key`: its pieces that cross the dividing one, sorted; `path`: vertices along that one.
-Room = namedtuple("Room", "half piece span frame order key path")
-# Columns of `piece`: the chord's function and end vertices, the piece's end positions on the
+# `known`: bits of the sub-faces, those of their own pieces' functions yet to be told (row 0: of the
+# one in work).
+Room = namedtuple("Room", "half piece span frame order key path known")
+# Columns of `piece`: the chord's function, whether that is positive from A to B as the loop runs,
+# its end vertices, the piece's end positions on the
 # loop; found out in work: side, position of the left end, rank of the right end, place on path.
-FUNCTION, P, Q, A, B, SIDE, INNER, OUTER, PLACE = range(9)
+FUNCTION, ABOVE, P, Q, A, B, SIDE, INNER, OUTER, PLACE = range(10)
 # Columns of `span`: ratio along the chord at A and B, and where the dividing piece is met; by how
 # much each is uncertain; the uncertainty of the chord's function, as a value;
 # by how much that function changes along the dividing piece's chord.
@@ -83,6 +87,8 @@ def _take(room, top):
         gap = min(gap, n - gap)
         if gap > best:
             best, found = gap, c
+    for w in range(room.known.shape[1]):
+        room.known[0, w] = room.known[top + 1, w]
     return n, k, found
 
 
@@ -202,16 +208,23 @@ def place_meetings(cut, made, room, e, m, sign, parent):
 
 
 @unfold
-def side_pieces(room, k, n, start, size, m, left, to):
+def side_pieces(room, k, n, start, size, m, left, to, row):
     """Write the pieces of one side from row `to` on: those wholly there and parts of crossing ones.
 
-    Pieces that would run along an edge of the side's loop, of `size` vertices, are left out.
+    Pieces that would run along an edge of the side's loop, of `size` vertices, are left out: the
+    sign of their function there goes to row `row` of `known`, as that of all on the other side.
     """
-    piece, span = room.piece, room.span
-    kept = to
+    piece, span, known = room.piece, room.span, room.known
+    kept, words = to, known.shape[1]
+    for w in range(words):
+        known[row, w] = known[0, w]
+    stop = start + size - 1 - m
     for c in range(k):
         side = piece[c, SIDE]
         if side != left and side != CROSS:
+            if words:  # the way from A to B leads past this side, or not
+                a, b = (piece[c, A] - stop) % n, (piece[c, B] - stop) % n
+                mark(known, row, piece[c, FUNCTION], (a > b) == (piece[c, ABOVE] == 1))
             continue
         a, b = piece[c, A] - start, piece[c, B] - start
         a, b = a + n if a < 0 else a, b + n if b < 0 else b
@@ -234,6 +247,8 @@ def side_pieces(room, k, n, start, size, m, left, to):
             span[kept, UA], span[kept, UB] = low_doubt, high_doubt
             span[kept, ERROR] = span[c, ERROR]
             kept += 1
+        elif words:
+            mark(known, row, piece[c, FUNCTION], ((b + 1) % size == a) == (piece[c, ABOVE] == 1))
     return kept - to
 
 
@@ -277,7 +292,7 @@ def _divide(cut, made, room, base, top, parent):
     for left in range(2):
         start, length = (i, j - i) if left else (j, n - (j - i))
         size = length + 1 + m
-        kept = side_pieces(room, k, n, start, size, m, left, c_at)
+        kept = side_pieces(room, k, n, start, size, m, left, c_at, top + 2)
         into, to = (room.half, at) if kept else (made.half, count[HALF])
         side_loop(room.half, path, n, start, length, m, base + first, left, into, to)
         if kept:
@@ -286,13 +301,15 @@ def _divide(cut, made, room, base, top, parent):
             at += size
             c_at += kept
         else:
-            finish(made, size, parent)
+            finish(made, size, parent, room.known, top + 2)
     return top
 
 
 @inline
-def finish(made, size, parent):
-    """Count a loop of `size` half-edges that was written to `made` as a face."""
+def finish(made, size, parent, bits, row):
+    """Count a loop of `size` half-edges that was written to `made` as a face, with its bits."""
+    for w in range(bits.shape[1]):
+        made.bits[made.count[FACE], w] = bits[row, w]
     made.face[1, made.count[FACE]] = parent
     made.count[FACE] += 1
     made.count[HALF] += size
@@ -319,15 +336,16 @@ def _fits(made, room, top, bottom):
 
 
 @kernel
-def split_faces(offsets, loops, borders, first, chords, error, cut, made, room, base):
+def split_faces(offsets, loops, borders, bits, first, chords, error, cut, made, room, base):
     """Split every face by its chords into `made`; uncut faces are copied.
 
     Args:
         offsets: `[F + 1]` CSR: loops of the faces ...
         loops: ... their vertices ...
         borders: ... and edges.
+        bits: `[F, words]`: bit f is set where function f, without a chord, is positive.
         first: `[F + 1]` CSR: chords of the faces ...
-        chords: ... `[K, 3]`: function, positions of both ends on the loop.
+        chords: ... `[K, 4]`: function, positions of both ends on the loop, `above`.
         error: `[K]` by how much each chord's function is uncertain in its face, as a value.
         cut: The functions, a `Cut`.
         made: Is filled, a `Made`.
@@ -346,12 +364,15 @@ def split_faces(offsets, loops, borders, first, chords, error, cut, made, room, 
         for h in range(n):
             into[0, to + h], into[1, to + h] = loops[low + h], borders[low + h]
         if k == 0:
-            finish(made, n, i)
+            finish(made, n, i, bits, i)
             continue
+        for w in range(bits.shape[1]):
+            room.known[1, w] = bits[i, w]
         for c in range(k):
             row, x = c_bottom + c, first[i] + c
             a, b = chords[x, 1], chords[x, 2]
-            piece[row, FUNCTION], piece[row, A], piece[row, B] = chords[x, 0], a, b
+            piece[row, FUNCTION], piece[row, ABOVE] = chords[x, 0], chords[x, 3]
+            piece[row, A], piece[row, B] = a, b
             piece[row, P], piece[row, Q] = loops[low + a], loops[low + b]
             span[row, TA], span[row, TB], span[row, UA], span[row, UB] = 0.0, 1.0, 0.0, 0.0
             span[row, ERROR] = error[x]

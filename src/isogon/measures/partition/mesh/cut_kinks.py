@@ -41,16 +41,11 @@ def select(functions: Functions, which: np.ndarray) -> Functions:
     return Functions(f.column[which], f.other[which], f.offset[which], f.unit[which])
 
 
-def masks(
-    z: np.ndarray, functions: Functions, known: tuple[np.ndarray, np.ndarray] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sign masks of all vertices, `[V, words]` each; those of the first ones may be known."""
+def masks(z: np.ndarray, functions: Functions) -> tuple[np.ndarray, np.ndarray]:
+    """Sign masks of all vertices, `[V, words]` each."""
     words = max(1, -(-len(functions) // 64))
-    start = 0 if known is None else len(known[0])
     found = np.empty((len(z), words), np.uint64), np.empty((len(z), words), np.uint64)
-    if known is not None:
-        found[0][:start], found[1][:start] = known
-    ek.sign_masks(z, functions.column, functions.offset, 0.0, start, *found)
+    ek.sign_masks(z, functions.column, functions.offset, 0.0, *found)
     return found
 
 
@@ -95,7 +90,7 @@ def cut_kink(
     bound = clear(mesh, stage, judge)
     tol = float(bound.max(initial=0))
     held = mesh.live[name]
-    signs = masks(mesh.values(name), functions, None)
+    signs = masks(mesh.values(name), functions)
     up, down = np.zeros_like(signs[0][0]), np.zeros_like(signs[0][0])
     ek.either(*signs, up, down)
     up, down = of_bits(up, len(functions)), of_bits(down, len(functions))
@@ -117,10 +112,12 @@ def cut_kink(
         used, functions.column = np.unique(functions.column, return_inverse=True)
         flat = held.reshape(len(held), -1)
         name, mesh.live[TABLE] = TABLE, flat[:, torch.from_numpy(used)]
-        signs = masks(mesh.values(name), functions, None)
+        signs = masks(mesh.values(name), functions)
     else:
         base[:] = 0  # every function has its bit
     first, which = by_face(mesh, signs)
+    bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
+    ek.face_bits(mesh.offsets, mesh.loops, signs[0], bits)
     new = np.diff(first)
     if len(mesh) + new.sum() > limit.counted:
         raise Full(new)
@@ -132,7 +129,7 @@ def cut_kink(
     _keep(mesh, source, functions, vertex, f)
     # values that are zero have been set to it
     tie = np.empty((0, 0)), np.empty(0, np.int64)
-    parent, new, pending, zeros = cut_faces(
+    parent, new, pending, zeros, bits = cut_faces(
         mesh,
         name,
         functions,
@@ -141,6 +138,7 @@ def cut_kink(
         site,
         first,
         which,
+        bits,
         limit.counted,
         stream.LARGE if units is None else np.inf,
     )
@@ -150,16 +148,6 @@ def cut_kink(
         _keep(mesh, source, functions, *zeros)
     else:
         vertex, f = zeros[0] - len(mesh.live[name]), zeros[1]
-        pending.fix(name, vertex, functions.column[f], functions.offset[f])
-    signs = masks(mesh.values(name), functions, signs)
-    if pending is not None:
-        signs = pending_masks(mesh.live[name], pending, name, functions, signs)
-    bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
-    mixed = np.empty_like(bits)
-    if ek.face_bits(mesh.offsets, mesh.loops, *signs, mixed, bits):
-        mixed[~mesh.open] = 0  # what was left at an earlier site has no pattern here
-        settle(mesh, name, pending, functions, mixed, bits)
-    if pending is not None:
         pending.fix(source, vertex, functions.unit[f], functions.offset[f])
     mesh.forget([TABLE])
     pattern = SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol)
@@ -199,56 +187,3 @@ def _spread(first: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     sizes = np.zeros(count, np.int64)
     sizes[rows] = np.diff(first)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-
-
-def pending_masks(
-    held: Tensor,
-    pending: Pending,
-    name: str,
-    functions: Functions,
-    known: tuple[np.ndarray, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sign masks with those of the pending vertices appended."""
-    count = len(known[0])
-    shape = (count + len(pending.ratio), known[0].shape[1])
-    found = np.empty(shape, np.uint64), np.empty(shape, np.uint64)
-    found[0][:count], found[1][:count] = known
-    for part in pending.parts(held[0].numel()):
-        rows = pending.rows(held, part, name)
-        place = slice(count + part.start, count + part.stop)
-        z = rows.reshape(len(rows), -1).numpy()
-        column, offset = functions.column, functions.offset
-        ek.sign_masks(z, column, offset, 0.0, 0, found[0][place], found[1][place])
-    return found
-
-
-def settle(
-    mesh: Mesh,
-    name: str,
-    pending: Pending | None,
-    functions: Functions,
-    mixed: np.ndarray,
-    bits: np.ndarray,
-) -> None:
-    """Where rounding left both signs on a face, the sign of the largest value counts."""
-    held = mesh.live[name]
-    count = len(held)
-    for face, word in zip(*np.nonzero(mixed), strict=True):
-        rows = []
-        for v in mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]].tolist():
-            n = v - count
-            row = held[v : v + 1]
-            if n >= 0 and pending is not None:
-                row = pending.rows(held, slice(n, n + 1), name)
-            rows.append(row.reshape(-1).numpy())
-        z = np.stack(rows)
-        for k in range(64):
-            if not int(mixed[face, word]) >> k & 1:
-                continue
-            f = 64 * word + k
-            d = z[:, functions.column[f]] - functions.offset[f]
-            flag = np.uint64(1 << k)
-            if d[np.abs(d).argmax()] > 0:
-                bits[face, word] |= flag
-            else:
-                bits[face, word] &= ~flag

@@ -83,8 +83,9 @@ def cut_max(
     vertex, f = cut_edges(mesh, table, functions, errors, *by_edge)
     keep(mesh, stage, used, functions, vertex, f, bound)
     sizes.extended(len(mesh.xy))
-    parent, new, _, (vertex, f) = cut_faces(
-        mesh, table, functions, errors, (sizes.error, sizes.row), site, first, which, limit.counted
+    tie, none = (sizes.error, sizes.row), np.empty((len(mesh), 0), np.uint64)
+    parent, new, _, (vertex, f), _ = cut_faces(
+        mesh, table, functions, errors, tie, site, first, which, none, limit.counted
     )
     keep(mesh, stage, used, functions, vertex, f, bound)
     z = mesh.values(table)

@@ -125,13 +125,15 @@ def cut_edges(
 class EdgeSplit(NamedTuple):
     """What `cut_faces` did: the parent of every face, the new faces that were counted for each
     of the former ones beforehand, the pending vertices if any; new vertices and the functions
-    that vanish there, pair by pair.
+    that vanish there, pair by pair; bits `[F, words]` of the functions that are positive on each
+    face.
     """
 
     parent: np.ndarray
     new: np.ndarray
     pending: Pending | None
     zeros: tuple[np.ndarray, np.ndarray]
+    bits: np.ndarray
 
 
 def cut_faces(
@@ -143,6 +145,7 @@ def cut_faces(
     site: int,
     first: np.ndarray,
     which: np.ndarray,
+    bits: np.ndarray,
     limit: int,
     large: float = np.inf,
 ) -> EdgeSplit:
@@ -157,6 +160,8 @@ def cut_faces(
         site: Number of the site, for the new edges.
         first: `[F + 1]` CSR offsets: the functions of each face ...
         which: ... and their numbers.
+        bits: `[F, words]` of the functions that are positive at a vertex of each face; changed.
+            Without words none are made.
         limit: Faces, counted beforehand, from which on nothing is split.
         large: Bytes from which the new vertices are left pending.
 
@@ -165,7 +170,7 @@ def cut_faces(
     """
     z, old = mesh.values(table), len(mesh.xy)
     start, end = np.empty(len(which), np.int64), np.empty(len(which), np.int64)
-    f = functions
+    above, f = np.empty(len(which), np.bool_), functions
     longest = np.empty(np.diff(mesh.offsets).max())
     find_chords(
         mesh.offsets,
@@ -179,10 +184,11 @@ def cut_faces(
         *tie,
         start,
         end,
+        above,
         longest,
     )
     kept = np.empty(len(first), np.int64)
-    total = keep_chords(first, start, end, which, kept)
+    total = keep_chords(first, start, end, above, which, kept, bits)
     meetings = np.empty(len(mesh), np.int64)
     k = np.diff(kept)
     if count_meetings(kept, start, end, limit, meetings) < total:
@@ -190,9 +196,9 @@ def cut_faces(
             raise Full(k)
         count_meetings(kept, start, end, np.iinfo(np.int64).max, meetings)
         raise Full(k + meetings)
-    chords = np.stack([which[:total], start[:total], end[:total]], 1)
+    chords = np.stack([which[:total], start[:total], end[:total], above[:total]], 1)
     cut, error = Cut(z, f.column, f.other, f.offset, f.unit), errors.bound[which[:total]]
-    made = _split(mesh, kept, chords, error, cut, meetings)
+    made = _split(mesh, bits, kept, chords, error, cut, meetings)
     close = np.flatnonzero(made.unclear)
     if len(close):
         for face in close:
@@ -202,7 +208,7 @@ def cut_faces(
             error[kept[face] : kept[face + 1]] = (
                 errors.at(*pairs).reshape(len(own), len(loop)).max(1)
             )
-        made = _split(mesh, kept, chords, error, cut, meetings)
+        made = _split(mesh, bits, kept, chords, error, cut, meetings)
     n_vertex, n_edge, n_face, n_half, n_zero = (int(c) for c in made.count)
     edge, face, half = made.edge[:, :n_edge], made.face[:, : n_face + 1], made.half[:, :n_half]
     mesh.ends = np.concatenate([mesh.ends, edge[:2].T])
@@ -211,17 +217,18 @@ def cut_faces(
     mesh.offsets, parent = face[0].copy(), face[1, :-1].astype(INDEX)
     mesh.loops, mesh.borders = half[0], half[1]
     mesh.stopped = mesh.stopped[parent]
-    source, ratio = made.source[:n_vertex], made.ratio[:n_vertex]
+    source, ratio, own = made.source[:n_vertex], made.ratio[:n_vertex], made.bits[:n_face].copy()
     zeros = old + made.zero[0, :n_zero], made.zero[1, :n_zero]
     if n_vertex * mesh.row_bytes() >= large:
         mesh.add_places(source, ratio)
-        return EdgeSplit(parent, k + meetings, Pending(source, ratio), zeros)
+        return EdgeSplit(parent, k + meetings, Pending(source, ratio), zeros, own)
     mesh.add_vertices(source, ratio)
-    return EdgeSplit(parent, k + meetings, None, zeros)
+    return EdgeSplit(parent, k + meetings, None, zeros, own)
 
 
 def _split(
     mesh: Mesh,
+    bits: np.ndarray,
     kept: np.ndarray,
     chords: np.ndarray,
     error: np.ndarray,
@@ -231,11 +238,12 @@ def _split(
     """Run `split_faces` with as much room as it takes."""
     slack, failed = 1.0, 0
     while True:
-        made, room = _room(mesh, np.diff(kept), meetings, slack)
+        made, room = _room(mesh, np.diff(kept), meetings, bits.shape[1], slack)
         failed = split_faces(
             mesh.offsets,
             mesh.loops,
             mesh.borders,
+            bits,
             kept,
             chords,
             error,
@@ -249,13 +257,16 @@ def _split(
         slack *= 2
 
 
-def _room(mesh: Mesh, k: np.ndarray, meetings: np.ndarray, slack: float) -> tuple[Made, Room]:
+def _room(
+    mesh: Mesh, k: np.ndarray, meetings: np.ndarray, words: int, slack: float
+) -> tuple[Made, Room]:
     """Arrays as large as the counts of chords and of their crossings say.
 
     Args:
         mesh: The mesh.
         k: Number of chords of each face ...
         meetings: ... and of crossings of two of them.
+        words: Of each face's bits.
         slack: Factor on all sizes, should these ever not suffice.
     """
 
@@ -280,18 +291,20 @@ def _room(mesh: Mesh, k: np.ndarray, meetings: np.ndarray, slack: float) -> tupl
         np.empty((2, 2 * (vertices + most)), i64),
         np.zeros(5, i64),
         np.zeros(len(mesh), np.bool_),
+        np.empty((faces, words), np.uint64),
     )
     bottom = grown((2 * (sizes + 2 * k)).max(initial=0)) + 16
     stacked = int(slack * (2 * int(pieces.max(initial=0)) + 24))
     rows = most + stacked
     room = Room(
         np.empty((2, bottom + int(slack * 2 * widest)), INDEX),
-        np.empty((rows, 9), i64),
+        np.empty((rows, 10), i64),
         np.empty((rows, 8)),
         np.zeros((stacked, 4), i64),
         np.empty(most, i64),
         np.empty(most),
         np.empty(most + 2, i64),
+        np.empty((stacked + 1, words), np.uint64),
     )
     room.frame[0] = bottom, 0, most, 0
     return made, room
