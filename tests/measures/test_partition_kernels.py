@@ -382,12 +382,21 @@ def test_walks_end_where_the_point_is(seed):
     starts = m.rng.integers(0, len(m.rings), len(points))
     found = np.empty(len(points), np.int64)
     arguments = m.offsets, m.loops, m.borders, m.ends, m.sides, m.xy
-    geo.walk_to(*arguments, points, starts, found)
+    geo.walk_to(*arguments, points, starts, np.abs(points).max(1) <= 2, found)
     for point, i in zip(points, found, strict=True):
         holding = [
             k for k, ring in enumerate(m.rings) if slow.holds(m.xy[ring].tolist(), point, 1e-12)
         ]
         assert i in holding if np.abs(point).max() <= 2 else i == -1
+    # edges without a length that rounding can tell lead anywhere, here out of the domain
+    square = np.array([[-1.0, -1], [1, -1], [1, 1], [1 + 2.3e-16, 1], [-1, 1]])
+    loop, start = np.arange(5), np.zeros(1, np.int64)
+    sides = np.array([[0, -1]] * 5)
+    one = np.array([0, 5]), loop, loop, np.stack([loop, np.roll(loop, -1)], 1), sides, square
+    for at, allowed in (([0.9, -0.9], 0), ([0.9, -1.1], -1)):
+        place = np.array([at])
+        geo.walk_to(*one, place, start, np.array([allowed == 0]), found)
+        assert found[0] == allowed
 
 
 def distinct(functions):

@@ -44,8 +44,18 @@ def located(p: Partition, points: Any) -> np.ndarray:
         p.vertices,
         points,
         starts(p, points),
+        inside(p.plane.corners, points),
         found,
     )
+    return found
+
+
+def inside(corners: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """`[N]` which points `[N, 2]` lie in a convex polygon, counter-clockwise."""
+    found = np.ones(len(points), bool)
+    for a, b in zip(corners, np.roll(corners, -1, 0), strict=True):
+        x, y = b - a
+        found &= x * (points[:, 1] - a[1]) >= y * (points[:, 0] - a[0])
     return found
 
 

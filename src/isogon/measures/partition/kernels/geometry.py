@@ -89,22 +89,24 @@ def outside(offsets, loops, xy, i, px, py, start):
 
 
 @kernel
-def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, found):
+def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, inside, found):
     """Region of each point, by walking from a start region across the edges in the way.
 
-    A point outside the domain gets -1. A walk that takes too long (ties on edges shorter than
-    rounding) falls back on looking at all faces for the one it is least outside of.
+    A point outside the domain gets -1. Where a walk is led astray (an edge shorter than rounding
+    has any direction: it may even lead out of the domain), a point that is `inside` it gets the
+    face that it is deepest in of all.
     """
     state = np.uint64(88172645463325252)
     for p in range(len(points)):
         px, py = points[p, 0], points[p, 1]
-        i = starts[p]
+        i, arrived = starts[p], False
         for step in range(200 + 4 * len(offsets)):
             state ^= state << np.uint64(13)
             state ^= state >> np.uint64(7)
             state ^= state << np.uint64(17)
             h = outside(offsets, loops, xy, i, px, py, int(state & np.uint64(7)))
             if h < 0:
+                arrived = True
                 break
             e = borders[h]
             # now and then any other edge in the way, so that no walk goes round in circles
@@ -114,7 +116,27 @@ def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, found):
             i = sides[e, 1] if ends[e, 0] == loops[h] else sides[e, 0]
             if i < 0:
                 break
+        if not arrived and inside[p]:
+            deepest = -np.inf
+            for k in range(len(offsets) - 1):
+                d = depth(offsets, loops, xy, k, px, py)
+                if d > deepest:
+                    deepest, i = d, k
         found[p] = i
+
+
+@inline
+def depth(offsets, loops, xy, i, px, py):
+    """How far inside of all edges of face i a point is; of the farthest outside: less than 0."""
+    low, n = offsets[i], offsets[i + 1] - offsets[i]
+    least = np.inf
+    for k in range(n):
+        a, b = loops[low + k], loops[low + (k + 1) % n]
+        x, y = xy[b, 0] - xy[a, 0], xy[b, 1] - xy[a, 1]
+        length = np.hypot(x, y)
+        if length > 0:
+            least = min(least, (x * (py - xy[a, 1]) - y * (px - xy[a, 0])) / length)
+    return least if least < np.inf else -np.inf
 
 
 @inline
