@@ -305,7 +305,9 @@ def test_faces_are_split_as_by_knife(seed):
         mesh, "z", functions, errors, exact, 1, *csr[1], bits, 1 << 40
     )
     rings = slow.rings(mesh.offsets, mesh.loops)
-    largest = np.array([v[np.abs(v).argmax(0), range(9)] for v in (mesh.values("z")[r] for r in rings)])
+    largest = np.array(
+        [v[np.abs(v).argmax(0), range(9)] for v in (mesh.values("z")[r] for r in rings)]
+    )
     cuts = np.array([[g in faces[i] for g in range(9)] for i in parent])
     assert np.array_equal(unpacked(bits, 9) & cuts, (largest > 0) & cuts)
     assert unpacked(bits, 10)[:, 9].all()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from isogon.cpwl.program import Affine, Kink, Max, Program, Stage
 
-__all__ = ["EPS", "ROUNDING", "Bounds", "errors", "errors_at"]
+__all__ = ["EPS", "ROUNDING", "Bounds", "errors", "errors_and_slopes", "errors_at"]
 
 EPS = float(torch.finfo(torch.float64).eps)
 ROUNDING = 32.0  # zero means: within this many carried errors
@@ -51,13 +51,29 @@ def errors(
         In the order of ``program.cuts``: for a kink ``[N, units]``, for a maximum ``[N, units,
         K]`` like its candidates (0 where a unit has fewer than K); last ``[N, C]``, the output.
     """
-    for stage, found in _walk(program, x, given, directions, reach, snap=False):
-        if isinstance(stage, Max):
-            flat = torch.cat([e.reshape(len(e), -1) for e in found], 1)
-            entry = flat[:, stage.index.clamp(min=0)]
-            yield entry.masked_fill(stage.index < 0, 0.0)
-        else:
-            yield found[0].reshape(len(x), -1)
+    for stage, found, _ in _walk(program, x, given, directions, reach, snap=False):
+        yield _like_candidates(stage, found)
+
+
+def errors_and_slopes(
+    program: Program, x: Tensor, *, given: Tensor | float, directions: Tensor, reach: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The errors, as `errors` yields them, and the derivatives along the directions, `[k, ...]`.
+
+    At a knot of a kink the derivative behind it is that on the steeper side.
+    """
+    for stage, found, tangents in _walk(program, x, given, directions, reach, snap=False):
+        flat = [t.reshape(-1, *t.shape[2:]) for t in tangents]
+        slopes = _like_candidates(stage, flat)
+        yield _like_candidates(stage, found), slopes.reshape(-1, len(x), *slopes.shape[1:])
+
+
+def _like_candidates(stage: Stage | None, entries: list[Tensor]) -> Tensor:
+    """Entries of what a cut sees: `[N, units]`; of a maximum in its groups, `[N, units, K]`."""
+    if not isinstance(stage, Max):
+        return entries[0].reshape(len(entries[0]), -1)
+    flat = torch.cat([e.reshape(len(e), -1) for e in entries], 1)
+    return flat[:, stage.index.clamp(min=0)].masked_fill(stage.index < 0, 0.0)
 
 
 @torch.no_grad()
@@ -78,7 +94,7 @@ def errors_at(
     arguments: see `errors`.
     """
     wanted = program.stages[position] if position < len(program.stages) else None
-    for stage, found in _walk(program, x, given, directions, reach, snap=True):
+    for stage, found, _ in _walk(program, x, given, directions, reach, snap=True):
         if stage is wanted:
             return torch.cat([e.reshape(len(e), -1) for e in found], 1)
     raise ValueError("no cut at this stage")
@@ -91,8 +107,8 @@ def _walk(
     directions: Tensor | None,
     reach: float,
     snap: bool,
-) -> Iterator[tuple[Stage | None, list[Tensor]]]:
-    """Each cut with the errors of its arguments; last None with that of the output."""
+) -> Iterator[tuple[Stage | None, list[Tensor], list[Tensor]]]:
+    """Each cut with errors and derivatives of its arguments; last None with those of the output."""
     n = len(x)
     square = torch.as_tensor(given, dtype=torch.float64).square().expand(x.shape)
     tangent = None
@@ -109,7 +125,7 @@ def _walk(
             if d[0] is not None:  # interpolated when the mesh was cut: off by its coordinates
                 moved = [(t.square().sum(0) * (EPS * reach) ** 2) for t in d if t is not None]
                 e2 = [e + m for e, m in zip(e2, moved, strict=True)]
-            yield stage, [e.sqrt() for e in e2]
+            yield stage, [e.sqrt() for e in e2], [t for t in d if t is not None]
             if isinstance(stage, Kink):
                 values[stage.output] = _kink(stage, v[0], e2[0], d[0], snap)
             else:
@@ -117,7 +133,8 @@ def _walk(
         for name in program.dead_after(i):
             if name != program.output:
                 values.pop(name, None)
-    yield None, [values[program.output][1].sqrt()]
+    _, square, tangent = values[program.output]
+    yield None, [square.sqrt()], [] if tangent is None else [tangent]
 
 
 def _affine(

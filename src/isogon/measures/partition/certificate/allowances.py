@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.program import Kink, Max, Program
-from isogon.cpwl.rounding import EPS, ROUNDING, errors
+from isogon.cpwl.rounding import EPS, ROUNDING, errors, errors_and_slopes
 from isogon.measures.partition.certificate.contradictions import Found
 
 if TYPE_CHECKING:
@@ -87,8 +87,25 @@ class Allowances:
         )
         return [e.numpy() for e in found]
 
+    @torch.no_grad()
+    def errors_and_slopes(self, xy: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Carried errors at points, and derivatives `[k, N, ...]`: per cut, last of the output."""
+        found = errors_and_slopes(
+            self.program,
+            self.embed(xy),
+            given=self.given,
+            directions=self.directions,
+            reach=self.reach,
+        )
+        both = [(e.numpy(), s.numpy()) for e, s in found]
+        return [e for e, _ in both], [s for _, s in both]
+
     def judged(
-        self, sites: list[Found], xy: np.ndarray, at: np.ndarray
+        self,
+        sites: list[Found],
+        xy: np.ndarray,
+        at: np.ndarray,
+        more: Callable[[int, Found, np.ndarray], np.ndarray] | None = None,
     ) -> tuple[list[np.ndarray], float]:
         """Which contradictions are real, per site; and the largest of all in allowances.
 
@@ -96,6 +113,8 @@ class Allowances:
             sites: Per site, the contradictions of (point, region) pairs ...
             xy: ... of these points `[N, k]` ...
             at: ... the point of each pair.
+            more: Further allowances `[n]`, of a site's contradictions at points `[n]`; asked for
+                where values exceed their own.
         """
         limits = [
             f.error(e[None], np.zeros(len(f), np.int64)) * ROUNDING * MARGIN
@@ -111,19 +130,32 @@ class Allowances:
                 place = np.searchsorted(own, at[f.row[rows]])
                 limit[rows] = f.only(rows).error(e, place) * ROUNDING * MARGIN
         real = [~(f.off <= limit) for f, limit in zip(sites, limits, strict=True)]
+        for number, (f, limit, r) in enumerate(zip(sites, limits, real, strict=True)):
+            rows = np.flatnonzero(r & np.isfinite(f.off))
+            if more is not None and len(rows):
+                limit[rows] += more(number, f.only(rows), at[f.row[rows]])
+                r[rows] = ~(f.off[rows] <= limit[rows])
         worst = 0.0
         for f, limit in zip(sites, limits, strict=True):
             with np.errstate(divide="ignore", invalid="ignore"):
                 worst = max(worst, float(np.max(f.off / limit, initial=0.0)))
         return real, worst
 
-    def exceeded(self, off: np.ndarray, xy: np.ndarray, more: float = 1.0) -> float:
+    def exceeded(
+        self,
+        off: np.ndarray,
+        xy: np.ndarray,
+        more: float = 1.0,
+        further: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> float:
         """Largest difference of outputs `[N, C]` at points, in allowances; NaN where one is.
 
         Args:
             off: Absolute differences.
             xy: The points.
             more: Factor on the allowance: how many values take part.
+            further: Further allowances `[n, C]` of some of the points (their rows); asked for where
+                differences exceed their own.
         """
         scale = ROUNDING * MARGIN * more
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -135,6 +167,9 @@ class Allowances:
         for part in self.chunks(len(unsure)):
             rows = unsure[part]
             own = scale * self.errors(xy[rows])[-1]
+            over = np.flatnonzero(~(off[rows] <= own).all(1))
+            if further is not None and len(over):
+                own[over] += further(rows[over])
             with np.errstate(divide="ignore", invalid="ignore"):
                 exact = np.where(off[rows] == 0, 0.0, off[rows] / own)
             worst = float(np.maximum(worst, exact.max(initial=0)))  # NaN stays NaN

@@ -12,6 +12,7 @@ from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.measures.partition.affine import region_values
 from isogon.measures.partition.certificate.allowances import Allowances
 from isogon.measures.partition.certificate.contradictions import Found, checks_of, seen_by
+from isogon.measures.partition.certificate.places import Places
 from isogon.measures.partition.kernels import geometry
 
 if TYPE_CHECKING:
@@ -84,13 +85,14 @@ def certify(
     _distinct(p, found)
     _edges(p, found)
     allowances = Allowances.of_slice(p)
-    off = _completeness(p, found, allowances, clock)
+    places = Places(p, allowances)
+    off = _completeness(p, found, allowances, places, clock)
     n = points
     if n is None:
         n = affordable(p) if seconds is None else FEWEST
     xy = random_points(p.plane.corners, n, generator or torch.Generator().manual_seed(0))
     _agreement(p, found, xy, allowances, off, clock if points is None else Clock(None))
-    _neighbours(p, found, max(n, FEWEST), allowances, clock)
+    _neighbours(p, found, max(n, FEWEST), allowances, places, clock)
     whole = found.facts["corners"] >= len(p.vertices)
     return found.certificate(f"partition into {len(p)} regions", whole=whole)
 
@@ -153,7 +155,9 @@ def _contradictions(
 
 
 @torch.no_grad()
-def _completeness(p: Partition, found: Ledger, allowances: Allowances, clock: Clock) -> float:
+def _completeness(
+    p: Partition, found: Ledger, allowances: Allowances, places: Places, clock: Clock
+) -> float:
     """Signs at every (region, vertex) incidence; each vertex is evaluated once.
 
     Returns the largest difference of outputs, in allowances.
@@ -178,13 +182,18 @@ def _completeness(p: Partition, found: Ledger, allowances: Allowances, clock: Cl
         rows = np.arange(len(at)) + np.repeat(starts[own] - first, sizes)
         values = seen_by(p.program, allowances.embed(p.vertices[own]))
         sites = _contradictions(p, checks, values, at, region[rows])
-        real, most = allowances.judged(sites, p.vertices[own], at)
+        real, most = allowances.judged(
+            sites, p.vertices[own], at, lambda k, f, row, own=own: places.of(k, f, own[row])
+        )
         wrong += sum(int(r.sum()) for r in real)
         worst = max(worst, most)
         output = next(values)
         wrong += int((~np.isfinite(output)).sum())
         off = np.abs(output - p.outputs[own])
-        gap = np.maximum(gap, allowances.exceeded(off, p.vertices[own]))  # NaN stays NaN
+        far = allowances.exceeded(
+            off, p.vertices[own], 1.0, lambda i, own=own: places.of_output(own[i])
+        )
+        gap = np.maximum(gap, far)  # NaN stays NaN
         seen += len(own)
     where = "" if seen == len(corners) else f" (at {seen:,} of {len(corners):,})"
     found.check(
@@ -261,7 +270,9 @@ def _watched(p: Partition, values: Any, allowances: Allowances) -> Any:
 
 
 @torch.no_grad()
-def _neighbours(p: Partition, found: Ledger, n: int, allowances: Allowances, clock: Clock) -> None:
+def _neighbours(
+    p: Partition, found: Ledger, n: int, allowances: Allowances, places: Places, clock: Clock
+) -> None:
     sides = p.edge_faces
     edges = np.flatnonzero((p.edge_site >= 0) & (sides >= 0).all(1) & p.finished[sides].all(1))
     if len(edges) > n:
@@ -272,12 +283,14 @@ def _neighbours(p: Partition, found: Ledger, n: int, allowances: Allowances, clo
     while done < len(edges) and not (done and clock.over()):
         own = edges[done : done + (BATCH if done else FIRST)]
         done += len(own)
-        ends = p.vertices[p.edges[own]].transpose(1, 0, 2).reshape(-1, 2)
+        vertex = p.edges[own].T.reshape(-1)
+        ends = p.vertices[vertex]
         left, right = p.edge_faces[own].T
         faces = np.concatenate([left, left, right, right])
         both = region_values(p.program, p.plane, p.patterns, faces, np.concatenate([ends, ends]))
         off = np.abs(np.subtract(*np.split(both, 2)))
-        gap = np.maximum(gap, allowances.exceeded(off, ends, 4.0))
+        far = allowances.exceeded(off, ends, 4.0, lambda i, v=vertex: places.of_output(v[i]))
+        gap = np.maximum(gap, far)
     note = f"largest difference of adjacent maps at the ends of {done} edges, in allowances"
     found.check("neighbours", gap, 1, note)
 

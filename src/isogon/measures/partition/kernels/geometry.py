@@ -6,6 +6,9 @@ import numpy as np
 
 from isogon.measures.partition.kernels.jit import inline, kernel
 
+WIDE = 256.0  # times that: how far outside of all faces a point between them may seem
+SHORT = 16 * np.finfo(np.float64).eps  # of the size of its coordinates: an edge without direction
+
 
 @kernel
 def face_means(offsets, loops, xy, outputs, area, centroid, center):
@@ -70,31 +73,31 @@ def convexity(offsets, loops, xy, sense):
 
 @inline
 def outside(offsets, loops, xy, i, px, py, start):
-    """Half-edge of face i that the point is farthest outside of, -1 if it is inside.
+    """How far a point is inside of all edges of face i, and the half-edge where it is least so.
 
-    `start` only breaks ties.
+    Edges that are so short that rounding gives them any direction say nothing; of a face that has
+    no others the point is outside, at any edge. `start` only breaks ties.
     """
     low, n = offsets[i], offsets[i + 1] - offsets[i]
-    found, worst = -1, 0.0
+    found, least = low + start % n, np.inf
     for s in range(n):
         k = (s + start) % n
         a, b = loops[low + k], loops[low + (k + 1) % n]
         x, y = xy[b, 0] - xy[a, 0], xy[b, 1] - xy[a, 1]
         length = np.hypot(x, y)
-        if length > 0:
+        if length > SHORT * (abs(xy[a, 0]) + abs(xy[a, 1])):
             d = (x * (py - xy[a, 1]) - y * (px - xy[a, 0])) / length
-            if d < worst:
-                worst, found = d, low + k
-    return found
+            if d < least:
+                least, found = d, low + k
+    return least if least < np.inf else -np.inf, found
 
 
 @kernel
 def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, inside, found):
     """Region of each point, by walking from a start region across the edges in the way.
 
-    A point outside the domain gets -1. Where a walk is led astray (an edge shorter than rounding
-    has any direction: it may even lead out of the domain), a point that is `inside` it gets the
-    face that it is deepest in of all.
+    A point outside the domain gets -1. Where a walk is led astray among faces no wider than
+    rounding, a point that is `inside` the domain gets the face that it is deepest in of all.
     """
     state = np.uint64(88172645463325252)
     for p in range(len(points)):
@@ -104,8 +107,8 @@ def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, inside, fo
             state ^= state << np.uint64(13)
             state ^= state >> np.uint64(7)
             state ^= state << np.uint64(17)
-            h = outside(offsets, loops, xy, i, px, py, int(state & np.uint64(7)))
-            if h < 0:
+            d, h = outside(offsets, loops, xy, i, px, py, int(state & np.uint64(7)))
+            if d >= 0:
                 arrived = True
                 break
             e = borders[h]
@@ -117,26 +120,12 @@ def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, inside, fo
             if i < 0:
                 break
         if not arrived and inside[p]:
-            deepest = -np.inf
+            i, deepest = -1, -WIDE * SHORT * (abs(px) + abs(py))
             for k in range(len(offsets) - 1):
-                d = depth(offsets, loops, xy, k, px, py)
+                d, _ = outside(offsets, loops, xy, k, px, py, 0)
                 if d > deepest:
                     deepest, i = d, k
         found[p] = i
-
-
-@inline
-def depth(offsets, loops, xy, i, px, py):
-    """How far inside of all edges of face i a point is; of the farthest outside: less than 0."""
-    low, n = offsets[i], offsets[i + 1] - offsets[i]
-    least = np.inf
-    for k in range(n):
-        a, b = loops[low + k], loops[low + (k + 1) % n]
-        x, y = xy[b, 0] - xy[a, 0], xy[b, 1] - xy[a, 1]
-        length = np.hypot(x, y)
-        if length > 0:
-            least = min(least, (x * (py - xy[a, 1]) - y * (px - xy[a, 0])) / length)
-    return least if least < np.inf else -np.inf
 
 
 @inline

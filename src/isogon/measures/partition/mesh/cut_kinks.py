@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from isogon.cpwl.program import Kink
 from isogon.measures.partition.kernels import edges as ek

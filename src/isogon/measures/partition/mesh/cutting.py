@@ -53,6 +53,12 @@ class Functions:
     def __len__(self) -> int:
         return len(self.column)
 
+    def at(self, z: np.ndarray, vertices: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Values of pairs of a vertex and a function, from the columns at the vertices."""
+        other = self.other[which]
+        less = np.where(other >= 0, z[vertices, other], 0.0)
+        return z[vertices, self.column[which]] - self.offset[which] - less
+
 
 class Doubts(Protocol):
     """What counts as zero of cut functions (`zeros.Errors`)."""
@@ -114,7 +120,11 @@ def cut_edges(
         edge = np.repeat(np.arange(len(mesh.ends)), np.diff(first))
         close = np.flatnonzero(unclear[edge])
         a, b = mesh.ends[edge[close]].T
-        error[close] = np.maximum(errors.at(a, which[close]), errors.at(b, which[close]))
+        own = which[close]
+        # where a function vanishes it is as uncertain as lies between both ends
+        p, q = f.at(z, a, own), f.at(z, b, own)
+        t = p / (p - q)
+        error[close] = (1 - t) * errors.at(a, own) + t * errors.at(b, own)
     if made == 0:
         return place, which
     mesh.divide(chain)
@@ -201,13 +211,11 @@ def cut_faces(
     made = _split(mesh, bits, kept, chords, error, cut, meetings)
     close = np.flatnonzero(made.unclear)
     if len(close):
-        for face in close:
-            loop = mesh.loops[mesh.offsets[face] : mesh.offsets[face + 1]]
-            own = which[kept[face] : kept[face + 1]]
-            pairs = np.tile(loop, len(own)), np.repeat(own, len(loop))
-            error[kept[face] : kept[face + 1]] = (
-                errors.at(*pairs).reshape(len(own), len(loop)).max(1)
-            )
+        # of all chords in these faces: a function is no more uncertain than at its chord's ends
+        own = np.flatnonzero(np.repeat(made.unclear, k))
+        base = np.repeat(mesh.offsets[:-1], k)[own]
+        a, b = (mesh.loops[base + side[own]] for side in (start, end))
+        error[own] = np.maximum(errors.at(a, which[own]), errors.at(b, which[own]))
         made = _split(mesh, bits, kept, chords, error, cut, meetings)
     n_vertex, n_edge, n_face, n_half, n_zero = (int(c) for c in made.count)
     edge, face, half = made.edge[:, :n_edge], made.face[:, : n_face + 1], made.half[:, :n_half]
