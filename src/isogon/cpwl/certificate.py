@@ -49,12 +49,14 @@ class Certificate:
         checks: The checks, in the order in which they were made.
         facts: Further numbers: sizes, tolerances, counts that decide nothing.
         whole: Whether all of the result was looked at; False where time was short.
+        remarks: What can't be decided, in words; also of a result that passes.
     """
 
     subject: str
     checks: tuple[Check, ...]
     facts: dict[str, Any] = field(default_factory=dict)
     whole: bool = True
+    remarks: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -63,7 +65,15 @@ class Certificate:
 
     @property
     def verdict(self) -> str:
-        """One line: whether the result is certified, by how many checks, else what failed."""
+        """One line: whether the result is certified, by how many checks, else what failed.
+
+        With what could not be decided.
+        """
+        return "; ".join([self._sum, *self.remarks])
+
+    @property
+    def _sum(self) -> str:
+        """The verdict without remarks."""
         failed = [c for c in self.checks if not c.passed]
         good = f"{len(self.checks) - len(failed)} of {len(self.checks)} checks"
         seen = []
@@ -90,6 +100,7 @@ class Certificate:
             "subject": self.subject,
             "checks": rows,
             "facts": facts,
+            "remarks": list(self.remarks),
         }
 
     @classmethod
@@ -101,7 +112,8 @@ class Certificate:
                 for name, value, limit, note in data["checks"]
             )
             facts = {str(k): float(v) for k, v in data["facts"].items()}
-            return cls(str(data["subject"]), checks, facts, data["whole"] is True)
+            remarks = tuple(str(text) for text in data.get("remarks", []))
+            return cls(str(data["subject"]), checks, facts, data["whole"] is True, remarks)
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
@@ -137,13 +149,14 @@ class Certificate:
         return self
 
     def __str__(self) -> str:
-        lines = [f"{self.subject}: {self.verdict}"]
+        lines = [f"{self.subject}: {self._sum}"]
         for c in self.checks:
             mark = "ok    " if c.passed else "FAILED"
             lines.append(
                 f"  {mark} {c.name}: {c.value:.3g} (limit {c.limit:.3g}) {c.note}".rstrip()
             )
         lines += [f"         {key}: {value}" for key, value in self.facts.items()]
+        lines += [f"         {text}" for text in self.remarks]
         return "\n".join(lines)
 
 
@@ -153,15 +166,20 @@ class Ledger:
     def __init__(self) -> None:
         self.checks: list[Check] = []
         self.facts: dict[str, float] = {}
+        self.remarks: list[str] = []
 
     def check(self, name: str, value: float, limit: float, note: str, **facts: float) -> None:
         """Add a check that passes where `value <= limit`."""
         self.checks.append(Check(name, float(value), float(limit), note))
         self.facts |= {key: float(v) for key, v in facts.items()}
 
+    def remark(self, text: str) -> None:
+        """Add a sentence on what can't be decided."""
+        self.remarks.append(text)
+
     def certificate(self, subject: str, *, whole: bool = True) -> Certificate:
         """Of all that was collected."""
-        return Certificate(subject, tuple(self.checks), self.facts, whole)
+        return Certificate(subject, tuple(self.checks), self.facts, whole, tuple(self.remarks))
 
 
 def _number(value: float) -> float | str:

@@ -8,6 +8,7 @@ corners were made by interpolation and are evaluated anew.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MARGIN = 2.0
 SAMPLE = 128  # points at which all errors are looked at
+CAP = 8.0  # times the largest of these: nowhere are errors larger, as a rule
 
 
 class Allowances:
@@ -50,9 +52,9 @@ class Allowances:
         self.directions, self.reach, self.given = directions, reach, EPS * size
         found = [self.errors(sample[part]) for part in self.chunks(len(sample))]
         every = [np.concatenate(site) for site in zip(*found, strict=True)]
-        # where even the least of all is not exceeded, none has to be computed
+        # where the least of all is not exceeded, or the most is, none has to be computed
         self.least = [e.min(0) for e in every]
-        self.usual = [np.median(e, axis=0) for e in every]
+        self.most = [CAP * e.max(0) for e in every]
 
     @classmethod
     def of_slice(cls, p: Partition) -> Allowances:
@@ -175,25 +177,64 @@ class Allowances:
             worst = float(np.maximum(worst, exact.max(initial=0)))  # NaN stays NaN
         return worst
 
-    def undecided(self, number: int, stage: Kink | Max, values: np.ndarray) -> np.ndarray:
-        """Points `[N]` at which a value of a site is not zero, but within rounding of it.
+
+class Closeness:
+    """Where values are within rounding of a knot, at some points.
+
+    Caps tell where none is; true errors are computed once, at all of the points, should these
+    not decide.
+
+    Args:
+        allowances: Of the points' program.
+        xy: The points.
+    """
+
+    def __init__(self, allowances: Allowances, xy: np.ndarray) -> None:
+        self.allowances, self.xy = allowances, xy
+
+    @cached_property
+    def errors(self) -> list[np.ndarray]:
+        """Carried errors at the points, per cut."""
+        return self.allowances.errors(self.xy)
+
+    def units(self, number: int, stage: Kink | Max, values: np.ndarray) -> np.ndarray:
+        """Which values are not zero, but within rounding of it: `[N, units]`.
 
         Args:
             number: Of the site.
             stage: The site's.
             values: What it sees at the points, as `seen_by` tells.
         """
-        zero = ROUNDING * self.usual[number]
-        found = np.zeros(len(values), bool)
-        if isinstance(stage, Max):
-            if values.shape[2] > 1:
-                two = np.partition(values, -2, axis=-1)[..., -2:]
-                with np.errstate(invalid="ignore"):
-                    gap = two[..., 1] - two[..., 0]
-                found |= ((gap > 0) & (gap <= 2 * zero.max(-1))).any(1)
-            return found
-        shape = self.program.shapes[stage.inputs[0]]
-        for knot in stage.knots:
-            gap = np.abs(values - knot.expand(shape).reshape(-1).numpy())
-            found |= ((gap > 0) & (gap <= zero)).any(1)
+        gap, entries = gaps(self.allowances.program, stage, values)
+        for known in (False, True):
+            errors = self.errors[number] if known else self.allowances.most[number][None]
+            zero = ROUNDING * (errors if entries is None else two_of(errors, entries))
+            found = (gap > 0) & (gap <= zero)
+            if not found.any():
+                break
         return found
+
+
+def gaps(
+    program: Program, stage: Kink | Max, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """How far values `[N, units]` are from a knot, or the two largest entries from each other.
+
+    Of a maximum also which two these are, `[N, units, 2]`.
+    """
+    if isinstance(stage, Max):
+        if values.shape[2] < 2:
+            return np.full(values.shape[:2], np.inf), None
+        two = np.argpartition(values, -2, axis=-1)[..., -2:]
+        low, high = np.moveaxis(np.take_along_axis(values, two, -1), -1, 0)
+        with np.errstate(invalid="ignore"):
+            return high - low, two
+    shape = program.shapes[stage.inputs[0]]
+    levels = [knot.expand(shape).reshape(-1).numpy() for knot in stage.knots]
+    return np.min([np.abs(values - level) for level in levels], axis=0), None
+
+
+def two_of(errors: np.ndarray, entries: np.ndarray) -> np.ndarray:
+    """Errors `[N, units]` of differences of two entries `[N, units, 2]` of each group."""
+    errors = np.broadcast_to(errors, (len(entries), *errors.shape[1:]))
+    return np.take_along_axis(errors, entries, -1).sum(-1)

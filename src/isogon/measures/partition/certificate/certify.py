@@ -10,8 +10,9 @@ import torch
 
 from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.measures.partition.affine import region_values
-from isogon.measures.partition.certificate.allowances import Allowances
+from isogon.measures.partition.certificate.allowances import Allowances, Closeness
 from isogon.measures.partition.certificate.contradictions import Found, checks_of, seen_by
+from isogon.measures.partition.certificate.narrow import largest, narrow
 from isogon.measures.partition.certificate.places import Places
 from isogon.measures.partition.kernels import geometry
 
@@ -22,6 +23,7 @@ POINTS = 100_000  # random points where nothing is said and the network is not t
 NUMBERS = 300_000_000  # ... to be evaluated there with about so many intermediate numbers
 FEWEST = 2_000
 FIRST, BATCH = 200, 4096  # points that are looked at before time is
+MOSTLY = 0.5  # share of random points that may be undecided
 CORNERS = 0.6  # share of the time that is for corners, where time is bounded
 
 
@@ -73,6 +75,9 @@ def certify(
       are no nearer to a knot than rounding (decided); the affine maps of neighbours agree at
       the ends of their edge (neighbours).
 
+    A remark says how many regions are no wider than rounding: at their centroid a unit is within
+    rounding of its knot, so that their number is not certain.
+
     Rounding is that of each unit at each point: 64 times the rounding error that its computation
     carries (`cpwl.rounding`); nothing is relative to the largest value of a site.
     """
@@ -93,6 +98,7 @@ def certify(
     xy = random_points(p.plane.corners, n, generator or torch.Generator().manual_seed(0))
     _agreement(p, found, xy, allowances, off, clock if points is None else Clock(None))
     _neighbours(p, found, max(n, FEWEST), allowances, places, clock)
+    narrow(p, found, allowances, clock)
     whole = found.facts["corners"] >= len(p.vertices)
     return found.certificate(f"partition into {len(p)} regions", whole=whole)
 
@@ -226,7 +232,9 @@ def _agreement(
     kept = done - lost
     found.check("patterns", bad, 0, note, points=kept, points_within_tolerance=near)
     note = "share of these points at which a unit is within rounding of its knot"
-    found.check("decided", near / max(kept, 1), 0.5, note)
+    share = near / max(kept, 1)
+    note += largest(p, allowances) if share > MOSTLY else ""
+    found.check("decided", share, MOSTLY, note)
     note = "largest difference of outputs at corners and at these points, in allowances"
     found.check("outputs", gap, 1, note)
 
@@ -243,7 +251,8 @@ def _at_points(
         value[whole] = region_values(p.program, p.plane, p.patterns, region[whole], xy[whole])
     for part in allowances.chunks(len(xy)):
         at = np.arange(part.stop - part.start)
-        values = _watched(p, seen_by(p.program, allowances.embed(xy[part])), allowances)
+        close_to = Closeness(allowances, xy[part])
+        values = _watched(p, seen_by(p.program, allowances.embed(xy[part])), close_to)
         sites = _contradictions(p, checks, values, at, region[part])
         real, _ = allowances.judged(sites, xy[part], at)
         bad, close = np.zeros((2, len(at)), bool)
@@ -258,15 +267,14 @@ def _at_points(
     return wrong, near, gap
 
 
-def _watched(p: Partition, values: Any, allowances: Allowances) -> Any:
+def _watched(p: Partition, values: Any, close: Closeness) -> Any:
     """What the sites see, and last the output with the points at which a site is undecided."""
-    undecided = False
+    undecided = np.zeros(len(close.xy), bool)
     for number, stage in enumerate(p.program.cuts):
         seen = next(values)
-        undecided = undecided | allowances.undecided(number, stage, seen)
+        undecided |= close.units(number, stage, seen).any(1)
         yield seen
-    output = next(values)
-    yield output, np.broadcast_to(undecided, len(output))
+    yield next(values), undecided
 
 
 @torch.no_grad()

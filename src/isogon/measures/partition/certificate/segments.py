@@ -9,7 +9,7 @@ import torch
 
 from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.cpwl.program import Kink, Max
-from isogon.measures.partition.certificate.allowances import SAMPLE, Allowances
+from isogon.measures.partition.certificate.allowances import SAMPLE, Allowances, Closeness
 from isogon.measures.partition.certificate.certify import CORNERS, Clock
 from isogon.measures.partition.certificate.contradictions import Found, seen_by
 
@@ -115,12 +115,13 @@ def _pieces(
         middle = (knots[part] + knots[part + 1]) / 2
         t = np.concatenate([knots[part], knots[part + 1], middle])[:, None]
         values = seen_by(allowances.program, allowances.embed(t))
+        close = Closeness(allowances, middle[:, None])
         rng = np.random.default_rng(0)
         ends, middles = [], []
         for number, stage in enumerate(sites):
             z = next(values)
-            close = allowances.undecided(number, stage, z[2 * n :])
-            undecided[part] |= close
+            within = close.units(number, stage, z[2 * n :])
+            undecided[part] |= within.any(1)
             at_end, at_middle, piece = _compared(allowances.program, stage, z, n)
             ends.append(at_end)
             middles.append(at_middle)
@@ -130,7 +131,7 @@ def _pieces(
             for side in (0, 1):
                 mine = np.flatnonzero(own[part, side] == number)
                 state[part[mine], side] = piece[mine, units[part[mine], side]]
-                zero = _within(allowances, number, stage, z[2 * n :], mine, units[part[mine], side])
+                zero = within[mine, units[part[mine], side]]
                 state[part[mine[zero]], side] = -1
         at = np.arange(3 * n)
         real, _ = allowances.judged(ends, t, at)
@@ -196,28 +197,6 @@ def _compared(program: Any, stage: Kink | Max, z: np.ndarray, n: int) -> tuple:
         parts.append(Found.of(row, np.abs(d[row, unit]), unit))
         inside.append(Found.of(middle, np.abs(d[middle, unit]), unit))
     return Found.joined(parts), Found.joined(inside), piece
-
-
-def _within(
-    allowances: Allowances,
-    number: int,
-    stage: Kink | Max,
-    z: np.ndarray,
-    rows: np.ndarray,
-    unit: Any,
-) -> np.ndarray:
-    """`[n]` whether given units are within rounding of a knot, at rows of values."""
-    zero = allowances.usual[number][unit] * 64
-    own = z[rows, unit]
-    if isinstance(stage, Max):
-        if own.shape[1] < 2:
-            return np.ones(len(rows), bool)
-        two = np.partition(own, -2, axis=1)[:, -2:]
-        return two[:, 1] - two[:, 0] <= 2 * zero.max(1)
-    shape = allowances.program.shapes[stage.inputs[0]]
-    levels = np.stack([k.expand(shape).reshape(-1).numpy()[unit] for k in stage.knots])
-    near: np.ndarray = np.abs(own - levels) <= zero
-    return np.any(near, axis=0)
 
 
 def _outputs(s: Segments, t: np.ndarray, allowances: Allowances) -> float:
