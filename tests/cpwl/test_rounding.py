@@ -97,7 +97,7 @@ def test_bounds_hold_at_every_point():
         assert bool((bound >= found[k].amax(0)).all())
         assert bool((bound <= 20 * found[k].amax(0)).all())
         assert torch.allclose(errors_at(program, i, x), found[k])
-        bounds.cut(i, z[stage.site].amin(0), z[stage.site].amax(0))
+        bounds.cut(i, z[stage.site].amin(0).numpy(), z[stage.site].amax(0).numpy())
 
 
 class Odd(nn.Module):
@@ -187,7 +187,7 @@ def test_within_rounding_of_a_knot_the_steeper_side_counts():
     for high, on in ((-1e-15, True), (-1.0, False)):
         bounds = Bounds(program, one(1.0))
         bounds.at(cut)
-        bounds.cut(cut, torch.tensor([-2.0]), torch.tensor([high]))
+        bounds.cut(cut, np.array([-2.0]), np.array([high]))
         _, square = bounds.held[program.stages[cut].output]
         assert bool(square > 0) is on
 
@@ -210,5 +210,5 @@ def test_a_maximum_of_equal_entries_hands_on_the_largest_error():
         assert float(output) == pytest.approx(1e-3)
     bounds = Bounds(program, x)
     bounds.held["input"] = bounds.held["input"][0], given.square()[None]
-    bounds.cut(0, torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0]))
+    bounds.cut(0, np.array([1.0, 0.0]), np.array([1.0, 1.0]))
     assert float(bounds.held["m"][1]) == pytest.approx(1e-6), "one that reaches the largest counts"

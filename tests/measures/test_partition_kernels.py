@@ -592,7 +592,7 @@ def test_ranges_and_unclear_signs(seed):
     z = rng.integers(-3, 4, (20, 5)) + rng.choice([0.0, 1e-9, 1e-4], (20, 5))
     z[3, 2] = -np.inf
     knots = rng.integers(-1, 2, (2, 5)).astype(float)
-    least = rng.choice([1e-10, 1e-6], (2, 5))
+    least = rng.choice([1e-10, 1e-6], 5)
     low, high, unclear = np.full(5, np.inf), np.full(5, -np.inf), np.empty(20, bool)
     ek.look(z, knots, least, low, high, unclear)
     assert np.array_equal(low, z.min(0))

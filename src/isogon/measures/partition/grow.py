@@ -233,7 +233,7 @@ def by_tiles(
 
 def in_chunks(stage, arguments: list[Tensor], chunk: int) -> Tensor:
     """A stage on many vertices, with bounded intermediates."""
-    n = len(arguments[0])
+    n = arguments[0].shape[0]
     if n <= chunk:
         return stage(*arguments)
     first = stage(*(a[:chunk] for a in arguments))

@@ -97,7 +97,7 @@ def look(z, knots, least, low, high, unclear):
     Args:
         z: `[V, units]`.
         knots: `[K, units]`.
-        least: `[K, units]`: a value farther than this from the knot has a clear sign ...
+        least: `[units]`: a value farther than this from the knot has a clear sign ...
         low: ... `[units]`: is lowered to the smallest values ...
         high: ... is raised to the largest.
         unclear: `[V]`: is set where some value is within `least` of its knot, and not on it.
@@ -112,7 +112,7 @@ def look(z, knots, least, low, high, unclear):
         for k in range(len(knots)):
             for u in range(units):
                 d = abs(z[v, u] - knots[k, u])
-                found |= (d > 0.0) & (d <= least[k, u])
+                found |= (d > 0.0) & (d <= least[u])
         unclear[v] = found
 
 

@@ -9,7 +9,7 @@ from isogon.cpwl.program import Kink
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.mesh import memory, stream
 from isogon.measures.partition.mesh.cutting import Full, Functions, Limit, cut_edges, cut_faces
-from isogon.measures.partition.mesh.mesh import INDEX, Mesh
+from isogon.measures.partition.mesh.mesh import INDEX, Mesh, sizes
 from isogon.measures.partition.mesh.stream import Pending
 from isogon.measures.partition.mesh.zeros import Errors, Judge, clear, pin, store
 from isogon.measures.partition.patterns import SitePattern
@@ -86,7 +86,7 @@ def cut_kink(
     held = mesh.live[name]
     functions = every_function(stage, held.shape[1:])
     pin(mesh, judge.position, functions, name)
-    bound = clear(mesh, stage, judge)
+    bound = clear(mesh, stage, functions, judge)
     tol = float(bound.max(initial=0))
     held = mesh.live[name]
     signs = masks(mesh.values(name), functions)
@@ -117,7 +117,7 @@ def cut_kink(
     first, which = by_face(mesh, signs)
     bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
     ek.face_bits(mesh.offsets, mesh.loops, signs[0], bits)
-    new = np.diff(first)
+    new = sizes(first)
     if len(mesh) + new.sum() > limit.counted:
         raise Full(new)
     by_edge = _crossings(mesh, signs)
@@ -146,7 +146,7 @@ def cut_kink(
     if pending is None:
         _keep(mesh, source, functions, *zeros)
     else:
-        vertex, f = zeros[0] - len(mesh.live[name]), zeros[1]
+        vertex, f = zeros[0] - len(mesh.live[source]), zeros[1]
         pending.fix(source, vertex, functions.unit[f], functions.offset[f])
     mesh.forget([TABLE])
     pattern = SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol)
@@ -183,6 +183,8 @@ def _crossings(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.nda
 
 def _spread(first: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     """CSR offsets of some rows (ascending) as those of all rows."""
-    sizes = np.zeros(count, np.int64)
-    sizes[rows] = np.diff(first)
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    if len(rows) == count:
+        return first
+    found = np.zeros(count + 1, np.int64)
+    found[1 + rows] = sizes(first)
+    return np.cumsum(found, out=found)

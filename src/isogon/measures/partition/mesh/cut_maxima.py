@@ -184,9 +184,8 @@ def contending(stage: Max, flat: Tensor, judge: Judge, bound: np.ndarray) -> np.
     z = flat.contiguous().numpy()
     units = z.shape[1]
     low, high = np.full(units, np.inf), np.full(units, -np.inf)
-    nothing = np.empty((0, units))
-    ek.look(z, nothing, nothing, low, high, np.empty(len(z), np.bool_))
-    judge.bounds.cut(judge.position, torch.from_numpy(low), torch.from_numpy(high))
+    ek.look(z, np.empty((0, units)), np.empty(0), low, high, np.empty(len(z), np.bool_))
+    judge.bounds.cut(judge.position, low, high)
     index = stage.index.numpy()
     top = np.where(index >= 0, low[index], -np.inf)
     floor = np.take_along_axis(index, top.argmax(1)[:, None], 1)

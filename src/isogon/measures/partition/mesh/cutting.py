@@ -10,7 +10,7 @@ import numpy as np
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels.chords import count_meetings, find_chords, keep_chords
 from isogon.measures.partition.kernels.faces import Cut, Made, Room, split_faces
-from isogon.measures.partition.mesh.mesh import INDEX, Mesh
+from isogon.measures.partition.mesh.mesh import INDEX, Mesh, sizes
 from isogon.measures.partition.mesh.stream import Pending
 
 
@@ -93,7 +93,7 @@ def cut_edges(
     """
     z, count, f = mesh.values(table), len(mesh.xy), functions
     chain = np.empty(len(mesh.ends) + 1, np.int64)
-    most = int(np.diff(first).max(initial=0))
+    most = int(sizes(first).max(initial=0))
     source, ratio = np.empty((len(which), 2), np.int64), np.empty(len(which))
     place, unclear = np.empty(len(which), np.int64), np.empty(len(mesh.ends), np.bool_)
     error = errors.bound[which]
@@ -117,7 +117,7 @@ def cut_edges(
         )
         if not again or not unclear.any():
             break
-        edge = np.repeat(np.arange(len(mesh.ends)), np.diff(first))
+        edge = np.repeat(np.arange(len(mesh.ends)), sizes(first))
         close = np.flatnonzero(unclear[edge])
         a, b = mesh.ends[edge[close]].T
         own = which[close]
@@ -171,7 +171,7 @@ def cut_faces(
         first: `[F + 1]` CSR offsets: the functions of each face ...
         which: ... and their numbers.
         bits: `[F, words]` of the functions that are positive at a vertex of each face; changed.
-            Without words none are made.
+            Without words none are made; with words a table (`#...`) is dropped.
         limit: Faces, counted beforehand, from which on nothing is split.
         large: Bytes from which the new vertices are left pending.
 
@@ -181,7 +181,7 @@ def cut_faces(
     z, old = mesh.values(table), len(mesh.xy)
     start, end = np.empty(len(which), np.int64), np.empty(len(which), np.int64)
     above, f = np.empty(len(which), np.bool_), functions
-    longest = np.empty(np.diff(mesh.offsets).max())
+    longest = np.empty(sizes(mesh.offsets).max())
     find_chords(
         mesh.offsets,
         mesh.loops,
@@ -200,7 +200,7 @@ def cut_faces(
     kept = np.empty(len(first), np.int64)
     total = keep_chords(first, start, end, above, which, kept, bits)
     meetings = np.empty(len(mesh), np.int64)
-    k = np.diff(kept)
+    k = sizes(kept)
     if count_meetings(kept, start, end, limit, meetings) < total:
         if len(mesh) + total > limit:
             raise Full(k)
@@ -227,6 +227,8 @@ def cut_faces(
     mesh.stopped = mesh.stopped[parent]
     source, ratio, own = made.source[:n_vertex], made.ratio[:n_vertex], made.bits[:n_face].copy()
     zeros = old + made.zero[0, :n_zero], made.zero[1, :n_zero]
+    if bits.shape[1] and table.startswith("#"):
+        mesh.forget([table])  # with the bits, nobody asks for its values at the new vertices
     if n_vertex * mesh.row_bytes() >= large:
         mesh.add_places(source, ratio)
         return EdgeSplit(parent, k + meetings, Pending(source, ratio), zeros, own)
@@ -246,7 +248,7 @@ def _split(
     """Run `split_faces` with as much room as it takes."""
     slack, failed = 1.0, 0
     while True:
-        made, room = _room(mesh, np.diff(kept), meetings, bits.shape[1], slack)
+        made, room = _room(mesh, sizes(kept), meetings, bits.shape[1], slack)
         failed = split_faces(
             mesh.offsets,
             mesh.loops,
@@ -283,10 +285,10 @@ def _room(
 
     i64 = np.int64
     chords, crossings, most = int(k.sum()), int(meetings.sum()), int(k.max(initial=0))
-    sizes = np.diff(mesh.offsets)
+    long = sizes(mesh.offsets)
     pieces = k + 2 * meetings
     # the splitting of one face needs some elbow room beyond what stays of it
-    widest = int((2 * sizes + 4 * pieces).max(initial=0)) + 16
+    widest = int((2 * long + 4 * pieces).max(initial=0)) + 16
     vertices, edges = grown(crossings) + most, grown(chords + 2 * crossings) + most + 1
     faces = grown(len(mesh) + chords + crossings) + 4
     halves = grown(len(mesh.loops) + 2 * (chords + 2 * crossings)) + widest
@@ -301,7 +303,7 @@ def _room(
         np.zeros(len(mesh), np.bool_),
         np.empty((faces, words), np.uint64),
     )
-    bottom = grown((2 * (sizes + 2 * k)).max(initial=0)) + 16
+    bottom = grown((2 * (long + 2 * k)).max(initial=0)) + 16
     stacked = int(slack * (2 * int(pieces.max(initial=0)) + 24))
     rows = most + stacked
     room = Room(

@@ -48,8 +48,8 @@ def _asked() -> int:
 
 def fits(live: dict[str, Tensor], new: int) -> bool:
     """Whether the live tensors can be extended by `new` vertices, with half as much to spare."""
-    width = sum(held[0].numel() for held in live.values())
-    count = len(next(iter(live.values())))
+    count = next(iter(live.values())).shape[0]
+    width = sum(held.numel() // count for held in live.values())
     return 8 * width * (1.5 * (count + new) + new) < SHARE * free()
 
 

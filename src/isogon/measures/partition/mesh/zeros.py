@@ -181,21 +181,21 @@ class Table:
         self.row = np.concatenate([self.row, more])
 
 
-def _knots_of(stage: Kink, sample: torch.Size) -> np.ndarray:
-    """Knots `[K, units]`."""
-    return np.stack([knot.expand(sample).reshape(-1).numpy() for knot in stage.knots])
+def clear(mesh: Mesh, stage: Kink, functions: Functions, judge: Judge) -> np.ndarray:
+    """Set values that are zero to their knot, at all vertices; returns the bounds `[units]`.
 
-
-def clear(mesh: Mesh, stage: Kink, judge: Judge) -> np.ndarray:
-    """Set values that are zero to their knot, at all vertices; returns the bounds `[units]`."""
+    Args:
+        mesh: Its live tensors are written to.
+        stage: The kink.
+        functions: Its cut functions, one per unit and knot, knot by knot.
+        judge: Decides what is zero.
+    """
     name, bound = stage.inputs[0], judge.bound()
-    held = mesh.live[name]
-    knots = _knots_of(stage, held.shape[1:])
-    z, units = mesh.values(name), knots.shape[1]
+    z, units = mesh.values(name), len(bound)
+    knots = functions.offset.reshape(-1, units)
     low, high = np.full(units, np.inf), np.full(units, -np.inf)
     unclear = np.empty(len(z), np.bool_)
-    least = np.broadcast_to(WIDE * bound, knots.shape).copy()
-    ek.look(z, knots, least, low, high, unclear)
+    ek.look(z, knots, WIDE * bound, low, high, unclear)
     rows = np.flatnonzero(unclear)
     if len(rows):
         z = mesh.writable(name)
@@ -205,7 +205,7 @@ def clear(mesh: Mesh, stage: Kink, judge: Judge) -> np.ndarray:
             for knot in knots:
                 values = np.where(np.abs(values - knot) <= zero, knot, values)
             z[part] = values
-    judge.bounds.cut(judge.position, torch.from_numpy(low), torch.from_numpy(high))
+    judge.bounds.cut(judge.position, low, high)
     return bound
 
 

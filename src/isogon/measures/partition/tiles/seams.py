@@ -160,7 +160,7 @@ def kink(line: Mesh, stage: Kink, judge: Judge) -> tuple[np.ndarray, ...]:
     """
     name = stage.inputs[0]
     functions = every_function(stage, line.live[name].shape[1:])
-    bound = clear(line, stage, judge)
+    bound = clear(line, stage, functions, judge)
     signs = masks(line.values(name), functions)
     by_edge = listed(ek.edge_crossings, len(line.ends), line.ends, *signs)
     errors = Errors(judge, line, functions.unit, functions.other, bound)
