@@ -1,0 +1,232 @@
+"""`mesh.zeros` by itself: what counts as zero, where it is looked up, and what is set to it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from isogon.cpwl.program import Kink, mlp
+from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors_at
+from isogon.measures.partition.kernels.edges import WIDE
+from isogon.measures.partition.measure import partition
+from isogon.measures.partition.mesh import zeros
+from isogon.measures.partition.mesh.cut_kinks import every_function
+from isogon.measures.partition.slices import Slice
+from isogon.measures.partition.tiles.seams import strings
+
+PLANE = Slice.polygon(
+    np.array([10.0, -20.0, 0.5]), np.array([[1.0, 0], [0, -2], [0.5, 1]]),
+    [[-3, -1], [2, -1], [2, 2], [-3, 2]],
+)  # fmt: skip
+
+
+def network(outputs=2):
+    g = torch.Generator().manual_seed(0)
+    shapes = [(5, 3), (4, 5), (outputs, 4)]
+    return mlp(
+        [torch.randn(s, generator=g, dtype=torch.float64) for s in shapes],
+        [torch.randn(s[0], generator=g, dtype=torch.float64) for s in shapes],
+    )
+
+
+def test_the_space_of_a_slice():
+    program = network()
+    space = zeros.Space.of_slice(program, PLANE)
+    assert space.program is program
+    assert space.reach == 3
+    assert torch.equal(space.given, EPS * torch.tensor([10 + 3, 20 + 6, 0.5 + 4.5]).double())
+    assert torch.equal(space.directions, torch.tensor([[1.0, 0, 0.5], [0, -2, 1]]).double())
+    at = np.array([[1.0, 2.0], [-3.0, 0.0]])
+    expected = torch.from_numpy(PLANE.embed(at).reshape(2, 3).numpy())
+    assert torch.equal(space.embed(at), expected)
+    ends = np.array([[[0.0, 0], [1, 1]], [[1, 2], [-3, 2]]])
+    line = space.along(ends)
+    found = line.embed(np.array([[0.25, 1.0], [0.5, 0.0]]))
+    assert torch.equal(found, space.embed(np.array([[0.0, 2.0], [0.5, 0.5]])))
+    assert (line.reach, line.given, line.program) == (3, space.given, program)
+    assert line.directions is space.directions
+
+
+@pytest.mark.parametrize("position", [1, 3, 5])
+def test_zero_is_a_multiple_of_the_carried_errors_in_every_chunk(position, monkeypatch):
+    """Of both cuts, and of the output; points are taken in steps."""
+    program = network()
+    space = zeros.Space.of_slice(program, PLANE)
+    at = np.random.default_rng(0).uniform(-1, 1, (11, 2))
+    expected = ROUNDING * errors_at(
+        program, position, space.embed(at), given=space.given, directions=space.directions, reach=3
+    )
+    sizes = []
+
+    def counted(program, position, x, **options):
+        sizes.append(len(x))
+        return errors_at(program, position, x, **options)
+
+    monkeypatch.setattr(zeros, "errors_at", counted)
+    for chunk, steps in ((1 << 20, [11]), (16, [4, 4, 3]), (1, [1] * 11)):
+        sizes.clear()
+        program.chunk = lambda chunk=chunk: chunk
+        assert np.allclose(space.zero(position, at), expected, rtol=1e-9)
+        assert sizes == steps
+    judge = zeros.Judge(space, Bounds(program, space.embed(PLANE.corners)), position)
+    assert np.allclose(judge.zero(at), expected, rtol=1e-9)
+    known = Bounds(program, space.embed(PLANE.corners)).at(position).numpy()
+    assert np.array_equal(judge.bound(), ROUNDING * known)
+    assert (judge.bound() > expected.numpy().max(0)).all()
+
+
+class FakeJudge:
+    """Sizes that count as zero are given; counts what is asked for."""
+
+    def __init__(self, sizes, bound=None, position=0):
+        self.sizes, self.limit, self.position = sizes, bound, position
+        self.asked, self.ranges = [], []
+        self.bounds = SimpleNamespace(cut=lambda *a: self.ranges.append(a))
+
+    def bound(self):
+        return self.limit
+
+    def zero(self, xy):
+        self.asked.append(len(xy))
+        return self.sizes[xy[:, 1].astype(int)]
+
+
+def test_errors_are_half_of_what_counts_as_zero():
+    rng = np.random.default_rng(1)
+    count = 2500  # vertices: more than are looked up at once
+    judge = FakeJudge(rng.uniform(1, 2, (count, 4)))
+    mesh = SimpleNamespace(xy=np.stack([np.zeros(count), np.arange(count)], 1))
+    entry, other = np.array([3, 0, 1]), np.array([-1, 2, -1])
+    errors = zeros.Errors(judge, mesh, entry, other, np.array([1.0, 2.0, 4.0, 8.0]))
+    assert errors.bound.tolist() == [4.0, 2.5, 1.0]
+    vertices, functions = rng.integers(0, count, 6000), rng.integers(0, 3, 6000)
+    size = judge.sizes[vertices, entry[functions]]
+    size += np.where(functions == 1, judge.sizes[vertices, 2], 0.0)
+    assert np.allclose(errors.at(vertices, functions), size / 2)
+    assert sum(judge.asked) == len(np.unique(vertices)), "each vertex once"
+    assert max(judge.asked) == 1024
+
+
+def test_a_table_looks_up_what_is_unclear_until_nothing_is():
+    table = zeros.Table(np.array([9.0, 9.0]), 4, lambda v: np.stack([v, -v], 1).astype(float))
+    calls = []
+
+    def kernel(error, row, unclear):
+        calls.append(row.copy())
+        if len(calls) < 3:
+            unclear[[3, 1] if len(calls) == 1 else [2]] = True
+        return error[row]
+
+    found = table.settled(kernel)
+    assert found.tolist() == [[9, 9], [1, -1], [2, -2], [3, -3]]
+    assert [c.tolist() for c in calls] == [[0, 0, 0, 0], [0, 1, 0, 2], [0, 1, 3, 2]]
+    table.extended(6)
+    assert table.row.tolist() == [0, 1, 3, 2, 0, 0]
+    table.settle(np.zeros(0, np.int64))
+    assert len(table.error) == 4
+    plain = zeros.Table(np.array([9.0]), 2, None)
+    plain.settle(np.array([1]))
+    assert plain.settled(lambda error, row, unclear: (unclear.fill(True), row)[1]).tolist() == [
+        0,
+        0,
+    ]
+
+
+def values(table):
+    """A mesh whose vertices hold a table under "z"; the second coordinate is the vertex."""
+    mesh = strings({"z": torch.from_numpy(table)}, len(table) // 2)
+    mesh.xy[:, 1] = np.arange(len(table))
+    return mesh
+
+
+def test_clear_sets_to_its_knot_what_is_within_true_errors_and_tells_the_ranges():
+    """Two knots per unit; more vertices than are looked up at once; one unit is always below."""
+    count, rng = 3000, np.random.default_rng(2)
+    knots = torch.tensor([[0.0, -1.0, 2.0], [1.0, 0.5, 3.0]]).double()
+    stage = Kink(
+        output="h", inputs=("z",), site="h", knots=knots, slopes=torch.arange(3.0).double()
+    )  # fmt: skip
+    table = np.stack([rng.uniform(a, b, count) for a, b in ((-1, 2), (-2, 1), (-9, -5))], 1)
+    sizes = rng.choice([1e-12, 1e-9], (count, 3))
+    near = rng.integers(0, 2, (count, 3))  # the knot that half of the values lie at
+    off = rng.choice([0.0, 0.5, -0.5, 2.0, -2.0, 1e4], (count, 3))
+    table[:, :2] = np.where(
+        rng.random((count, 2)) < 0.5,
+        knots.numpy()[near, np.arange(3)][:, :2] + (off * sizes)[:, :2],
+        table[:, :2],
+    )
+    expected = table.copy()
+    for knot in knots.numpy():
+        expected = np.where(np.abs(expected - knot) <= sizes, knot, expected)
+    bound = np.full(3, 1e-8)
+    mesh, judge = values(table.copy()), FakeJudge(sizes, bound, position=7)
+    functions = every_function(stage, torch.Size([3]))
+    assert zeros.clear(mesh, stage, functions, judge) is bound
+    assert np.array_equal(mesh.values("z"), expected)
+    assert (expected != table).sum() > 500
+    ((position, low, high),) = judge.ranges
+    assert position == 7
+    assert np.array_equal(low, table.min(0))
+    assert np.array_equal(high, table.max(0))
+    assert (high[2], low[2]) < (0, 0), "the range of a unit begins with its own values"
+    gap = np.abs(table[:, None] - knots.numpy())
+    looked = ((gap > 0) & (gap <= WIDE * 1e-8)).any((1, 2))
+    assert sum(judge.asked) == looked.sum() > 1024
+    assert max(judge.asked) == 1024
+
+
+def test_a_unit_that_is_always_off_hands_on_no_bound():
+    program = network()
+    xy = PLANE.corners
+    space = zeros.Space.of_slice(program, PLANE)
+    judge = zeros.Judge(space, Bounds(program, space.embed(xy)), 1)
+    stage = program.cuts[0]
+    table = np.tile([-1.0, 3.0, 1e-30, -2.0, 5.0], (4, 1))
+    mesh = values(table)
+    mesh.live = {stage.inputs[0]: mesh.live["z"]}
+    mesh.xy = xy
+    zeros.clear(mesh, stage, every_function(stage, torch.Size([5])), judge)
+    size, square = judge.bounds.held[stage.output]
+    assert size.tolist() == [[0.0, 3.0, 1e-30, 0.0, 5.0]]
+    assert ((square > 0) == torch.tensor([False, True, True, False, True])).all()
+    assert mesh.values(stage.inputs[0])[0].tolist() == [-1.0, 3.0, 0.0, -2.0, 5.0]
+
+
+def test_known_zeros_are_stored_at_their_own_stage():
+    mesh = values(np.ones((6, 3)))
+    mesh.pins = np.array([[4, 1, 2, -1], [5, 0, 0, -1], [4, 3, 0, -1]])
+    functions = SimpleNamespace(column=np.array([2, 1, 0]), offset=np.array([7.0, 8.0, 9.0]))
+    zeros.pin(mesh, 4, functions, "z")
+    expected = np.ones((6, 3))
+    expected[1, 0], expected[3, 2] = 9.0, 7.0
+    assert np.array_equal(mesh.values("z"), expected)
+    held, none = mesh.live["z"], np.zeros(0, np.int64)
+    zeros.store(mesh, "z", none, none, functions.column, functions.offset)
+    assert mesh.live["z"] is held
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_what_counts_as_zero_of_outputs(outputs):
+    """One output is compared with a constant 0, that comes first and is exact."""
+    p = partition(network(outputs), PLANE)
+    first = [0.0] * (outputs == 1)
+    table = zeros.outputs_of(p)
+    assert table.error.tolist() == [[*first, *p.arrays["output_zero"]]]
+    assert len(table.row) == len(p.vertices)
+    rows = np.array([2, 0])
+    own = zeros.Space.of_slice(p.program, p.plane).zero(5, p.vertices[rows])
+    assert table.exact is not None
+    assert np.array_equal(table.exact(rows), np.concatenate([np.tile(first, (2, 1)), own], 1))
+    old = {k: v for k, v in p.arrays.items() if k != "output_zero"}
+    old["outputs"] = np.concatenate([-2 * np.abs(p.outputs).max(0, keepdims=True), p.outputs])
+    q: Any = SimpleNamespace(
+        arrays=old, outputs=old["outputs"], vertices=p.vertices, program=None, plane=p.plane
+    )
+    table = zeros.outputs_of(q)
+    assert table.exact is None
+    size = 2 * np.abs(p.outputs).max(0)
+    assert np.allclose(table.error, [[*first, *(ROUNDING * EPS * size)]], rtol=1e-12)
