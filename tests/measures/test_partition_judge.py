@@ -70,10 +70,10 @@ def test_zero_is_a_multiple_of_the_carried_errors_in_every_chunk(position, monke
     for chunk, steps in ((1 << 20, [11]), (16, [4, 4, 3]), (1, [1] * 11)):
         sizes.clear()
         program.chunk = lambda chunk=chunk: chunk
-        assert np.allclose(space.zero(position, at), expected, rtol=1e-9)
+        assert np.allclose(space.zero(position, at), expected, rtol=1e-9, atol=0)
         assert sizes == steps
     judge = zeros.Judge(space, Bounds(program, space.embed(PLANE.corners)), position)
-    assert np.allclose(judge.zero(at), expected, rtol=1e-9)
+    assert np.allclose(judge.zero(at), expected, rtol=1e-9, atol=0)
     known = Bounds(program, space.embed(PLANE.corners)).at(position).numpy()
     assert np.array_equal(judge.bound(), ROUNDING * known)
     assert (judge.bound() > expected.numpy().max(0)).all()
@@ -229,4 +229,4 @@ def test_what_counts_as_zero_of_outputs(outputs):
     table = zeros.outputs_of(q)
     assert table.exact is None
     size = 2 * np.abs(p.outputs).max(0)
-    assert np.allclose(table.error, [[*first, *(ROUNDING * EPS * size)]], rtol=1e-12)
+    assert np.allclose(table.error, [[*first, *(ROUNDING * EPS * size)]], rtol=1e-12, atol=0)

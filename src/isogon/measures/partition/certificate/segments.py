@@ -9,7 +9,7 @@ import torch
 
 from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.cpwl.program import Kink, Max
-from isogon.measures.partition.certificate.allowances import SAMPLE, Allowances, Closeness
+from isogon.measures.partition.certificate.allowances import SAMPLE, Allowances, Closeness, gaps
 from isogon.measures.partition.certificate.certify import CORNERS, Clock
 from isogon.measures.partition.certificate.contradictions import Found, seen_by
 
@@ -122,6 +122,7 @@ def _pieces(
             z = next(values)
             within = close.units(number, stage, z[2 * n :])
             undecided[part] |= within.any(1)
+            within |= gaps(allowances.program, stage, z[2 * n :])[0] == 0
             at_end, at_middle, piece = _compared(allowances.program, stage, z, n)
             ends.append(at_end)
             middles.append(at_middle)
