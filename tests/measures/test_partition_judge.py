@@ -100,20 +100,25 @@ def test_errors_are_half_of_what_counts_as_zero():
     count = 2500  # vertices: more than are looked up at once
     judge = FakeJudge(rng.uniform(1, 2, (count, 4)))
     mesh = SimpleNamespace(xy=np.stack([np.zeros(count), np.arange(count)], 1))
-    entry, other = np.array([3, 0, 1]), np.array([-1, 2, -1])
+    entry, other = np.array([3, 2, 1]), np.array([-1, 0, -1])
     errors = zeros.Errors(judge, mesh, entry, other, np.array([1.0, 2.0, 4.0, 8.0]))
     assert errors.bound.tolist() == [4.0, 2.5, 1.0]
     vertices, functions = rng.integers(0, count, 6000), rng.integers(0, 3, 6000)
     size = judge.sizes[vertices, entry[functions]]
-    size += np.where(functions == 1, judge.sizes[vertices, 2], 0.0)
+    size += np.where(functions == 1, judge.sizes[vertices, 0], 0.0)
     assert np.allclose(errors.at(vertices, functions), size / 2)
     assert sum(judge.asked) == len(np.unique(vertices)), "each vertex once"
     assert max(judge.asked) == 1024
 
 
 def test_a_table_looks_up_what_is_unclear_until_nothing_is():
-    table = zeros.Table(np.array([9.0, 9.0]), 4, lambda v: np.stack([v, -v], 1).astype(float))
     calls = []
+
+    def exact(vertices):
+        assert len(vertices), "nothing to look up"
+        return np.stack([vertices, -vertices], 1).astype(float)
+
+    table = zeros.Table(np.array([9.0, 9.0]), 4, exact)
 
     def kernel(error, row, unclear):
         calls.append(row.copy())
@@ -144,35 +149,37 @@ def values(table):
 
 
 def test_clear_sets_to_its_knot_what_is_within_true_errors_and_tells_the_ranges():
-    """Two knots per unit; more vertices than are looked up at once; one unit is always below."""
+    """Two knots per unit; more vertices than are looked up at once; units on one side of zero."""
     count, rng = 3000, np.random.default_rng(2)
-    knots = torch.tensor([[0.0, -1.0, 2.0], [1.0, 0.5, 3.0]]).double()
+    knots = torch.tensor([[0.0, -1.0, 2.0, 1.0], [1.0, 0.5, 3.0, 2.0]]).double()
     stage = Kink(
         output="h", inputs=("z",), site="h", knots=knots, slopes=torch.arange(3.0).double()
     )  # fmt: skip
-    table = np.stack([rng.uniform(a, b, count) for a, b in ((-1, 2), (-2, 1), (-9, -5))], 1)
-    sizes = rng.choice([1e-12, 1e-9], (count, 3))
-    near = rng.integers(0, 2, (count, 3))  # the knot that half of the values lie at
-    off = rng.choice([0.0, 0.5, -0.5, 2.0, -2.0, 1e4], (count, 3))
+    table = np.stack([rng.uniform(a, b, count) for a, b in ((-1, 2), (-2, 1), (-9, -5), (5, 6))], 1)
+    sizes = rng.choice([1e-12, 1e-9], (count, 4))
+    near = rng.integers(0, 2, (count, 4))  # the knot that half of the values lie at
+    off = rng.choice([0.0, 0.5, -0.5, 2.0, -2.0, 1e4], (count, 4))
     table[:, :2] = np.where(
         rng.random((count, 2)) < 0.5,
-        knots.numpy()[near, np.arange(3)][:, :2] + (off * sizes)[:, :2],
+        knots.numpy()[near, np.arange(4)][:, :2] + (off * sizes)[:, :2],
         table[:, :2],
     )
+    table[7, 0] = sizes[7, 0] = 2.0**-40  # just as large as what counts as zero
     expected = table.copy()
     for knot in knots.numpy():
         expected = np.where(np.abs(expected - knot) <= sizes, knot, expected)
-    bound = np.full(3, 1e-8)
+    bound = np.full(4, 1e-8)
     mesh, judge = values(table.copy()), FakeJudge(sizes, bound, position=7)
-    functions = every_function(stage, torch.Size([3]))
+    functions = every_function(stage, torch.Size([4]))
     assert zeros.clear(mesh, stage, functions, judge) is bound
     assert np.array_equal(mesh.values("z"), expected)
+    assert expected[7, 0] == 0
     assert (expected != table).sum() > 500
     ((position, low, high),) = judge.ranges
     assert position == 7
     assert np.array_equal(low, table.min(0))
     assert np.array_equal(high, table.max(0))
-    assert (high[2], low[2]) < (0, 0), "the range of a unit begins with its own values"
+    assert high[2] < 0 < low[3], "the range of a unit begins with its own values"
     gap = np.abs(table[:, None] - knots.numpy())
     looked = ((gap > 0) & (gap <= WIDE * 1e-8)).any((1, 2))
     assert sum(judge.asked) == looked.sum() > 1024
@@ -204,7 +211,8 @@ def test_known_zeros_are_stored_at_their_own_stage():
     expected = np.ones((6, 3))
     expected[1, 0], expected[3, 2] = 9.0, 7.0
     assert np.array_equal(mesh.values("z"), expected)
-    held, none = mesh.live["z"], np.zeros(0, np.int64)
+    held, none = torch.ones(3, 6).T, np.zeros(0, np.int64)
+    mesh.live["z"] = held  # not laid out to be written to: a copy for nothing
     zeros.store(mesh, "z", none, none, functions.column, functions.offset)
     assert mesh.live["z"] is held
 
