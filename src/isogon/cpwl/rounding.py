@@ -321,9 +321,8 @@ class Bounds:
             e2 = square.numpy().reshape(-1)
             on = highest + ROUNDING * np.sqrt(e2) > 0
             size = np.where(highest < np.inf, np.maximum(highest, 0.0), 0.0)
-            self.held[stage.output] = tuple(
-                torch.from_numpy(v).reshape(square.shape) for v in (size, e2 * on)
-            )
+            size, e2 = (torch.from_numpy(v).reshape(square.shape) for v in (size, e2 * on))
+            self.held[stage.output] = size, e2
             return
         low = None if lowest is None else torch.from_numpy(lowest)
         high = None if highest is None else torch.from_numpy(highest)
