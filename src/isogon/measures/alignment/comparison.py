@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from isogon.measures.alignment.engines import (
     Aligned,
     AllPairs,
     Engine,
+    Given,
     HeldValues,
     InBatches,
     Outputs,
     Pair,
+    SampleStates,
     Streamed,
 )
 from isogon.measures.alignment.metrics.metric import Metric
+from isogon.measures.alignment.permutations import Permutations
 from isogon.measures.alignment.representations import RowPlace
 from isogon.measures.alignment.watchers import Activations, Minibatch, PairMoments
 from isogon.nets.passes import LOGITS, all_passes
@@ -59,6 +63,7 @@ class Comparison:
         every = [(i, j) for i in range(len(left)) for j in range(len(right))]
         self.pairs: list[Pair] = [(i, i) for i in range(k)] if pairs == "diagonal" else every
         self.notes: list[str] = []
+        self._permutations_of: dict[int, Permutations] = {}
         if pairs == "diagonal" and len(left) != len(right):
             self.notes.append(f"the first {k} sites of {len(left)} and {len(right)}")
         self.maps = {m.name: maps or m.maps for m in chosen}
@@ -169,17 +174,36 @@ class Comparison:
             x, y = self.logits[0].result(), self.logits[-1].result()
             return Outputs(m, x[..., 0], y[..., 0], self.labels.values, shape)
         if route == "moments":
-            index = {key: k for k, key in enumerate(self._moments)}
-            which = {p: index[p, self._form(m, p)] for p in self.pairs}
+            if not permutable:
+                return Given(self._streamed[m.name], self.count)
+            if m.kind == "hsic" and maps != "positions":
+                return Aligned(m, self.kept, sides, maps, self.pairs)
             assert self.stream is not None
-            if permutable:
-                rows = [(*c, f) for c, f in zip(self.stream.pairs, self.stream.forms)]
-                return HeldValues(m, self.kept, rows, which, shape)
-            return Streamed(m, self.stream, which, shape, self.count)
+            rows = [(*c, f) for c, f in zip(self.stream.pairs, self.stream.forms)]
+            return HeldValues(m, self.kept, rows, self._which(m), shape)
         if route == "batches":
             return InBatches(self.batches[m.name], self.pairs, self.count)
-        make = AllPairs if route == "samples" else Aligned
-        return make(m, self.kept, sides, maps, self.pairs)
+        if route == "samples":
+            return AllPairs(m, self._states, sides, self.pairs, self.count)
+        return Aligned(m, self.kept, sides, maps, self.pairs)
+
+    def _which(self, m: Metric) -> dict[Pair, int]:
+        """Index among what was streamed by pair of places."""
+        index = {key: k for k, key in enumerate(self._moments)}
+        return {p: index[p, self._form(m, p)] for p in self.pairs}
+
+    @cached_property
+    def _streamed(self) -> dict[str, np.ndarray]:
+        """Values of all metrics of moments."""
+        mine = [m for m in self.metrics if self.routes[m.name] == "moments"]
+        shape = (len(self.left) + self.outputs, len(self.right) + self.outputs)
+        assert self.stream is not None
+        return Streamed([(m, self._which(m)) for m in mine], self.stream, shape).values()
+
+    @cached_property
+    def _states(self) -> SampleStates:
+        mine = [m for m in self.metrics if self.routes[m.name] == "samples"]
+        return SampleStates([(m, self.maps[m.name]) for m in mine], self.kept)
 
     def layer(self, m: Metric, generator: torch.Generator) -> dict[str, np.ndarray]:
         """Arrays ``[sites of a, sites of b]`` of one metric by column."""
@@ -206,7 +230,7 @@ class Comparison:
         self, m: Metric, engine: Engine, values: np.ndarray, generator: torch.Generator
     ) -> dict[str, np.ndarray]:
         """p-values of each pair alone and against the closest of all pairs."""
-        if isinstance(engine, Streamed):
+        if isinstance(engine, Given):
             engine = self.engine(m, permutable=True)
             values = engine.values()
             if engine.samples < self.count:
@@ -217,9 +241,9 @@ class Comparison:
         slack = 1e-9 * np.maximum(1.0, np.abs(values))
         above, above_all = np.ones_like(values), np.ones_like(values)
         report = context.progress()
-        for k in range(self.null):
+        for k, found in enumerate(engine.permuted(self._drawn(engine.samples, generator))):
             report(k, self.null, f"permutations of {m.name}")
-            drawn = sign * engine.permuted(torch.randperm(engine.samples, generator=generator))
+            drawn = sign * found
             best = np.nanmax(drawn) if not np.isnan(drawn).all() else math.nan
             above += drawn >= sign * values - slack
             above_all += best >= sign * values - slack
@@ -228,6 +252,12 @@ class Comparison:
             "p_value": above / (self.null + 1) + mask,
             "p_max": above_all / (self.null + 1) + mask,
         }
+
+    def _drawn(self, samples: int, generator: torch.Generator) -> Permutations:
+        """The same for all metrics of as many samples."""
+        if samples not in self._permutations_of:
+            self._permutations_of[samples] = Permutations(samples, self.null, generator)
+        return self._permutations_of[samples]
 
 
 class _Labels:
