@@ -19,6 +19,8 @@ from isogon.measures.alignment.samples import off_diagonal, squared_distances
 RAM = 2 * 2**30  # bytes of matrices that are held in memory; more lie on disk in float32
 BLOCK = 2**24  # numbers of a matrix that are worked on at once
 CACHED = 2**17  # the same, where they are read more than once
+COLUMNS = 4096  # of float32 rows whose products are summed before they become float64
+ROUGH = 1e-8  # of an offset's square: smaller squares of deviations are taken in float64
 CHEAP = 2**28  # products that are taken in float64 whatever the features are
 LEAST = 4  # samples: the unbiased estimator divides by n (n - 3)
 
@@ -215,9 +217,26 @@ def ratio(inner: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def minibatch(chosen: Alignment, values: list[Any]) -> np.ndarray:
     """Centred matrices of one batch, a row per representation ``[sites, b * b]``, float64."""
-    rows = []
-    for x in values:
-        matrix = kernel_of(x, chosen, scaled=False)(slice(0, len(x)))
-        centre(matrix, unbiased=True)
-        rows.append(matrix.flatten().numpy() / (len(x) * (len(x) - 3)) ** 0.5)
-    return np.stack(rows)
+    b = len(values[0])
+    found = torch.stack([_of_batch(x, chosen).double().cpu() for x in values])
+    off = found.diagonal(dim1=1, dim2=2)
+    off.zero_()
+    rows = found.sum(2, keepdim=True) / (b - 2)
+    found += rows.sum(1, keepdim=True) / (b - 1) - rows - rows.transpose(1, 2)
+    off.zero_()
+    return found.flatten(1).div_((b * (b - 3)) ** 0.5).numpy()
+
+
+def _of_batch(x: Tensor, chosen: Alignment) -> Tensor:
+    """The kernel's matrix of a batch, of its own scale and up to what centring takes away."""
+    if chosen.kernel == "linear" and chosen.normalize == "none" and x.dtype == torch.float32:
+        total, offset = None, 0.0
+        for part in x.flatten(1).split(COLUMNS, 1):
+            mean = part.mean(0)
+            offset += float(mean.square().sum())
+            products = gram(part - mean).double()
+            total = products if total is None else total + products
+        # float32 does, unless squares leave its range or little but an offset is there
+        if total is not None and max(1e-25, ROUGH * offset) < float(total.diagonal().max()) < 1e37:
+            return total
+    return kernel_of(x, chosen, scaled=False)(slice(0, len(x)))

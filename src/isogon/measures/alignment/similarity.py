@@ -99,9 +99,9 @@ def similarity(
     for side in sides:
         if not isinstance(side, Features):
             examine(side, x[:FEW])
-    left = places(sides[0], "a", sites, x[:SHIFTED], channel_axis)
+    left = places(sides[0], "a", sites, x[:FEW], channel_axis)
     same = sides[1] is sides[0] and sites_b in (None, sites)
-    right = left if same else places(sides[1], "b", sites_b or sites, x[:SHIFTED], channel_axis)
+    right = left if same else places(sides[1], "b", sites_b or sites, x[:FEW], channel_axis)
     made = Comparison(chosen, left, right, pairs, maps, int(data.count), null)
     made.gather(sides, data, x[:SHIFTED], same)
     return _reading(made, generator or torch.Generator().manual_seed(0))
