@@ -238,7 +238,7 @@ class Comparison:
                 self.notes.append(note)
         sign = 1.0 if m.closer == "higher" else -1.0
         # values that differ by rounding alone count as equal: they are then not evidence
-        slack = 1e-9 * np.maximum(1.0, np.abs(values))
+        slack = engine.rounding * np.maximum(1.0, np.abs(values))
         above, above_all = np.ones_like(values), np.ones_like(values)
         report = context.progress()
         for k, found in enumerate(engine.permuted(self._drawn(engine.samples, generator))):

@@ -13,12 +13,13 @@ from torch import Tensor
 from isogon.measures.alignment import hsic
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
-from isogon.measures.alignment.permutations import Permutations
+from isogon.measures.alignment.permutations import ROUNDING, Permutations
 from isogon.measures.alignment.representations import RowPlace
 from isogon.measures.alignment.samples import SampleView
 from isogon.measures.alignment.watchers import Activations, Form, Minibatch, PairMoments, formed
 
 Pair = tuple[int, int]  # indices of places of the two sides
+ROUGHLY = 1e-9  # what sums of float64 in another order may differ by
 
 
 class Engine(Protocol):
@@ -26,9 +27,11 @@ class Engine(Protocol):
 
     Attributes:
         samples: Number of samples behind them.
+        rounding: How far apart equal values may be under permutations, beside 1.
     """
 
     samples: int
+    rounding: float
 
     def values(self) -> np.ndarray:
         """``[sites of a, sites of b]``, NaN where nothing was asked for."""
@@ -84,7 +87,7 @@ class Given:
     """
 
     def __init__(self, values: np.ndarray, samples: int) -> None:
-        self._values, self.samples = values, samples
+        self._values, self.samples, self.rounding = values, samples, ROUGHLY
 
     def values(self) -> np.ndarray:
         """See `Engine`."""
@@ -115,6 +118,7 @@ class HeldValues:
         shape: Pair,
     ) -> None:
         self.metric, self.which, self.shape, self.pairs = metric, which, shape, pairs
+        self.rounding = ROUGHLY
         self.rows: dict[tuple, Tensor] = {}
         self.views: dict[tuple, SiteView] = {}
         self.states: dict[tuple, Any] = {}
@@ -202,6 +206,7 @@ class AllPairs:
     ) -> None:
         self.metric, self.pairs, self.samples = metric, list(pairs), samples
         self.shape = tuple(map(len, sides))
+        self.rounding = ROUGHLY if metric.inner is None else ROUNDING
         used = [sorted({pair[side] for pair in pairs}) for side in (0, 1)]
         self.x, self.y = (
             {i: states.of(places[i], metric) for i in mine} for places, mine in zip(sides, used)
@@ -233,7 +238,7 @@ class AllPairs:
         inner = self.metric.inner
         assert inner is not None
         sides = [{k: v for k, v in side.items() if v is not None} for side in (self.x, self.y)]
-        mine, theirs = ([inner.matrix(v) for v in side.values()] for side in sides)
+        mine, theirs = ([inner.matrix(v).float() for v in side.values()] for side in sides)
         products = drawn.inner(mine, theirs, symmetric=inner.symmetric).numpy()
         found = np.full((drawn.count, *self.shape), math.nan)
         rows, columns = ({k: i for i, k in enumerate(side)} for side in sides)
@@ -259,7 +264,7 @@ class Aligned:
         self.mask = np.full(tuple(map(len, sides)), math.nan)
         for i, j in pairs:
             self.mask[i, j] = 0.0
-        self.grams = []
+        self.grams, self.rounding = [], ROUNDING
         first = kept[sides[0][0].key]
         self.samples = first.seen
         for side in sides:
@@ -289,7 +294,7 @@ class InBatches:
     """CKA of minibatches."""
 
     def __init__(self, watcher: Minibatch, pairs: Sequence[Pair], samples: int) -> None:
-        self.watcher, self.samples = watcher, samples
+        self.watcher, self.samples, self.rounding = watcher, samples, ROUGHLY
         self.mask = np.full((len(watcher.a), len(watcher.b)), math.nan)
         for i, j in pairs:
             self.mask[i, j] = 0.0
@@ -313,7 +318,7 @@ class Outputs:
 
     def __init__(self, metric: Metric, x: Tensor, y: Tensor, labels: Tensor, shape: Pair) -> None:
         self.metric, self.sides, self.labels, self.shape = metric, (x, y), labels, shape
-        self.samples = len(x)
+        self.samples, self.rounding = len(x), ROUGHLY
 
     def values(self) -> np.ndarray:
         """See `Engine`: the last place of both sides."""

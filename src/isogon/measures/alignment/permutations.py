@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 BYTES = 2**28  # of transformed diagonals at once
+ROUNDING = 1e-7  # of the product of two float32 matrices' norms: how far an inner product is off
 
 
 class Permutations:
@@ -59,7 +60,7 @@ class Permutations:
             yield order
 
     def inner(self, a: Sequence[Tensor], b: Sequence[Tensor], *, symmetric: bool) -> Tensor:
-        """Inner products of matrices with others whose samples are permuted, float64.
+        """Inner products of matrices with others whose samples are permuted.
 
         Args:
             a: Matrices ``[n, n]``, rows and columns are samples.
@@ -67,7 +68,8 @@ class Permutations:
             symmetric: Whether all are symmetric: half of the work.
 
         Returns:
-            ``sum_ij a[s][i, j] b[t][order[i], order[j]]``, ``[K, len(a), len(b)]``.
+            ``sum_ij a[s][i, j] b[t][order[i], order[j]]``, ``[K, len(a), len(b)]``. Of float32
+            matrices the transforms are float32 too: within `ROUNDING` of the product of norms.
         """
         if self.elements is None:
             return torch.stack([_inner(a, b, order) for order in self.orders()])
@@ -84,7 +86,8 @@ class Permutations:
         n = self.samples
         last = n // 2 if symmetric else n - 1
         # the diagonals d and n - d of a symmetric matrix hold the same numbers
-        weight = torch.full((last + 1,), 2.0 if symmetric else 1.0, dtype=torch.float64)
+        single = all(m.dtype == torch.float32 for m in (*a, *b))
+        weight = torch.full((last + 1,), 2.0 if symmetric else 1.0)
         weight[0] = 1.0
         if symmetric and n % 2 == 0:
             weight[last] = 1.0
@@ -92,21 +95,32 @@ class Permutations:
         step = max(1, BYTES // (8 * (n + 2) * (len(a) + len(b))))
         for low in range(0, last + 1, step):
             offsets = torch.arange(low, min(low + step, last + 1))
-            mine = self._spectra(a, offsets, 1) * weight[offsets]
-            total += mine.conj() @ self._spectra(b, offsets, factor).transpose(1, 2)
-        return torch.fft.irfft(total, n, dim=0)
+            places = self._places(offsets, 1)
+            mine = _spectra(a, places, single=single, weight=weight[offsets])
+            if factor != 1:
+                places = self._places(offsets, factor)
+            total += mine @ _spectra(b, places, single=single).mH
+        return torch.fft.irfft(total.conj(), n, dim=0)
 
-    def _spectra(self, matrices: Sequence[Tensor], offsets: Tensor, factor: int) -> Tensor:
-        """Transforms of diagonals in the labels' order, ``[n // 2 + 1, matrices, offsets]``."""
+    def _places(self, offsets: Tensor, factor: int) -> Tensor:
+        """Where diagonals lie in a flat matrix, in the labels' order, ``[n, offsets]``."""
         n = self.samples
-        place = torch.arange(n)[:, None]
-        rows = self.labels[factor * place % n]
-        flat = rows * n + self.labels[factor * (place + offsets) % n]
-        shape = (n // 2 + 1, len(matrices), len(offsets))
-        found = torch.empty(shape, dtype=torch.complex128)
-        for k, matrix in enumerate(matrices):
-            found[:, k] = torch.fft.rfft(matrix.take(flat).double(), dim=0)
-        return found
+        twice = self.labels[factor * torch.arange(2 * n) % n]
+        return twice[:n, None] * n + twice[torch.arange(n)[:, None] + offsets]
+
+
+def _spectra(
+    matrices: Sequence[Tensor], places: Tensor, *, single: bool, weight: Tensor | None = None
+) -> Tensor:
+    """Transforms along diagonals, ``[n // 2 + 1, matrices, offsets]``."""
+    n, width = places.shape
+    kind = torch.complex64 if single else torch.complex128
+    found = torch.empty(n // 2 + 1, len(matrices), width, dtype=kind)
+    for k, matrix in enumerate(matrices):
+        taken = matrix.reshape(-1).index_select(0, places.reshape(-1)).reshape(n, width)
+        taken = taken if single else taken.double()
+        found[:, k] = torch.fft.rfft(taken if weight is None else taken.mul_(weight), dim=0)
+    return found
 
 
 def _inner(a: Sequence[Tensor], b: Sequence[Tensor], order: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from isogon.errors import DataError
-from isogon.measures.alignment.products import TILE, gram
+from isogon.measures.alignment.products import TILE, gram, mirrored
 
 CLOSE = 1e-6  # of the samples' squared lengths: smaller squared distances come from differences
 ROWS = 2**22  # numbers in differences of samples at once
@@ -118,6 +118,15 @@ def off_diagonal(matrix: Tensor) -> Tensor:
     for i, row in enumerate(matrix):
         found[i * (i - 1) // 2 : i * (i + 1) // 2] = row[:i]
     return found
+
+
+def from_off_diagonal(values: Tensor) -> Tensor:
+    """The symmetric matrix with a zero diagonal that they lie in, ``[n, n]``."""
+    n = (1 + math.isqrt(1 + 8 * len(values))) // 2
+    found = values.new_zeros(n, n)
+    for i, row in enumerate(found):
+        row[:i] = values[i * (i - 1) // 2 : i * (i + 1) // 2]
+    return mirrored(found)
 
 
 def ranks(values: Tensor) -> Tensor:

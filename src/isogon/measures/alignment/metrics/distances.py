@@ -11,7 +11,13 @@ from torch import Tensor
 
 from isogon.measures.alignment.metrics.metric import Inner, Metric, bounded
 from isogon.measures.alignment.products import gram
-from isogon.measures.alignment.samples import SampleView, off_diagonal, ranks, squared_distances
+from isogon.measures.alignment.samples import (
+    SampleView,
+    from_off_diagonal,
+    off_diagonal,
+    ranks,
+    squared_distances,
+)
 from isogon.registry import register
 
 Alike = Literal["correlation", "cosine", "dot", "euclidean"]
@@ -41,13 +47,6 @@ def rsa(inner: Alike = "correlation", outer: Outer = "spearman") -> Metric:
         size = values.norm()
         return values / size if size > 0 else values * math.nan
 
-    def matrix(values: Tensor) -> Tensor:
-        n = int((1 + math.isqrt(1 + 8 * len(values))) // 2)
-        below = torch.tril_indices(n, n, -1)
-        found = values.new_zeros(n, n)
-        found[below[0], below[1]] = values
-        return found + found.T
-
     def pair(x: Tensor, y: Tensor, _: None) -> float:
         return float((x @ y).clamp(-1, 1))
 
@@ -66,7 +65,7 @@ def rsa(inner: Alike = "correlation", outer: Outer = "spearman") -> Metric:
         invariant=invariant,
         maps="flatten",
         centred=False,
-        inner=Inner(matrix, lambda twice, x, y: np.clip(twice / 2, -1, 1)),
+        inner=Inner(from_off_diagonal, lambda twice, x, y: np.clip(twice / 2, -1, 1)),
     )
 
 
