@@ -145,8 +145,9 @@ def test_the_spread_of_ten_thousand_permutations():
         uniform = torch.stack([(k * m[o][:, o]).sum() for o in orders]) / size
         print(f"d = {width}: sd {float(found.std()):.6f} of the group,", end=" ")
         print(f"{float(uniform.std()):.6f} of all permutations, {sd:.6f} in closed form")
-        for values in (found, uniform):
-            assert float(values.std()) == pytest.approx(sd, rel=0.04)
+        # of one group the variance is that of all permutations on average over its labellings
+        for values, near in ((found, 0.1), (uniform, 0.04)):
+            assert float(values.std()) == pytest.approx(sd, rel=near)
             assert abs(float(values.mean())) < 4 * sd / 100
 
 

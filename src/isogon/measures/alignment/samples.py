@@ -67,7 +67,7 @@ class SampleView:
     @cached_property
     def distances(self) -> Tensor:
         """Euclidean distances of all pairs of samples, ``[n, n]``."""
-        return squared_distances(self.x - self.x.mean(0)).sqrt_()
+        return squared_distances(self.x).sqrt_()
 
     def near(self, k: int) -> Near:
         """The k nearest samples of each.
@@ -91,9 +91,9 @@ class SampleView:
 def squared_distances(x: Tensor) -> Tensor:
     """Squared Euclidean distances of all pairs of rows ``[n, p]``, ``[n, n]``.
 
-    By their products; of the pairs that lie so close that digits were lost, by their differences.
+    By products of the centred rows; where two lie so close that digits were lost, by differences.
     """
-    found = gram(x)
+    found = gram(x - x.mean(0))
     squares = found.diagonal().clone()
     close = []
     for r in range(0, len(x), TILE):
