@@ -148,7 +148,7 @@ def test_the_spread_of_ten_thousand_permutations():
         # of one group the variance is that of all permutations on average over its labellings
         for values, near in ((found, 0.1), (uniform, 0.04)):
             assert float(values.std()) == pytest.approx(sd, rel=near)
-            assert abs(float(values.mean())) < 4 * sd / 100
+            assert abs(float(values.mean())) < near * sd
 
 
 @pytest.mark.long

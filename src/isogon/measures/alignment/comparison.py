@@ -239,14 +239,13 @@ class Comparison:
         sign = 1.0 if m.closer == "higher" else -1.0
         # values that differ by rounding alone count as equal: they are then not evidence
         slack = engine.rounding * np.maximum(1.0, np.abs(values))
-        above, above_all = np.ones_like(values), np.ones_like(values)
-        report = context.progress()
-        for k, found in enumerate(engine.permuted(self._drawn(engine.samples, generator))):
+        report, found = context.progress(), []
+        for k, drawn in enumerate(engine.permuted(self._drawn(engine.samples, generator))):
             report(k, self.null, f"permutations of {m.name}")
-            drawn = sign * found
-            best = np.nanmax(drawn) if not np.isnan(drawn).all() else math.nan
-            above += drawn >= sign * values - slack
-            above_all += best >= sign * values - slack
+            found.append(sign * drawn)
+        every = np.stack(found)
+        best = np.where(np.isnan(every), -math.inf, every).max((1, 2), keepdims=True)
+        above, above_all = (1 + (v >= sign * values - slack).sum(0) for v in (every, best))
         mask = np.where(np.isnan(values), math.nan, 0.0)
         return {
             "p_value": above / (self.null + 1) + mask,

@@ -286,8 +286,8 @@ class Aligned:
     def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
         """See `Engine`."""
         mine, theirs = (list(g.values) for g in self.grams)
-        for products in drawn.inner(mine, theirs, symmetric=True).numpy():
-            yield hsic.ratio(products, *self.own) + self.mask
+        products = drawn.inner(mine, theirs, symmetric=True).numpy()
+        return iter(hsic.ratio(products, *self.own) + self.mask)
 
 
 class InBatches:

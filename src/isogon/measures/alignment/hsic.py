@@ -165,7 +165,7 @@ def _rbf(x: Tensor, sigma: float | None) -> Callable[[slice], Tensor]:
     x = x.double()
     if sigma is None:
         whole = squared_distances(x)
-        middle = float(np.median(off_diagonal(whole).numpy(), overwrite_input=True))
+        middle = float(np.median(off_diagonal(whole).cpu().numpy(), overwrite_input=True))
         if not middle > 0:
             return lambda rows: torch.full_like(whole[rows], math.nan)
         return lambda rows: (whole[rows] / (-2 * middle)).exp_()
