@@ -18,7 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from isogon.measures.alignment.products import add_square, mirrored, product
+from isogon.measures.alignment.products import half_square, mirrored, product
 
 
 @dataclass
@@ -30,8 +30,6 @@ class Sums:
         count: Number of rows.
         total: ``sum x``, ``[p]``.
         lower: ``X^T X``, ``[p, p]``, of which the lower triangle counts, see `square`.
-        halved: Whether only that is computed. Then the products of equal representations are
-            not those of either with itself to the bit, which differences would show.
         norms: ``sum |x|^2`` and ``sum |x|^4``.
         weighted: ``sum |x|^2 x``, ``[p]``.
     """
@@ -42,30 +40,25 @@ class Sums:
     lower: Tensor
     norms: Tensor
     weighted: Tensor
-    halved: bool = False
 
     @classmethod
-    def empty(cls, shift: Tensor, *, halved: bool = False) -> Self:
+    def empty(cls, shift: Tensor) -> Self:
         """Sums of nothing."""
         p = len(shift)
         zero = torch.zeros(p, dtype=torch.float64, device=shift.device)
-        parts = zero, zero.new_zeros(p, p), zero.new_zeros(2), zero.clone()
-        return cls(shift, 0, *parts, halved)
+        return cls(shift, 0, zero, zero.new_zeros(p, p), zero.new_zeros(2), zero.clone())
 
     @property
     def square(self) -> Tensor:
         """``X^T X``, ``[p, p]``."""
-        return mirrored(self.lower) if self.halved else self.lower
+        return mirrored(self.lower)
 
     def update(self, x: Tensor, xx: Tensor) -> None:
         """Take in shifted rows ``[m, p]`` with their squared norms ``[m]``."""
         norm = xx.double()
         self.count += len(x)
         self.total += x.sum(0, dtype=torch.float64)
-        if self.halved:
-            add_square(self.lower, x)
-        else:
-            self.lower += product(x, x)
+        self.lower += half_square(x)
         self.norms += torch.stack((norm.sum(), norm.square().sum()))
         self.weighted += product(x, xx[:, None])[:, 0]
 
@@ -99,8 +92,13 @@ class CrossSums:
         return cls(*(torch.zeros(s, dtype=torch.float64, device=device) for s in shapes))
 
     def update(self, x: Tensor, y: Tensor, xx: Tensor, yy: Tensor) -> None:
-        """Take in pairs of shifted rows ``[m, p]`` and ``[m, q]``, with their squared norms."""
-        self.product += product(x, y)
+        """Take in pairs of shifted rows ``[m, p]`` and ``[m, q]``, with their squared norms.
+
+        The products of equal rows are those of either with itself to the last bit, so that the
+        differences that metrics are made of are 0.
+        """
+        same = x is y or (x.shape == y.shape and torch.equal(x, y))
+        self.product += mirrored(half_square(x)) if same else product(x, y)
         self.norms += xx.double() @ yy.double()
         self.by_y += product(x, yy[:, None])[:, 0]
         self.by_x += product(y, xx[:, None])[:, 0]

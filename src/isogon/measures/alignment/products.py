@@ -22,13 +22,14 @@ def product(x: Tensor, y: Tensor) -> Tensor:
     return found
 
 
-def add_square(total: Tensor, x: Tensor) -> None:
-    """Add ``X^T X`` of rows ``[m, p]`` to the lower triangle of a float64 ``[p, p]``.
-
-    What lies above the diagonal means nothing afterwards, see `mirrored`.
-    """
-    for part in x.split(len(x) if x.dtype == torch.float64 else BLOCK):
-        total += _lower(part, rows=False)
+def half_square(x: Tensor) -> Tensor:
+    """The lower triangle of ``X^T X`` of rows ``[m, p]``, float64; what lies above is no matter."""
+    if x.dtype == torch.float64:
+        return _lower(x, rows=False)
+    found = _lower(x[:BLOCK], rows=False).double()
+    for low in range(BLOCK, len(x), BLOCK):
+        found += _lower(x[low : low + BLOCK], rows=False)
+    return found
 
 
 def gram(x: Tensor) -> Tensor:

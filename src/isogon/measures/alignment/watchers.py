@@ -129,7 +129,7 @@ class PairMoments:
                 size = float((first - shift).abs().max()) if self.single else 0.0
                 factor = 0.5 ** math.frexp(size)[1] if 0 < size < math.inf else 1.0
                 self.frames[key] = shift, factor
-                self.own[key] = Sums.empty(shift * factor, halved=self.single)
+                self.own[key] = Sums.empty(shift * factor)
             rows = self._framed(x, *self.frames[key])
             held[key] = rows, rows.square().sum(1)
             self.own[key].update(*held[key])
