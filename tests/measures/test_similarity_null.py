@@ -152,25 +152,20 @@ def test_the_spread_of_ten_thousand_permutations():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("width", [2, 64, 2048])
-@pytest.mark.parametrize("spec", ["cka", "rsa"])
+@pytest.mark.parametrize(("spec", "width"), [("cka", 2), ("cka", 64), ("cka", 2048), ("rsa", 64)])
 def test_one_in_twenty_null_pairs_is_significant_at_five_percent(spec, width):
     """Of each pair alone, and of the largest of the four pairs of two sites each."""
-    n, families = 200, 4000
-    alone, largest, pairs = 0, 0, 0
+    families, alone, largest = 4000, 0, 0
     for family in range(families):
-        r = rng([family, width])
+        generator = torch.Generator().manual_seed(families * width + family)
         a, b = (
-            {str(k): r.standard_normal((n, width)).astype(np.float32) for k in range(2)}
+            {str(k): torch.randn(200, width, generator=generator) for k in range(2)}
             for _ in range(2)
         )
-        generator = torch.Generator().manual_seed(family)
         found = ig.similarity(a, b, metric=spec, maps="flatten", null=99, generator=generator)
         alone += int(found.arrays["p_value"][0, 0] <= 0.05)
         largest += int(found.arrays["p_max"].min() <= 0.05)
-        pairs += 1
-    print(
-        f"{spec}, d = {width}: {alone / pairs:.4f} of pairs, {largest / families:.4f} of families"
-    )
-    assert 0.04 <= alone / pairs <= 0.06
+    print(f"{spec}, d = {width}: {alone / families:.4f} of pairs,", end=" ")
+    print(f"{largest / families:.4f} of families")
+    assert 0.04 <= alone / families <= 0.06
     assert 0.04 <= largest / families <= 0.06
