@@ -110,6 +110,17 @@ def test_p_values_are_those_of_the_definition(spec):
     assert np.allclose(table["p_max"], (1 + most) / (count + 1))
 
 
+def test_matrices_on_disk_are_permuted_alike(monkeypatch):
+    x, y = (rng(s).standard_normal((30, 4)).astype(np.float32) for s in (1, 2))
+    found = []
+    for room in (2**30, 0):
+        monkeypatch.setattr("isogon.measures.alignment.hsic.RAM", room)
+        monkeypatch.setattr("isogon.measures.alignment.permutations.BYTES", room)
+        found.append(ig.similarity(x, y, metric="cka(kernel=rbf)", null=40).arrays)
+    for name in ("similarity", "p_value", "p_max"):
+        assert np.allclose(found[0][name], found[1][name], atol=1e-6), name
+
+
 @pytest.mark.parametrize("count", [150, 3000])
 def test_the_spread_is_that_of_the_closed_form(count):
     n = 200

@@ -79,6 +79,8 @@ class Comparison:
         """How a pair becomes matrices; positions that can't be paired are averaged."""
         maps = self.maps[m.name]
         x, y = self.left[pair[0]], self.right[pair[1]]
+        if not x.space and not y.space:
+            return "flatten"  # all are one: metrics share the moments
         if maps == "positions" and len(x.space) != len(y.space):
             note = "sites without common positions are compared by their means over positions"
             if note not in self.notes:
