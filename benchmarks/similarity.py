@@ -107,6 +107,21 @@ def unbiased(x):
     return ucentred(k).flatten()
 
 
+@torch.no_grad()
+def batch_matrices(model, names, x):
+    """The same of each of some modules' outputs, ``[names, n * n]``."""
+    held, modules = {}, dict(model.named_modules())
+
+    def keep(name):
+        return lambda _, inputs, output: held.update({name: unbiased(output)})
+
+    hooks = [modules[n].register_forward_hook(keep(n)) for n in names]
+    model(x)
+    for hook in hooks:
+        hook.remove()
+    return torch.stack([held[n] for n in names])
+
+
 def two_networks(repeats, peers, sizes=(512, 2048)):
     """ResNet-20 x ResNet-20, all pairs of 19 sites, minibatches of 128: fixed and per image."""
     torch.manual_seed(0)
@@ -158,20 +173,7 @@ def two_networks(repeats, peers, sizes=(512, 2048)):
         (first["isogon"] - each * sizes[0]) / forward_each
     )
     result["seconds"] = {k: round(v, 3) for k, v in last.items()}
-    # the truth: one batch, float64 from the activations on
-    values = []
-    for model in (a, b):
-        held = {}
-        modules = dict(model.named_modules())
-        hooks = [
-            modules[n].register_forward_hook(lambda _, x, y, n=n: held.update({n: unbiased(y)}))
-            for n in names
-        ]
-        with torch.no_grad():
-            model(x[:128])
-        for hook in hooks:
-            hook.remove()
-        values.append(torch.stack([held[n] for n in names]))
+    values = [batch_matrices(model, names, x[:128]) for model in (a, b)]
     sizes_of = [v.norm(dim=1) for v in values]
     exact = values[0] @ values[1].T / torch.outer(*sizes_of)
     found = ig.similarity(a, b, [(x[:128], torch.zeros(128))], metric=metric, sites=select)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isogon.errors import DataError
 from isogon.measures.alignment.metrics.kernels import Alignment
-from isogon.measures.alignment.products import gram
+from isogon.measures.alignment.products import gram, half_gram, mirrored
 from isogon.measures.alignment.samples import off_diagonal, squared_distances
 
 RAM = 2 * 2**30  # bytes of matrices that are held in memory; more lie on disk in float32
@@ -230,13 +230,12 @@ def minibatch(chosen: Alignment, values: list[Any]) -> np.ndarray:
 def _of_batch(x: Tensor, chosen: Alignment) -> Tensor:
     """The kernel's matrix of a batch, of its own scale and up to what centring takes away."""
     if chosen.kernel == "linear" and chosen.normalize == "none" and x.dtype == torch.float32:
-        total, offset = None, 0.0
+        total, offset = x.new_zeros(len(x), len(x), dtype=torch.float64), 0.0
         for part in x.flatten(1).split(COLUMNS, 1):
             mean = part.mean(0)
-            offset += float(mean.square().sum())
-            products = gram(part - mean).double()
-            total = products if total is None else total + products
+            offset += float(mean @ mean)
+            total += half_gram(part - mean)
         # float32 does, unless squares leave its range or little but an offset is there
-        if total is not None and max(1e-25, ROUGH * offset) < float(total.diagonal().max()) < 1e37:
-            return total
+        if max(1e-25, ROUGH * offset) < float(total.diagonal().max()) < 1e37:
+            return mirrored(total)
     return kernel_of(x, chosen, scaled=False)(slice(0, len(x)))

@@ -34,7 +34,12 @@ def half_square(x: Tensor) -> Tensor:
 
 def gram(x: Tensor) -> Tensor:
     """``X X^T`` of rows ``[m, p]``, ``[m, m]``, in their dtype."""
-    return mirrored(_lower(x, rows=True))
+    return mirrored(half_gram(x))
+
+
+def half_gram(x: Tensor) -> Tensor:
+    """The lower triangle of `gram`; what lies above is no matter."""
+    return _lower(x, rows=True)
 
 
 def mirrored(lower: Tensor) -> Tensor:
