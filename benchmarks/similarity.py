@@ -1,6 +1,6 @@
 """Similarity of representations against the matrix products that it can't do without, and peers.
 
-Usage: python benchmarks/similarity.py [--out FILE.json] [--rows NAME,...] [--repeats N]
+Usage: python benchmarks/similarity.py [--out FILE.json] [--rows 'NAME;...'] [--repeats N]
     [--peers FOLDER]
 
 One process, one thread, CPU seconds; the sides take turns in each repeat, and each figure is the
@@ -9,9 +9,9 @@ cheaper of its two forms, in float32: one n x n x d product per representation a
 pair, or one d x d x n product per representation and per pair.
 
 FOLDER holds peers from the package index (``pip install --no-deps --target FOLDER
-pytorch-cka==1.1.3 tqdm``); without it they are left out. Values stand
-beside times: the
-truth is float64, by the definition, U-centred.
+pytorch-cka==1.1.3 tqdm``); without it they are left out. Values stand beside times: `error` is the
+gap to float64, by the definition, U-centred. Rows that take minutes (`long stream`) are run where
+``--rows`` names them; all others together take about three minutes with ``--repeats 1``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from similarity_parts import features, in_turn, ratio, seconds, truth, ucentred
 
 import isogon as ig
 from isogon.measures.alignment.permutations import Permutations
+from isogon.measures.alignment.products import half_gram
 from isogon.nets.load import build
 
 MOMENTS = (
@@ -183,14 +184,12 @@ def two_networks(repeats, peers, sizes=(512, 2048)):
 
 def symmetric_half(repeats):
     """What the matrices of minibatches take at least: half of n x n x d products, float32."""
-    from scipy.linalg import blas
-
     sizes = [16 * 32 * 32] * 7 + [32 * 16 * 16] * 6 + [64 * 8 * 8] * 6
-    rows = [torch.randn(128, d).numpy().T for d in sizes]
+    rows = [torch.randn(128, d) for d in sizes]
 
     def work():
         for x in (*rows, *rows):
-            blas.ssyrk(1.0, x, trans=1)
+            half_gram(x)
 
     work()
     return statistics.median(seconds(work) for _ in range(repeats)) / 128

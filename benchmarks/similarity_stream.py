@@ -66,7 +66,7 @@ def peak():
 def truth(a, b, data):
     """Unbiased CKA of the first layers by float64 sums: Song et al.'s terms, shifted first."""
     shift = [layer(torch.zeros(1, INPUTS))[0].double() for layer in (a.layers[0], b.layers[0])]
-    sums, n = None, 0
+    sums, n = [], 0
     for x, _ in data:
         u, v = (m.layers[0](x).double() - s for m, s in zip((a, b), shift))
         uu, vv = u.square().sum(1), v.square().sum(1)
@@ -75,7 +75,7 @@ def truth(a, b, data):
             (p.T @ q, (pp * qq).sum(), p.sum(0), q.sum(0), qq @ p, pp @ q, pp.sum(), qq.sum())
             for p, q, pp, qq in ((u, v, uu, vv), (u, u, uu, uu), (v, v, vv, vv))
         ]
-        sums = new if sums is None else [[o + m for o, m in zip(*r)] for r in zip(sums, new)]
+        sums = new if not sums else [[o + m for o, m in zip(*r)] for r in zip(sums, new)]
 
     def hsic(pq, cross, p, q, qp, pp_q, pp, qq):
         inner = pq.square().sum() - cross
