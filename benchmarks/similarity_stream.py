@@ -4,8 +4,8 @@ Usage: python benchmarks/similarity_stream.py [--samples N] [--width D] [--sites
     [--pairs diagonal|all]
 
 Inputs come from a seeded generator, batch by batch, and two models make S features of D numbers
-each of them. One JSON object: CPU seconds, the process's peak before and after, and the first
-value beside float64 sums of its own pass.
+each of them. One JSON object: CPU seconds, the process's memory before, its peak, and the gap of
+the first value to float64 sums of its own pass.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Wide(nn.Module):
         return torch.stack([layer(x)[:, 0] for layer in self.layers], 1)
 
 
-def peak():
-    """Of this process so far, in MB (where /proc is missing: also of what it was started by)."""
+def memory(what):
+    """Of this process in MB: ``VmRSS`` now, ``VmHWM`` at most (without /proc the latter always)."""
     status = Path("/proc/self/status")
     if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+        return int(status.read_text().split(f"{what}:")[1].split()[0]) / 2**10
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -99,9 +99,9 @@ def main():
     a, b = (Wide(options.sites, options.width).eval() for _ in range(2))
     few = Inputs(2 * BATCH)
     ig.similarity(a, b, few, sites="relu", pairs="diagonal")  # what is loaded once
-    data, before, start = Inputs(options.samples), peak(), time.process_time()
+    data, before, start = Inputs(options.samples), memory("VmRSS"), time.process_time()
     found = ig.similarity(a, b, data, sites="relu", pairs=options.pairs)
-    taken, after = time.process_time() - start, peak()
+    taken, after = time.process_time() - start, memory("VmHWM")
     facts = {
         "samples": options.samples, "width": options.width, "sites": options.sites,
         "pairs": len(found.table), "seconds": round(taken, 2),
