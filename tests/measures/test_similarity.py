@@ -263,7 +263,7 @@ def test_the_moments_form_of_hsic_is_that_of_the_matrices():
     sums = []
     for v in (x, y):
         s = Sums.empty(v[:2].mean(0))
-        s.update(v - s.shift)
+        s.update(v - s.shift, (v - s.shift).square().sum(1))
         sums.append(s)
     cross = CrossSums.empty(4, 3, x.device)
     rows = [v - s.shift for v, s in zip((x, y), sums)]

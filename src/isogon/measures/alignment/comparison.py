@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from isogon.measures.alignment.engines import (
     Aligned,
     AllPairs,
     Engine,
+    Given,
     HeldValues,
     InBatches,
     Outputs,
     Pair,
+    SampleStates,
     Streamed,
 )
 from isogon.measures.alignment.metrics.metric import Metric
+from isogon.measures.alignment.permutations import Permutations
 from isogon.measures.alignment.representations import RowPlace
 from isogon.measures.alignment.watchers import Activations, Minibatch, PairMoments
 from isogon.nets.passes import LOGITS, all_passes
@@ -59,6 +63,7 @@ class Comparison:
         every = [(i, j) for i in range(len(left)) for j in range(len(right))]
         self.pairs: list[Pair] = [(i, i) for i in range(k)] if pairs == "diagonal" else every
         self.notes: list[str] = []
+        self._permutations_of: dict[int, Permutations] = {}
         if pairs == "diagonal" and len(left) != len(right):
             self.notes.append(f"the first {k} sites of {len(left)} and {len(right)}")
         self.maps = {m.name: maps or m.maps for m in chosen}
@@ -74,6 +79,8 @@ class Comparison:
         """How a pair becomes matrices; positions that can't be paired are averaged."""
         maps = self.maps[m.name]
         x, y = self.left[pair[0]], self.right[pair[1]]
+        if not x.space and not y.space:
+            return "flatten"  # all are one: metrics share the moments
         if maps == "positions" and len(x.space) != len(y.space):
             note = "sites without common positions are compared by their means over positions"
             if note not in self.notes:
@@ -169,17 +176,36 @@ class Comparison:
             x, y = self.logits[0].result(), self.logits[-1].result()
             return Outputs(m, x[..., 0], y[..., 0], self.labels.values, shape)
         if route == "moments":
-            index = {key: k for k, key in enumerate(self._moments)}
-            which = {p: index[p, self._form(m, p)] for p in self.pairs}
+            if not permutable:
+                return Given(self._streamed[m.name], self.count)
+            if m.kind == "hsic" and maps != "positions":
+                return Aligned(m, self.kept, sides, maps, self.pairs)
             assert self.stream is not None
-            if permutable:
-                rows = [(*c, f) for c, f in zip(self.stream.pairs, self.stream.forms)]
-                return HeldValues(m, self.kept, rows, which, shape)
-            return Streamed(m, self.stream, which, shape, self.count)
+            rows = [(*c, f) for c, f in zip(self.stream.pairs, self.stream.forms)]
+            return HeldValues(m, self.kept, rows, self._which(m), shape)
         if route == "batches":
             return InBatches(self.batches[m.name], self.pairs, self.count)
-        make = AllPairs if route == "samples" else Aligned
-        return make(m, self.kept, sides, maps, self.pairs)
+        if route == "samples":
+            return AllPairs(m, self._states, sides, self.pairs, self.count)
+        return Aligned(m, self.kept, sides, maps, self.pairs)
+
+    def _which(self, m: Metric) -> dict[Pair, int]:
+        """Index among what was streamed by pair of places."""
+        index = {key: k for k, key in enumerate(self._moments)}
+        return {p: index[p, self._form(m, p)] for p in self.pairs}
+
+    @cached_property
+    def _streamed(self) -> dict[str, np.ndarray]:
+        """Values of all metrics of moments."""
+        mine = [m for m in self.metrics if self.routes[m.name] == "moments"]
+        shape = (len(self.left) + self.outputs, len(self.right) + self.outputs)
+        assert self.stream is not None
+        return Streamed([(m, self._which(m)) for m in mine], self.stream, shape).values()
+
+    @cached_property
+    def _states(self) -> SampleStates:
+        mine = [m for m in self.metrics if self.routes[m.name] == "samples"]
+        return SampleStates([(m, self.maps[m.name]) for m in mine], self.kept)
 
     def layer(self, m: Metric, generator: torch.Generator) -> dict[str, np.ndarray]:
         """Arrays ``[sites of a, sites of b]`` of one metric by column."""
@@ -206,7 +232,7 @@ class Comparison:
         self, m: Metric, engine: Engine, values: np.ndarray, generator: torch.Generator
     ) -> dict[str, np.ndarray]:
         """p-values of each pair alone and against the closest of all pairs."""
-        if isinstance(engine, Streamed):
+        if isinstance(engine, Given):
             engine = self.engine(m, permutable=True)
             values = engine.values()
             if engine.samples < self.count:
@@ -214,20 +240,25 @@ class Comparison:
                 self.notes.append(note)
         sign = 1.0 if m.closer == "higher" else -1.0
         # values that differ by rounding alone count as equal: they are then not evidence
-        slack = 1e-9 * np.maximum(1.0, np.abs(values))
-        above, above_all = np.ones_like(values), np.ones_like(values)
-        report = context.progress()
-        for k in range(self.null):
+        slack = engine.rounding * np.maximum(1.0, np.abs(values))
+        report, found = context.progress(), []
+        for k, drawn in enumerate(engine.permuted(self._drawn(engine.samples, generator))):
             report(k, self.null, f"permutations of {m.name}")
-            drawn = sign * engine.permuted(torch.randperm(engine.samples, generator=generator))
-            best = np.nanmax(drawn) if not np.isnan(drawn).all() else math.nan
-            above += drawn >= sign * values - slack
-            above_all += best >= sign * values - slack
+            found.append(sign * drawn)
+        every = np.stack(found)
+        best = np.where(np.isnan(every), -math.inf, every).max((1, 2), keepdims=True)
+        above, above_all = (1 + (v >= sign * values - slack).sum(0) for v in (every, best))
         mask = np.where(np.isnan(values), math.nan, 0.0)
         return {
             "p_value": above / (self.null + 1) + mask,
             "p_max": above_all / (self.null + 1) + mask,
         }
+
+    def _drawn(self, samples: int, generator: torch.Generator) -> Permutations:
+        """The same for all metrics of as many samples."""
+        if samples not in self._permutations_of:
+            self._permutations_of[samples] = Permutations(samples, self.null, generator)
+        return self._permutations_of[samples]
 
 
 class _Labels:

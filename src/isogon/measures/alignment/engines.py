@@ -1,9 +1,9 @@
-"""From what a pass gathered to values of a metric for all pairs, also under permuted samples."""
+"""From what a pass gathered to values of metrics for all pairs, also under permuted samples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,10 +13,13 @@ from torch import Tensor
 from isogon.measures.alignment import hsic
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
+from isogon.measures.alignment.permutations import ROUNDING, Permutations
 from isogon.measures.alignment.representations import RowPlace
+from isogon.measures.alignment.samples import SampleView
 from isogon.measures.alignment.watchers import Activations, Form, Minibatch, PairMoments, formed
 
 Pair = tuple[int, int]  # indices of places of the two sides
+ROUGHLY = 1e-9  # what sums of float64 in another order may differ by
 
 
 class Engine(Protocol):
@@ -24,61 +27,75 @@ class Engine(Protocol):
 
     Attributes:
         samples: Number of samples behind them.
+        rounding: How far apart equal values may be under permutations, beside 1.
     """
 
     samples: int
+    rounding: float
 
     def values(self) -> np.ndarray:
         """``[sites of a, sites of b]``, NaN where nothing was asked for."""
         ...
 
-    def permuted(self, order: Tensor) -> np.ndarray:
-        """The same with the samples of b in another order."""
+    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
+        """The same with the samples of b in each of other orders."""
         ...
 
 
 class Streamed:
-    """A metric of second moments, of any number of samples.
+    """Metrics of second moments, of any number of samples.
 
     Args:
-        metric: The metric.
+        asked: Metrics, and for each the index among the pairs of ``moments`` by pair of places.
         moments: What was gathered.
-        which: Index among the pairs of ``moments`` by pair of places.
         shape: Numbers of places.
-        samples: Number of samples.
     """
 
     def __init__(
-        self,
-        metric: Metric,
-        moments: PairMoments,
-        which: dict[Pair, int],
-        shape: Pair,
-        samples: int,
+        self, asked: Sequence[tuple[Metric, dict[Pair, int]]], moments: PairMoments, shape: Pair
     ) -> None:
-        self.metric, self.moments, self.which = metric, moments, which
-        self.shape, self.samples = shape, samples
+        self.asked, self.moments, self.shape = list(asked), moments, shape
 
-    def values(self) -> np.ndarray:
-        """See `Engine`."""
+    def values(self) -> dict[str, np.ndarray]:
+        """By metric, see `Engine`: pair after pair, so that metrics share what they need of it."""
         views: dict[tuple, SiteView] = {}
-        states: dict[tuple, Any] = {}
-        found = np.full(self.shape, math.nan)
-        for (i, j), k in self.which.items():
+        states: dict[str, dict[tuple, Any]] = {m.name: {} for m, _ in self.asked}
+        found = {m.name: np.full(self.shape, math.nan) for m, _ in self.asked}
+        for k, sums in enumerate(self.moments.cross):
+            wanted = [(m, p) for m, which in self.asked for p, at in which.items() if at == k]
+            if not wanted:
+                continue
             a, b = self.moments.pairs[k]
             keys = [(p.key, f) for p, f in zip((a, b), self.moments.forms[k])]
             for key in keys:
                 if key not in views:
                     views[key] = SiteView(self.moments.own[key])
             x, y = (views[key] for key in keys)
-            sums = self.moments.cross[k]
             assert sums is not None
-            found[i, j] = _value(self.metric, keys, x, y, CrossView(x, y, sums), states)
+            cross = CrossView(x, y, sums)
+            for m, pair in wanted:
+                found[m.name][pair] = _value(m, keys, x, y, cross, states[m.name])
         return found
 
-    def permuted(self, order: Tensor) -> np.ndarray:
-        """Not to be had of a stream."""
-        raise TypeError("a stream of moments can't be permuted")
+
+class Given:
+    """Values that are there, and can't be had under permutations.
+
+    Args:
+        values: See `Engine`.
+        samples: Number of samples behind them.
+    """
+
+    def __init__(self, values: np.ndarray, samples: int) -> None:
+        self._values, self.samples, self.rounding = values, samples, ROUGHLY
+
+    def values(self) -> np.ndarray:
+        """See `Engine`."""
+        return self._values
+
+    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
+        """Not to be had."""
+        raise TypeError("sums over samples can't be permuted")
 
 
 class HeldValues:
@@ -101,6 +118,7 @@ class HeldValues:
         shape: Pair,
     ) -> None:
         self.metric, self.which, self.shape, self.pairs = metric, which, shape, pairs
+        self.rounding = ROUGHLY
         self.rows: dict[tuple, Tensor] = {}
         self.views: dict[tuple, SiteView] = {}
         self.states: dict[tuple, Any] = {}
@@ -117,17 +135,20 @@ class HeldValues:
         x = formed(kept.values[: kept.seen], place, form).double()
         sums = Sums.empty(x.mean(0))
         x = x - sums.shift
-        sums.update(x)
+        sums.update(x, x.square().sum(1))
         self.samples = kept.seen
         self.views[key] = SiteView(sums)
         self.rows[key] = x.reshape(kept.seen, -1, x.shape[1])  # a sample's positions together
 
     def values(self) -> np.ndarray:
         """See `Engine`."""
-        return self.permuted(torch.arange(self.samples))
+        return self._under(torch.arange(self.samples))
 
-    def permuted(self, order: Tensor) -> np.ndarray:
+    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
         """See `Engine`."""
+        return map(self._under, drawn.orders())
+
+    def _under(self, order: Tensor) -> np.ndarray:
         found = np.full(self.shape, math.nan)
         for (i, j), k in self.which.items():
             a, b, forms = self.pairs[k]
@@ -141,51 +162,91 @@ class HeldValues:
         return found
 
 
+class SampleStates:
+    """What metrics of all pairs of samples need of each place, made once for all of them.
+
+    Args:
+        asked: Metrics, and how activations become matrices for each.
+        kept: Activations by place.
+    """
+
+    def __init__(self, asked: Sequence[tuple[Metric, str]], kept: dict[Any, Activations]) -> None:
+        self.asked, self.kept = list(asked), kept
+        self._made: dict[Any, dict[str, Any]] = {}
+
+    def of(self, place: RowPlace, metric: Metric) -> Any:
+        """The state of one place for one metric; None where it is 0 throughout."""
+        if place.key not in self._made:
+            views = {maps: _view(self.kept[place.key], maps) for _, maps in self.asked}
+            self._made[place.key] = {
+                m.name: None if views[maps] is None else m.site(views[maps])
+                for m, maps in self.asked
+            }
+        return self._made[place.key][metric.name]
+
+
 class AllPairs:
     """A metric that looks at all pairs of samples.
 
     Args:
         metric: The metric.
-        kept: Activations by place.
+        states: Of all places.
         sides: Places of the two sides.
-        maps: How activations become matrices.
         pairs: What is asked for.
+        samples: Number of samples.
     """
 
     def __init__(
         self,
         metric: Metric,
-        kept: dict[Any, Activations],
+        states: SampleStates,
         sides: Sequence[Sequence[RowPlace]],
-        maps: str,
         pairs: Sequence[Pair],
+        samples: int,
     ) -> None:
-        self.metric, self.pairs, self.shape = metric, list(pairs), tuple(map(len, sides))
-        self.x = [
-            _matrix(kept[p.key], maps) if _used(0, i, pairs) else None
-            for i, p in enumerate(sides[0])
-        ]
-        self.y = [
-            _matrix(kept[p.key], maps) if _used(1, j, pairs) else None
-            for j, p in enumerate(sides[1])
-        ]
-        self.samples = next(len(v) for v in self.x if v is not None)
-        self.states = [_state(metric, v) for v in self.x]
+        self.metric, self.pairs, self.samples = metric, list(pairs), samples
+        self.shape = tuple(map(len, sides))
+        self.rounding = ROUGHLY if metric.inner is None else ROUNDING
+        used = [sorted({pair[side] for pair in pairs}) for side in (0, 1)]
+        self.x, self.y = (
+            {i: states.of(places[i], metric) for i in mine} for places, mine in zip(sides, used)
+        )
 
     def values(self) -> np.ndarray:
         """See `Engine`."""
-        return self._of([_state(self.metric, v) for v in self.y])
+        return self._of(self.y)
 
-    def permuted(self, order: Tensor) -> np.ndarray:
+    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
         """See `Engine`."""
-        return self._of([_state(self.metric, None if v is None else v[order]) for v in self.y])
+        if self.metric.inner is not None:
+            return self._inner(drawn)
+        moved = self.metric.moved
+        assert moved is not None
+        return (
+            self._of({j: None if v is None else moved(v, order) for j, v in self.y.items()})
+            for order in drawn.orders()
+        )
 
-    def _of(self, others: list) -> np.ndarray:
+    def _of(self, others: dict[int, Any]) -> np.ndarray:
         found = np.full(self.shape, math.nan)
         for i, j in self.pairs:
-            if self.states[i] is not None and others[j] is not None:
-                found[i, j] = self.metric.pair(self.states[i], others[j], None)
+            if self.x[i] is not None and others[j] is not None:
+                found[i, j] = self.metric.pair(self.x[i], others[j], None)
         return found
+
+    def _inner(self, drawn: Permutations) -> Iterator[np.ndarray]:
+        inner = self.metric.inner
+        assert inner is not None
+        sides = [{k: v for k, v in side.items() if v is not None} for side in (self.x, self.y)]
+        mine, theirs = ([inner.matrix(v).float() for v in side.values()] for side in sides)
+        products = drawn.inner(mine, theirs, symmetric=inner.symmetric).numpy()
+        found = np.full((drawn.count, *self.shape), math.nan)
+        rows, columns = ({k: i for i, k in enumerate(side)} for side in sides)
+        for i, j in self.pairs:
+            if i in rows and j in columns:
+                values = products[:, rows[i], columns[j]]
+                found[:, i, j] = inner.value(values, self.x[i], self.y[j])
+        return iter(found)
 
 
 class Aligned:
@@ -203,7 +264,7 @@ class Aligned:
         self.mask = np.full(tuple(map(len, sides)), math.nan)
         for i, j in pairs:
             self.mask[i, j] = 0.0
-        self.grams = []
+        self.grams, self.rounding = [], ROUNDING
         first = kept[sides[0][0].key]
         self.samples = first.seen
         for side in sides:
@@ -220,21 +281,20 @@ class Aligned:
 
     def values(self) -> np.ndarray:
         """See `Engine`."""
-        return self._of(None)
+        return hsic.ratio(self.grams[0].inner(self.grams[1]), *self.own) + self.mask
 
-    def permuted(self, order: Tensor) -> np.ndarray:
+    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
         """See `Engine`."""
-        return self._of(order)
-
-    def _of(self, order: Tensor | None) -> np.ndarray:
-        return hsic.ratio(self.grams[0].inner(self.grams[1], order), *self.own) + self.mask
+        mine, theirs = (list(g.values) for g in self.grams)
+        products = drawn.inner(mine, theirs, symmetric=True).numpy()
+        return iter(hsic.ratio(products, *self.own) + self.mask)
 
 
 class InBatches:
     """CKA of minibatches."""
 
     def __init__(self, watcher: Minibatch, pairs: Sequence[Pair], samples: int) -> None:
-        self.watcher, self.samples = watcher, samples
+        self.watcher, self.samples, self.rounding = watcher, samples, ROUGHLY
         self.mask = np.full((len(watcher.a), len(watcher.b)), math.nan)
         for i, j in pairs:
             self.mask[i, j] = 0.0
@@ -243,7 +303,7 @@ class InBatches:
         """See `Engine`."""
         return self.watcher.result() + self.mask
 
-    def permuted(self, order: Tensor) -> np.ndarray:
+    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
         """Not to be had."""
         raise TypeError("minibatches can't be permuted")
 
@@ -258,14 +318,17 @@ class Outputs:
 
     def __init__(self, metric: Metric, x: Tensor, y: Tensor, labels: Tensor, shape: Pair) -> None:
         self.metric, self.sides, self.labels, self.shape = metric, (x, y), labels, shape
-        self.samples = len(x)
+        self.samples, self.rounding = len(x), ROUGHLY
 
     def values(self) -> np.ndarray:
         """See `Engine`: the last place of both sides."""
-        return self.permuted(torch.arange(self.samples))
+        return self._under(torch.arange(self.samples))
 
-    def permuted(self, order: Tensor) -> np.ndarray:
+    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
         """See `Engine`."""
+        return map(self._under, drawn.orders())
+
+    def _under(self, order: Tensor) -> np.ndarray:
         found = np.full(self.shape, math.nan)
         x, y = self.sides
         found[-1, -1] = self.metric.pair((x, self.labels), (y[order], self.labels[order]), None)
@@ -280,7 +343,7 @@ def _value(
         return math.nan
     if metric.kind == "hsic":
         if metric.facts["alignment"].unbiased:
-            size = x.hsic() * y.hsic()
+            size = x.hsic * y.hsic
             return cross.hsic() / math.sqrt(size) if size > 0 else math.nan
         size = float(x.centred.norm() * y.centred.norm())
         return float(cross.centred.square().sum()) / size
@@ -290,14 +353,7 @@ def _value(
     return metric.pair(states[keys[0]], states[keys[1]], cross)
 
 
-def _used(side: int, index: int, pairs: Sequence[Pair]) -> bool:
-    return any(pair[side] == index for pair in pairs)
-
-
-def _matrix(kept: Activations, maps: str) -> Tensor:
+def _view(kept: Activations, maps: str) -> SampleView | None:
     x = kept.result().double()
-    return x.mean(2) if maps == "mean" else x.flatten(1)
-
-
-def _state(metric: Metric, x: Tensor | None) -> Any:
-    return None if x is None or not bool(x.any()) else metric.site(x)
+    x = x.mean(2) if maps == "mean" else x.flatten(1)
+    return SampleView(x) if bool(x.any()) else None

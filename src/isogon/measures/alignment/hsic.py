@@ -13,9 +13,14 @@ from torch import Tensor
 
 from isogon.errors import DataError
 from isogon.measures.alignment.metrics.kernels import Alignment
+from isogon.measures.alignment.products import gram, half_gram, mirrored
+from isogon.measures.alignment.samples import off_diagonal, squared_distances
 
 RAM = 2 * 2**30  # bytes of matrices that are held in memory; more lie on disk in float32
 BLOCK = 2**24  # numbers of a matrix that are worked on at once
+CACHED = 2**17  # the same, where they are read more than once
+COLUMNS = 4096  # of float32 rows whose products are summed before they become float64
+ROUGH = 1e-8  # of an offset's square: smaller squares of deviations are taken in float64
 CHEAP = 2**28  # products that are taken in float64 whatever the features are
 LEAST = 4  # samples: the unbiased estimator divides by n (n - 3)
 
@@ -64,24 +69,17 @@ class Grams:
         block = kernel_of(x, self.chosen)
         step = max(1, BLOCK // self.count)
         for r in range(0, self.count, step):
-            target[r : r + step] = block(slice(r, r + step))
-        centre(target, unbiased=self.chosen.unbiased, step=step)
+            target[r : r + step] = block(slice(r, min(r + step, self.count)))
+        centre(target, unbiased=self.chosen.unbiased)
 
-    def inner(self, other: Grams, order: Tensor | None = None) -> np.ndarray:
-        """``tr(K L)`` for all pairs, ``[sites, other's sites]``; L with its samples permuted.
-
-        Permutations are many and their values small: they are taken in the matrices' own dtype.
-        """
+    def inner(self, other: Grams) -> np.ndarray:
+        """``tr(K L)`` for all pairs, ``[sites, other's sites]``."""
         a, b, n = self.values, other.values, self.count
         found = torch.zeros(len(a), len(b), dtype=torch.float64)
-        step = max(1, BLOCK // (n * max(len(a), len(b))))
+        step = max(1, CACHED // (n * max(len(a), len(b))))
         for r in range(0, n, step):
-            mine = a[:, r : r + step].flatten(1)
-            if order is None:
-                found += mine.double() @ b[:, r : r + step].flatten(1).double().T
-                continue
-            rows = b[:, order[r : r + step]][:, :, order].flatten(1)
-            found += (mine @ rows.T.to(mine.dtype)).double()
+            mine, theirs = (m[:, r : r + step].double().flatten(1) for m in (a, b))
+            found += mine @ theirs.T
         return found.numpy()
 
     def own(self) -> np.ndarray:
@@ -89,11 +87,11 @@ class Grams:
         return np.array([self._square(k) for k in range(len(self.values))])
 
     def _square(self, k: int) -> float:
-        rows = self.values[k].split(max(1, BLOCK // self.count))
+        rows = self.values[k].split(max(1, CACHED // self.count))
         return sum(float(part.double().square().sum()) for part in rows)
 
 
-def centre(matrix: Tensor, *, unbiased: bool, step: int) -> None:
+def centre(matrix: Tensor, *, unbiased: bool) -> None:
     """Centre a symmetric matrix in place: U-centred with a zero diagonal, or doubly centred.
 
     ``k_ij - r_i / (n-2) - r_j / (n-2) + s / ((n-1)(n-2))`` with row sums r and total s off the
@@ -102,13 +100,13 @@ def centre(matrix: Tensor, *, unbiased: bool, step: int) -> None:
     n = len(matrix)
     if unbiased:
         matrix.fill_diagonal_(0)
-    parts = range(0, n, step)
-    rows = torch.cat([matrix[r : r + step].double().sum(1) for r in parts])
+    rows = matrix.sum(1, dtype=torch.float64)
     one, two = (n - 2, (n - 1) * (n - 2)) if unbiased else (n, n * n)
     mean, whole = rows / one, float(rows.sum()) / two
-    for r in parts:
+    step = max(1, CACHED // n)
+    for r in range(0, n, step):
         block = matrix[r : r + step]
-        block.copy_(block.double() - mean[r : r + step, None] - mean + whole)
+        block.copy_(block.double().sub_(mean[r : r + step, None] - whole).sub_(mean))
     if unbiased:
         matrix.fill_diagonal_(0)
 
@@ -127,7 +125,8 @@ def kernel_of(x: Tensor, chosen: Alignment, *, scaled: bool = True) -> Callable[
         flat = x.flatten(1)
         if chosen.kernel == "rbf":
             return _rbf(flat, chosen.sigma)
-        return lambda rows: flat[rows] @ flat.T
+        every = slice(0, len(x))
+        return lambda rows: gram(flat) if rows == every else flat[rows] @ flat.T
     by_channel = x.movedim(1, 0).contiguous()  # [C, n, P]
     if chosen.kernel == "max":
         return lambda rows: _largest(by_channel, rows)
@@ -164,20 +163,19 @@ def _normalised(x: Tensor, chosen: Alignment, *, scaled: bool) -> Tensor:
 
 def _rbf(x: Tensor, sigma: float | None) -> Callable[[slice], Tensor]:
     x = x.double()
+    if sigma is None:
+        whole = squared_distances(x)
+        middle = float(np.median(off_diagonal(whole).cpu().numpy(), overwrite_input=True))
+        if not middle > 0:
+            return lambda rows: torch.full_like(whole[rows], math.nan)
+        return lambda rows: (whole[rows] / (-2 * middle)).exp_()
     squares = x.square().sum(1)
 
-    def squared(rows: slice) -> Tensor:
-        return (squares[rows, None] + squares - 2 * x[rows] @ x.T).clamp(min=0)
+    def kernel(rows: slice) -> Tensor:
+        squared = (squares[rows, None] + squares - 2 * x[rows] @ x.T).clamp(min=0)
+        return squared.div_(-2 * sigma**2).exp_()
 
-    if sigma is None:
-        n = len(x)
-        below = torch.tril_indices(n, n, -1)
-        middle = float(np.median(squared(slice(None))[below[0], below[1]].numpy()))
-    else:
-        middle = sigma**2
-    if not middle > 0:
-        return lambda rows: torch.full((len(squares[rows]), len(x)), math.nan).double()
-    return lambda rows: torch.exp(squared(rows) / (-2 * middle))
+    return kernel
 
 
 def _channels(x: Tensor, rows: slice, most: int) -> Iterator[Tensor]:
@@ -219,9 +217,25 @@ def ratio(inner: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def minibatch(chosen: Alignment, values: list[Any]) -> np.ndarray:
     """Centred matrices of one batch, a row per representation ``[sites, b * b]``, float64."""
-    rows = []
-    for x in values:
-        matrix = kernel_of(x, chosen, scaled=False)(slice(0, len(x)))
-        centre(matrix, unbiased=True, step=len(matrix))
-        rows.append(matrix.flatten().numpy() / (len(x) * (len(x) - 3)) ** 0.5)
-    return np.stack(rows)
+    b = len(values[0])
+    found = torch.stack([_of_batch(x, chosen).double().cpu() for x in values])
+    off = found.diagonal(dim1=1, dim2=2)
+    off.zero_()
+    rows = found.sum(2, keepdim=True) / (b - 2)
+    found += rows.sum(1, keepdim=True) / (b - 1) - rows - rows.transpose(1, 2)
+    off.zero_()
+    return found.flatten(1).div_((b * (b - 3)) ** 0.5).numpy()
+
+
+def _of_batch(x: Tensor, chosen: Alignment) -> Tensor:
+    """The kernel's matrix of a batch, of its own scale and up to what centring takes away."""
+    if chosen.kernel == "linear" and chosen.normalize == "none" and x.dtype == torch.float32:
+        total, offset = x.new_zeros(len(x), len(x), dtype=torch.float64), 0.0
+        for part in x.flatten(1).split(COLUMNS, 1):
+            mean = part.mean(0)
+            offset += float(mean @ mean)
+            total += half_gram(part - mean)
+        # float32 does, unless squares leave its range or little but an offset is there
+        if max(1e-25, ROUGH * offset) < float(total.diagonal().max()) < 1e37:
+            return mirrored(total)
+    return kernel_of(x, chosen, scaled=False)(slice(0, len(x)))

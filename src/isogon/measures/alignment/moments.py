@@ -18,17 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-BLOCK = 1024  # rows of float32 whose products are summed before they become float64
-
-
-def product(x: Tensor, y: Tensor) -> Tensor:
-    """``X^T Y`` of rows ``[m, p]`` and ``[m, q]``, float64."""
-    if x.dtype == torch.float64 or y.dtype == torch.float64:
-        return x.double().T @ y.double()
-    found = (x[:BLOCK].T @ y[:BLOCK]).double()
-    for low in range(BLOCK, len(x), BLOCK):
-        found += x[low : low + BLOCK].T @ y[low : low + BLOCK]
-    return found
+from isogon.measures.alignment.products import half_square, mirrored, product
 
 
 @dataclass
@@ -39,7 +29,7 @@ class Sums:
         shift: ``[p]``.
         count: Number of rows.
         total: ``sum x``, ``[p]``.
-        square: ``X^T X``, ``[p, p]``.
+        lower: ``X^T X``, ``[p, p]``, of which the lower triangle counts, see `square`.
         norms: ``sum |x|^2`` and ``sum |x|^4``.
         weighted: ``sum |x|^2 x``, ``[p]``.
     """
@@ -47,7 +37,7 @@ class Sums:
     shift: Tensor
     count: int
     total: Tensor
-    square: Tensor
+    lower: Tensor
     norms: Tensor
     weighted: Tensor
 
@@ -58,19 +48,24 @@ class Sums:
         zero = torch.zeros(p, dtype=torch.float64, device=shift.device)
         return cls(shift, 0, zero, zero.new_zeros(p, p), zero.new_zeros(2), zero.clone())
 
-    def update(self, x: Tensor) -> None:
-        """Take in shifted rows ``[m, p]``."""
-        norm = x.square().sum(1).double()
+    @property
+    def square(self) -> Tensor:
+        """``X^T X``, ``[p, p]``."""
+        return mirrored(self.lower)
+
+    def update(self, x: Tensor, xx: Tensor) -> None:
+        """Take in shifted rows ``[m, p]`` with their squared norms ``[m]``."""
+        norm = xx.double()
         self.count += len(x)
         self.total += x.sum(0, dtype=torch.float64)
-        self.square += product(x, x)
+        self.lower += half_square(x)
         self.norms += torch.stack((norm.sum(), norm.square().sum()))
-        self.weighted += product(x, norm.to(x.dtype)[:, None])[:, 0]
+        self.weighted += product(x, xx[:, None])[:, 0]
 
     def merge(self, other: Self) -> None:
         """Add the sums of other rows with the same shift."""
         self.count += other.count
-        for name in ("total", "square", "norms", "weighted"):
+        for name in ("total", "lower", "norms", "weighted"):
             getattr(self, name).add_(getattr(other, name))
 
 
@@ -97,8 +92,13 @@ class CrossSums:
         return cls(*(torch.zeros(s, dtype=torch.float64, device=device) for s in shapes))
 
     def update(self, x: Tensor, y: Tensor, xx: Tensor, yy: Tensor) -> None:
-        """Take in pairs of shifted rows ``[m, p]`` and ``[m, q]``, with their squared norms."""
-        self.product += product(x, y)
+        """Take in pairs of shifted rows ``[m, p]`` and ``[m, q]``, with their squared norms.
+
+        The products of equal rows are those of either with itself to the last bit, so that the
+        differences that metrics are made of are 0.
+        """
+        same = x is y or (x.shape == y.shape and torch.equal(x, y))
+        self.product += mirrored(half_square(x)) if same else product(x, y)
         self.norms += xx.double() @ yy.double()
         self.by_y += product(x, yy[:, None])[:, 0]
         self.by_x += product(y, xx[:, None])[:, 0]
@@ -158,22 +158,25 @@ class SiteView:
         """Length of each channel over all rows, ``[p]``."""
         return (self.centred if centre else self.raw).diagonal().clamp(min=0).sqrt()
 
-    def whiten(self, rank: int | None = None, power: float = -0.5) -> Tensor:
-        """``V diag(values^power)`` of the leading eigenvectors, ``[p, rank]``."""
-        values, vectors = self.eigen
-        r = self.rank if rank is None else rank
-        return vectors[:, :r] * values[:r].pow(power)
+    def whiten(self) -> Tensor:
+        """``V diag(values^-1/2)`` of the principal components, ``[p, rank]``."""
+        return self._white
 
+    @cached_property
+    def _white(self) -> Tensor:
+        values, vectors = self.eigen
+        return vectors[:, : self.rank] * values[: self.rank].rsqrt()
+
+    @cached_property
     def hsic(self) -> float:
         """Unbiased HSIC of the linear Gram matrix with itself, see `CrossView.hsic`."""
         s = self.sums
-        cross = CrossSums(s.square, s.norms[1], s.weighted, s.weighted)
-        return CrossView(self, self, cross).hsic()
+        return CrossView(self, self, CrossSums(s.square, s.norms[1], s.weighted, s.weighted)).hsic()
 
     @cached_property
     def trivial(self) -> bool:
         """Whether the representation is constant within rounding."""
-        spread = self.sums.square.diagonal() - self.sums.total.square() / self.count
+        spread = self.sums.lower.diagonal() - self.sums.total.square() / self.count
         size = spread.sum() + self.count * self.mean.square().sum()
         return bool(spread.sum() <= 4 * size * torch.finfo(torch.float64).eps)
 
@@ -209,16 +212,21 @@ class CrossView:
         shift changes.
         """
         a, b, c, n = self.x.sums, self.y.sums, self.sums, self.x.count
-        trace = c.product.square().sum() - c.norms
+        trace = c.product.flatten() @ c.product.flatten() - c.norms
         k = a.total @ a.total - a.norms[0]
         m = b.total @ b.total - b.norms[0]
         rows = a.total @ c.product @ b.total - a.total @ c.by_y - b.total @ c.by_x + c.norms
         return float(trace + k * m / ((n - 1) * (n - 2)) - 2 * rows / (n - 2))
 
     @cached_property
+    def whitened(self) -> Tensor:
+        """``centred`` between the whitened principal components of both, ``[rank, rank]``."""
+        return self.x.whiten().T @ self.centred @ self.y.whiten()
+
+    @cached_property
     def canonical(self) -> Tensor:
         """Canonical correlations, descending."""
-        return torch.linalg.svdvals(self.x.whiten().T @ self.centred @ self.y.whiten()).clamp(max=1)
+        return torch.linalg.svdvals(self.whitened).clamp(max=1)
 
 
 def nuclear(matrix: Tensor) -> float:

@@ -31,7 +31,7 @@ Maps = Literal["flatten", "positions", "mean"]
 
 
 @measure(
-    cite=("kornblith2019", "godfrey2022"),
+    cite=("kornblith2019", "godfrey2022", "hemerik2018"),
     cost=4.0,
     survey={"b": "@initial", "batches": "@batches", "metric": ("cka", "procrustes(modulo=G_relu)")},
     example={"b": "cnn(width=2, seed=1)", "batches": "digits(test, 12)", "null": 9},
@@ -61,8 +61,9 @@ def similarity(
 
     The unbiased CKA of whole samples has mean 0 and variance ``2 / (n (n - 3))`` under permutation
     of the samples, for any data and kernel: ``z`` is the value in units of that. ``null=K`` draws K
-    permutations of the samples of b, the same for all sites: ``p_value = (1 + #) / (K + 1)``,
-    one-sided, and ``p_max`` with the closest of all pairs in place of each.
+    permutations of the samples of b, the same for all sites, from a random group of permutations,
+    for which the test is exact: ``p_value = (1 + #) / (K + 1)``, one-sided, and ``p_max`` with the
+    closest of all pairs in place of each.
 
     Args:
         a: A model, or features: an array ``[n, ...]``, arrays by name, ``features.npz``.
@@ -99,9 +100,9 @@ def similarity(
     for side in sides:
         if not isinstance(side, Features):
             examine(side, x[:FEW])
-    left = places(sides[0], "a", sites, x[:SHIFTED], channel_axis)
+    left = places(sides[0], "a", sites, x[:FEW], channel_axis)
     same = sides[1] is sides[0] and sites_b in (None, sites)
-    right = left if same else places(sides[1], "b", sites_b or sites, x[:SHIFTED], channel_axis)
+    right = left if same else places(sides[1], "b", sites_b or sites, x[:FEW], channel_axis)
     made = Comparison(chosen, left, right, pairs, maps, int(data.count), null)
     made.gather(sides, data, x[:SHIFTED], same)
     return _reading(made, generator or torch.Generator().manual_seed(0))

@@ -131,8 +131,8 @@ class PairMoments:
                 self.frames[key] = shift, factor
                 self.own[key] = Sums.empty(shift * factor)
             rows = self._framed(x, *self.frames[key])
-            self.own[key].update(rows)
             held[key] = rows, rows.square().sum(1)
+            self.own[key].update(*held[key])
         return held[key]
 
     def _framed(self, x: Tensor, shift: Tensor, factor: float) -> Tensor:

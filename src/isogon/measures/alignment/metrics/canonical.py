@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,15 +42,15 @@ def svcca(keep: float = 0.99) -> Metric:
     """
     bounded(keep, "keep", 1e-12, 1.0)
 
-    def site(x: SiteView) -> tuple[int, Tensor]:
+    def site(x: SiteView) -> int:
         values = x.eigen[0][: x.rank]
         share = values.cumsum(0) / values.sum()
         k = int((share < keep * (1 - 1e-12)).sum()) + 1 if len(values) else 0
-        return min(k, x.rank), x.whiten(min(k, x.rank))
+        return min(k, x.rank)
 
-    def pair(x: tuple[int, Tensor], y: tuple[int, Tensor], cross: CrossView) -> float:
-        found = torch.linalg.svdvals(x[1].T @ cross.centred @ y[1]).clamp(max=1)
-        return _mean(found, min(x[0], y[0]))
+    def pair(x: int, y: int, cross: CrossView) -> float:
+        found = torch.linalg.svdvals(cross.whitened[:x, :y]).clamp(max=1)
+        return _mean(found, min(x, y))
 
     return Metric(
         "svcca",
@@ -74,11 +75,12 @@ def pwcca(*, reverse: bool = False) -> Metric:
     """
 
     def pair(x: SiteView, y: SiteView, cross: CrossView) -> float:
-        own, other = (y, x) if reverse else (x, y)
-        between = cross.centred.T if reverse else cross.centred
-        whitened = own.whiten()
-        u, values, _ = torch.linalg.svd(whitened.T @ between @ other.whiten(), full_matrices=False)
-        weights = (u.T @ (whitened.T @ own.centred)).abs().sum(1)
+        own = y if reverse else x
+        between = cross.whitened.T if reverse else cross.whitened
+        u, values, _ = torch.linalg.svd(between, full_matrices=False)
+        scales, vectors = own.eigen
+        channels = scales[: own.rank, None].sqrt() * vectors[:, : own.rank].T
+        weights = (u.T @ channels).abs().sum(1)
         return float((weights * values.clamp(max=1)).sum() / weights.sum())
 
     return Metric(
@@ -124,25 +126,58 @@ def eigenspace_overlap() -> Metric:
     Source: `may2019`.
     """
 
-    def site(x: SiteView) -> Tensor:
-        values, vectors = torch.linalg.eigh(x.raw)
-        kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1].clamp(min=0)
-        return vectors[:, kept] * values[kept].rsqrt()
-
-    def pair(x: Tensor, y: Tensor, cross: CrossView) -> float:
-        rank = max(x.shape[1], y.shape[1])
+    def pair(x: _Span, y: _Span, cross: CrossView) -> float:
+        rank = max(x.rank, y.rank)
         if not rank:
             return math.nan
-        return min(1.0, float((x.T @ cross.raw @ y).square().sum()) / rank)
+        if x.basis is None and y.basis is None:
+            common = cross.whitened + torch.outer(x.mean, y.mean)
+            common -= torch.outer(x.shrink * x.mean, x.mean @ common)
+            common -= torch.outer(common @ y.mean, y.shrink * y.mean)
+        else:
+            common = _basis(x, cross.x).T @ cross.raw @ _basis(y, cross.y)
+        return min(1.0, float(common.square().sum()) / rank)
 
     return Metric(
         "eigenspace_overlap",
         "moments",
-        site,
+        _span,
         pair,
         centred=False,
         invariant=("permutation", "orthogonal", "G_relu", "invertible", "scale"),
     )
+
+
+class _Span(NamedTuple):
+    """Where the columns of X lie: ``X @ basis`` has orthonormal columns.
+
+    Where the centred columns are independent there is no need of other eigenvectors than theirs:
+    with W that whitens them, ``X^T X = W^-T (1 + m m^T) W^-1`` for m the whitened mean times
+    sqrt(n), so that ``basis = W (1 - shrink m m^T)``.
+    """
+
+    rank: int
+    mean: Tensor
+    shrink: float
+    basis: Tensor | None
+
+
+def _span(x: SiteView) -> _Span:
+    if len(x.mean) and x.rank == len(x.mean):
+        mean = math.sqrt(x.count) * (x.whiten().T @ x.mean)
+        size = math.sqrt(1 + float(mean @ mean))
+        return _Span(x.rank, mean, 1 / (size * (size + 1)), None)
+    values, vectors = torch.linalg.eigh(x.raw)
+    kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1:].clamp(min=0)
+    basis = vectors[:, kept] * values[kept].rsqrt()
+    return _Span(basis.shape[1], x.mean, 0.0, basis)
+
+
+def _basis(span: _Span, view: SiteView) -> Tensor:
+    if span.basis is not None:
+        return span.basis
+    white = view.whiten()
+    return white - torch.outer(white @ span.mean, span.shrink * span.mean)
 
 
 def _itself(view: SiteView) -> SiteView:

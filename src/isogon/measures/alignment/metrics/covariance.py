@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -29,22 +28,15 @@ def gulp(lam: float = 0.01) -> Metric:
     """
     bounded(lam, "lam", 0.0, 1e12)
 
-    class State(NamedTuple):
-        root: Tensor  # R^(1/2) of the covariance divided by its trace, and by count and trace
-        own: Tensor
+    def site(x: SiteView) -> Tensor:
+        """Of each principal component the share of the variance that the ridge keeps."""
+        values = x.eigen[0][: x.rank]
+        share = values / x.eigen[0].sum()
+        return share / (share + lam)
 
-    def site(x: SiteView) -> State:
-        values, vectors = x.eigen
-        trace = values.sum()
-        r = x.rank if lam == 0 else len(values)
-        share = values[:r] / trace
-        inverse = 1 / (share + lam)
-        root = vectors[:, :r] * inverse.sqrt() / trace.sqrt()
-        return State(root, (inverse * share).square().sum())
-
-    def pair(x: State, y: State, cross: CrossView) -> float:
-        common = (x.root.T @ cross.centred @ y.root).square().sum()
-        return math.sqrt(max(0.0, float(x.own + y.own - 2 * common)))
+    def pair(x: Tensor, y: Tensor, cross: CrossView) -> float:
+        common = x @ cross.whitened.square() @ y
+        return math.sqrt(max(0.0, float(x @ x + y @ y - 2 * common)))
 
     return Metric(
         "gulp",

@@ -5,19 +5,27 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
-from isogon.measures.alignment.metrics.metric import Metric, bounded
+from isogon.measures.alignment.metrics.metric import Inner, Metric, bounded
+from isogon.measures.alignment.products import gram
+from isogon.measures.alignment.samples import (
+    SampleView,
+    from_off_diagonal,
+    off_diagonal,
+    ranks,
+    squared_distances,
+)
 from isogon.registry import register
 
-Inner = Literal["correlation", "cosine", "dot", "euclidean"]
+Alike = Literal["correlation", "cosine", "dot", "euclidean"]
 Outer = Literal["spearman", "pearson", "cosine"]
 
 
 @register("metric")
-def rsa(inner: Inner = "correlation", outer: Outer = "spearman") -> Metric:
+def rsa(inner: Alike = "correlation", outer: Outer = "spearman") -> Metric:
     """Representational similarity analysis: do both sides find the same samples alike?
 
     Each side gives a number for every pair of samples; the value compares these numbers.
@@ -30,18 +38,10 @@ def rsa(inner: Inner = "correlation", outer: Outer = "spearman") -> Metric:
     Source: `kriegeskorte2008`.
     """
 
-    def site(x: Tensor) -> Tensor:
-        if inner == "correlation":
-            x = x - x.mean(1, keepdim=True)
-        if inner in ("correlation", "cosine"):
-            size = x.norm(dim=1, keepdim=True)
-            x = x / torch.where(size > 0, size, 1.0)
-        full = -torch.cdist(x, x) if inner == "euclidean" else x @ x.T
-        n = len(x)
-        below = torch.tril_indices(n, n, -1, device=x.device)
-        values = full[below[0], below[1]]
+    def site(x: SampleView) -> Tensor:
+        values = off_diagonal(_alike(x, inner))
         if outer == "spearman":
-            values = torch.from_numpy(rankdata(values.cpu().numpy())).to(values)
+            values = ranks(values)
         if outer != "cosine":
             values = values - values.mean()
         size = values.norm()
@@ -65,7 +65,19 @@ def rsa(inner: Inner = "correlation", outer: Outer = "spearman") -> Metric:
         invariant=invariant,
         maps="flatten",
         centred=False,
+        inner=Inner(from_off_diagonal, lambda twice, x, y: np.clip(twice / 2, -1, 1)),
     )
+
+
+def _alike(x: SampleView, inner: Alike) -> Tensor:
+    """How alike all pairs of samples are, ``[n, n]``."""
+    if inner == "euclidean":
+        return -x.distances
+    if inner == "cosine":
+        return x.cosines
+    if inner == "dot":
+        return gram(x.x)
+    return gram(SampleView(x.x - x.x.mean(1, keepdim=True)).unit)
 
 
 @register("metric")
@@ -77,16 +89,24 @@ def distance_correlation() -> Metric:
     Source: `szekely2007`.
     """
 
-    def site(x: Tensor) -> Tensor:
-        d = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-        d = d - d.mean(0) - d.mean(1, keepdim=True) + d.mean()
+    def site(x: SampleView) -> Tensor:
+        d = x.distances
+        rows = d.mean(1)
+        d = d - rows - (rows - rows.mean())[:, None]
         size = d.norm()
         return d / size if size > 0 else d * math.nan
 
     def pair(x: Tensor, y: Tensor, _: None) -> float:
-        return float((x * y).sum().clamp(0, 1).sqrt())
+        return float((x.flatten() @ y.flatten()).clamp(0, 1).sqrt())
 
-    return Metric("distance_correlation", "samples", site, pair, maps="flatten")
+    return Metric(
+        "distance_correlation",
+        "samples",
+        site,
+        pair,
+        maps="flatten",
+        inner=Inner(lambda d: d, lambda common, x, y: np.sqrt(np.clip(common, 0, 1))),
+    )
 
 
 @register("metric")
@@ -102,11 +122,10 @@ def uniformity(t: float = 2.0) -> Metric:
     """
     bounded(t, "t", 1e-12, 1e12)
 
-    def site(x: Tensor) -> float:
-        size = x.norm(dim=1, keepdim=True)
-        x = x / torch.where(size > 0, size, 1.0)
-        squared = torch.nn.functional.pdist(x).square()
-        return float(torch.logsumexp(-t * squared, 0) - math.log(len(squared)))
+    def site(x: SampleView) -> float:
+        squared = squared_distances(x.unit).fill_diagonal_(math.inf)  # no pair with itself
+        n = len(squared)
+        return float(torch.logsumexp(squared.mul_(-t).flatten(), 0)) - math.log(n * (n - 1))
 
     return Metric(
         "uniformity",
@@ -119,6 +138,7 @@ def uniformity(t: float = 2.0) -> Metric:
         invariant=("permutation", "orthogonal", "scale"),
         maps="flatten",
         centred=False,
+        moved=_unmoved,
     )
 
 
@@ -131,7 +151,8 @@ def concentricity() -> Metric:
     Source: `klabunde2023`.
     """
 
-    def site(x: Tensor) -> float:
+    def site(view: SampleView) -> float:
+        x = view.x
         return float(torch.nn.functional.cosine_similarity(x, x.mean(0, keepdim=True)).mean())
 
     return Metric(
@@ -145,7 +166,12 @@ def concentricity() -> Metric:
         invariant=("permutation", "orthogonal", "scale"),
         maps="flatten",
         centred=False,
+        moved=_unmoved,
     )
+
+
+def _unmoved(state: float, _: Tensor) -> float:
+    return state
 
 
 def _gap(x: float, y: float, _: None) -> float:

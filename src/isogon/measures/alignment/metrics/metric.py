@@ -14,6 +14,21 @@ Kind = Literal["moments", "samples", "hsic", "outputs"]
 Maps = Literal["flatten", "positions", "mean"]
 
 
+@dataclass(frozen=True)
+class Inner:
+    """How a metric follows from inner products of n x n matrices, one of each side.
+
+    Attributes:
+        matrix: ``matrix(state) -> [n, n]``.
+        value: ``value(products, state_x, state_y)``, for an array of inner products.
+        symmetric: Whether the matrices are.
+    """
+
+    matrix: Callable[[Any], Any]
+    value: Callable[[Any, Any, Any], Any]
+    symmetric: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Metric:
     """A number for two representations x and y of the same samples.
@@ -34,6 +49,9 @@ class Metric:
             positive scales, ``invertible``: all), a common ``scale``, ``translation``.
         maps: How an activation becomes a matrix where nothing is said.
         centred: Whether a constant representation leaves it undefined (NaN).
+        inner: Inner products that it follows from, if it does: then permutations are cheap.
+        moved: ``moved(state, order)``: the state of samples in another order, sample ``order[i]``
+            in place of i; none of those of moments.
     """
 
     name: str
@@ -46,6 +64,8 @@ class Metric:
     invariant: tuple[str, ...] = ("permutation", "orthogonal", "scale", "translation")
     maps: Maps = "positions"
     centred: bool = True
+    inner: Inner | None = None
+    moved: Callable[[Any, Any], Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     def better(self, a: float, b: float) -> bool:

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.errors import DataError
-from isogon.measures.alignment.metrics.metric import Metric, bounded
+from isogon.measures.alignment.metrics.metric import Inner, Metric, bounded
+from isogon.measures.alignment.samples import Near, SampleView
 from isogon.registry import register
 
-_COSINE = ("permutation", "orthogonal", "scale")
-
-
-class Near(NamedTuple):
-    """Cosines of all pairs ``[n, n]`` (the diagonal -inf), and nearest samples, nearest first."""
-
-    cosines: Tensor
-    order: Tensor
-
-    def members(self) -> Tensor:
-        """``[n, n]``, 1 where the column is among the row's nearest."""
-        return torch.zeros_like(self.cosines).scatter_(1, self.order, 1.0)
-
-
-def near(x: Tensor, k: int) -> Near:
-    """Nearest samples of each row.
-
-    Raises:
-        DataError: Not more than k samples.
-    """
-    if len(x) <= k:
-        raise DataError(
-            "not enough samples for the neighbours asked for",
-            got=f"{len(x)} samples",
-            expected=f"more than k = {k}",
-            fix="Use more samples, or a smaller k.",
-        )
-    rows = x / torch.where(x.norm(dim=1, keepdim=True) > 0, x.norm(dim=1, keepdim=True), 1.0)
-    cosines = (rows @ rows.T).fill_diagonal_(-math.inf)
-    return Near(cosines, cosines.topk(k, dim=1).indices)
+_FEW = 64  # neighbours that are compared each with each
 
 
 @register("metric")
@@ -55,18 +28,16 @@ def mutual_knn(k: int = 10) -> Metric:
     """
     bounded(k, "k", 1, 10**6)
 
-    def pair(x: Tensor, y: Tensor, _: None) -> float:
-        return float((x * y).sum() / x.sum())
+    def pair(x: Near, y: Near, _: None) -> float:
+        return float((ranks_in(x, y) < k).sum()) / x.order.numel()
 
-    return Metric(
-        "mutual_knn",
-        "samples",
-        lambda x: near(x, k).members(),
-        pair,
-        invariant=_COSINE,
-        maps="flatten",
-        centred=False,
+    # as for all pairs at once under permutations: each sample has k neighbours
+    inner = Inner(
+        Near.members,
+        lambda common, x, y: np.rint(common) / (len(x.order) * k),
+        symmetric=False,
     )
+    return _metric("mutual_knn", k, pair, inner=inner)
 
 
 @register("metric")
@@ -80,19 +51,11 @@ def jaccard(k: int = 10) -> Metric:
     """
     bounded(k, "k", 1, 10**6)
 
-    def pair(x: Tensor, y: Tensor, _: None) -> float:
-        common = (x * y).sum(1)
+    def pair(x: Near, y: Near, _: None) -> float:
+        common = (ranks_in(x, y) < k).sum(1).double()
         return float((common / (2 * k - common)).mean())
 
-    return Metric(
-        "jaccard",
-        "samples",
-        lambda x: near(x, k).members(),
-        pair,
-        invariant=_COSINE,
-        maps="flatten",
-        centred=False,
-    )
+    return _metric("jaccard", k, pair)
 
 
 @register("metric")
@@ -108,29 +71,18 @@ def rank_similarity(k: int = 10) -> Metric:
     Source: `wang2022`.
     """
     bounded(k, "k", 1, 10**6)
+    harmonic = (1 / torch.arange(1, k + 1, dtype=torch.float64)).cumsum(0)
 
-    def site(x: Tensor) -> Tensor:
-        """Ranks ``[n, n]`` of neighbours, 0 elsewhere."""
-        found = near(x, k)
-        ranks = torch.arange(1, k + 1, dtype=x.dtype, device=x.device).expand(len(x), k)
-        return torch.zeros_like(found.cosines).scatter_(1, found.order, ranks)
-
-    def pair(x: Tensor, y: Tensor, _: None) -> float:
-        common = (x > 0) & (y > 0)
-        parts = torch.where(common, 2 / ((1 + (x - y).abs()) * (x + y).clamp(min=1)), 0.0).sum(1)
-        harmonic = (1 / torch.arange(1, k + 1, dtype=x.dtype, device=x.device)).cumsum(0)
+    def pair(x: Near, y: Near, _: None) -> float:
+        theirs = ranks_in(x, y)
+        common = theirs < k
+        mine, theirs = torch.arange(1.0, k + 1, dtype=torch.float64), theirs + 1.0
+        parts = 2 / ((1 + (mine - theirs).abs()) * (mine + theirs))
         count = common.sum(1)
-        return float(torch.where(count > 0, parts / harmonic[(count - 1).clamp(min=0)], 0.0).mean())
+        found = torch.where(common, parts, 0.0).sum(1) / harmonic[(count - 1).clamp(min=0)]
+        return float(found.mean())  # 0 where there are none
 
-    return Metric(
-        "rank_similarity",
-        "samples",
-        site,
-        pair,
-        invariant=_COSINE,
-        maps="flatten",
-        centred=False,
-    )
+    return _metric("rank_similarity", k, pair)
 
 
 @register("metric")
@@ -144,26 +96,15 @@ def second_order_cosine(k: int = 10) -> Metric:
     """
     bounded(k, "k", 1, 10**6)
 
-    def site(x: Tensor) -> tuple[Tensor, Tensor]:
-        found = near(x, k)
-        return found.cosines.clone().fill_diagonal_(0.0), found.members()
-
-    def pair(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], _: None) -> float:
-        union = (x[1] + y[1]).clamp(max=1)
-        a, b = x[0] * union, y[0] * union
+    def pair(x: Near, y: Near, _: None) -> float:
+        # the union: the neighbours in x, and those in y that are none in x
+        alone = (ranks_in(y, x) >= k).double()
+        a = torch.cat((x.cosines, _cosines(x, y.order) * alone), 1)
+        b = torch.cat((_cosines(y, x.order), y.cosines * alone), 1)
         sizes = a.norm(dim=1) * b.norm(dim=1)
         return float(((a * b).sum(1) / torch.where(sizes > 0, sizes, 1.0)).mean())
 
-    return Metric(
-        "second_order_cosine",
-        "samples",
-        site,
-        pair,
-        bounds=(-1.0, 1.0),
-        invariant=_COSINE,
-        maps="flatten",
-        centred=False,
-    )
+    return _metric("second_order_cosine", k, pair, bounds=(-1.0, 1.0))
 
 
 @register("metric")
@@ -180,32 +121,80 @@ def cknna(k: int = 10) -> Metric:
     """
     bounded(k, "k", 1, 10**6)
 
-    def site(x: Tensor) -> tuple[Tensor, Tensor, float]:
-        found = near(x, k)
-        mask = found.members()
-        kernel = found.cosines.clone().fill_diagonal_(0.0)
-        return kernel, mask, _hsic(kernel * mask, kernel * mask)
+    def site(x: SampleView) -> tuple[Near, float]:
+        near = x.near(k)
+        return near, _hsic(near.order, near.cosines, near.cosines)
 
-    def pair(x: tuple, y: tuple, _: None) -> float:
-        mask = x[1] * y[1]
-        size = x[2] * y[2]
-        return _hsic(x[0] * mask, y[0] * mask) / math.sqrt(size) if size > 0 else math.nan
+    def pair(one: tuple[Near, float], other: tuple[Near, float], _: None) -> float:
+        (x, own), (y, size) = one, other
+        theirs = ranks_in(x, y)
+        common = theirs < k
+        b = y.cosines.gather(1, theirs.clamp(max=k - 1))
+        a, b = (torch.where(common, v, 0.0) for v in (x.cosines, b))
+        size *= own
+        return _hsic(x.order, a, b) / math.sqrt(size) if size > 0 else math.nan
+
+    def moved(state: tuple[Near, float], order: Tensor) -> tuple[Near, float]:
+        return state[0].moved(order), state[1]
+
+    found = _metric("cknna", k, pair, bounds=(-math.inf, math.inf))
+    return replace(found, site=site, moved=moved)
+
+
+def ranks_in(x: Near, y: Near) -> Tensor:
+    """Which of y's neighbours each of x's is, from 0, ``[n, k]``; k where it is none of them."""
+    n, k = x.order.shape
+    step = max(1, 2**24 // (k * k if k <= _FEW else n))
+    found = []
+    for mine, theirs in zip(x.order.split(step), y.order.split(step)):
+        if k <= _FEW:
+            same = mine[:, :, None] == theirs[:, None]
+            found.append(torch.where(same.any(2), same.to(torch.uint8).argmax(2), k))
+            continue
+        table = torch.full((len(mine), n), k, dtype=torch.int32)
+        table.scatter_(1, theirs, torch.arange(k, dtype=torch.int32).expand(len(mine), k))
+        found.append(table.gather(1, mine).long())
+    return torch.cat(found)
+
+
+def _cosines(x: Near, order: Tensor) -> Tensor:
+    """Of each sample with others, ``[n, k]``."""
+    n, k = order.shape
+    step = max(1, 2**22 // (k * max(1, x.unit.shape[1])))
+    rows = torch.arange(n).split(step)
+    return torch.cat([torch.einsum("np,nkp->nk", x.unit[r], x.unit[order[r]]) for r in rows])
+
+
+def _hsic(order: Tensor, a: Tensor, b: Tensor) -> float:
+    """Unbiased HSIC times n (n - 3) of sparse matrices, from their rows' entries ``[n, k]``.
+
+    They need not be symmetric: the trace pairs an entry with the one across the diagonal.
+    """
+    n, k = order.shape
+    flat = (torch.arange(n)[:, None] * n + order).flatten()
+    across = (order * n + torch.arange(n)[:, None]).flatten()
+    ordered, at = flat.sort()
+    place = torch.searchsorted(ordered, across).clamp(max=n * k - 1)
+    there = ordered[place] == across
+    trace = (a.flatten() * torch.where(there, b.flatten()[at[place]], 0.0)).sum()
+    columns = torch.zeros(n, dtype=a.dtype).index_add_(0, order.flatten(), a.flatten())
+    total = a.sum() * b.sum() / ((n - 1) * (n - 2))
+    return float(trace + total - 2 * (columns @ b.sum(1)) / (n - 2))
+
+
+def _metric(name: str, k: int, pair: Any, *, bounds=(0.0, 1.0), inner=None) -> Metric:
+    def site(x: SampleView) -> Near:
+        return x.near(k)
 
     return Metric(
-        "cknna",
+        name,
         "samples",
         site,
         pair,
-        bounds=(-math.inf, math.inf),
-        invariant=_COSINE,
+        bounds=bounds,
+        invariant=("permutation", "orthogonal", "scale"),
         maps="flatten",
         centred=False,
+        inner=inner,
+        moved=Near.moved,
     )
-
-
-def _hsic(k: Tensor, m: Tensor) -> float:
-    """Unbiased HSIC times n (n - 3) of matrices that need not be symmetric, zero diagonals."""
-    n = len(k)
-    total = k.sum() * m.sum() / ((n - 1) * (n - 2))
-    rows = k.sum(0) @ m.sum(1)
-    return float((k * m.T).sum() + total - 2 * rows / (n - 2))
