@@ -94,7 +94,7 @@ def fitted(sums: Sequence[Products], found: Symmetries, scale: np.ndarray) -> np
     (best, *lines), start = at(scale), np.log(np.abs(scale))
     damping = 1.0
     for _ in range(STEPS):
-        step = np.where(free, _step(*lines, count), 0.0)
+        step = np.where(free, _step(lines[0], lines[1], count), 0.0)
         if not step.any():
             break
         while damping > 1e-3:
