@@ -73,7 +73,7 @@ class Folded:
         samples: Number of samples.
 
     Raises:
-        DataError: Fewer than two samples in a fold.
+        DataError: Fewer than 4 samples, or than folds.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class Folded:
         self.metric, self.moments, self.which = metric, moments, which
         self.shape, self.samples = shape, samples
         self._views: dict[tuple, SiteView] = {}
-        if samples < 2 * len(moments.parts):
+        if samples < max(4, len(moments.parts)):
             raise DataError(
                 "too few samples to hold some out",
                 got=f"{samples} samples, {len(moments.parts)} folds",
-                expected="at least two in each fold",
+                expected="at least 4 samples, and one in each fold",
             )
 
     def values(self) -> np.ndarray:
