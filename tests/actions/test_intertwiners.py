@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -91,9 +93,16 @@ def test_the_group_is_found_from_values_alone(name):
             assert torch.allclose(theirs.phi(a).matrix, mine.phi(a).matrix)
 
 
+def waves(x):
+    """s(0.03 x) = -0.03 s(x): a scale with a sign, which no other positive scale has."""
+    found = x * torch.cos(math.pi * x.abs().log() / math.log(0.03))
+    return torch.where(x == 0, x, found)
+
+
 @pytest.mark.parametrize(
     ("activation", "name"),
     [
+        (waves, "signed_permutations"),
         (lambda x: x**4 - x**2, "G_cos"),
         (lambda x: x**3 + x, "signed_permutations"),
         (lambda x: x + 0.1 * torch.sin(x) ** 2, "permutations"),  # Snake
