@@ -27,6 +27,7 @@ VARIANTS = (
     "procrustes(modulo=G_relu, form=one_sided)", "cka(kernel=rbf)", "cka(kernel=max)",
     "cka(kernel=median)", "cka(normalize=channel)", "cka(unbiased=False)",
     "rsa(inner=euclidean)", "rsa(inner=cosine)", "pwcca(reverse=True)",
+    "linear_regression(held_out=2)",
 )  # fmt: skip
 
 

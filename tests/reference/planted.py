@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import isogon as ig
-from isogon.measures.alignment.matching import image, tensors
+from isogon.measures.alignment.matching import tensors
+from isogon.measures.alignment.symmetry.element import Element
 from isogon.measures.alignment.symmetry.symmetries import symmetries
 
 
@@ -93,30 +94,53 @@ def model(kind: str, seed: int) -> nn.Module:
     return net
 
 
-def planted(kind: str, seed: int, noise: float, scales: float = 3.0):
-    """The networks a and b = g(a + noise), and g.
+class Plants:
+    """Two networks of a kind that are traced once and filled again and again.
 
     Args:
         kind: Of `KINDS`.
-        seed: Of the weights, the noise and g.
-        noise: Its standard deviation, in units of that of each tensor (of the logarithm of
-            variances).
-        scales: Scales are 10 to the power of a uniform number of this size.
     """
-    a = model(kind, seed)
-    generator = torch.Generator().manual_seed(seed)
-    noisy = copy.deepcopy(a)
-    with torch.no_grad():
-        for name, value in tensors(noisy).items():
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.a = model(kind, 0)
+        self.b = copy.deepcopy(self.a)
+        example = torch.zeros(2, *KINDS[kind][1], dtype=torch.float64)
+        self.found = symmetries(self.a, example)
+
+    @torch.no_grad()
+    def fill(self, seed: int, noise: float, scales: float = 3.0) -> Element:
+        """Weights of a by a seed, b = g(a + noise), and g.
+
+        Args:
+            seed: Of the weights, the noise and g.
+            noise: Its standard deviation, in units of that of each tensor (of the logarithm of
+                variances).
+            scales: Scales are 10 to the power of a uniform number of this size.
+        """
+        fresh = tensors(model(self.kind, seed))
+        generator = torch.Generator().manual_seed(seed)
+        for name, value in tensors(self.a).items():
+            value.copy_(fresh[name])
+        for name, value in fresh.items():
             if value.is_floating_point() and value.numel() > 1:
                 drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64) * noise
                 if name.endswith("_var"):
                     value.mul_(drawn.exp())
                 else:
                     value.add_(drawn * value.std())
-    found = symmetries(a, torch.zeros(2, *KINDS[kind][1], dtype=torch.float64))
-    element = found.sample(generator, scales=scales)
-    return a, image(noisy, found, element), element
+        element = self.found.sample(generator, scales=scales)
+        held = tensors(self.b)
+        for name, value in (fresh | self.found.applied(element, fresh)).items():
+            held[name].copy_(value)
+        return element
+
+
+def planted(kind: str, seed: int, noise: float, scales: float = 3.0):
+    """The networks a and b = g(a + noise), and g, see `Plants.fill`."""
+    plants = Plants(kind)
+    element = plants.fill(seed, noise, scales)
+    return plants.a, plants.b, element
 
 
 def recovered(match, element) -> bool:

@@ -262,7 +262,21 @@ def concentricity(x, y):
     return abs(of(x) - of(y))
 
 
+def linear_regression_held_out(x, y, folds):
+    """Least squares with a constant on the other folds, by rows; against their mean."""
+    left = total = 0.0
+    for fold in range(folds):
+        test = np.arange(len(x)) % folds == fold
+        design = np.c_[y, np.ones(len(y))]
+        weights = np.linalg.lstsq(design[~test], x[~test], rcond=None)[0]
+        left += ((x[test] - design[test] @ weights) ** 2).sum()
+        total += ((x[test] - x[~test].mean(0)) ** 2).sum()
+    return 1 - left / total
+
+
 TWINS = {
+    "linear_regression(held_out=2)": lambda x, y: linear_regression_held_out(x, y, 2),
+    "linear_regression(held_out=5, reverse=True)": lambda x, y: linear_regression_held_out(y, x, 5),
     "cka": cka,
     "cka(unbiased=False)": cka_biased,
     "cka(kernel=rbf)": cka_rbf,

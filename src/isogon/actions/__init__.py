@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from isogon.actions.action import Action, Affine, Brightness, Function, Identity
-from isogon.actions.channels import Channels, Group, group
+from isogon.actions.channels import Channels, Group
 from isogon.actions.family import Family, family
+from isogon.actions.groups import group
 
 __all__ = [
     "Action",

@@ -2,6 +2,7 @@
 
 A group is what a comparison of two layers is taken modulo. It finds the element that brings one
 layer closest to another from their second moments, draws random elements, and knows its own.
+Those of further activations, and the one of an activation that has no name, are in `intertwiners`.
 """
 
 from __future__ import annotations
@@ -106,6 +107,13 @@ class Group:
             raise OptionError("a group acts on channels", got=channels, expected="at least 1")
         return Channels(self._draw(channels, generator).double(), self.name)
 
+    def phi(self, element: Channels) -> Channels:
+        """What an element in front of the activation becomes behind it: s(A x) = F s(x).
+
+        A itself where the group does not say otherwise.
+        """
+        return element
+
     def contains(self, element: Channels | Tensor, *, tolerance: float = 1e-8) -> bool:
         """Whether a square matrix belongs to the group, up to a relative tolerance."""
         a = element.matrix if isinstance(element, Channels) else element
@@ -127,12 +135,30 @@ class Permutations(Group):
     """Permutations of channels, by option with signs or positive scales.
 
     Args:
+        name: What records call it.
         signed: Entries may be negative.
         scaled: Entries may have any size (other than zero).
+        degree: Power of a scale behind the activation, ``s(a x) = a^degree s(x)`` for a > 0.
+        even: Whether a sign is lost there, ``s(-x) = s(x)``; else it stays, ``s(-x) = -s(x)``.
     """
 
-    def __init__(self, name: str, *, signed: bool = False, scaled: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        signed: bool = False,
+        scaled: bool = False,
+        degree: float = 1.0,
+        even: bool = False,
+    ) -> None:
         self.name, self.signed, self.scaled = name, signed, scaled
+        self.degree, self.even = degree, even
+
+    def phi(self, element: Channels) -> Channels:
+        """See `Group.phi`: each entry to the power of ``degree``, without its sign if ``even``."""
+        a = element.matrix
+        power = torch.where(a == 0, 0.0, a.abs().pow(self.degree))
+        return Channels(power if self.even else power * a.sign(), f"phi({element.label})")
 
     def _best(self, moments: SecondMoments) -> Tensor:
         xy = moments.raw_xy().T  # [q, p]
@@ -240,15 +266,28 @@ def signed_permutations() -> Group:
 
 
 @registry.group("G_relu")
-def g_relu() -> Group:
-    """Permutations times positive scales: symmetries of ReLU and leaky ReLU layers."""
-    return Permutations("G_relu", scaled=True)
+def g_relu(degree: float = 1.0) -> Group:
+    """Permutations times positive scales: symmetries of ReLU and leaky ReLU layers.
+
+    Args:
+        degree: Power that the activation is raised to (2: squared ReLU), with which scales come
+            out behind it.
+    """
+    name = "G_relu" if degree == 1 else f"G_relu(degree={degree:g})"
+    return Permutations(name, scaled=True, degree=degree)
 
 
 @registry.group("G_abs")
-def g_abs() -> Group:
-    """Permutations times scales other than zero: symmetries of layers with absolute values."""
-    return Permutations("G_abs", signed=True, scaled=True)
+def g_abs(degree: float = 1.0) -> Group:
+    """Permutations times scales other than zero: symmetries of layers with absolute values.
+
+    Behind the activation signs are gone: ``|A x| = |A| |x|``.
+
+    Args:
+        degree: Of ``|x|^degree``.
+    """
+    name = "G_abs" if degree == 1 else f"G_abs(degree={degree:g})"
+    return Permutations(name, signed=True, scaled=True, degree=degree, even=True)
 
 
 @registry.group()
@@ -266,20 +305,3 @@ def orthogonal(power: float = 1.0) -> Group:
 def invertible() -> Group:
     """All invertible maps GL(c): symmetries of layers without an activation."""
     return Invertible()
-
-
-@registry.register(
-    "noun",
-    "Group",
-    kinds=("group",),
-    help="a group that acts on channels, see `isogon list groups`",
-    typed="orthogonal",
-    example="orthogonal",
-)
-def group(spec: str | Group) -> Group:
-    """The group acting on channels that a spec names, e.g. ``"orthogonal"``; groups pass through.
-
-    Raises:
-        SpecError: No such group, or wrong arguments.
-    """
-    return spec if isinstance(spec, Group) else registry.build("group", spec)

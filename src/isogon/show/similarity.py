@@ -58,6 +58,9 @@ def numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
 def draw_similarity(reading: Reading, metric: str | None = None, fade: bool = True) -> Figure:
     """A map of all pairs for each metric; along the diagonal a curve.
 
+    Where subsets of the samples were compared (``repeats``), a band of one standard deviation about
+    their mean lies behind the curve.
+
     Pairs that can't be told from chance (``p_max`` above 0.05, else ``p_value``, else a z within
     1.96) are hatched.
 
@@ -122,6 +125,12 @@ def _curves(reading: Reading, names: list[str]) -> Figure:
         part = reading.table[reading.table["metric"] == name]
         values = part["similarity"].to_numpy(float)
         ax.plot(values, "-o", color=color, ms=3.5, label=style.shorten(name, 34))
+        if "sd" in part:
+            mean, sd = part["mean"].to_numpy(float), part["sd"].to_numpy(float)
+            label = f"sd over {reading.meta['repeats']} subsets of {reading.meta['subset']}"
+            ax.fill_between(
+                range(len(sd)), mean - sd, mean + sd, color=color, alpha=0.3, lw=0, label=label
+            )
         if "null_sd" in part and np.isfinite(part["null_sd"]).any():
             sd = SD * part["null_sd"].to_numpy(float)
             ax.fill_between(

@@ -24,6 +24,7 @@ from isogon.measures.alignment.engines import (
     SampleStates,
     Streamed,
 )
+from isogon.measures.alignment.folds import Folded, FoldMoments
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.permutations import Permutations
 from isogon.measures.alignment.representations import RowPlace
@@ -71,7 +72,7 @@ class Comparison:
         self.routes = {m.name: self._route(m) for m in chosen}
         self._moments: list[tuple[Pair, str]] = []
         for m in chosen:
-            if self.routes[m.name] == "moments":
+            if self.routes[m.name] in ("moments", "folds"):
                 self._moments += [(p, self._form(m, p)) for p in self.pairs]
         self._moments = list(dict.fromkeys(self._moments))
 
@@ -89,7 +90,9 @@ class Comparison:
         return maps
 
     def _route(self, m: Metric) -> str:
-        """How a metric is computed: moments, samples, grams, batches or outputs."""
+        """How a metric is computed: moments, folds, samples, grams, batches or outputs."""
+        if m.facts.get("folds"):
+            return "folds"
         if m.kind in ("outputs", "samples", "moments"):
             if m.kind == "samples":
                 self._enough(m)
@@ -134,6 +137,7 @@ class Comparison:
         """One pass over the data."""
         models = {"a": sides[0]} if same else {"a": sides[0], "b": sides[1]}
         watchers: list[Any] = []
+        self.folds: dict[str, FoldMoments] = {}
         self.stream = None
         if self._moments:
             shifts: dict[Any, torch.Tensor] = {}
@@ -147,7 +151,13 @@ class Comparison:
             single = all(m.kind == "hsic" for m in streamed)
             forms = [f for _, f in self._moments]
             self.stream = PairMoments(couples, forms, shifts, single=single)
-            watchers.append(self.stream)
+            if streamed:
+                watchers.append(self.stream)
+            for m in self.metrics:
+                if self.routes[m.name] == "folds":
+                    parts = (PairMoments(couples, forms, shifts) for _ in range(m.facts["folds"]))
+                    self.folds[m.name] = FoldMoments(list(parts))
+            watchers += self.folds.values()
         self.batches = {}
         for m in self.metrics:
             if self.routes[m.name] == "batches":
@@ -171,6 +181,8 @@ class Comparison:
     def engine(self, m: Metric, *, permutable: bool = False) -> Engine:
         """What computes a metric."""
         route, maps, sides = self.routes[m.name], self.maps[m.name], (self.left, self.right)
+        if route == "folds":
+            return self._held_out(m)
         shape = (len(self.left) + self.outputs, len(self.right) + self.outputs)
         if route == "outputs":
             x, y = self.logits[0].result(), self.logits[-1].result()
@@ -207,6 +219,12 @@ class Comparison:
         mine = [m for m in self.metrics if self.routes[m.name] == "samples"]
         return SampleStates([(m, self.maps[m.name]) for m in mine], self.kept)
 
+    def _held_out(self, m: Metric) -> Engine:
+        index = {key: k for k, key in enumerate(self._moments)}
+        which = {p: index[p, self._form(m, p)] for p in self.pairs}
+        shape = (len(self.left) + self.outputs, len(self.right) + self.outputs)
+        return Folded(m, self.folds[m.name], which, shape, self.count)
+
     def layer(self, m: Metric, generator: torch.Generator) -> dict[str, np.ndarray]:
         """Arrays ``[sites of a, sites of b]`` of one metric by column."""
         engine = self.engine(m)
@@ -215,7 +233,9 @@ class Comparison:
         if (sd := self._null_sd(m, engine)) is not None:
             found["null_sd"] = np.where(np.isnan(values), math.nan, sd)
             found["z"] = values / sd
-        if self.null and self.routes[m.name] != "batches":
+        if self.null and self.routes[m.name] == "folds":
+            self.notes.append(f"no permutations of {m.name}")
+        elif self.null and self.routes[m.name] != "batches":
             found |= self._permutations(m, engine, values, generator)
         return found
 

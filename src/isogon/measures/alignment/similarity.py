@@ -22,6 +22,7 @@ from isogon.measures.alignment.representations import (
     places,
     representation,
 )
+from isogon.measures.alignment.subsets import check_subsets, drawn, spread
 from isogon.nets.behaviour import FEW, examine
 from isogon.readings import Grid
 from isogon.registry import measure
@@ -49,6 +50,8 @@ def similarity(
     maps: Maps | None = None,
     channel_axis: int | None = None,
     null: int = 0,
+    repeats: int = 0,
+    subset: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Grid:
     """How alike two networks are inside, for pairs of sites, by one or several metrics.
@@ -63,7 +66,9 @@ def similarity(
     of the samples, for any data and kernel: ``z`` is the value in units of that. ``null=K`` draws K
     permutations of the samples of b, the same for all sites, from a random group of permutations,
     for which the test is exact: ``p_value = (1 + #) / (K + 1)``, one-sided, and ``p_max`` with the
-    closest of all pairs in place of each.
+    closest of all pairs in place of each. ``repeats=K`` compares on K random subsets of the
+    samples as well: their mean and standard deviation say how far a value depends on which
+    samples there are.
 
     Args:
         a: A model, or features: an array ``[n, ...]``, arrays by name, ``features.npz``.
@@ -80,13 +85,16 @@ def similarity(
             Maps of different sizes are brought to the larger one by the nearest position.
         channel_axis: Axis of the channels, where the layers don't tell.
         null: Number of permutations.
-        generator: Draws them.
+        repeats: Number of random subsets of the samples; each is a pass of its own.
+        subset: Samples in each, drawn without replacement; half of them by default.
+        generator: Draws permutations and subsets.
 
     Returns:
         One row per metric and pair: metric, site_a, site_b, similarity (the metric's value,
         whichever way is closer: see ``meta["metrics"]``), null_sd and z where there is an exact
-        null, p_value and p_max where permutations were drawn. NaN where a site is constant and the
-        metric centres.
+        null, p_value and p_max where permutations were drawn, mean and sd (n - 1) over subsets
+        where there are repeats (``arrays["values"]`` holds each). NaN where a site is constant and
+        the metric centres.
 
     Raises:
         OptionError: A selector that matches nothing, or options that don't go together.
@@ -103,9 +111,40 @@ def similarity(
     left = places(sides[0], "a", sites, x[:FEW], channel_axis)
     same = sides[1] is sides[0] and sites_b in (None, sites)
     right = left if same else places(sides[1], "b", sites_b or sites, x[:FEW], channel_axis)
+    size = check_subsets(repeats, subset, int(data.count))
     made = Comparison(chosen, left, right, pairs, maps, int(data.count), null)
     made.gather(sides, data, x[:SHIFTED], same)
-    return _reading(made, generator or torch.Generator().manual_seed(0))
+    generator = generator or torch.Generator().manual_seed(0)
+    found = _reading(made, generator)
+    if not repeats:
+        return found
+
+    blank = np.full(found.arrays["similarity"].shape[-2:], math.nan)
+
+    def values(part: list[nn.Module], rows: Any) -> list[np.ndarray]:
+        few = Comparison(chosen, left, right, pairs, maps, size, 0)
+        few.gather(part, rows, x[:SHIFTED], same)
+        return [_padded(few.layer(m, generator)["similarity"], blank) for m in chosen]
+
+    parts = drawn(sides, data, size, repeats, generator)
+    return _with_spread(found, spread(parts, repeats, values), repeats, size)
+
+
+def _with_spread(found: Grid, layers: list[dict], repeats: int, size: int) -> Grid:
+    """The reading with columns ``mean`` and ``sd``, and the values of each subset."""
+    single = len(layers) == 1
+    for name in ("mean", "sd", "values"):
+        stacked = np.stack([layer[name] for layer in layers], 1 if name == "values" else 0)
+        axis = 1 if name == "values" else 0
+        found.arrays[name] = stacked.squeeze(axis) if single else stacked
+        axes = found.axes["similarity"]
+        found.axes[name] = ("repeat", *axes) if name == "values" else axes
+    places = {k: {v: i for i, v in enumerate(found.coords[k])} for k in found.axes["similarity"]}
+    rows = tuple(found.table[k].map(at).to_numpy() for k, at in places.items())
+    for name in ("mean", "sd"):
+        found.table[name] = found.arrays[name][rows]
+    found.meta |= {"repeats": repeats, "subset": size}
+    return found
 
 
 def _reading(made: Comparison, generator: torch.Generator) -> Grid:

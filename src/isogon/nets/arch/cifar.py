@@ -41,6 +41,7 @@ def cifar_vgg(
     channels: int = 3,
     classes: int = 10,
     size: int | tuple[int, ...] = 32,
+    width: int = 64,
     log_softmax: bool = False,
 ) -> nn.Sequential:
     """VGG{depth}{norm} for 32x32 images: one linear layer behind the convolutions.
@@ -52,26 +53,27 @@ def cifar_vgg(
         channels: Input channels.
         classes: Number of outputs.
         size: Image size in pixels; at least 16.
+        width: Channels of the first stage; the others have 2, 4, 8 and 8 times as many.
         log_softmax: End in log-probabilities.
     """
     h, w = at_least(size, 16, f"cifar_vgg{depth}")
-    positive(channels=channels, classes=classes)
+    positive(channels=channels, classes=classes, width=width)
     features: list[nn.Module] = []
     fan_in = channels
-    for convolutions, width in zip(VGG[depth], (64, 128, 256, 512, 512), strict=True):
+    for convolutions, times in zip(VGG[depth], (1, 2, 4, 8, 8), strict=True):
         for _ in range(convolutions):
-            features.append(nn.Conv2d(fan_in, width, 3, padding=1))
+            features.append(nn.Conv2d(fan_in, times * width, 3, padding=1))
             if norm:
-                features.append(nn.BatchNorm2d(width))
+                features.append(nn.BatchNorm2d(times * width))
             features.append(nn.ReLU())
-            fan_in = width
+            fan_in = times * width
         if min(h, w) > 1:  # images below 32 pixels are down to one before the last stage
             features.append(nn.MaxPool2d(2))
             h, w = h // 2, w // 2
     layers = OrderedDict[str, nn.Module](
         features=nn.Sequential(*features),
         flatten=nn.Flatten(),
-        classifier=nn.Linear(512 * h * w, classes),
+        classifier=nn.Linear(fan_in * h * w, classes),
     )
     if log_softmax:
         layers["softmax"] = nn.LogSoftmax(dim=1)

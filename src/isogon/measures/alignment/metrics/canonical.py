@@ -93,14 +93,22 @@ def pwcca(*, reverse: bool = False) -> Metric:
 
 
 @register("metric")
-def linear_regression(*, reverse: bool = False) -> Metric:
+def linear_regression(*, reverse: bool = False, held_out: int = 0) -> Metric:
     """Share of the centred variance of x that the best affine map of y explains (R squared).
+
+    On the samples that the map is fitted on, or by cross-validation: with ``held_out`` folds
+    (sample i belongs to fold i mod folds) the map is fitted on all folds but one, and what it
+    leaves unexplained in each fold is summed, relative to what the mean of the others leaves. That
+    is negative where the map says less than the mean.
 
     Args:
         reverse: Explain y by x.
+        held_out: Number of folds: 2 fits on one half and explains the other; 0 for none.
 
     Source: `kornblith2019`.
     """
+    if held_out:
+        bounded(held_out, "held_out", 2, 1000)
 
     def pair(x: SiteView, y: SiteView, cross: CrossView) -> float:
         target, between = (y, cross.centred.T) if reverse else (x, cross.centred)
@@ -113,7 +121,9 @@ def linear_regression(*, reverse: bool = False) -> Metric:
         "moments",
         _itself,
         pair,
+        bounds=(-math.inf, 1.0) if held_out else (0.0, 1.0),
         invariant=("permutation", "orthogonal", "scale", "translation"),
+        facts={"folds": held_out, "reverse": reverse} if held_out else {},
     )
 
 

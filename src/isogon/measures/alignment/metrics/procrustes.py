@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from isogon.actions.channels import group
+from isogon.actions import group
 from isogon.errors import OptionError
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.moments import CrossView, SiteView, nuclear

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from isogon.measures.alignment.symmetry.symmetries import Symmetries
+from isogon.measures.alignment.symmetry.symmetries import Symmetries, reordered
 from isogon.measures.alignment.symmetry.terms import Term
 
 PASSES = 100  # rounds over all groups
@@ -61,9 +61,9 @@ class Assignment:
             if k == leave:
                 continue
             if side.slots:
-                values = np.take(values, side.index(self.order), k)
+                values = reordered(values, side.index(self.order), k)
             for numbers, exponent in side.scales:
-                if exponent % 2:
+                if exponent % 2 and (self.sign < 0).any():
                     values = values * _line(np.append(self.sign, 1.0)[numbers], k, values.ndim)
         return values
 
@@ -221,7 +221,7 @@ def _line(values: np.ndarray, axis: int, dims: int) -> np.ndarray:
 
 def _rows(values: np.ndarray, slots: np.ndarray, axis: int) -> np.ndarray:
     """The places of each unit along an axis, first: ``[n, m, ...]``."""
-    taken = np.moveaxis(np.take(values, slots.reshape(-1), axis), axis, 0)
+    taken = np.moveaxis(reordered(values, slots.reshape(-1), axis), axis, 0)
     return taken.reshape(*slots.shape, *taken.shape[1:])
 
 

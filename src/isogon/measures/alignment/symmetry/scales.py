@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isogon.measures.alignment.symmetry.element import Element
+from isogon.measures.alignment.symmetry.sums import Lines, ScaledSums, bearing, summed
 from isogon.measures.alignment.symmetry.symmetries import Symmetries, Weight, scaled, transformed
 from isogon.measures.alignment.symmetry.terms import Term
 
@@ -49,17 +50,16 @@ def products(pairs: Sequence[Term], found: Symmetries, element: Element) -> list
     for pair in pairs:
         weight, a = pair.weight, pair.a
         b = transformed(weight, pair.b, plain)
-        kept = [k for k, s in enumerate(weight.sides) if any((n >= 0).any() for n, _ in s.scales)]
-        rest = tuple(k for k in range(a.ndim) if k not in kept)
+        kept = bearing(weight)
         sides = tuple(weight.sides[k] for k in kept)
-        square = float(np.mean(a**2)) or float(np.mean(b**2))
+        square = float(np.vdot(a, a) or np.vdot(b, b)) / max(a.size, 1)
         made.append(
             Products(
                 Weight(weight.name, weight.rows, tuple(s.size for s in sides), sides),
                 1.0 / square if square else 0.0,
-                float((a**2).sum()),
-                np.asarray((a * b).sum(rest)),
-                np.asarray((b**2).sum(rest)),
+                float(np.vdot(a, a)),
+                summed(a, b, kept),
+                summed(b, b, kept),
                 a.size,
             )
         )
@@ -80,42 +80,42 @@ def fitted(sums: Sequence[Products], found: Symmetries, scale: np.ndarray) -> np
         found: Which scales are free.
         scale: The start; signs stay as they are.
     """
-    free = found.free
+    free, count = found.free, len(found.facts)
     if not free.any():
         return scale
-    best, start = distance(sums, scale), np.log(np.abs(scale))
+    crosses = ScaledSums((p.weight, p.ab * p.share) for p in sums)
+    squares = ScaledSums((p.weight, p.bb * p.share) for p in sums)
+    own = sum(p.share * p.own for p in sums)
+
+    def at(s: np.ndarray) -> tuple[float, Lines, Lines]:
+        cross, square = crosses.at(s), squares.at(s**2)
+        return own - 2 * cross.total + square.total, cross, square
+
+    (best, *lines), start = at(scale), np.log(np.abs(scale))
     damping = 1.0
     for _ in range(STEPS):
-        step = np.where(free, _step(sums, scale), 0.0)
+        step = np.where(free, _step(lines[0], lines[1], count), 0.0)
         if not step.any():
             break
         while damping > 1e-3:
             log = np.clip(np.log(np.abs(scale)) + damping * step, start - REACH, start + REACH)
             trial = np.sign(scale) * np.exp(log)
-            now = distance(sums, trial)
+            now, *there = at(trial)
             if now < best:
                 break
             damping /= 2
         else:
             break
-        gained, best, scale, damping = best - now, now, trial, min(1.0, damping * 1.5)
+        gained, best, scale, lines = best - now, now, trial, there
+        damping = min(1.0, damping * 1.5)
         if gained < CLOSE * best or best < 1e-28:
             break
     return scale
 
 
-def _step(sums: Sequence[Products], scale: np.ndarray) -> np.ndarray:
+def _step(cross: Lines, square: Lines, count: int) -> np.ndarray:
     """Newton steps of log-scales, each as if it moved alone."""
-    count = len(scale)
-    slope, curve = np.zeros(count), np.zeros(count)
-    for p in sums:
-        ab = scaled(p.weight, p.ab, scale) * p.share
-        bb = scaled(p.weight, p.bb, scale**2) * p.share
-        for k, side in enumerate(p.weight.sides):
-            others = tuple(d for d in range(ab.ndim) if d != k)
-            cross, square = ab.sum(others), bb.sum(others)
-            for numbers, e in side.scales:
-                ok = numbers >= 0
-                np.add.at(slope, numbers[ok], 2 * e * (square - cross)[ok])
-                np.add.at(curve, numbers[ok], np.maximum(4 * square - 2 * cross, square)[ok])
+    (up, down), (up2, down2) = cross.by_scale(count), square.by_scale(count)
+    slope = 2 * ((up2 - up) - (down2 - down))
+    curve = np.maximum(4 * (up2 + down2) - 2 * (up + down), up2 + down2)
     return np.where(curve > 0, np.clip(-slope / np.where(curve > 0, curve, 1), -1, 1), 0)

@@ -170,8 +170,15 @@ def transformed(weight: Weight, values: np.ndarray, element: Element) -> np.ndar
     """A weight permuted and scaled."""
     for k, side in enumerate(weight.sides):
         if side.slots:
-            values = np.take(values, side.index(element.order), k)
+            values = reordered(values, side.index(element.order), k)
     return scaled(weight, values, element.scale)
+
+
+def reordered(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+    """The numbers of an axis in another order; the same array where it is theirs already."""
+    if np.array_equal(index, np.arange(values.shape[axis])):
+        return values
+    return np.take(values, index, axis)
 
 
 def scaled(weight: Weight, values: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -179,6 +186,8 @@ def scaled(weight: Weight, values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     for k, side in enumerate(weight.sides):
         for numbers, exponent in side.scales:
             factor = np.append(scale, 1.0)[numbers] ** exponent  # -1 is the last: no scale
+            if (factor == 1).all():
+                continue
             values = values * factor.reshape(-1, *[1] * (values.ndim - k - 1))
     return values
 

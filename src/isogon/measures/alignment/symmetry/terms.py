@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from isogon.measures.alignment.symmetry.sums import ScaledSums, bearing, summed
 from isogon.measures.alignment.symmetry.symmetries import Symmetries, Weight, scaled
 
 ROUNDS = 200  # of balancing and of fitting
@@ -81,9 +82,11 @@ def balance(
     log, free = np.zeros(len(found.facts)), found.free
     if not free.any():
         return np.ones(len(log))
-    weights, squares = _reduced(weights, values)
+    squares = ScaledSums(
+        (w, summed(v, v, bearing(w))) for w, v in zip(weights, values, strict=True)
+    )
     for _ in range(ROUNDS):
-        made, read = _sums(weights, squares, np.exp(2 * log), len(log))
+        made, read = squares.at(np.exp(2 * log)).by_scale(len(log))
         live = free & (made > 0)
         both = live & (read > 0)
         step = np.zeros(len(log))
@@ -96,33 +99,5 @@ def balance(
     return np.exp(log)
 
 
-def _reduced(
-    weights: Sequence[Weight], values: Sequence[np.ndarray]
-) -> tuple[list[Weight], list[np.ndarray]]:
-    """Squares, summed over the axes without scales."""
-    kept = [[k for k, s in enumerate(w.sides) if s.scales] for w in weights]
-    squares = [
-        np.asarray((v**2).sum(tuple(d for d in range(v.ndim) if d not in k)))
-        for v, k in zip(values, kept, strict=True)
-    ]
-    lean = [replace(w, sides=tuple(w.sides[i] for i in k)) for w, k in zip(weights, kept)]
-    return lean, squares
-
-
-def _sums(
-    weights: Sequence[Weight], squares: Sequence[np.ndarray], scale: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of squares that each scale multiplies and divides."""
-    made, read = np.zeros(count), np.zeros(count)
-    for weight, square in zip(weights, squares, strict=True):
-        now = scaled(weight, square, scale)
-        for k, side in enumerate(weight.sides):
-            for numbers, exponent in side.scales:
-                line = now.sum(tuple(d for d in range(now.ndim) if d != k))
-                ok = numbers >= 0
-                np.add.at(made if exponent > 0 else read, numbers[ok], line[ok])
-    return made, read
-
-
 def _rms(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+    return float(np.sqrt(np.vdot(values, values) / values.size)) if values.size else 0.0

@@ -52,8 +52,7 @@ class Classes:
     def now(self, labels: Tensor) -> Tensor:
         """The labels by their roots."""
         if self._table is None:
-            roots = [self.root(i) for i in range(len(self.parents))]
-            self._table = torch.tensor([*roots, ZERO])  # ZERO is -1: the last
+            self._table = torch.from_numpy(np.append(self._roots(), ZERO))  # ZERO is -1: the last
         return self._table[labels]
 
     def say(self, labels: Tensor, fact: int) -> None:
@@ -62,9 +61,16 @@ class Classes:
             if i != ZERO:
                 self.facts[self.root(i)] |= fact
 
+    def _roots(self) -> np.ndarray:
+        """The root of every label: ways to them are halved until they end."""
+        found = np.array(self.parents)
+        while not np.array_equal(above := found[found], found):
+            found = above
+        return found
+
     def all(self) -> tuple[np.ndarray, np.ndarray]:
         """Root and facts of every label."""
-        roots = np.array([self.root(i) for i in range(len(self.parents))])
+        roots = self._roots()
         return roots, np.array(self.facts)[roots]
 
 
