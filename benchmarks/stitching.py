@@ -23,7 +23,7 @@ from isogon import nets
 from isogon.measures.stitching.cuts import Cuts, Pairs, paired
 from isogon.measures.stitching.methods import stitch
 from isogon.measures.stitching.moments import PairSums, connected
-from isogon.measures.stitching.stitch import CHUNK
+from isogon.measures.stitching.stitching import CHUNK
 from isogon.nets.passes import one_pass
 
 
