@@ -100,9 +100,9 @@ def test_rotations():
     assert (tables([panel])["rotate"]["elements"] == 4).all()
 
 
-def trained(seed=0, pairs=tuple(zip(SITES, SITES))):
+def trained(seed=0):
     """Closed forms, trained maps, and those of a strength that was chosen."""
-    table = stitched(pairs, seed).table
+    table = stitched(zip(SITES, SITES), seed).table
     lasso = table[table["by"] == "linear"].assign(by="lasso((0.01,0.1))", strength=0.01)
     lasso.loc[lasso.index[0], "strength"] = 0.1
     parts = [table.assign(refine=0), table.assign(refine=200, penalty=table["penalty"] / 2)]
@@ -144,8 +144,8 @@ def test_histogram_of_chosen_strengths():
     bars = [p.get_height() for p in fig.axes[0].patches]
     assert bars == [4, 2]
     assert [t.get_text() for t in fig.axes[0].get_xticklabels()] == ["0.01", "0.1"]
+    empty = runs[0].table.assign(strength=np.nan)
     with pytest.raises(OptionError, match="nothing was chosen"):
-        empty = runs[0].table.assign(strength=np.nan)
         draw(SiteTable("stitch", empty, meta=runs[0].meta), column="strength")
 
 
@@ -156,9 +156,6 @@ def test_maps_of_several_runs_are_means():
     maps = [ax for ax in fig.axes if ax.images]
     assert [ax.get_title(loc="left") for ax in maps] == ["digits, linear", "digits, G_relu"]
     image = np.ma.filled(maps[0].images[0].get_array(), np.nan)
-    first = [
-        r.table.query("by == 'linear' and site_a == 'relu1' and site_b == 'relu3'") for r in runs
-    ]
-    assert image[0, 2] == pytest.approx(
-        100 * np.mean([p["penalty"].iloc[0] for p in first]), abs=0.6
-    )
+    where = "by == 'linear' and site_a == 'relu1' and site_b == 'relu3'"
+    mean = np.mean([r.table.query(where)["penalty"].iloc[0] for r in runs])
+    assert image[0, 2] == pytest.approx(100 * mean, abs=0.6)
