@@ -140,10 +140,11 @@ def test_penalty_against_sparsity():
 
 def test_histogram_of_chosen_strengths():
     runs = (trained(0), trained(1))
+    runs[1].meta["strengths"] = [{"strength": 1.0, "loss": 2.0, "chosen": False}]
     fig = draw_together([Panel("", runs, ("", ""), "strength")])
     bars = [p.get_height() for p in fig.axes[0].patches]
-    assert bars == [4, 2]
-    assert [t.get_text() for t in fig.axes[0].get_xticklabels()] == ["0.01", "0.1"]
+    assert bars == [4, 2, 0]
+    assert [t.get_text() for t in fig.axes[0].get_xticklabels()] == ["0.01", "0.1", "1"]
     empty = runs[0].table.assign(strength=np.nan)
     with pytest.raises(OptionError, match="nothing was chosen"):
         draw(SiteTable("stitch", empty, meta=runs[0].meta), column="strength")

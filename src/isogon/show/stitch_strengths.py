@@ -42,7 +42,11 @@ def together(panels: Sequence[Panel], what: str) -> Figure:
     fig, axes = style.panels(min(3, len(panels)), -(-len(panels) // 3), height=2.8)
     for ax, panel in zip(axes.flat, panels):
         table = pd.concat([labelled(r.table) for r in panel.readings])
-        (_sparsity if what == "sparsity" else _chosen)(ax, table)
+        if what == "sparsity":
+            _sparsity(ax, table)
+        else:
+            tried = [t["strength"] for r in panel.readings for t in r.meta.get("strengths", [])]
+            _chosen(ax, table, tried)
         ax.set_title(panel.title)
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
@@ -67,13 +71,13 @@ def _sparsity(ax: Axes, table: pd.DataFrame) -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
 
 
-def _chosen(ax: Axes, table: pd.DataFrame) -> None:
+def _chosen(ax: Axes, table: pd.DataFrame, tried: Sequence[float]) -> None:
     table = table[table["strength"].notna()]
     if not len(table):
         raise OptionError(
             "nothing was chosen", got="no strengths", expected="e.g. by=lasso((0.001,0.01))"
         )
-    values = sorted(set(table["strength"]))
+    values = sorted({*table["strength"], *tried})
     names = list(dict.fromkeys(table["method"]))
     width = 0.8 / len(names)
     for k, (color, name) in enumerate(zip(style.CYCLE * 9, names)):
@@ -82,6 +86,7 @@ def _chosen(ax: Axes, table: pd.DataFrame) -> None:
         places = np.arange(len(values)) + (k - (len(names) - 1) / 2) * width
         ax.bar(places, counts, width, color=color, label=style.shorten(name, 34))
     ax.set_xticks(range(len(values)), [f"{v:g}" for v in values])
+    ax.set_xlim(-1, len(values))
     ax.set_xlabel("strength or rank that was chosen")
     ax.set_ylabel("sites and runs")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
