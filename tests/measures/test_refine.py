@@ -15,6 +15,7 @@ from isogon import context
 from isogon.errors import DataError, OptionError
 from isogon.measures.stitching.methods import stitch
 from isogon.measures.stitching.refine import course, kept
+from isogon.nets.recalibrate import recalibrated
 from isogon.nets.surgery import split
 from isogon.stats import CrossMoments
 from reference.stitchable import balanced, data, plain
@@ -158,6 +159,25 @@ def test_strengths_and_ranks_are_chosen_on_validation_samples(pair):
     assert len(alone.meta["strengths"]) == 6
     with pytest.raises(OptionError, match="too few samples to choose"):
         ig.stitch(a, b, train, test, by="low_rank((1, 2))", validation=1e-4)
+
+
+def test_validation_by_definition(pair):
+    """Fitted, and batch norms recalibrated, on the others; the loss on those held out."""
+    a, b, train, test = pair
+    found = ig.stitch(a, b, train, test, by="low_rank((1, 4))", validation=0.25, sites="2")
+    order = torch.randperm(120, generator=torch.Generator().manual_seed(0))
+    held, learned = order[:30].sort().values, order[30:].sort().values
+    x, y = (torch.cat(part) for part in zip(*train))
+    mine, other = split(a, "2", example=x[:4]), split(b, "2", example=x[:4])
+    for tried in found.meta["strengths"]:
+        with torch.no_grad():
+            h, target = mine.head(x), other.head(x)
+            moments = CrossMoments().update(h[learned], target[learned]).compute()
+            rank = int(tried["strength"])
+            fitted = stitch(f"low_rank({rank})").fit(moments, torch.Generator())
+            tail = recalibrated(other.tail, [(fitted(h[part]), y) for part in learned.split(32)])
+            exact = nn.functional.cross_entropy(tail(fitted(h[held])), y[held])
+        assert tried["loss"] == pytest.approx(float(exact), abs=1e-5)
 
 
 def test_a_huge_strength_leaves_nothing(pair):
