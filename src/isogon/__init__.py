@@ -45,6 +45,7 @@ _API = {
     "similarity": "isogon.measures.alignment.similarity",
     "stitch": "isogon.measures.stitching.stitch",
     "rotate": "isogon.measures.stitching.rotate",
+    "homogeneity": "isogon.measures.stitching.homogeneity",
     "match": "isogon.measures.alignment.matching",
     "barrier": "isogon.measures.alignment.barrier",
     "dissect": "isogon.measures.dissection.dissect",

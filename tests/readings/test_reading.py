@@ -289,7 +289,7 @@ def test_export(tmp_path, format):
         assert found["class"] == "SiteTable"
     else:
         pd.testing.assert_frame_equal(pd.read_parquet(path), example().table)
-    with pytest.raises(OptionError, match="json, csv or parquet"):
+    with pytest.raises(OptionError, match="json, csv, parquet or tex"):
         export(example(), tmp_path / "out.pickle")
 
 

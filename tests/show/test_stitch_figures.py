@@ -98,3 +98,65 @@ def test_rotations():
     panel = Panel("", (rotated(2), rotated(2, 1, "G_relu")), ("", ""))
     assert {"orthogonal", "G_relu"} <= set(lines(draw_together([panel])))
     assert (tables([panel])["rotate"]["elements"] == 4).all()
+
+
+def trained(seed=0):
+    """Closed forms, trained maps, and those of a strength that was chosen."""
+    table = stitched(zip(SITES, SITES), seed).table
+    lasso = table[table["by"] == "linear"].assign(by="lasso((0.01,0.1))", strength=0.01)
+    lasso.loc[lasso.index[0], "strength"] = 0.1
+    parts = [table.assign(refine=0), table.assign(refine=200, penalty=table["penalty"] / 2)]
+    parts.append(lasso.assign(refine=200))
+    table = pd.concat(parts, ignore_index=True)
+    table["sparsity"] = np.linspace(0, 0.9, len(table))
+    return SiteTable("stitch", table, meta={"accuracy": 0.9, "sites_a": SITES, "sites_b": SITES})
+
+
+def test_trained_maps_are_curves_of_their_own():
+    fig = draw(trained())
+    both = lines(fig)
+    assert np.allclose(both["linear, trained"] * 2, both["linear"])
+    assert {"G_relu", "G_relu, trained", "lasso((0.01,0.1)), trained"} <= set(both)
+    assert set(lines(draw(trained(), by="linear"))) >= {"linear", "linear, trained"}
+    assert "G_relu" not in lines(draw(trained(), by="linear"))
+    frame = tables([Panel("", (trained(0), trained(1)), ("", ""))])["stitch"]
+    assert set(frame["refine"]) == {0, 200}
+    assert (frame["runs"] == 2).all()
+    assert np.allclose(frame["mean"] - frame["low"], frame["high"] - frame["mean"])
+    # Student's t of two runs at 95 %
+    assert np.allclose(frame["high"] - frame["mean"], 12.7062 * frame["sd"] / 2**0.5, rtol=1e-4)
+
+
+def test_penalty_against_sparsity():
+    reading = trained()
+    fig = draw(reading, column="sparsity")
+    curves = lines(fig)
+    part = reading.table[reading.table["site"] == "relu2"].sort_values("sparsity")
+    assert np.allclose(curves["relu2"], part["penalty"] * 100)
+    with pytest.raises(OptionError, match="no map is a matrix"):
+        draw(SiteTable("stitch", reading.table.assign(sparsity=np.nan), meta=reading.meta),
+             column="sparsity")  # fmt: skip
+
+
+def test_histogram_of_chosen_strengths():
+    runs = (trained(0), trained(1))
+    runs[1].meta["strengths"] = [{"strength": 1.0, "loss": 2.0, "chosen": False}]
+    fig = draw_together([Panel("", runs, ("", ""), "strength")])
+    bars = [p.get_height() for p in fig.axes[0].patches]
+    assert bars == [4, 2, 0]
+    assert [t.get_text() for t in fig.axes[0].get_xticklabels()] == ["0.01", "0.1", "1"]
+    empty = runs[0].table.assign(strength=np.nan)
+    with pytest.raises(OptionError, match="nothing was chosen"):
+        draw(SiteTable("stitch", empty, meta=runs[0].meta), column="strength")
+
+
+def test_maps_of_several_runs_are_means():
+    pairs = [(a, b) for a in SITES for b in SITES if "relu2" not in (a, b) or a == b]
+    runs = tuple(stitched(pairs, seed) for seed in range(3))
+    fig = draw_together([Panel("digits", runs, ("", "", ""))])
+    maps = [ax for ax in fig.axes if ax.images]
+    assert [ax.get_title(loc="left") for ax in maps] == ["digits, linear", "digits, G_relu"]
+    image = np.ma.filled(maps[0].images[0].get_array(), np.nan)
+    where = "by == 'linear' and site_a == 'relu1' and site_b == 'relu3'"
+    mean = np.mean([r.table.query(where)["penalty"].iloc[0] for r in runs])
+    assert image[0, 2] == pytest.approx(100 * mean, abs=0.6)

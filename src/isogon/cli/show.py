@@ -15,7 +15,7 @@ from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.declare import Option
 from isogon.survey.declaring.job import quoted
 
-FORMATS = ("json", "csv", "parquet")
+FORMATS = ("json", "csv", "parquet", "tex")
 PICTURES = ("png", "svg", "pdf")
 
 
@@ -105,7 +105,7 @@ def export(words: list[str]) -> int:
 
     parser = Parser(
         "export",
-        "A reading as one file: csv and parquet hold its table, json everything.",
+        "A reading as one file: csv, parquet and tex (LaTeX) hold its table, json everything.",
         "example:\n  isogon export runs/data_matrix-1a2b3c4d5e6f --format csv --out traces.csv",
     )
     parser.positional("directory", "the folder of a record or of a reading")

@@ -16,6 +16,7 @@ import numpy as np
 
 from isogon import context, registry, storage
 from isogon.errors import FileError, IsogonError, OptionError
+from isogon.readings.latex import latex
 from isogon.storage import file_digests
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def export(reading: Reading, path: str | os.PathLike, format: str | None = None)
     Args:
         reading: The reading.
         path: The file.
-        format: ``csv`` or ``parquet`` (the table alone) or ``json`` (everything; NaN becomes
-            null, infinities the strings "inf" and "-inf"). By the suffix where not given.
+        format: ``csv``, ``parquet`` or ``tex`` (the table alone; see `isogon.readings.latex`) or
+            ``json`` (everything; NaN becomes null, infinities the strings "inf" and "-inf"). By the
+            suffix where not given.
 
     Returns:
         The path.
@@ -104,6 +106,9 @@ def export(reading: Reading, path: str | os.PathLike, format: str | None = None)
     elif format == "csv":
         with storage.atomic(path) as temporary:
             frame.to_csv(temporary, index=False, lineterminator="\n")
+    elif format == "tex":
+        with storage.atomic(path) as temporary:
+            temporary.write_text(latex(frame) + "\n", encoding="utf-8")
     elif format == "json":
         facts = {f.name: getattr(reading, f.name) for f in dataclasses.fields(reading)}
         facts["table"] = {str(c): frame[c].tolist() for c in frame.columns}
@@ -113,7 +118,10 @@ def export(reading: Reading, path: str | os.PathLike, format: str | None = None)
             temporary.write_text(text + "\n", encoding="utf-8")
     else:
         raise OptionError(
-            "unknown format", got=repr(format), expected="json, csv or parquet", fix="Name one."
+            "unknown format",
+            got=repr(format),
+            expected="json, csv, parquet or tex",
+            fix="Name one.",
         )
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,17 +10,30 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from scipy.stats import t
 
 from isogon.errors import OptionError
 from isogon.readings import Reading
 from isogon.registry import draws
+from isogon.show import stitch_strengths as strengths
 from isogon.show import style
 from isogon.show.generic import heatmap, site_axis
+from isogon.show.stitch_strengths import labelled
 from isogon.show.together import Panel
 
 SHARES = ("penalty", "penalty_frozen_bn", "accuracy", "floor", "ceiling", "agreement")
 NAMES = {"penalty_frozen_bn": "penalty, own batch-norm statistics"}
 OPEN = "open marks: within a residual block"
+
+
+def _together(panels: Sequence[Panel]) -> Figure:
+    """Several runs: curves, or maps where every site was stitched into every other."""
+    column = panels[0].column or "penalty"
+    if column in strengths.FIGURES:
+        return strengths.together(panels, column)
+    if all(len(diagonal(r)) < len(r.table) for p in panels for r in p.readings):
+        return _maps_together(panels, column)
+    return _curves_together(panels)
 
 
 def _curves_together(panels: Sequence[Panel]) -> Figure:
@@ -31,7 +45,7 @@ def _curves_together(panels: Sequence[Panel]) -> Figure:
         several = len(dict.fromkeys(panel.names)) > 1
         runs: dict[str, list[pd.DataFrame]] = {}
         for reading, name in zip(panel.readings, panel.names):
-            for by, part in diagonal(reading).groupby("by", sort=False):
+            for by, part in labelled(diagonal(reading)).groupby("method", sort=False):
                 label = f"{name}, {by}" if several else str(by)
                 runs.setdefault(label, []).append(part)
         for color, (label, parts) in zip(style.CYCLE * 9, runs.items()):
@@ -48,19 +62,45 @@ def _curves_together(panels: Sequence[Panel]) -> Figure:
     return fig
 
 
+def _maps_together(panels: Sequence[Panel], column: str) -> Figure:
+    """A map per panel and method: means over runs."""
+    parts = []
+    for panel in panels:
+        for reading, name in zip(panel.readings, panel.names):
+            table = labelled(reading.table)
+            said = [t for t in (panel.title, name) if t]
+            table["method"] = [", ".join([*said, str(m)]) for m in table["method"]]
+            parts.append(table)
+    keys = ["site_a", "site_b", "method", "in_block"]
+    table = pd.concat(parts).groupby(keys, sort=False)[column].mean().reset_index()
+    first = panels[0].readings[0]
+    return _maps(first, table, column, list(dict.fromkeys(table["method"])))
+
+
 def _numbers_together(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
-    """Mean, standard deviation and number of runs of each pair and method, by panel."""
+    """Mean, standard deviation and number of runs of each pair and method, by panel.
+
+    ``low`` and ``high``: the 95 % interval of the mean by Student's t, runs taken as independent
+    (pairs of networks that share one are not quite).
+    """
     found = {}
     for panel in panels:
         parts = [r.table.assign(name=n) for r, n in zip(panel.readings, panel.names)]
-        keys = ["name", "by", "site_a", "site_b", "in_block"]
-        groups = pd.concat(parts).groupby(keys, sort=False)[panel.column or "penalty"]
-        frame = groups.agg(["mean", "std", "count"]).reset_index()
+        table = pd.concat(parts)
+        column = panel.column or "penalty"
+        column = strengths.FIGURES.get(column, column)
+        more = ["refine"] if "refine" in table else []
+        keys = ["name", "by", *more, "site_a", "site_b", "in_block"]
+        frame = table.groupby(keys, sort=False)[column].agg(["mean", "std", "count"]).reset_index()
+        half = (
+            frame["std"] * t.ppf(0.975, (frame["count"] - 1).clip(lower=1)) / frame["count"] ** 0.5
+        )
+        frame["low"], frame["high"] = frame["mean"] - half, frame["mean"] + half
         found[panel.title or "stitch"] = frame.rename(columns={"std": "sd", "count": "runs"})
     return found
 
 
-@draws("stitch", together=_curves_together, tables=_numbers_together)
+@draws("stitch", together=_together, tables=_numbers_together)
 def draw_stitch(reading: Reading, column: str = "penalty", by: str | None = None) -> Figure:
     """Along the diagonal a curve per method; of all pairs a map per method.
 
@@ -69,17 +109,23 @@ def draw_stitch(reading: Reading, column: str = "penalty", by: str | None = None
     Args:
         reading: Of `isogon.stitch`.
         column: What is drawn: penalty, penalty_frozen_bn, accuracy, floor, ceiling, agreement or
-            loss.
+            loss; sparsity: penalty against sparsity; strength: how often which strength was chosen.
         by: Draw this method alone.
     """
-    table = reading.table
-    names = list(dict.fromkeys(table["by"]))
-    if column not in (*SHARES, "loss"):
-        raise OptionError("no such column", got=column, expected=", ".join((*SHARES, "loss")))
-    if by is not None and by not in names:
-        raise OptionError("no such method", got=by, expected=", ".join(names))
-    names = names if by is None else [by]
-    table = table[table["by"].isin(names)]
+    table = labelled(reading.table)
+    names = list(dict.fromkeys(table["method"]))
+    known = (*SHARES, "loss", *strengths.FIGURES)
+    if column not in known:
+        raise OptionError("no such column", got=column, expected=", ".join(known))
+    if by is not None:
+        names = [n for n in names if by in (n, *table[table["method"] == n]["by"])]
+        if not names:
+            expected = ", ".join(dict.fromkeys(table["by"]))
+            raise OptionError("no such method", got=by, expected=expected)
+    table = table[table["method"].isin(names)]
+    if column in strengths.FIGURES:
+        alone = dataclasses.replace(reading, table=table.drop(columns="method"))
+        return strengths.together([Panel("", (alone,), ("",))], column)
     if len(diagonal(reading)) == len(reading.table):
         return _curves(reading, table, column, names)
     return _maps(reading, table, column, names)
@@ -121,7 +167,7 @@ def _curves(reading: Reading, table: pd.DataFrame, column: str, names: list[str]
     ax = axes[0, 0]
     marked = False
     for color, name in zip(style.CYCLE * 9, names):
-        part = table[table["by"] == name]
+        part = table[table["method"] == name]
         marked |= curve(ax, [part], column, name, color)
     if column.startswith("penalty"):
         ax.axhline(0, color=style.MUTED, lw=0.6, zorder=0)
@@ -153,11 +199,11 @@ def _maps(reading: Reading, table: pd.DataFrame, column: str, names: list[str]) 
     limits = min(0.0, float(np.nanmin(values))), max(float(np.nanmax(values)), 1e-9)
     framed = False
     for ax, name in zip(axes.flat, names):
-        part = table[table["by"] == name]
+        part = table[table["method"] == name]
         wide_table = part.pivot(index="site_a", columns="site_b", values=column)
         square = wide_table.reindex(index=down, columns=across).to_numpy(float) * scale
         heatmap(fig, ax, np.round(square), down, across, _label(column), limits=limits)
-        if any(len(style.shorten(t)) > 3 for t in across):
+        if any(len(style.shorten(name)) > 3 for name in across):
             ax.tick_params(axis="x", rotation=60)
         ax.set_title(style.shorten(name, 34))
         ax.set_ylabel("head of a up to")

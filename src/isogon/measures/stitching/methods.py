@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,6 +14,9 @@ from isogon import registry
 from isogon.errors import OptionError
 from isogon.measures.stitching import closed
 from isogon.measures.stitching.maps import Affine, Assignment
+from isogon.measures.stitching.refine import refinable
+from isogon.measures.stitching.refine.refinable import Refinable
+from isogon.measures.stitching.refine.relaxed import Birkhoff, Turns, Wreath
 from isogon.specs import Spec, parse
 from isogon.stats.cross import Cross
 
@@ -28,11 +33,23 @@ class Stitch:
             from ``[n, p, ...]`` to ``[n, q, ...]``.
         same: Whether x and y need equally many channels.
         name: The canonical spec.
+        train: From the fitted map and a generator to the set of maps at this map, to be trained on
+            the task loss; None where there is nothing to train.
+        only: Whether the map is there only once it is trained.
+        among: Several stitches to choose from, by their strength (or rank); none for this alone.
     """
 
     fit: Callable[[Cross, torch.Generator], nn.Module]
     same: bool = False
     name: str = "stitch"
+    train: Callable[[Any, torch.Generator], Refinable] | None = None
+    only: bool = False
+    among: tuple[tuple[float, Stitch], ...] = ()
+
+    @property
+    def choices(self) -> tuple[tuple[float | None, Stitch], ...]:
+        """Those to choose from: by default itself."""
+        return self.among or ((None, self),)
 
 
 def stitches(given: str | Spec | Stitch | tuple) -> list[Stitch]:
@@ -68,7 +85,7 @@ def stitch(spec: str | Spec | Stitch) -> Stitch:
         return spec
     spec = parse(spec)
     found = registry.build("stitch", spec)
-    return Stitch(found.fit, found.same, str(spec))
+    return dataclasses.replace(found, name=str(spec))
 
 
 # --------------------------------------------------------------------------- the stitches
@@ -100,18 +117,15 @@ def g_relu() -> Stitch:
     that brings a closest to b in squares, which follows the largest channels of b, is
     ``isogon.group("G_relu").fit``.
     """
-
-    def fit(m: Cross, _generator: torch.Generator) -> nn.Module:
-        order = closed.assignment(m)
-        return Assignment(order, closed.scales(m, order))
-
-    return Stitch(fit)
+    return Stitch(_scaled, train=lambda map, _: refinable.Scales(map))
 
 
 @registry.register("stitch")
 def orthogonal() -> Stitch:
     """A rotation times a scale, by orthogonal Procrustes, nothing centred."""
-    return Stitch(lambda m, _: Affine(closed.scaled_rotation(m)))
+    return Stitch(
+        lambda m, _: Affine(closed.scaled_rotation(m)), train=lambda map, _: refinable.Rotation(map)
+    )
 
 
 @registry.register("stitch")
@@ -121,20 +135,169 @@ def linear(bias: bool = True) -> Stitch:
     Args:
         bias: Add an offset.
     """
-    return Stitch(lambda m, _: Affine(*closed.least_squares(m, bias=bias)))
+    return Stitch(_least_squares(bias), train=lambda map, _: refinable.Free(map))
 
 
 @registry.register("stitch")
-def low_rank(rank: int, bias: bool = True) -> Stitch:
+def low_rank(rank: int | tuple[int, ...], bias: bool = True) -> Stitch:
     """A linear map of channels of a rank at most, by reduced-rank regression.
 
     Args:
-        rank: The rank.
+        rank: The rank; of several that of the least loss on validation samples.
         bias: Add an offset.
     """
-    if rank < 1:
-        raise OptionError("a rank too low", got=rank, expected="at least 1")
-    return Stitch(lambda m, _: Affine(*closed.reduced_rank(m, rank, bias=bias)))
+
+    def one(rank: float) -> Stitch:
+        if rank < 1:
+            raise OptionError("a rank too low", got=rank, expected="at least 1")
+        return Stitch(
+            lambda m, _: Affine(*closed.reduced_rank(m, int(rank), bias=bias)),
+            train=lambda map, _: refinable.LowRank(map, int(rank)),
+        )
+
+    return _choice(rank, one)
+
+
+@registry.register("stitch")
+def lasso(strength: float | tuple[float, ...] = 0.01, bias: bool = True) -> Stitch:
+    """A sparse linear map: trained with proximal steps of ``strength sum |W_ij|``.
+
+    Starts from least squares.
+
+    Args:
+        strength: Of the penalty (nats per unit); of several that of the least loss on validation
+            samples.
+        bias: Add an offset, which is free.
+    """
+
+    def one(strength: float) -> Stitch:
+        start = _least_squares(bias)
+        return Stitch(start, train=lambda map, _: refinable.Lasso(map, strength), only=True)
+
+    return _choice(_strengths(strength), one)
+
+
+@registry.register("stitch")
+def birkhoff(
+    strength: float | tuple[float, ...] = 0.0,
+    *,
+    by: Literal["tangent", "mirror"] = "tangent",
+    rate: float = 0.02,
+    rounding: Literal["hungarian", "monotone", "relaxed"] = "hungarian",
+    softness: float = 0.1,
+    scaled: bool = True,
+    hold: int = 0,
+    alternate: int = 0,
+    share: float = 0.5,
+) -> Stitch:
+    """A permutation, trained as a doubly stochastic matrix and rounded, with positive scales.
+
+    Starts from the assignment of ``G_relu``; layers of one width.
+
+    Args:
+        strength: Of ``-strength |P|^2 / n``, which draws P to permutations (nats); of several that
+            of the least loss on validation samples.
+        by: Steps down the tangent of the polytope, projected on it, or mirror descent.
+        rate: Length of a step, as a share of the length of P (tangent) or of the largest change of
+            a logarithm (mirror).
+        rounding: The nearest permutation (hungarian), the best of 32 that order a random vector
+            nearly as P does (monotone), or relaxed: P itself is the map.
+        softness: P begins so far from the assignment on the way to the centre of the polytope.
+        scaled: Train scales, too; otherwise they are 1.
+        hold: Steps in which P alone is trained at first.
+        alternate: Steps of P and steps of scales in turns of this length; 0: both in every step.
+        share: Of all steps, those after which P is rounded; scales go on alone.
+    """
+    _ranges(rate=(rate, 0, 1e3), softness=(softness, 0, 1), share=(share, 0, 1))
+    turns = Turns(scaled, hold, alternate, share)
+
+    def one(strength: float) -> Stitch:
+        def train(map: Assignment, generator: torch.Generator) -> Refinable:
+            return Birkhoff(
+                map,
+                turns,
+                rate=rate,
+                strength=strength,
+                by=by,
+                rounding=rounding,
+                softness=softness,
+                generator=generator,
+            )
+
+        return Stitch(_scaled if scaled else _assigned, same=True, train=train, only=True)
+
+    return _choice(_strengths(strength), one)
+
+
+@registry.register("stitch")
+def wreath(
+    temperature: float = 0.5,
+    *,
+    rate: float = 0.05,
+    scaled: bool = True,
+    hold: int = 0,
+    alternate: int = 0,
+    share: float = 0.5,
+) -> Stitch:
+    """A permutation, trained by a soft sort of scores, with positive scales.
+
+    Starts from the assignment of ``G_relu``; layers of one width.
+
+    Args:
+        temperature: Of the soft sort, in units of the distance of neighbouring scores at the start.
+        rate: Learning rate of the scores.
+        scaled: Train scales, too; otherwise they are 1.
+        hold: Steps in which scores alone are trained at first.
+        alternate: Steps of scores and of scales in turns of this length; 0: both in every step.
+        share: Of all steps, those after which the order is fixed; scales go on alone.
+    """
+    _ranges(rate=(rate, 0, 1e3), temperature=(temperature, 1e-6, 1e6), share=(share, 0, 1))
+    turns = Turns(scaled, hold, alternate, share)
+
+    def train(map: Assignment, _: torch.Generator) -> Refinable:
+        return Wreath(map, turns, rate=rate, temperature=temperature)
+
+    return Stitch(_scaled if scaled else _assigned, same=True, train=train, only=True)
+
+
+# --------------------------------------------------------------------------- what they share
+
+
+def _assigned(m: Cross, _: torch.Generator) -> nn.Module:
+    return Assignment(closed.assignment(m))
+
+
+def _scaled(m: Cross, _: torch.Generator) -> nn.Module:
+    order = closed.assignment(m)
+    return Assignment(order, closed.scales(m, order))
+
+
+def _least_squares(bias: bool) -> Callable[[Cross, torch.Generator], nn.Module]:
+    return lambda m, _: Affine(*closed.least_squares(m, bias=bias))
+
+
+def _choice(given: float | tuple[float, ...], one: Callable[[float], Stitch]) -> Stitch:
+    """The stitch of a strength; of several one that is chosen among them."""
+    if not isinstance(given, tuple | list):
+        return one(given)
+    if not given:
+        raise OptionError("nothing to choose from", got="()", expected="at least one strength")
+    among = tuple((float(v), one(v)) for v in dict.fromkeys(given))
+    return dataclasses.replace(among[0][1], among=among)
+
+
+def _strengths(given: float | tuple[float, ...]) -> float | tuple[float, ...]:
+    for value in given if isinstance(given, tuple | list) else (given,):
+        if not value >= 0:
+            raise OptionError("a negative strength", got=value, expected="0 or more")
+    return given
+
+
+def _ranges(**given: tuple[float, float, float]) -> None:
+    for name, (value, least, most) in given.items():
+        if not least <= value <= most:
+            expected = f"between {least:g} and {most:g}"
+            raise OptionError(f"{name} out of range", got=value, expected=expected)
 
 
 def _drawn(p: int, q: int, generator: torch.Generator) -> torch.Tensor:

@@ -15,7 +15,7 @@ from isogon.nets.hygiene import cast
 from isogon.nets.labels import classes_of
 from isogon.nets.outputs import correct, outputs
 from isogon.nets.passes import INPUT
-from isogon.nets.recalibrate import no_variance, with_norms
+from isogon.nets.recalibrate import GraphNorm, no_variance, with_norms
 from isogon.nets.watchers import Once
 
 Statistics = list[tuple[Tensor, Tensor]]  # mean and variance of each batch-norm, in order
@@ -78,6 +78,8 @@ class Trial:
     def __post_init__(self) -> None:
         self.right = self.total = self.agreed = 0
         self.loss = 0.0
+        inside = [] if self.stitch is None else self.stitch.modules()
+        self.norms = [m for m in inside if isinstance(m, GraphNorm)]  # of the stitch itself
         self.answer: Tensor | None = None  # to the batch at hand
 
     def logits(self, values: Sequence[Tensor], momentum: float | None = None) -> Tensor:
@@ -86,6 +88,8 @@ class Trial:
         if self.order is not None:
             h = h.index_select(self.cut.axis, self.order.to(h.device))
         if self.stitch is not None:
+            for m in self.norms:
+                m.training, m.momentum = momentum is not None, momentum or 0.0
             h = self.stitch(h)
         return self.tail([h, *around], self.statistics, momentum)
 
@@ -99,11 +103,21 @@ class Trial:
         y = classes_of(labels, z.shape[1], count=len(z)).to(z.device)
         self.total += len(z)
         self.right += int(correct(z, y).sum())
-        both = torch.cat([torch.zeros_like(z), z], 1) if z.shape[1] == 1 else z
-        self.loss += float(nn.functional.cross_entropy(both.double(), y, reduction="sum"))
-        self.answer = both.argmax(1)
+        self.loss += float(entropy(z.double(), labels))
+        self.answer = two_sided(z).argmax(1)
         if self.like is not None and self.like.answer is not None:
             self.agreed += int((self.answer == self.like.answer.to(z.device)).sum())
+
+
+def two_sided(z: Tensor) -> Tensor:
+    """Logits ``[n, C]`` with C >= 2: of one output z those of the two classes, 0 and z."""
+    return torch.cat([torch.zeros_like(z), z], 1) if z.shape[1] == 1 else z
+
+
+def entropy(z: Tensor, labels: Tensor) -> Tensor:
+    """Sum of cross-entropies of logits ``[n, C]`` (nats)."""
+    y = classes_of(labels, z.shape[1], count=len(z)).to(z.device)
+    return nn.functional.cross_entropy(two_sided(z), y, reduction="sum")
 
 
 class Running(Once):

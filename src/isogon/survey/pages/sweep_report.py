@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
 from isogon import context, storage
 from isogon.errors import IsogonError
+from isogon.readings.latex import latex
 from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.check import given
 from isogon.survey.declaring.job import Job
@@ -22,10 +24,11 @@ from isogon.survey.running.sweep import Sweep
 
 NAME = "report.html"
 FIGURES = "figures"
+TABLES = "tables"
 
 
 def write(sweep: Sweep, *, alive: set[str] | None = None) -> list[Path]:
-    """Write ``report.html`` and ``figures/*.png`` into the folder of a sweep.
+    """Write ``report.html``, ``figures/*.png`` and the numbers behind these as ``tables/*``.
 
     Args:
         sweep: With at least one finished job.
@@ -33,6 +36,8 @@ def write(sweep: Sweep, *, alive: set[str] | None = None) -> list[Path]:
 
     Returns:
         Paths of the page and of the figures.
+
+    Tables are CSV and LaTeX, ``table-K`` behind figure K (``table-K-2`` where it has several).
     """
     with context.from_file(sweep.directory):  # the folder may not make us run what it names
         return _written(sweep, sweep.states(alive))
@@ -55,14 +60,28 @@ def _written(sweep: Sweep, states: list[JobState]) -> list[Path]:
     folder = sweep.directory / FIGURES
     for old in folder.glob("figure-*.png"):
         old.unlink(missing_ok=True)  # another sweep on this folder may end now
+    for old in (sweep.directory / TABLES).glob("table-*.*"):
+        old.unlink(missing_ok=True)
     for k, drawn in enumerate(figures, 1):
         paths.append(folder / f"figure-{k}.png")
         with storage.atomic(paths[-1]) as temporary:
             drawn.figure.savefig(temporary, format="png", dpi=160)
+        for i, frame in enumerate((t for t in drawn.tables.values() if len(t)), 1):
+            name = f"table-{k}" if i == 1 else f"table-{k}-{i}"
+            _tabled(sweep.directory / TABLES / name, frame)
     text = render(sweep, states, records, figures, problem)
     with storage.atomic(paths[0]) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return paths
+
+
+def _tabled(path: Path, frame: pd.DataFrame) -> None:
+    """A table as CSV and as LaTeX."""
+    csv: Any = frame.to_csv(index=False, lineterminator="\n")
+    texts = {".csv": csv, ".tex": latex(frame) + "\n"}
+    for suffix, text in texts.items():
+        with storage.atomic(path.with_name(path.name + suffix)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def render(
