@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from isogon.errors import DataError
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
+from isogon.measures.alignment.permutations import Permutations
 from isogon.measures.alignment.watchers import PairMoments
 
 
@@ -76,6 +77,8 @@ class Folded:
         DataError: Fewer than 4 samples, or than folds.
     """
 
+    rounding = 0.0
+
     def __init__(
         self,
         metric: Metric,
@@ -111,7 +114,7 @@ class Folded:
             found[i, j] = 1 - left / total if total > 0 else math.nan
         return found
 
-    def permuted(self, order: Tensor) -> np.ndarray:
+    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
         """Not to be had of a stream."""
         raise TypeError("a stream of moments can't be permuted")
 
