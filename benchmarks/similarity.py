@@ -30,7 +30,7 @@ import torch
 from similarity_parts import features, in_turn, ratio, seconds, truth, ucentred
 
 import isogon as ig
-from isogon.measures.alignment.permutations import Permutations
+from isogon.measures.alignment.permutations import SampleOrders
 from isogon.measures.alignment.products import half_gram
 from isogon.nets.load import build
 
@@ -257,7 +257,7 @@ def permuted_values():
     """Largest gap between values under permutations and their definition, float64."""
     x, y = features(1000, 256, 1, 1)["l0"], features(1000, 256, 1, 2)["l0"]
     k, m = (ucentred(v.double()) for v in (x, y))
-    drawn = Permutations(1000, 50, torch.Generator().manual_seed(0))
+    drawn = SampleOrders(1000, 50, torch.Generator().manual_seed(0))
     found = drawn.inner([k.float()], [m.float()], symmetric=True)[:, 0, 0]
     exact = torch.stack([(k * m[o][:, o]).sum() for o in drawn.orders()])
     return float((found - exact).abs().max() / (k.norm() * m.norm()))

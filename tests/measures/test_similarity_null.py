@@ -1,4 +1,4 @@
-"""Permutations of samples: their group, inner products under them, p-values by definition."""
+"""SampleOrders of samples: their group, inner products under them, p-values by definition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 import isogon as ig
 from isogon.measures.alignment.metrics.metric import metric
-from isogon.measures.alignment.permutations import ROUNDING, Permutations
+from isogon.measures.alignment.permutations import ROUNDING, SampleOrders
 
 
 def rng(seed=0):
@@ -18,7 +18,7 @@ def rng(seed=0):
 
 
 def drawn(samples, count, seed=0):
-    return Permutations(samples, count, torch.Generator().manual_seed(seed))
+    return SampleOrders(samples, count, torch.Generator().manual_seed(seed))
 
 
 def matrices(n, count, seed, *, symmetric, dtype=torch.float64):

@@ -26,7 +26,7 @@ from isogon.measures.alignment.engines import (
 )
 from isogon.measures.alignment.folds import Folded, FoldMoments
 from isogon.measures.alignment.metrics.metric import Metric
-from isogon.measures.alignment.permutations import Permutations
+from isogon.measures.alignment.permutations import SampleOrders
 from isogon.measures.alignment.representations import RowPlace
 from isogon.measures.alignment.watchers import Activations, Minibatch, PairMoments
 from isogon.nets.passes import LOGITS, all_passes
@@ -64,7 +64,7 @@ class Comparison:
         every = [(i, j) for i in range(len(left)) for j in range(len(right))]
         self.pairs: list[Pair] = [(i, i) for i in range(k)] if pairs == "diagonal" else every
         self.notes: list[str] = []
-        self._permutations_of: dict[int, Permutations] = {}
+        self._permutations_of: dict[int, SampleOrders] = {}
         if pairs == "diagonal" and len(left) != len(right):
             self.notes.append(f"the first {k} sites of {len(left)} and {len(right)}")
         self.maps = {m.name: maps or m.maps for m in chosen}
@@ -274,10 +274,10 @@ class Comparison:
             "p_max": above_all / (self.null + 1) + mask,
         }
 
-    def _drawn(self, samples: int, generator: torch.Generator) -> Permutations:
+    def _drawn(self, samples: int, generator: torch.Generator) -> SampleOrders:
         """The same for all metrics of as many samples."""
         if samples not in self._permutations_of:
-            self._permutations_of[samples] = Permutations(samples, self.null, generator)
+            self._permutations_of[samples] = SampleOrders(samples, self.null, generator)
         return self._permutations_of[samples]
 
 

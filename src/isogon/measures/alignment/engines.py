@@ -13,7 +13,7 @@ from torch import Tensor
 from isogon.measures.alignment import hsic
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
-from isogon.measures.alignment.permutations import ROUNDING, Permutations
+from isogon.measures.alignment.permutations import ROUNDING, SampleOrders
 from isogon.measures.alignment.representations import RowPlace
 from isogon.measures.alignment.samples import SampleView
 from isogon.measures.alignment.watchers import Activations, Form, Minibatch, PairMoments, formed
@@ -37,7 +37,7 @@ class Engine(Protocol):
         """``[sites of a, sites of b]``, NaN where nothing was asked for."""
         ...
 
-    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
+    def permuted(self, drawn: SampleOrders) -> Iterator[np.ndarray]:
         """The same with the samples of b in each of other orders."""
         ...
 
@@ -93,7 +93,7 @@ class Given:
         """See `Engine`."""
         return self._values
 
-    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
+    def permuted(self, drawn: SampleOrders) -> Iterator[np.ndarray]:
         """Not to be had."""
         raise TypeError("sums over samples can't be permuted")
 
@@ -144,7 +144,7 @@ class HeldValues:
         """See `Engine`."""
         return self._under(torch.arange(self.samples))
 
-    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
+    def permuted(self, drawn: SampleOrders) -> Iterator[np.ndarray]:
         """See `Engine`."""
         return map(self._under, drawn.orders())
 
@@ -216,7 +216,7 @@ class AllPairs:
         """See `Engine`."""
         return self._of(self.y)
 
-    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
+    def permuted(self, drawn: SampleOrders) -> Iterator[np.ndarray]:
         """See `Engine`."""
         if self.metric.inner is not None:
             return self._inner(drawn)
@@ -234,7 +234,7 @@ class AllPairs:
                 found[i, j] = self.metric.pair(self.x[i], others[j], None)
         return found
 
-    def _inner(self, drawn: Permutations) -> Iterator[np.ndarray]:
+    def _inner(self, drawn: SampleOrders) -> Iterator[np.ndarray]:
         inner = self.metric.inner
         assert inner is not None
         sides = [{k: v for k, v in side.items() if v is not None} for side in (self.x, self.y)]
@@ -283,7 +283,7 @@ class Aligned:
         """See `Engine`."""
         return hsic.ratio(self.grams[0].inner(self.grams[1]), *self.own) + self.mask
 
-    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
+    def permuted(self, drawn: SampleOrders) -> Iterator[np.ndarray]:
         """See `Engine`."""
         mine, theirs = (list(g.values) for g in self.grams)
         products = drawn.inner(mine, theirs, symmetric=True).numpy()
@@ -303,7 +303,7 @@ class InBatches:
         """See `Engine`."""
         return self.watcher.result() + self.mask
 
-    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
+    def permuted(self, drawn: SampleOrders) -> Iterator[np.ndarray]:
         """Not to be had."""
         raise TypeError("minibatches can't be permuted")
 
@@ -324,7 +324,7 @@ class Outputs:
         """See `Engine`: the last place of both sides."""
         return self._under(torch.arange(self.samples))
 
-    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
+    def permuted(self, drawn: SampleOrders) -> Iterator[np.ndarray]:
         """See `Engine`."""
         return map(self._under, drawn.orders())
 

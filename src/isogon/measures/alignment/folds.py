@@ -13,7 +13,7 @@ from torch import Tensor
 from isogon.errors import DataError
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
-from isogon.measures.alignment.permutations import Permutations
+from isogon.measures.alignment.permutations import SampleOrders
 from isogon.measures.alignment.watchers import PairMoments
 
 
@@ -114,7 +114,7 @@ class Folded:
             found[i, j] = 1 - left / total if total > 0 else math.nan
         return found
 
-    def permuted(self, drawn: Permutations) -> Iterator[np.ndarray]:
+    def permuted(self, drawn: SampleOrders) -> Iterator[np.ndarray]:
         """Not to be had of a stream."""
         raise TypeError("a stream of moments can't be permuted")
 

@@ -19,7 +19,7 @@ BYTES = 2**28  # of transformed diagonals at once
 ROUNDING = 1e-7  # of the product of two float32 matrices' norms: how far an inner product is off
 
 
-class Permutations:
+class SampleOrders:
     """Distinct permutations of samples, none of them the identity.
 
     Where no such group has enough elements (few samples, many permutations) they are drawn from all
