@@ -38,7 +38,9 @@ def _together(panels: Sequence[Panel]) -> Figure:
 
 def _curves_together(panels: Sequence[Panel]) -> Figure:
     """Penalties of k-th with k-th sites, a curve per method, the spread over runs as a band."""
-    fig, axes = style.panels(min(3, len(panels)), -(-len(panels) // 3), height=2.6)
+    entries = [labelled(r.table)["method"].nunique() for p in panels for r in p.readings[:1]]
+    height = max(2.6, 0.24 * max(entries))  # room for the legend
+    fig, axes = style.panels(min(3, len(panels)), -(-len(panels) // 3), height=height)
     marked = False
     for ax, panel in zip(axes.flat, panels):
         column = panel.column or "penalty"
@@ -163,7 +165,7 @@ def curve(
 
 
 def _curves(reading: Reading, table: pd.DataFrame, column: str, names: list[str]) -> Figure:
-    fig, axes = style.panels(1, height=2.8)
+    fig, axes = style.panels(1, height=max(2.8, 0.24 * len(names)))  # room for the legend
     ax = axes[0, 0]
     marked = False
     for color, name in zip(style.CYCLE * 9, names):
