@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -50,8 +51,8 @@ def _curves_together(panels: Sequence[Panel]) -> Figure:
             for by, part in labelled(diagonal(reading)).groupby("method", sort=False):
                 label = f"{name}, {by}" if several else str(by)
                 runs.setdefault(label, []).append(part)
-        for color, (label, parts) in zip(style.CYCLE * 9, runs.items()):
-            marked |= curve(ax, parts, column, label, color)
+        for (label, parts), (color, line) in zip(runs.items(), _looks(runs)):
+            marked |= curve(ax, parts, column, label, color, line=line)
         _site_labels(ax, diagonal(panel.readings[0]))
         ax.set_title(panel.title)
         ax.set_ylabel(_label(column))
@@ -146,7 +147,13 @@ def _sites(reading: Reading) -> tuple[list[str], list[str]]:
 
 
 def curve(
-    ax: Axes, parts: Sequence[pd.DataFrame], column: str, label: str, color: str, key: str = "site"
+    ax: Axes,
+    parts: Sequence[pd.DataFrame],
+    column: str,
+    label: str,
+    color: str,
+    key: str = "site",
+    line: str = "-",
 ) -> bool:
     """One line over sites: the mean over runs with a standard deviation; whether a mark is open."""
     scale = 1.0 if column == "loss" else 100.0
@@ -156,7 +163,8 @@ def curve(
     mean, sd = groups[column].mean()[sites] * scale, groups[column].std(ddof=1)[sites] * scale
     inside = groups["in_block"].any()[sites].to_numpy(bool)
     places = np.arange(len(sites))
-    ax.plot(places, mean, color=color, lw=1.2, label=style.shorten(label, 34), marker="o", ms=3.5)
+    name = style.shorten(label, 34)
+    ax.plot(places, mean, color=color, lw=1.2, ls=line, label=name, marker="o", ms=3.5)
     ax.plot(places[inside], mean[inside], "o", ms=3.8, color=color, mfc="white", mew=1.0, zorder=3)
     if sd.notna().any():
         low, high = (mean - sd).to_numpy(float), (mean + sd).to_numpy(float)
@@ -168,9 +176,9 @@ def _curves(reading: Reading, table: pd.DataFrame, column: str, names: list[str]
     fig, axes = style.panels(1, height=max(2.8, 0.24 * len(names)))  # room for the legend
     ax = axes[0, 0]
     marked = False
-    for color, name in zip(style.CYCLE * 9, names):
+    for name, (color, line) in zip(names, _looks(names)):
         part = table[table["method"] == name]
-        marked |= curve(ax, [part], column, name, color)
+        marked |= curve(ax, [part], column, name, color, line=line)
     if column.startswith("penalty"):
         ax.axhline(0, color=style.MUTED, lw=0.6, zorder=0)
     _site_labels(ax, table)
@@ -180,6 +188,14 @@ def _curves(reading: Reading, table: pd.DataFrame, column: str, names: list[str]
     if marked:
         style.note(fig, OPEN)
     return fig
+
+
+def _looks(labels: Iterable[str]) -> list[tuple[str, str]]:
+    """Colour and line of each curve: dashed what was trained, in the colour of its closed form."""
+    split = [re.match(r"(.*?)(, trained|, \d+ steps)?$", label) for label in labels]
+    parts = [(m[1], m[2]) for m in split if m is not None]
+    colors = dict(zip(dict.fromkeys(base for base, _ in parts), style.CYCLE * 9))
+    return [(colors[base], "--" if trained else "-") for base, trained in parts]
 
 
 def _site_labels(ax: Axes, table: pd.DataFrame) -> None:
