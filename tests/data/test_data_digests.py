@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from isogon import context
 from isogon.data import batches, samples, transforms
 from isogon.data.batches import Batches, SourceBatches
-from isogon.data.samples import MapSamples, Samples
+from isogon.data.samples import PIECE, MapSamples, Samples
 from isogon.storage import file_digests
 
 X = np.random.default_rng(0).integers(0, 255, (60, 4), np.uint8)
@@ -45,6 +45,23 @@ def test_every_sample_every_label_and_their_order_count():
     assert made(classes=["a", "b", "c"]).digest() != base
     assert made().subset(range(59)).digest() != base
     assert made().relabelled(torch.from_numpy(Y).flip(0)).digest() != base
+
+
+class Own(Samples):
+    """A user's kind of samples, which are read one by one."""
+
+
+@pytest.mark.parametrize("kind", [Samples, Own])
+def test_data_in_memory_count_to_their_last_sample_however_many_there_are(kind):
+    x = np.zeros((3 * PIECE + 7, 2), np.float32)
+    y = np.zeros(len(x), np.int64)
+    base = kind(x, y, name="many").digest()
+    for i in (PIECE - 1, PIECE, 2 * PIECE + 3, len(x) - 1):
+        other, labels = x.copy(), y.copy()
+        other[i, 1] = 1
+        labels[i] = 1
+        assert kind(other, y, name="many").digest() != base
+        assert kind(x, labels, name="many").digest() != base
 
 
 def test_parts_count_by_what_is_in_them_however_they_were_chosen():

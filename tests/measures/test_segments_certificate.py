@@ -138,6 +138,32 @@ def test_only_this_check_fails(name):
     assert {c.name for c in certificate if not c.passed} == {name}, str(certificate)
 
 
+def test_a_missing_change_of_a_maximum_fails():
+    torch.manual_seed(0)
+    grouped = (torch.nn.Unflatten(1, (1, 8)), torch.nn.MaxPool1d(2), torch.nn.Flatten())
+    net = torch.nn.Sequential(torch.nn.Linear(2, 8), *grouped, torch.nn.Linear(4, 2))
+    s = ig.segments(net.double(), A, B)
+    assert s.certify().passed
+    assert len(s) > 1
+    for drop in range(len(s) - 1):
+        certificate = changed(s, drop=drop).certify()
+        assert not certificate["complete"].passed, "two entries are the largest on one piece"
+
+
+@pytest.mark.parametrize("where", ["corner", "between"])
+def test_an_output_that_the_network_does_not_have_fails(where):
+    s = segments()
+    outputs = s.outputs.copy()
+    outputs[0 if where == "corner" else -1] += 1e-9
+    assert not changed(s, outputs=outputs).certify()["outputs"].passed
+    starts = s.table["start"].to_numpy().copy()
+    starts[1] += 1e-6
+    assert not changed(s, start=starts).certify()["cover"].passed
+    lengths = s.table["length"].to_numpy().copy()
+    lengths[1] *= 1 + 1e-6
+    assert not changed(s, length=lengths).certify()["cover"].passed
+
+
 def test_it_stays_with_the_reading(tmp_path):
     s = segments()
     assert s.certificate is None

@@ -83,3 +83,5 @@ def test_the_radius_holds_the_wanted_regions_at_the_density_of_the_pilot(monkeyp
     monkeypatch.setattr(registry, "get", fake)
     radius = defaults._radius(subject, [0, 1, 2], anchors)
     assert density * (2 * radius) ** 2 == pytest.approx(defaults.REGIONS, rel=0.02)
+    density = 500.0  # all of the plane holds fewer: no radius
+    assert defaults._radius(subject, [0, 1, 2], anchors) is None
