@@ -130,7 +130,13 @@ def test_a_report_holds_the_page(tmp_path, browser):
     end = time.monotonic() + 30
     while time.monotonic() < end and not browser.run(f"!!{inside}"):
         time.sleep(0.1)
-    assert browser.run(f"{inside}.seconds") >= 0
+    browser.run("new Promise(f => setTimeout(f, 500))")
+    assert browser.run(f"{inside}.regionAt(0.3, 0.2)")[0] >= 0, "it was laid out after it was made"
+    size = "document.querySelector('details.inside iframe').contentDocument.getElementById('gl')"
+    wide = browser.run(f"{size}.clientWidth")
+    ends = browser.run(f"[{inside}.regionAt(0.3, 0.2)[1], {inside}.regionAt(0.5, 0.2)[1]]")
+    assert ends[1][0] - ends[0][0] == pytest.approx(0.2, rel=0.05)
+    assert wide > 300
     assert browser.requests()[-1].endswith("report.html")
 
 

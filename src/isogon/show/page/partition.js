@@ -183,7 +183,7 @@
   const hidden = new Set();
   const fit = () => {
     view.x = view.y = 0;
-    view.size = 0.94 * Math.min(canvas.clientWidth / facts.extent[0], canvas.clientHeight / facts.extent[1]);
+    view.whole = view.size = 0.94 * Math.min(canvas.clientWidth / facts.extent[0], canvas.clientHeight / facts.extent[1]);
   };
   const uniforms = (p, extra) => {
     gl.useProgram(p.made);
@@ -361,9 +361,9 @@
     pixels = Math.min(window.devicePixelRatio || 1, 2);
     const [w, h] = [Math.round(canvas.clientWidth * pixels), Math.round(canvas.clientHeight * pixels)];
     if (!w || !h || (w === canvas.width && h === canvas.height)) return;
-    const first = canvas.dataset.ready !== "true", all = first || view.whole === view.size;
+    const all = view.whole === undefined || view.whole === view.size;  // nothing was chosen yet
     canvas.width = w; canvas.height = h;
-    if (all) { fit(); view.whole = view.size; }
+    if (all) fit();
     draw();
   };
   paint(facts.mode);

@@ -18,6 +18,7 @@ from typing import Any
 
 import jinja2
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -296,6 +297,8 @@ def table(frame: pd.DataFrame, label: str, units: dict[str, str]) -> dict[str, A
 def _cell(value: Any, number: bool) -> dict[str, Any]:
     if number:
         return {"text": numeral(value), "value": repr(float(value)), "number": True}
+    if isinstance(value, float | np.floating):  # among words, e.g. a table of one row per statistic
+        return {"text": numeral(value), "value": "", "number": False}
     missing = value is None or (isinstance(value, float) and math.isnan(value))
     return {"text": "–" if missing else str(value), "value": "", "number": False}
 
