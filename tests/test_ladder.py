@@ -30,7 +30,7 @@ ORDERS = {
     ),
     "isogon.measures.partition": (
         "kernels", "patterns", "crossings", "slices", "specs", "mesh", "tiles", "lines", "grow",
-        "forecast", "decisions", "adjacency", "affine", "locate", "statistics", "certificate",
+        "forecast", "decisions", "affine", "locate", "statistics", "adjacency", "certificate",
         "reading", "measure",
     ),
     "isogon.survey": ("declaring", "running", "whole", "pages", "experiments"),

@@ -9,7 +9,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 PAUSE = 0.5  # seconds between two looks at the parent
 _DEATH = 1  # PR_SET_PDEATHSIG of Linux's prctl
@@ -56,7 +60,7 @@ def stoppable(request: Request | None = None) -> Iterator[Request]:
     noted = request or Request()
     held: dict[int, Any] = {}
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         first, noted.number = noted.number is None, number
         if not (first and noted.waits):
             raise Stopped(number)
@@ -172,7 +176,7 @@ def _end() -> None:
     os._exit(1)
 
 
-def _kill(but: Sequence[Any] = ()) -> None:
+def _kill(but: Sequence[BaseProcess] = ()) -> None:
     import multiprocessing
 
     for child in multiprocessing.active_children():

@@ -8,11 +8,17 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from isogon import context
 from isogon.errors import FileError, OptionError, unknown
 from isogon.survey.declaring import catalogue
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from isogon.survey.running.record import Record
+
 
 RUNS = "runs"
 OFFLINE = ("seed", "batch_size", "device", "again")  # of no use to commands that compute nothing
@@ -83,11 +89,12 @@ def measure(name: str, words: list[str]) -> int:
     return 0
 
 
-def drawn(record: Any) -> Path | None:
+def drawn(record: Record) -> Path | None:
     """The figure of a record, drawn where it is not there yet; None where it can't be."""
     from isogon import storage
     from isogon.show.figure import draw
 
+    assert record.directory is not None  # a command keeps its records
     path = record.directory / f"{record.job.measure}.png"
     if path.is_file() and record.reused:
         return path
@@ -101,12 +108,13 @@ def drawn(record: Any) -> Path | None:
     return path
 
 
-def paged(record: Any) -> Path | None:
+def paged(record: Record) -> Path | None:
     """The interactive page of a record, written where its measure has one and it is not there."""
     from isogon import registry
 
     if not registry.has("page", record.job.measure):
         return None
+    assert record.directory is not None
     path = record.directory / f"{record.job.measure}.html"
     if path.is_file() and record.reused:
         return path
@@ -118,7 +126,7 @@ def paged(record: Any) -> Path | None:
 
 
 @contextmanager
-def surroundings(options: Any):
+def surroundings(options: Namespace):
     """The global options, in force for what runs inside."""
     from isogon.cli import console
 

@@ -57,7 +57,7 @@ def experiment(words: list[str]) -> int:
     return 0
 
 
-def _paths(found: Any, out: Path) -> list[Any]:
+def _paths(found: Any, out: Path) -> list[Path]:
     """What an experiment wrote: the paths that it returns, or the folder of its reading."""
     from isogon.readings import Reading
 

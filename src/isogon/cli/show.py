@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogon import context
 from isogon.cli.commands import OFFLINE, surroundings
 from isogon.cli.parser import Parser
 from isogon.errors import FileError, IsogonError, OptionError
-from isogon.specs import parse
+from isogon.specs import Spec, parse
 from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.declare import Option
-from isogon.survey.declaring.job import quoted
+from isogon.survey.declaring.job import Job, quoted
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from isogon.data.batches import Batches
+    from isogon.survey.running.record import Record
+
 
 FORMATS = ("json", "csv", "parquet", "tex")
 PICTURES = ("png", "svg", "pdf")
@@ -52,7 +59,7 @@ def show(words: list[str]) -> int:
     return 0
 
 
-def _draw(folder: Path, text: str, given: Any) -> None:
+def _draw(folder: Path, text: str, given: Namespace) -> None:
     """Draw a reading with options of its figure; a graph needs the model, as typed."""
     from isogon import readings, storage
     from isogon.cli import console
@@ -78,7 +85,7 @@ def _draw(folder: Path, text: str, given: Any) -> None:
     console.say(str(path))
 
 
-def _traced(given: Any, kept: Any) -> dict[str, Any]:
+def _traced(given: Namespace, kept: Record | None) -> dict[str, Any]:
     """The model and inputs that a graph is traced with: typed, since a record builds nothing."""
     from isogon.survey.running.run import Session
 
@@ -175,7 +182,7 @@ def _folder(folder: Path) -> None:
         console.say(f"made     {kept.provenance['started']} in {seconds:.2f} s")
 
 
-def _command(job: Any) -> str:
+def _command(job: Job) -> str:
     """The command line of a job, without the options that have their defaults."""
     from isogon.survey.declaring.check import given
     from isogon.survey.declaring.job import Job
@@ -244,7 +251,7 @@ def _data(spec: str) -> None:
     from isogon.cli import console
     from isogon.survey.running.run import Session
 
-    data: Any = Session().get("Batches", spec)
+    data: Batches = Session().get("Batches", spec)
     x, y = data.first(1)
     rows = [
         ("samples", f"{data.count:,}"),
@@ -257,7 +264,7 @@ def _data(spec: str) -> None:
     console.listing(rows, spec)
 
 
-def _other(kind: str, name: str, spec: Any) -> None:
+def _other(kind: str, name: str, spec: Spec) -> None:
     import inspect
 
     from isogon import registry

@@ -6,7 +6,7 @@ import hashlib
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogon import stopping
 from isogon.cli.commands import OFFLINE, surroundings
@@ -14,6 +14,12 @@ from isogon.cli.parser import Parser
 from isogon.specs import parse
 from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.declare import Option
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from isogon.survey.whole.survey import Line
+
 
 DEFAULT_OUT = "surveys"
 
@@ -47,7 +53,7 @@ def survey(words: list[str]) -> int:
         command += f" --{name} {value:g}"
     command += "".join(f" --{k.replace('_', '-')} {shlex.quote(str(v))}" for k, v in shown.items())
 
-    def notify(line: Any) -> None:
+    def notify(line: Line) -> None:
         if options.quiet:
             return
         mark = {"done": "+", "reused": "=", "skipped": "-", "failed": "!"}[line.status]
@@ -118,7 +124,7 @@ def slug(model: str, data: str) -> str:
     return f"{words[:60].rstrip('-')}-{digest}"
 
 
-def _surroundings(options: Any) -> dict[str, Any]:
+def _surroundings(options: Namespace) -> dict[str, Any]:
     """The global options that a command needs to be run again."""
     found: dict[str, Any] = {}
     if options.data_root:

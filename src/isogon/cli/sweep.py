@@ -5,12 +5,18 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from isogon import stopping
 from isogon.cli.commands import OFFLINE, surroundings
 from isogon.cli.parser import Parser
 from isogon.survey.declaring.declare import Option
+
+if TYPE_CHECKING:
+    from isogon.survey.running.slurm import Queue
+    from isogon.survey.running.states import JobState
+    from isogon.survey.running.sweep import Sweep
+
 
 EXAMPLE = """\
 example plan:
@@ -105,7 +111,7 @@ def sweep(words: list[str]) -> int:
         names = ("workers", "minutes", "cpus", "gpus", "memory_gb", "partition", "parallel")
         resources = executors.Resources(**{n: getattr(options, n) for n in names})
 
-        def notify(state: Any) -> None:
+        def notify(state: JobState) -> None:
             if not options.quiet:
                 tail = state.error or state.record or state.slurm
                 console.say(f"  {state.state:<8}{state.id:<34}{tail}")
@@ -154,7 +160,7 @@ def sweep(words: list[str]) -> int:
     return code
 
 
-def queue(held: Any, *, asked: bool = False) -> Any:
+def queue(held: Sweep, *, asked: bool = False) -> Queue:
     """What Slurm holds; it is asked only where it was given anything, or is about to be."""
     from isogon.survey.running import slurm
     from isogon.survey.running.states import waits
@@ -163,7 +169,7 @@ def queue(held: Any, *, asked: bool = False) -> Any:
     return slurm.queue() if needed else slurm.Queue(set())
 
 
-def _left(held: Any, alive: set[str] | None, quiet: bool) -> list[str]:
+def _left(held: Sweep, alive: set[str] | None, quiet: bool) -> list[str]:
     """Jobs whose owners, on other machines, turn out to be gone."""
     from isogon.cli import console
     from isogon.survey.running import claims
@@ -178,7 +184,7 @@ def _left(held: Any, alive: set[str] | None, quiet: bool) -> list[str]:
     return [s.id for s in held.states(alive, unsure) if s.state == "died"]
 
 
-def _turns(held: Any, begun: dict[str, int]) -> list[str]:
+def _turns(held: Sweep, begun: dict[str, int]) -> list[str]:
     """Shares that are to take another turn, as far as their last one led to anything."""
     ids = [id for id in held.turns() if held.state(id).attempts > begun.get(id, -1)]
     begun |= {id: held.state(id).attempts for id in ids}
@@ -213,7 +219,7 @@ def status(words: list[str]) -> int:
     return _summary(held, alive, answer)
 
 
-def _summary(held: Any, alive: set[str] | None, answer: Any, on: str | None = None) -> int:
+def _summary(held: Sweep, alive: set[str] | None, answer: Queue, on: str | None = None) -> int:
     """Counts, and each failure with what to do.
 
     Args:

@@ -14,7 +14,11 @@ from torch import Tensor
 from isogon.data.finite import check_inputs
 from isogon.data.samples import Samples
 from isogon.errors import DataError, OptionError
+from isogon.specs import Spec
 from isogon.storage import digests
+
+# a spec, samples, a map-style data set, a pair of tensors, or a re-iterable of (x, y)
+DataLike = str | Spec | Samples | torch.utils.data.Dataset | Iterable
 
 
 class Batches:
@@ -263,7 +267,7 @@ def _batch(found: Any, name: str) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def unlabelled(x: Any) -> Tensor:
+def unlabelled(x: Tensor | np.ndarray) -> Tensor:
     """What stands where samples have no labels: NaN, one per sample."""
     return torch.full(np.shape(x)[:1], torch.nan)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 from torch import Tensor
 
 from isogon.errors import DataError
 
+X = TypeVar("X")
 
-def check_inputs(x: Any, *, first: int = 0, what: str = "the inputs") -> Any:
+
+def check_inputs(x: X, *, first: int = 0, what: str = "the inputs") -> X:
     """Refuse inputs that are not numbers; returns them.
 
     Args:

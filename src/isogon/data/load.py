@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from isogon import context, registry
-from isogon.data.batches import Batches, SourceBatches, unlabelled
+from isogon.data.batches import Batches, DataLike, SourceBatches, unlabelled
 from isogon.data.derived import called, with_split
 from isogon.data.samples import Samples, as_samples
 from isogon.errors import DataError, SpecError
@@ -69,7 +68,7 @@ def samples(
     default="@data",
 )
 def batches(
-    spec: str | Spec | Samples | Any,
+    spec: DataLike,
     *,
     batch_size: int = 256,
     root: str | os.PathLike | None = None,
@@ -107,7 +106,7 @@ def batches(
     return Batches(samples(spec, root=root), batch_size, workers=workers)
 
 
-def as_batches(source: Any) -> Batches:
+def as_batches(source: DataLike) -> Batches:
     """Batches from whatever a caller has: a spec, `Samples`, or a re-iterable of ``(x, y)``.
 
     Args:

@@ -7,7 +7,7 @@ and turned into what a model sees, pixels in [0, 1], when they are taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from torch import Tensor
 
 from isogon.errors import DataError, OptionError
 from isogon.storage import digests, modules
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 
 Transform = Callable[[Tensor, Tensor], Tensor]
 PIECE = 1024  # samples that are read at once for a digest
@@ -51,7 +55,7 @@ class Samples:
     def __init__(
         self,
         inputs: Any,
-        labels: Any,
+        labels: ArrayLike | Tensor,
         *,
         name: str,
         classes: Sequence[str] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from isogon.measures.partition.certificate.segments import certify_line
 from isogon.measures.partition.lines import break_points
 from isogon.readings import Curve
 from isogon.registry import measure
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class Segments(Curve):
@@ -35,7 +38,7 @@ class Segments(Curve):
     breakpoints = property(lambda self: self.arrays["breakpoints"])
     outputs = property(lambda self: self.arrays["outputs"])
 
-    def at(self, t: Any) -> np.ndarray:
+    def at(self, t: ArrayLike) -> np.ndarray:
         """Outputs `[N, C]` at positions on the line, from the pieces."""
         knots = np.concatenate([[0.0], self.breakpoints, [1.0]])
         t = np.atleast_1d(np.asarray(t, np.float64))

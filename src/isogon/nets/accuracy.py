@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
@@ -12,7 +11,7 @@ from isogon.nets.labels import classes_of
 from isogon.nets.origin import check_classes
 from isogon.nets.outputs import correct
 from isogon.nets.passes import LOGITS, all_passes
-from isogon.nets.watchers import Once
+from isogon.nets.watchers import Key, Once
 
 
 class Correct(Once):
@@ -26,11 +25,11 @@ class Correct(Once):
         total: Number of samples.
     """
 
-    def __init__(self, key: Any = LOGITS) -> None:
+    def __init__(self, key: Key = LOGITS) -> None:
         self.sites = (key,)
         self.right = self.total = 0
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in logits ``[n, C]`` and labels ``[n]``.
 
         Raises:

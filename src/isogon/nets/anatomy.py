@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from isogon.errors import NotACut, OptionError
 from isogon.nets.hygiene import cast
-from isogon.nets.sites import Site, inputs
+from isogon.nets.sites import ExampleInputs, Site, inputs
 from isogon.nets.sites import sites as select_sites
 from isogon.nets.tap import tap
 from isogon.nets.trace import Graph, place, trace
@@ -20,7 +20,7 @@ from isogon.nets.unwrap import unwrap
 class Anatomy:
     """Where a model can be cut: its graph, the values of its nodes, and its sites."""
 
-    def __init__(self, model: nn.Module, example: Any) -> None:
+    def __init__(self, model: nn.Module, example: ExampleInputs) -> None:
         self.model = unwrap(model)
         x = cast(inputs(example), self.model)
         self.example = x[:1].repeat(2, *[1] * (x.dim() - 1)) if len(x) == 1 else x[:3]

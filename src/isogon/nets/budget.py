@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ def _counted(limit: int, modules: int, path: object) -> Iterator[None]:
     """
     done = importing = begun = 0
 
-    def step(frame: Any, event: str, given: Any) -> Any:
+    def step(frame: FrameType, event: str, given: Any) -> Any:
         nonlocal done, importing, begun
         code = frame.f_code
         if event == "call" and (code.co_filename, code.co_name) == _IMPORT:
@@ -147,7 +148,7 @@ def _counted(limit: int, modules: int, path: object) -> Iterator[None]:
             )
         return None if inside else step
 
-    def imported(frame: Any, event: str, given: Any) -> Any:
+    def imported(frame: FrameType, event: str, given: Any) -> Any:
         nonlocal importing
         if event == "return":
             importing -= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from isogon.nets.sites import Site
 from isogon.nets.tap import unreached, wanted_modules
 from isogon.nets.unwrap import uncompiled, unwrap
 from isogon.nets.watch import misfit, watched
-from isogon.nets.watchers import INPUT, LOGITS, OUTPUT, Key, Orbit, Watcher
+from isogon.nets.watchers import INPUT, LOGITS, OUTPUT, Key, Orbit, Viewer
 
 _INPUT, _OUTPUT, _LOGITS = _AROUND = tuple((s.path, s.call) for s in (INPUT, OUTPUT, LOGITS))
 
@@ -32,7 +32,7 @@ class Delivery:
     def __init__(
         self,
         models: Mapping[str, nn.Module],
-        watchers: Sequence[Watcher],
+        watchers: Sequence[Viewer],
         orbit: Orbit | None,
         numbers: bool = True,
     ) -> None:
@@ -70,7 +70,7 @@ class Delivery:
     def __exit__(self, *error: Any) -> None:
         self.stack.__exit__(*error)
 
-    def _hooked(self, stack: ExitStack, name: str, model: nn.Module) -> Any:
+    def _hooked(self, stack: ExitStack, name: str, model: nn.Module) -> Callable[[Tensor], Any]:
         """The model's forward pass, with hooks where somebody watches."""
         stack.enter_context(preserved(model))
         chosen = [s for place, s in self.sites[name].items() if place not in _AROUND]
@@ -97,7 +97,7 @@ class Delivery:
             self.missing = {i: set(self.keys[i]) for i in self.open}
             self.held: dict[Address, tuple[Tensor, int | None]] = {}
             needed = {name for i in self.open for name, _ in self.keys[i]}
-            moved: dict[Any, Tensor] = {}
+            moved: dict[tuple[torch.device, torch.dtype], Tensor] = {}
             for i in [i for i in self.open if not self.keys[i]]:
                 self.deliver(i)  # wants labels only
             for name in self.models:
@@ -108,7 +108,9 @@ class Delivery:
                 name, place = next(iter(self.missing[min(self.open)]))
                 raise unreached(self.sites[name][place])
 
-    def forward(self, name: str, x: Tensor, moved: dict[Any, Tensor]) -> None:
+    def forward(
+        self, name: str, x: Tensor, moved: dict[tuple[torch.device, torch.dtype], Tensor]
+    ) -> None:
         """One model on the chunk, or on all transforms of it."""
         model, wanted = self.models[name], set(self.sites[name])
         x = cast(x, model)
@@ -141,7 +143,7 @@ class Delivery:
             if (name, place) not in self.reached:
                 raise unreached(self.sites[name][place])
 
-    def _during(self, name: str, run: Any, x: Tensor) -> Any:
+    def _during(self, name: str, run: Callable[[Tensor], Any], x: Tensor) -> Any:
         """One forward pass, whose activations count.
 
         Raises:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isogon.nets.watchers import Models, Watcher
 
 
 @dataclass(frozen=True)
@@ -21,11 +26,11 @@ class Asked:
         run: One pass: ``run(watchers, shard, number of the pass)``.
     """
 
-    models: Any
-    batches: Any
-    watchers: Sequence[Any]
+    models: Models
+    batches: Iterable[tuple[Tensor, Tensor]]
+    watchers: Sequence[Watcher]
     options: Mapping[str, Any]
-    run: Callable[[Sequence[Any], tuple[int, int], int], int]
+    run: Callable[[Sequence[Watcher], tuple[int, int], int], int]
 
 
 class Elsewhere(Protocol):

@@ -6,14 +6,19 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogon.specs import Spec
+
+if TYPE_CHECKING:
+    from isogon.data.batches import Batches
+    from isogon.data.samples import Samples
+
 
 _CLASSES = ("classes", "num_classes")  # two names for one argument
 
 
-def facts(data: Any, *, classes: int | None = None) -> dict[str, Any]:
+def facts(data: Samples | Batches | None, *, classes: int | None = None) -> dict[str, Any]:
     """What data say about an architecture: inputs, channels, size or length, classes.
 
     Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +36,7 @@ def check_finite(model: nn.Module) -> None:
             )
 
 
-def check_whole(model: Any) -> None:
+def check_whole(model: object) -> None:
     """Refuse what can't be looked into or has no weights yet, with the reason.
 
     Raises:

@@ -111,7 +111,7 @@ def precision(model: nn.Module) -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes(model))
 
 
-def cast(x: Any, model: nn.Module) -> Any:
+def cast(x: object, model: nn.Module) -> Any:
     """A batch on the model's device; real-valued ones in its dtype, integers untouched.
 
     Args:

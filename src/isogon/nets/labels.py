@@ -98,7 +98,7 @@ class Classed:
         classes: Number of classes, where it is known.
     """
 
-    def __init__(self, batches: Iterable[tuple[Tensor, Any]], classes: int | None) -> None:
+    def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], classes: int | None) -> None:
         self._batches, self._classes = batches, classes
 
     def __getattr__(self, name: str) -> Any:

@@ -20,6 +20,8 @@ import torch
 from torch import nn
 
 from isogon import context, registry
+from isogon.data.batches import Batches
+from isogon.data.samples import Samples
 from isogon.errors import DependencyError, FileError, IsogonError, ModelError, SpecError, unknown
 from isogon.nets import budget
 from isogon.nets.facts import facts, filled
@@ -37,7 +39,7 @@ log = logging.getLogger("isogon")
 def load(
     spec: str | os.PathLike | Spec | nn.Module,
     *,
-    like: Any = None,
+    like: Samples | Batches | None = None,
     channels_last: bool | None = None,
 ) -> nn.Module:
     """A model in evaluation mode, from a spec or a file.
@@ -101,7 +103,7 @@ def load(
     return _normalised(model, meta, path).eval()
 
 
-def build(spec: str | Spec, *, like: Any = None, **fixed: Any) -> nn.Module:
+def build(spec: str | Spec, *, like: Samples | Batches | None = None, **fixed: Any) -> nn.Module:
     """A fresh, randomly initialised model of an architecture, in training mode.
 
     Args:
@@ -143,7 +145,9 @@ def build(spec: str | Spec, *, like: Any = None, **fixed: Any) -> nn.Module:
     example="cnn(width=2)",
     default="@model",
 )
-def parse_module(spec: str | Spec | nn.Module, *, like: Any = None) -> nn.Module:
+def parse_module(
+    spec: str | Spec | nn.Module, *, like: Samples | Batches | None = None
+) -> nn.Module:
     """A model for a measure: loaded, in evaluation mode, with finite weights."""
     model = load(spec, like=like)
     check_finite(model)
@@ -153,7 +157,7 @@ def parse_module(spec: str | Spec | nn.Module, *, like: Any = None) -> nn.Module
 # --------------------------------------------------------------------------- internals
 
 
-def _make(spec: Spec, like: Any) -> nn.Module:
+def _make(spec: Spec, like: Samples | Batches | None) -> nn.Module:
     if spec.name is None:
         raise SpecError("not an architecture", got=str(spec), expected="NAME or NAME(arguments)")
     if spec.module is not None or registry.has("arch", spec.name):
@@ -254,7 +258,7 @@ def _from_file(path: Path) -> nn.Module:
 
 
 def _filled(
-    spec: Spec, like: Any, state: dict[str, Any], path: Path, *, brought: bool
+    spec: Spec, like: Samples | Batches | None, state: dict[str, Any], path: Path, *, brought: bool
 ) -> nn.Module:
     """The architecture with weights; first by its shapes alone, where the file named it."""
     if brought:

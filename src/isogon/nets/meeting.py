@@ -16,11 +16,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogon import context
 from isogon.nets.elsewhere import Asked, TurnOver, run_by
 from isogon.nets.watchers import PerSample
+
+if TYPE_CHECKING:
+    from isogon.readings.reading import Reading
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Meeting:
     spent: dict[str, float] = field(default_factory=dict)
     held: dict[str, Pass] = field(default_factory=dict)
 
-    def ask(self, name: str, measured: Callable[[], Any]) -> None:
+    def ask(self, name: str, measured: Callable[[], Reading]) -> None:
         """Call a measure until it asks for a pass."""
         start = time.perf_counter()
         with warnings.catch_warnings(), context.use(progress=context.silent):

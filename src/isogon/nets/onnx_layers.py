@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,14 @@ from torch import Tensor, nn
 
 from isogon.errors import UnsupportedOp
 
+if TYPE_CHECKING:
+    from isogon.nets.onnx_operands import Operands
+
+
 __all__ = ["LAYERS"]
 
 
-def _windows(o: Any, sizes: list[int]) -> tuple[list[int], list[int], list[int], list[int]]:
+def _windows(o: Operands, sizes: list[int]) -> tuple[list[int], list[int], list[int], list[int]]:
     """Strides, dilations, and the padding before and after each axis of a sliding window."""
     x = o.inputs[0]
     space = list(x.shape[2:])
@@ -57,11 +61,11 @@ def _put(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     return layer
 
 
-def _constant_weights(o: Any) -> bool:
+def _constant_weights(o: Operands) -> bool:
     return o.depends[0] and not any(o.depends[1:])
 
 
-def _conv(o: Any):
+def _conv(o: Operands):
     if not _constant_weights(o):
         raise UnsupportedOp("an ONNX convolution whose weights depend on the input")
     weight, bias = o.inputs[1], o.inputs[2] if o.has(2) else None
@@ -83,7 +87,7 @@ def _conv(o: Any):
     return layer if before == after else _Padded(_order(before, after), layer)
 
 
-def _conv_transpose(o: Any):
+def _conv_transpose(o: Operands):
     if not _constant_weights(o):
         raise UnsupportedOp("an ONNX convolution whose weights depend on the input")
     weight, bias = o.inputs[1], o.inputs[2] if o.has(2) else None
@@ -110,7 +114,7 @@ def _conv_transpose(o: Any):
     return _put(layer, weight, bias)
 
 
-def _gemm(o: Any):
+def _gemm(o: Operands):
     alpha, beta = o.get("alpha", 1.0), o.get("beta", 1.0)
     left, right = bool(o.get("transA", 0)), bool(o.get("transB", 0))
     bias = o.inputs[2] if o.has(2) else None
@@ -129,14 +133,14 @@ def _gemm(o: Any):
     return gemm
 
 
-def _matmul(o: Any):
+def _matmul(o: Operands):
     if _constant_weights(o) and o.inputs[1].ndim == 2:
         weight = o.inputs[1].T.contiguous()
         return _put(nn.Linear(weight.shape[1], len(weight), False, device="meta"), weight, None)
     return torch.matmul
 
 
-def _batch_norm(o: Any):
+def _batch_norm(o: Operands):
     if not _constant_weights(o):
         raise UnsupportedOp("an ONNX batch-norm whose statistics depend on the input")
     x, weight, bias, mean, var = o.inputs[:5]
@@ -146,12 +150,12 @@ def _batch_norm(o: Any):
     return _put(layer, weight, bias)
 
 
-def _instance_norm(o: Any):
+def _instance_norm(o: Operands):
     eps = o.get("epsilon", 1e-5)
     return lambda x, weight, bias: F.instance_norm(x, weight=weight, bias=bias, eps=eps)
 
 
-def _max_pool(o: Any):
+def _max_pool(o: Operands):
     sizes = list(o.get("kernel_shape"))
     strides, dilations, before, after = _windows(o, sizes)
     kind: Any = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[len(sizes) - 1]
@@ -162,7 +166,7 @@ def _max_pool(o: Any):
     return layer if same else _Padded(_order(before, after), layer, -math.inf)
 
 
-def _average_pool(o: Any):
+def _average_pool(o: Operands):
     sizes = list(o.get("kernel_shape"))
     strides, dilations, before, after = _windows(o, sizes)
     if set(dilations) != {1}:
@@ -188,14 +192,14 @@ def _average_pool(o: Any):
     return average
 
 
-def _global(kind: str) -> Callable[[Any], nn.Module]:
-    def build(o: Any) -> nn.Module:
+def _global(kind: str) -> Callable[[Operands], nn.Module]:
+    def build(o: Operands) -> nn.Module:
         return getattr(nn, f"{kind}{o.inputs[0].ndim - 2}d")(1)
 
     return build
 
 
-LAYERS: dict[str, Callable[[Any], Any]] = {
+LAYERS: dict[str, Callable[[Operands], Any]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,

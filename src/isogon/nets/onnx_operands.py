@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from isogon.errors import UnsupportedOp
 
 __all__ = ["Operands"]
@@ -28,7 +26,7 @@ class Operands:
         static: Positions of inputs that were read at build time.
     """
 
-    inputs: list[Tensor | None]
+    inputs: list[Any]  # of tensors, None where an optional one is left out
     depends: list[bool]
     attributes: dict[str, Any]
     version: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ def shape_of(model: nn.Module) -> tuple[int, ...] | None:
     return origin.shape if isinstance(origin, Origin) else None
 
 
-def check_classes(model: nn.Module, batches: Any) -> None:
+def check_classes(model: nn.Module, batches: Iterable) -> None:
     """Refuse data whose classes are not those that the model was trained on.
 
     Labels count only if they stand for the same classes in the same order; data without names
@@ -83,10 +84,11 @@ def check_classes(model: nn.Module, batches: Any) -> None:
     )
 
 
-def _compare_shapes(origin: Origin, batches: Any) -> None:
-    if origin.shape is None or not hasattr(batches, "first"):
+def _compare_shapes(origin: Origin, batches: Iterable) -> None:
+    first = getattr(batches, "first", None)
+    if origin.shape is None or first is None:
         return
-    shape = tuple(batches.first(1)[0].shape[1:])
+    shape = tuple(first(1)[0].shape[1:])
     if shape != origin.shape:
         warnings.warn(
             f"samples of shape {list(shape)} for a model that was trained on {list(origin.shape)}; "

@@ -20,9 +20,29 @@ from isogon.data.finite import check_inputs
 from isogon.errors import DataError, OptionError
 from isogon.nets import elsewhere
 from isogon.nets.delivery import Delivery
-from isogon.nets.watchers import INPUT, LOGITS, OUTPUT, Models, Of, Orbit, PerSample, Watcher
+from isogon.nets.watchers import (
+    INPUT,
+    LOGITS,
+    OUTPUT,
+    Models,
+    Of,
+    Orbit,
+    PerSample,
+    Viewer,
+    Watcher,
+)
 
-__all__ = ["INPUT", "LOGITS", "OUTPUT", "Of", "PerSample", "Watcher", "all_passes", "one_pass"]
+__all__ = [
+    "INPUT",
+    "LOGITS",
+    "OUTPUT",
+    "Of",
+    "PerSample",
+    "Viewer",
+    "Watcher",
+    "all_passes",
+    "one_pass",
+]
 
 CHUNK = 128  # most transformed inputs per forward pass
 VALUES = 2**20  # and about as many numbers in them, except that
@@ -32,7 +52,7 @@ WHOLE = 128  # an orbit of at most so many members is never taken apart
 def one_pass(
     models: Models,
     batches: Iterable[tuple[Tensor, Tensor]],
-    watchers: Sequence[Watcher],
+    watchers: Sequence[Viewer],
     *,
     orbit: Orbit | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -146,7 +166,7 @@ def all_passes(
     return seen
 
 
-def _share(batches: Iterable, k: int, n: int) -> Iterator[tuple[int, Tensor, Any]]:
+def _share(batches: Iterable, k: int, n: int) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Index of its first sample, inputs and labels of each batch of a share."""
     if n > 1 and hasattr(batches, "share"):
         yield from batches.share(k, n)  # type: ignore[attr-defined]

@@ -31,6 +31,7 @@ class GraphNorm(nn.Module):
     running_var: Tensor
     weight: Tensor | None
     bias: Tensor | None
+    momentum: float | None
 
     def __init__(
         self, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
@@ -51,12 +52,12 @@ class GraphNorm(nn.Module):
             self.weight,
             self.bias,
             self.training,
-            self.momentum,
+            self.momentum or 0.0,
             self.eps,
         )
 
 
-def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.Module:
+def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
     """The model with batch-norm statistics of these data: means over batches, weighted by size.
 
     One pass in which every batch is normalised by its own statistics, as in training.
@@ -97,7 +98,9 @@ def recalibrated(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.
     return twin
 
 
-def with_norms(model: nn.Module, *, shared: bool = True) -> tuple[nn.Module, list[Any]]:
+def with_norms(
+    model: nn.Module, *, shared: bool = True
+) -> tuple[nn.Module, list[GraphNorm | _BatchNorm]]:
     """A copy whose batch-norms are modules with statistics of their own, also of traced graphs.
 
     Args:
@@ -112,7 +115,7 @@ def with_norms(model: nn.Module, *, shared: bool = True) -> tuple[nn.Module, lis
     for module in list(twin.modules()):
         if isinstance(module, fx.GraphModule):
             _norms_to_modules(module)
-    norms: list[Any] = [
+    norms: list[GraphNorm | _BatchNorm] = [
         m
         for m in twin.modules()
         if isinstance(m, GraphNorm) or (isinstance(m, _BatchNorm) and m.running_mean is not None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,9 @@ from isogon.errors import DataError, NoSuchSite, OptionError, nearest
 from isogon.nets.hygiene import cast, preserved
 from isogon.nets.unwrap import unwrap
 from isogon.nets.watch import NONLINEAR_OPS, misfit, watched
+
+# inputs [N, ...], a pair (x, y), or batches of pairs, of which the first is taken
+ExampleInputs = Tensor | Iterable
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ def is_weighted(module: nn.Module) -> bool:
     return isinstance(weight, Tensor) and weight.dim() >= 2
 
 
-def sites(model: nn.Module, select: str = "relu", *, example: Any = None) -> list[Site]:
+def sites(
+    model: nn.Module, select: str = "relu", *, example: ExampleInputs | None = None
+) -> list[Site]:
     """The sites of a model that a selector names, in the order in which they are computed.
 
     Args:
@@ -118,7 +122,7 @@ def registered(model: nn.Module) -> list[Site]:
     return [Site(path, 0, type(m).__name__) for path, m in model.named_modules() if path]
 
 
-def called(model: nn.Module, example: Any) -> list[Site]:
+def called(model: nn.Module, example: ExampleInputs) -> list[Site]:
     """Every call of one forward pass whose output keeps the sample axis, in order of completion.
 
     Raises:
@@ -146,7 +150,7 @@ def called(model: nn.Module, example: Any) -> list[Site]:
     return found
 
 
-def _counted(x: Any, model: nn.Module) -> Any:
+def _counted(x: Tensor, model: nn.Module) -> Tensor:
     """Inputs whose number is no other size of the model.
 
     With two samples, what is computed of weights alone for two heads (a clamped temperature in
@@ -237,7 +241,7 @@ def _nothing(part: str, found: Sequence[Site], modules: dict[str, nn.Module]) ->
     )
 
 
-def inputs(example: Any) -> Any:
+def inputs(example: ExampleInputs) -> Tensor:
     """The inputs ``[N, ...]`` in an example: a tensor, a pair ``(x, y)``, or batches of pairs.
 
     Raises:

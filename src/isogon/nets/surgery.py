@@ -10,13 +10,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from torch import fx, nn
 
 from isogon.nets.anatomy import Anatomy
 from isogon.nets.recalibrate import recalibrated
-from isogon.nets.sites import Site
+from isogon.nets.sites import ExampleInputs, Site
 from isogon.nets.states import swapped
 
 __all__ = ["Split", "cuts", "frozen", "graft", "recalibrated", "split", "splits", "swapped"]
@@ -37,7 +36,7 @@ class Split:
     site: Site
 
 
-def split(model: nn.Module, site: Site | str, *, example: Any) -> Split:
+def split(model: nn.Module, site: Site | str, *, example: ExampleInputs) -> Split:
     """Cut a model in two at a site.
 
     Both parts share the model's parameters and buffers and run in evaluation mode. (The model's
@@ -66,7 +65,7 @@ def split(model: nn.Module, site: Site | str, *, example: Any) -> Split:
     return Split(anatomy.head(node), anatomy.tail(node), where)
 
 
-def cuts(model: nn.Module, select: str = "all", *, example: Any) -> list[Site]:
+def cuts(model: nn.Module, select: str = "all", *, example: ExampleInputs) -> list[Site]:
     """Those of the selected sites at which the model can be split, in the order of computation.
 
     Args:
@@ -82,7 +81,7 @@ def cuts(model: nn.Module, select: str = "all", *, example: Any) -> list[Site]:
     return [s for s, n in anatomy.places(select).items() if n in anatomy.cuts]
 
 
-def splits(model: nn.Module, select: str = "all", *, example: Any) -> list[Split]:
+def splits(model: nn.Module, select: str = "all", *, example: ExampleInputs) -> list[Split]:
     """The model cut at each of the selected sites that is a cut; traced and run once.
 
     Args:

@@ -136,7 +136,7 @@ def watched(
             report(path, call, type(module).__name__, value)
             running.pop()
 
-    def run(x: Any) -> Any:
+    def run(x: Tensor) -> Any:
         calls.clear()
         running.clear()
         operating = _Operations(running, report) if operations else nullcontext()
@@ -155,7 +155,7 @@ def watched(
             handle.remove()
 
 
-def called(model: nn.Module, x: Any) -> Any:
+def called(model: nn.Module, x: Tensor) -> Any:
     """``model(x)``; a model that wants further inputs is refused by name.
 
     Raises:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from isogon.nets.sites import Site
 from isogon.stats.wrappers import feed
+
+if TYPE_CHECKING:
+    from isogon.stats.base import Stat
+
 
 # What is not a site of the graph, and is asked for in the same way.
 INPUT = Site("<input>")  # as the model gets it: on its device, in its dtype, under the orbit
@@ -20,15 +24,15 @@ Key = Site | tuple[str, Site]  # the second form where there are several models
 Models = nn.Module | Mapping[str, nn.Module]
 
 
-class Watcher(Protocol):
-    """What takes in activations, chunk by chunk."""
+class Viewer(Protocol):
+    """What takes in activations, chunk by chunk, in one pass."""
 
     @property
-    def sites(self) -> Collection[Any]:
+    def sites(self) -> Collection[Key]:
         """What it wants: sites, `INPUT`, `OUTPUT`, `LOGITS`; of several models ``(name, site)``."""
         ...
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> Any:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a chunk.
 
         Args:
@@ -39,6 +43,10 @@ class Watcher(Protocol):
             rows: Which samples of the data these are, int64 ``[n]``.
         """
         ...
+
+
+class Watcher(Viewer, Protocol):
+    """One that says whether it wants another pass, can be shared out, and gives a result."""
 
     def again(self) -> bool:
         """At the end of a pass: whether another one is wanted, for which all is made ready."""
@@ -89,7 +97,7 @@ class PerSample(Once):
         self.sites, self.compute = (INPUT,), compute
         self.found: list[tuple[int, Any]] = []
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Compute it."""
         with torch.enable_grad():
             self.found.append((int(rows[0]), self.compute(values[INPUT], labels)))
@@ -131,13 +139,13 @@ class Of(Once):
         (torch.Size([3]), torch.Size([3, 3]))
     """
 
-    def __init__(self, sites: Site | tuple[Any, ...], make: Callable[[], Any]) -> None:
+    def __init__(self, sites: Site | tuple[Key, ...], make: Callable[[], Stat]) -> None:
         one = isinstance(sites, Site) or isinstance(sites[0], str)
-        self.sites: tuple[Any, ...] = (sites,) if one else tuple(sites)  # type: ignore[arg-type]
+        self.sites: tuple[Key, ...] = (sites,) if one else tuple(sites)  # type: ignore[arg-type]
         self.make = make
         self.stat = make()
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Feed the statistic."""
         feed(self.stat, *(values[site] for site in self.sites), labels=labels, rows=rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +18,10 @@ from isogon.registry import draws
 from isogon.show import style
 from isogon.show.class_places import class_places
 from isogon.show.partition import TINTS, by_class, frame, marks
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+
 
 SIMPLE = 1e-4  # of the slice's extent: bends that are not drawn
 ROOM = 0.05  # of the image: half the width from which an area is named in it
@@ -107,7 +111,7 @@ def _classes(ax: Axes, b: Boundary, single: bool) -> None:
     if len(present) > LEGEND:
         return
     label = {0: "output < 0", 1: "output > 0"} if single else {}
-    handles: list[Any] = [
+    handles: list[Artist] = [
         Patch(color=c, label=label.get(int(k), f"class {k}"))
         for k, c in zip(present, colors, strict=True)
     ]

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from PIL import Image
 
@@ -40,7 +40,7 @@ def draw_evolution(reading: Evolution, color: Color = "class", pictures: int = S
     shown = [kept[i] for i in places] if kept and pictures > 0 else []
     if not shown:
         fig = style.figure(style.WIDTH, 2.5)
-        bottom: Any = fig
+        bottom: Figure | SubFigure = fig
     else:
         high, wide = np.ptp(reading.corners, axis=0)[::-1]
         height = min(style.WIDTH / max(len(shown), 3) * high / wide, 3.0) + 0.3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ def draw(reading: Reading, **options: Any) -> Figure:
         return fig
 
 
-def _check_options(drawer: Any, measure: str, options: dict[str, Any]) -> None:
+def _check_options(drawer: Callable[..., Figure], measure: str, options: dict[str, Any]) -> None:
     parameters = list(inspect.signature(drawer).parameters.values())[1:]
     names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     if len(names) < len(parameters):

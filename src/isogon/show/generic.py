@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,10 @@ from matplotlib.figure import Figure
 from isogon.errors import OptionError
 from isogon.readings import Curve, Grid, Path, Reading, SampleTable, SiteTable
 from isogon.show import style
+
+if TYPE_CHECKING:
+    pass
+
 
 PLACES = {"sample", "unit", "channel", "row", "column", "stage", "block", "step", "walk", "label"}
 
@@ -211,7 +215,7 @@ def _numbers(reading: Reading, column: str | None) -> list[str]:
     return found
 
 
-def _finite(values: Any) -> np.ndarray:
+def _finite(values: pd.Series | pd.DataFrame) -> np.ndarray:
     v = values.to_numpy(dtype=float)
     return v[np.isfinite(v)]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 from torch.nn import Module
 
 from isogon.errors import OptionError
@@ -39,7 +39,7 @@ def draw_invariance(
     stability: bool = False,
     scatter: str | Sequence[str] | None = None,
     graph: Module | None = None,
-    example: Any = None,
+    example: Tensor | None = None,
 ) -> Figure:
     """Units of every site and their mean by depth; or one of the figures that options name.
 
@@ -147,7 +147,7 @@ def _by_depth(ax: Axes, reading: Reading, column: str) -> None:
     ax.set_title(f"{title} ({'; '.join(facts)})" if facts else title)
 
 
-def _graph(reading: Reading, column: str, model: Module, example: Any) -> Figure:
+def _graph(reading: Reading, column: str, model: Module, example: Tensor | None) -> Figure:
     """The model's sites as a graph."""
     if example is None:
         raise OptionError(

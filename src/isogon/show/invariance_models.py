@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,10 @@ from isogon.readings import Reading
 from isogon.show import style
 from isogon.show.invariance_parts import check, finite_mean, label, pick, values
 from isogon.show.panel import Panel
+
+if TYPE_CHECKING:
+    from matplotlib.typing import ColorType
+
 
 LEVEL = 0.01  # of significance
 BANDS = 3  # curves with a band of their units: more hide each other
@@ -102,7 +106,7 @@ def in_order(names: list[str]) -> list[str]:
     return sorted(names, key=_number) if _ordered(names) else names
 
 
-def colours(order: list[str]) -> dict[str, Any]:
+def colours(order: list[str]) -> dict[str, ColorType]:
     """A colour per name: from light to dark where the names are ordered by a number."""
     if _ordered(order):
         return dict(zip(order, map(tuple, style.SEQUENTIAL(np.linspace(0.32, 1, len(order))))))
@@ -208,7 +212,7 @@ def stars(ax: Axes, panel: Panel, column: str, notes: list[str]) -> None:
     notes.append(f"* {two} differ (Tukey's test of {which}, p < {LEVEL:g})")
 
 
-def _curves(ax: Axes, panel: Panel, column: str, colors: dict[str, Any], bands: bool) -> None:
+def _curves(ax: Axes, panel: Panel, column: str, colors: dict[str, ColorType], bands: bool) -> None:
     bands = bands and _banded(panel)
     for name in in_order(list(dict.fromkeys(panel.names))):
         mine = [r for r, n in zip(panel.readings, panel.names) if n == name]
@@ -249,7 +253,7 @@ def _named(ax: Axes, panel: Panel) -> None:
         ax.set_xticks(x, [f"{v:.0f}\n{style.shorten(n, 12)}" for v, n in zip(x, names)])
 
 
-def _intervals(ax: Axes, mine: list[Reading], column: str, color: Any) -> None:
+def _intervals(ax: Axes, mine: list[Reading], column: str, color: ColorType) -> None:
     """Bootstrap intervals, where one model has them."""
     if len(mine) > 1 or f"{column}_low" not in mine[0].table:
         return

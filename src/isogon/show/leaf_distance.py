@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,11 +12,14 @@ from isogon.registry import draws
 from isogon.show import style
 from isogon.show.generic import site_axis
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @draws("leaf_distance", along="transformation", columns=("leaf", "euclidean", "remaining"))
 def draw_leaf_distance(reading: Reading) -> Figure:
     """Euclidean distance, length along the leaf and what remains, per transformation."""
-    table: Any = reading.table
+    table: pd.DataFrame = reading.table
     labels = list(dict.fromkeys(table["transformation"]))
     fig, axes = style.panels(1, width=5.6, height=3.0)
     ax = axes[0, 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,13 +12,16 @@ from isogon.registry import draws
 from isogon.show import style
 from isogon.show.generic import boxes, site_axis
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @draws("orientation", columns=("cosine", "projection"))
 def draw_orientation(reading: Reading) -> Figure:
     """Cosine of each filter with the all-ones direction, and the share that is not positive."""
-    table: Any = reading.table
+    table: pd.DataFrame = reading.table
     sites = list(table["site"].unique())
-    summary: Any = reading.summary()
+    summary: pd.DataFrame = reading.summary()
     per_site, network = summary.iloc[:-1], summary.iloc[-1]
     distances = bool(summary["l2_distance"].notna().any())
     rows = 3 if distances else 2

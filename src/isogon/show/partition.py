@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +23,11 @@ from isogon.show import mesh, style
 from isogon.show.class_places import partition_places
 from isogon.show.panel import Panel
 from isogon.show.run_figures import dots
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.text import Text
+
 
 TINTS = 6  # of one class, so that neighbours stay apart
 LEVELS = 128  # of a colour scale
@@ -255,7 +260,7 @@ def _legend(ax: Axes, p: Partition, single: bool) -> None:
         return
     names = {0: "output < 0", 1: "output > 0"} if single else {}
     shade, palette = by_class(present, np.full(len(present), TINTS // 2), single)
-    handles: list[Any] = [
+    handles: list[Artist] = [
         Patch(color=tuple(palette[s]), label=names.get(int(k), f"class {k}"))
         for k, s in zip(present, shade, strict=True)
     ]
@@ -296,11 +301,11 @@ def _name_classes(ax: Axes, p: Partition) -> None:
     for x, y, radius, label in partition_places(p):
         wide = radius > extent / 12  # room for words, which no anchor's number is taken for
         text = "−+"[label] if single else f"class {label}" if wide else str(label)
-        words: Any = ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4.5)
+        words: Text = ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4.5)
         words.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
 
 
-def _below(ax: Axes, handles: list[Any], columns: int) -> None:
+def _below(ax: Axes, handles: list[Artist], columns: int) -> None:
     fig: Any = ax.figure
     below = ax.transAxes + ScaledTranslation(0, -36 / 72, fig.dpi_scale_trans)
     ax.legend(

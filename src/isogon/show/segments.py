@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +13,10 @@ from matplotlib.patches import Patch
 from isogon.measures.segments import Segments
 from isogon.registry import draws
 from isogon.show import style
+
+if TYPE_CHECKING:
+    from matplotlib.typing import ColorType
+
 
 ROWS = 24  # sites that get a row of ticks of their own
 TICKS = 3000  # breakpoints from which the ticks are thin
@@ -64,7 +68,7 @@ def draw_segments(reading: Segments, outputs: int = 5, bins: int = 60) -> Figure
     return fig
 
 
-def site_colors(names: list[str]) -> dict[str, Any]:
+def site_colors(names: list[str]) -> dict[str, ColorType]:
     """Orange for the first site, then blues from dark to light, as in a partition's figure."""
     shades = style.SEQUENTIAL(np.linspace(1.0, 0.35, max(len(names), 1)))
     return {n: style.ORANGE if k == 0 else tuple(shades[k]) for k, n in enumerate(names)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +15,10 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap, hsv_to_rg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import NullFormatter
+
+if TYPE_CHECKING:
+    pass
+
 
 INK = "#22303c"  # text, outlines
 MUTED = "#7b8794"  # secondary text, reference lines

@@ -157,7 +157,7 @@ def _limits(reading: Reading) -> tuple[float, float]:
     return float(low), float(high) if high > low else float(low) + 1.0
 
 
-def _caption(reading: Reading, row: Any, between: str) -> str:
+def _caption(reading: Reading, row: pd.Series, between: str) -> str:
     names = reading.meta.get("classes") or []
     label = int(row["prediction"])
     text = str(names[label]) if label < len(names) else str(label)
@@ -176,7 +176,7 @@ def _lines(ax: Axes, reading: Reading, column: str, walk: int, color: str, label
 
 def _probability(ax: Axes, reading: Reading, walk: int) -> None:
     _lines(ax, reading, "probability", walk, style.BLUE)
-    part: Any = reading.table[reading.table["walk"] == walk]
+    part: pd.DataFrame = reading.table[reading.table["walk"] == walk]
     labels = part["prediction"].to_numpy()
     for place in np.flatnonzero(np.diff(labels)):
         ax.axvline(part["step"].iloc[place + 1], color=style.FAINT, lw=0.9, zorder=0)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import torch
 
 from isogon.errors import DataError
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 
 class Stat(Protocol):
     """A statistic of a stream that can be merged with one of another part of it."""
 
-    def update(self, x: torch.Tensor, **coords: Any) -> Self:
-        """Take in a batch."""
+    def update(self, *x: Any, **coords: Any) -> Self:
+        """Take in a batch, of as many tensors as the statistic is of."""
         ...
 
     def merge(self, other: Self) -> Self:
@@ -24,6 +27,10 @@ class Stat(Protocol):
         """The result so far."""
         ...
 
+
+class Stored(Stat, Protocol):
+    """A statistic that can be written down and go on elsewhere."""
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` takes back."""
         ...
@@ -33,10 +40,10 @@ class Stat(Protocol):
         ...
 
 
-S = TypeVar("S", bound=Stat)
+S = TypeVar("S", bound=Stored)
 
 
-def all_reduce(stat: S, group: Any = None) -> S:
+def all_reduce(stat: S, group: ProcessGroup | None = None) -> S:
     """Merge a statistic over all processes of a group; the whole in each of them.
 
     Args:

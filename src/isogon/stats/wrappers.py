@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from isogon.errors import DataError
+
+if TYPE_CHECKING:
+    from isogon.stats.base import Stat
+
 
 Make = Callable[[], Any]
 How = Literal["mean", "max", "sum"]
@@ -37,7 +41,7 @@ class Wrapper:
         raise NotImplementedError
 
 
-def feed(stat: Any, *x: Tensor, labels: Tensor | None, rows: Tensor | None) -> None:
+def feed(stat: Stat, *x: Tensor, labels: Tensor | None, rows: Tensor | None) -> None:
     """Update a statistic; labels and rows go to wrappers only."""
     if isinstance(stat, Wrapper):
         stat.update(*x, labels=labels, rows=rows)
@@ -52,10 +56,10 @@ class Together(Wrapper):
         stats: The statistics.
     """
 
-    def __init__(self, stats: Mapping[str, Any]) -> None:
+    def __init__(self, stats: Mapping[str, Stat]) -> None:
         self.stats = dict(stats)
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Stat:
         return self.stats[name]
 
     def update(self, *x: Tensor, labels: Tensor | None = None, rows: Tensor | None = None) -> Self:
@@ -87,7 +91,7 @@ class ByClass(Wrapper):
 
     def __init__(self, make: Make) -> None:
         self.make = make
-        self.parts: dict[int | float, Any] = {}
+        self.parts: dict[int | float, Stat] = {}
 
     def update(self, *x: Tensor, labels: Tensor | None = None, rows: Tensor | None = None) -> Self:
         """Take in values ``[n, ...]`` of samples with labels ``[n]``.
@@ -195,7 +199,7 @@ class Pooled(Wrapper):
         stop: Axis behind the last one; None for all.
     """
 
-    def __init__(self, stat: Any, how: How, start: int = 2, stop: int | None = None) -> None:
+    def __init__(self, stat: Stat, how: How, start: int = 2, stop: int | None = None) -> None:
         self.stat, self.start, self.stop = stat, start, stop
         self.how: How = how
 
@@ -236,7 +240,9 @@ class Pair(Wrapper):
         axes: The channel axis of each.
     """
 
-    def __init__(self, stat: Any, maps: Maps = "positions", axes: tuple[int, int] = (1, 1)) -> None:
+    def __init__(
+        self, stat: Stat, maps: Maps = "positions", axes: tuple[int, int] = (1, 1)
+    ) -> None:
         self.stat, self.axes = stat, axes
         self.maps: Maps = maps
 

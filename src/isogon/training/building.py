@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from torch import nn
 
@@ -18,7 +17,9 @@ from isogon.nets.weights import put, read_weights
 from isogon.specs import Spec, parse
 
 
-def build(arch: Any, train: Samples, outputs: int) -> tuple[nn.Module, str | None]:
+def build(
+    arch: str | Spec | nn.Module, train: Samples, outputs: int
+) -> tuple[nn.Module, str | None]:
     """A module to train and the spec that builds it again.
 
     Args:

@@ -7,8 +7,6 @@ batch, process or continuation asks for them, and on every version of torch.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -20,7 +18,7 @@ ORDER, AUGMENT, SPLIT, NOISE, MODEL = range(5)
 
 
 def uniform(
-    indices: Any, count: int = 1, *, seed: int, epoch: int = 0, purpose: int = 0
+    indices: np.ndarray | range, count: int = 1, *, seed: int, epoch: int = 0, purpose: int = 0
 ) -> np.ndarray:
     """Uniform numbers in [0, 1) for samples.
 
@@ -40,7 +38,7 @@ def uniform(
 
 
 def bits(
-    indices: Any, count: int = 1, *, seed: int, epoch: int = 0, purpose: int = 0
+    indices: np.ndarray | range, count: int = 1, *, seed: int, epoch: int = 0, purpose: int = 0
 ) -> np.ndarray:
     """Random 64-bit words for samples: uint64 `[N, count]`, keyed as in `uniform`."""
     # arrays throughout: unlike scalars they wrap around without a warning

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,12 @@ from isogon.nets.hygiene import device_dtype
 from isogon.nets.labels import classes_of
 from isogon.nets.outputs import correct
 from isogon.nets.passes import OUTPUT, one_pass
-from isogon.nets.watchers import Once
+from isogon.nets.watchers import Key, Once
 from isogon.training.config import FitConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -93,7 +97,7 @@ class LossSum(Once):
         self.kind, self.loss = kind, loss
         self.sums = torch.zeros(3, dtype=torch.float64)  # samples, losses, right answers
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in outputs and labels."""
         output = values[OUTPUT]
         y = labels.to(output.device)
@@ -124,7 +128,7 @@ def evaluate(
     samples: Samples,
     *,
     config: FitConfig | None = None,
-    fabric: Any = None,
+    fabric: Fabric | None = None,
     batch_size: int | None = None,
 ) -> dict[str, float]:
     """Mean loss, and accuracy for class labels, of a model in eval mode.
@@ -147,5 +151,12 @@ def evaluate(
     one_pass(model, batches, [watcher], shard=(rank, world), numbers=False)
     if fabric and world > 1:
         sums = watcher.sums.to(device_dtype(model)[0])
-        watcher.sums = fabric.all_reduce(sums, reduce_op="sum").cpu()
+        watcher.sums = summed(fabric, sums)
     return watcher.result()
+
+
+def summed(fabric: Fabric, values: Tensor) -> Tensor:
+    """The sum of all processes' values, on the CPU."""
+    total = fabric.all_reduce(values, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total.cpu()

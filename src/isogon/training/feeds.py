@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,10 @@ from isogon.specs import Spec, parse
 from isogon.training import draws
 from isogon.training.config import FitConfig
 from isogon.training.posing import Posed, members, posed
+
+if TYPE_CHECKING:
+    from isogon.data.batches import DataLike
+
 
 # Published per-channel mean and standard deviation of the training images, pixels in [0, 1].
 KNOWN: dict[str, tuple[list[float], list[float]]] = {
@@ -43,7 +47,13 @@ class Sets:
     spec: str | None = None
 
 
-def resolve(data: Any, config: FitConfig, *, validation: Any = None, test: Any = None) -> Sets:
+def resolve(
+    data: DataLike,
+    config: FitConfig,
+    *,
+    validation: DataLike | None = None,
+    test: DataLike | None = None,
+) -> Sets:
     """The data sets of a run.
 
     A spec without a split means its training split to learn from; the test split of the same
@@ -216,7 +226,7 @@ class Feed:
         return x, y, counted, len(whole)
 
 
-def _samples(data: Any) -> Samples:
+def _samples(data: DataLike) -> Samples:
     if isinstance(data, Samples):
         return data
     if isinstance(data, str | Spec):

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,18 +29,24 @@ from isogon.training.resuming import LAST, find_start, pointed
 from isogon.training.run import Run
 from isogon.training.state import isolated
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from isogon.data.batches import DataLike
+
+
 _PARENT = "ISOGON_PARENT"
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 def fit(
     arch: str | Spec | nn.Module,
-    data: Any,
+    data: DataLike,
     *,
     config: FitConfig | None = None,
     out: str | os.PathLike | None = None,
-    validation: Any = None,
-    test: Any = None,
+    validation: DataLike | None = None,
+    test: DataLike | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Checkpoint:
     """Train a network.
@@ -161,19 +167,19 @@ class _Parcel:
         }
 
 
-def _spawned(fabric: Any, parcel: _Parcel) -> None:
+def _spawned(fabric: Fabric, parcel: _Parcel) -> None:
     """`_work` in a process of its own, which ends when the one that waits for it is gone."""
     with stopping.tied(), context.use(**parcel.around):
         _work(fabric, *parcel.task)
 
 
 def _work(
-    fabric: Any,
-    arch: Any,
-    data: Any,
+    fabric: Fabric,
+    arch: str | Spec | nn.Module,
+    data: DataLike,
     config: FitConfig,
-    validation: Any,
-    test: Any,
+    validation: DataLike | None,
+    test: DataLike | None,
     callbacks: Sequence[Callback],
     folder: Path | None,
 ) -> Checkpoint:
@@ -199,8 +205,8 @@ def _converged(done: Checkpoint, config: FitConfig) -> bool:
 
 
 def _attempt(
-    fabric: Any,
-    arch: Any,
+    fabric: Fabric,
+    arch: str | Spec | nn.Module,
     sets: feeds.Sets,
     config: FitConfig,
     callbacks: Sequence[Callback],
@@ -215,11 +221,12 @@ def _attempt(
         net, spec = building.build(arch, sets.train, outputs)
     constants = feeds.constants(sets.train, config, sets.spec) if spec else None
     building.check_outputs(normalized(net, constants), sets.train, outputs, loss)
-    given = spec is None or parse(arch).path is not None
+    named = None if isinstance(arch, nn.Module) else parse(arch)
+    given = named is None or named.path is not None
     facts = {
         "spec": spec,
         "initial": digests.of(net) if given else None,
-        "code": references.digest(parse(arch)) if spec and parse(arch).module else None,
+        "code": references.digest(named) if named is not None and named.module else None,
         "normalize": constants,
         "data": sets.spec,
         "data_digest": sets.train.digest(),

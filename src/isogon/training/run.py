@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from isogon.nets.outputs import output_tensor
 from isogon.training.callbacks import Callback
 from isogon.training.checkpoint import Checkpoint, load_state, normalized
 from isogon.training.config import FitConfig
-from isogon.training.evaluation import evaluate, loss_of, right
+from isogon.training.evaluation import evaluate, loss_of, right, summed
 from isogon.training.feeds import Feed, Sets
 from isogon.training.resuming import LAST
 from isogon.training.schedule import learning_rate, make_optimizer
@@ -28,6 +28,9 @@ from isogon.training.state import (
     restore_optimizer,
     restore_random,
 )
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Run:
@@ -49,7 +52,7 @@ class Run:
 
     def __init__(
         self,
-        fabric: Any,
+        fabric: Fabric,
         net: nn.Module,
         feed: Feed,
         sets: Sets,
@@ -266,7 +269,7 @@ class Run:
         if self.fabric.world_size == 1:
             return self._sums
         device = self.fabric.device
-        return self.fabric.all_reduce(self._sums.clone().to(device), reduce_op="sum").cpu()
+        return summed(self.fabric, self._sums.clone().to(device))
 
     def _write(self, found: Checkpoint, path: Path) -> None:
         if self.fabric.is_global_zero:
@@ -327,8 +330,9 @@ class Run:
         every: dict[str, Tensor] = {}
         for name, state in mine.items():
             if state.numel():
-                rows = self.fabric.all_gather(state.to(self.fabric.device)).cpu()
-                every |= {f"{k}/{name}" if k else name: row for k, row in enumerate(rows)}
+                rows = self.fabric.all_gather(state.to(self.fabric.device))
+                assert isinstance(rows, Tensor)
+                every |= {f"{k}/{name}" if k else name: row for k, row in enumerate(rows.cpu())}
         return every
 
     def _restore(self, start: Checkpoint) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, fx, nn
 
@@ -12,7 +10,7 @@ from isogon.nets.graph import place
 from isogon.nets.hygiene import device_dtype, preserved
 from isogon.nets.origin import shape_of
 from isogon.nets.outputs import called
-from isogon.nets.sites import inputs
+from isogon.nets.sites import ExampleInputs, inputs
 from isogon.nets.trace import trace
 from isogon.nets.unwrap import unwrap
 
@@ -66,7 +64,9 @@ def _different(where: str, mine: str, theirs: str) -> ModelError:
     )
 
 
-def example_of(model: nn.Module, batches: Any = None, example: Any = None) -> Tensor:
+def example_of(
+    model: nn.Module, batches: ExampleInputs | None = None, example: ExampleInputs | None = None
+) -> Tensor:
     """A few inputs of a model: the ones given, else random ones of the shape that it takes.
 
     Args:
@@ -78,8 +78,9 @@ def example_of(model: nn.Module, batches: Any = None, example: Any = None) -> Te
         OptionError: The shape is not known and none of the usual ones fits.
     """
     model = unwrap(model)
-    if example is not None or batches is not None:
-        return inputs(example if example is not None else batches)[:4]
+    given = batches if example is None else example
+    if given is not None:
+        return inputs(given)[:4]
     known = shape_of(model)
     device, dtype = device_dtype(model)
     generator = torch.Generator().manual_seed(0)

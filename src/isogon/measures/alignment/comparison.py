@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isogon import context
 from isogon.errors import DataError, OptionError
@@ -27,10 +28,15 @@ from isogon.measures.alignment.engines import (
 from isogon.measures.alignment.folds import Folded, FoldMoments
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.permutations import SampleOrders
-from isogon.measures.alignment.representations import RowPlace
+from isogon.measures.alignment.representations import RowPlace, Rows
 from isogon.measures.alignment.watchers import Activations, Minibatch, PairMoments
 from isogon.nets.passes import LOGITS, all_passes
 from isogon.nets.tap import tap
+
+if TYPE_CHECKING:
+    from isogon.data.batches import Batches
+    from isogon.nets.watchers import Key, Watcher
+
 
 PERMUTED = 2000  # samples that permutations of a metric of moments are taken of
 WIDE = 4096  # columns of which second moments are still formed
@@ -133,14 +139,16 @@ class Comparison:
 
     # ------------------------------------------------------------------ gathering
 
-    def gather(self, sides: list[nn.Module], data: Any, example: Any, same: bool) -> None:
+    def gather(
+        self, sides: list[nn.Module], data: Batches | Rows, example: Tensor, same: bool
+    ) -> None:
         """One pass over the data."""
         models = {"a": sides[0]} if same else {"a": sides[0], "b": sides[1]}
-        watchers: list[Any] = []
+        watchers: list[Watcher] = []
         self.folds: dict[str, FoldMoments] = {}
         self.stream = None
         if self._moments:
-            shifts: dict[Any, torch.Tensor] = {}
+            shifts: dict[Key, torch.Tensor] = {}
             for name, model in models.items():
                 mine = {p.site: p.key for p in (*self.left, *self.right) if p.side == name}
                 with tap(model, list(mine)) as run:
@@ -162,7 +170,7 @@ class Comparison:
         for m in self.metrics:
             if self.routes[m.name] == "batches":
                 self.batches[m.name] = Minibatch(self.left, self.right, m.facts["alignment"])
-        self.kept: dict[Any, Activations] = {}
+        self.kept: dict[Key, Activations] = {}
         whole = {"samples", "grams"} & set(self.routes.values())
         if whole or (self.null and self._moments):
             most = self.count if whole else min(self.count, PERMUTED)
@@ -288,7 +296,9 @@ class _Labels:
         self.sites = ((side, LOGITS),)
         self.values = torch.zeros(count, dtype=torch.int64)
 
-    def update(self, values: Any, labels: torch.Tensor, rows: torch.Tensor) -> None:
+    def update(
+        self, values: Mapping[Key, torch.Tensor], labels: torch.Tensor, rows: torch.Tensor
+    ) -> None:
         if labels.dim() == 1 and not labels.is_floating_point():
             self.values[rows] = labels.cpu()
 

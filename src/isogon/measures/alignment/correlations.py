@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
@@ -10,12 +11,19 @@ from torch import Tensor, nn
 from isogon.errors import ModelError
 from isogon.measures.alignment.symmetry.symmetries import SitePlace, Symmetries
 from isogon.nets.passes import Of, all_passes
-from isogon.nets.sites import called
+from isogon.nets.sites import Site, called
 from isogon.stats import CrossMoments, Pair
+
+if TYPE_CHECKING:
+    from isogon.stats.cross import Cross
 
 
 def correlations(
-    a: nn.Module, b: nn.Module, batches: Any, found: Symmetries, example: Tensor
+    a: nn.Module,
+    b: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    found: Symmetries,
+    example: Tensor,
 ) -> list[np.ndarray]:
     """Correlation of each unit of a with each of b, summed over the sites of their group.
 
@@ -61,12 +69,14 @@ def correlations(
     return gains
 
 
-def _watcher(site: Any, axis: int) -> Of:
+def _watcher(site: Site, axis: int) -> Of:
     return Of((("a", site), ("b", site)), lambda: Pair(CrossMoments(), axes=(axis, axis)))
 
 
-def _correlation(moments: Any) -> np.ndarray:
+def _correlation(moments: Cross) -> np.ndarray:
     """Pearson's correlation ``[p, q]``; 0 with what is constant."""
+    assert moments.xx is not None
+    assert moments.yy is not None
     spread = [m.diagonal().clamp(min=0).sqrt().cpu().numpy() for m in (moments.xx, moments.yy)]
     inverse = [np.where(s > 0, 1 / np.where(s > 0, s, 1), 0) for s in spread]
     return inverse[0][:, None] * moments.xy.cpu().numpy() * inverse[1][None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from isogon.measures.alignment.permutations import ROUNDING, SampleOrders
 from isogon.measures.alignment.representations import RowPlace
 from isogon.measures.alignment.samples import SampleView
 from isogon.measures.alignment.watchers import Activations, Form, Minibatch, PairMoments, formed
+
+if TYPE_CHECKING:
+    from isogon.nets.watchers import Key
+
 
 Pair = tuple[int, int]  # indices of places of the two sides
 ROUGHLY = 1e-9  # what sums of float64 in another order may differ by
@@ -112,7 +116,7 @@ class HeldValues:
     def __init__(
         self,
         metric: Metric,
-        kept: dict[Any, Activations],
+        kept: dict[Key, Activations],
         pairs: Sequence[tuple],
         which: dict[Pair, int],
         shape: Pair,
@@ -170,9 +174,9 @@ class SampleStates:
         kept: Activations by place.
     """
 
-    def __init__(self, asked: Sequence[tuple[Metric, str]], kept: dict[Any, Activations]) -> None:
+    def __init__(self, asked: Sequence[tuple[Metric, str]], kept: dict[Key, Activations]) -> None:
         self.asked, self.kept = list(asked), kept
-        self._made: dict[Any, dict[str, Any]] = {}
+        self._made: dict[Key, dict[str, Any]] = {}
 
     def of(self, place: RowPlace, metric: Metric) -> Any:
         """The state of one place for one metric; None where it is 0 throughout."""
@@ -255,7 +259,7 @@ class Aligned:
     def __init__(
         self,
         metric: Metric,
-        kept: dict[Any, Activations],
+        kept: dict[Key, Activations],
         sides: Sequence[Sequence[RowPlace]],
         maps: str,
         pairs: Sequence[Pair],

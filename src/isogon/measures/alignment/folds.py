@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +15,9 @@ from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
 from isogon.measures.alignment.permutations import SampleOrders
 from isogon.measures.alignment.watchers import PairMoments
+
+if TYPE_CHECKING:
+    from isogon.nets.watchers import Key
 
 
 class Views(NamedTuple):
@@ -35,13 +38,15 @@ class FoldMoments:
     def __init__(self, parts: Sequence[PairMoments]) -> None:
         self.parts, self.sites = list(parts), parts[0].sites
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a chunk."""
         fold = rows % len(self.parts)
         for k, part in enumerate(self.parts):
             mine = fold == k
             if bool(mine.any()):
-                held = {key: values[key][mine.to(values[key].device)] for key in self.sites}
+                held: dict[Key, Tensor] = {
+                    key: values[key][mine.to(values[key].device)] for key in self.sites
+                }
                 part.update(held, labels[mine.to(labels.device)], rows[mine])
 
     def again(self) -> bool:

@@ -160,6 +160,7 @@ def match(
         )
     gains = None
     if by == "activations":
+        assert batches is not None
         gains = correlations(a, b, batches, found, x)
     report, count = context.progress(), iter(range(10**9))
     best = closest(

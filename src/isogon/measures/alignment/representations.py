@@ -15,12 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from isogon import context, storage
+from isogon.data.batches import Batches
+from isogon.data.samples import Samples
 from isogon.errors import DataError, FileError, OptionError
 from isogon.nets.channel_axis import channel_axis
 from isogon.nets.load import parse_module
-from isogon.nets.sites import Site, called, choose
+from isogon.nets.sites import ExampleInputs, Site, called, choose
 from isogon.nets.unwrap import unwrap
 from isogon.registry import register
+from isogon.specs import Spec
 from isogon.storage.files import damaged, first_line, memory_limit
 
 Representation = nn.Module  # a noun: a model, or a file of features
@@ -74,7 +77,7 @@ class Features(nn.Module):
         DataError: Not the same number of samples in all, or numbers that are not finite.
     """
 
-    def __init__(self, arrays: Any) -> None:
+    def __init__(self, arrays: Tensor | np.ndarray | Mapping) -> None:
         super().__init__()
         named = dict(arrays) if isinstance(arrays, Mapping) else {"features": arrays}
         self.arrays = {str(k): _array(str(k), v) for k, v in named.items()}
@@ -129,7 +132,11 @@ class Rows:
     example="cnn(width=2)",
     default="@model",
 )
-def representation(given: Any, *, like: Any = None) -> nn.Module:
+def representation(
+    given: str | Spec | nn.Module | Tensor | np.ndarray | Mapping,
+    *,
+    like: Samples | Batches | None = None,
+) -> nn.Module:
     """A model, or features: arrays, arrays by name, or an ``.npz`` file of arrays.
 
     Raises:
@@ -169,7 +176,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def places(
-    model: nn.Module, side: str, select: str, example: Any, axis: int | None
+    model: nn.Module, side: str, select: str, example: ExampleInputs, axis: int | None
 ) -> list[RowPlace]:
     """The representations of one side, in the order in which they are computed."""
     if isinstance(model, Features):
@@ -181,7 +188,7 @@ def places(
     ]
 
 
-def _array(name: str, given: Any) -> Any:
+def _array(name: str, given: Any) -> np.ndarray:
     array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
     if array.ndim < 1 or array.dtype.kind not in "fiub":
         raise DataError(

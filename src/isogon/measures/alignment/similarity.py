@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,10 @@ from isogon.measures.alignment.subsets import check_subsets, drawn, spread
 from isogon.nets.behaviour import FEW, examine
 from isogon.readings import Grid
 from isogon.registry import measure
+
+if TYPE_CHECKING:
+    from isogon.data.batches import DataLike
+
 
 SHIFTED = 64  # samples whose mean is subtracted before anything is summed
 Maps = Literal["flatten", "positions", "mean"]
@@ -121,7 +125,7 @@ def similarity(
 
     blank = np.full(found.arrays["similarity"].shape[-2:], math.nan)
 
-    def values(part: list[nn.Module], rows: Any) -> list[np.ndarray]:
+    def values(part: list[nn.Module], rows: Batches | Rows) -> list[np.ndarray]:
         few = Comparison(chosen, left, right, pairs, maps, size, 0)
         few.gather(part, rows, x[:SHIFTED], same)
         return [_padded(few.layer(m, generator)["similarity"], blank) for m in chosen]
@@ -223,7 +227,7 @@ def _padded(layer: np.ndarray | None, blank: np.ndarray) -> np.ndarray:
     return found
 
 
-def _data(sides: list[nn.Module], batches: Any) -> Any:
+def _data(sides: list[nn.Module], batches: DataLike | None) -> Batches | Rows:
     """What a pass iterates over: the user's batches, or numbers of rows."""
     features = [s for s in sides if isinstance(s, Features)]
     if not features:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +37,12 @@ def check_subsets(repeats: int, subset: int | None, count: int) -> int:
 
 
 def drawn(
-    sides: list[nn.Module], data: Any, size: int, repeats: int, generator: torch.Generator
-) -> Iterator[tuple[list[nn.Module], Any]]:
+    sides: list[nn.Module],
+    data: Batches | Rows,
+    size: int,
+    repeats: int,
+    generator: torch.Generator,
+) -> Iterator[tuple[list[nn.Module], Batches | Rows]]:
     """Both sides and the data of each subset, its samples in the order in which they were.
 
     Args:
@@ -63,9 +66,9 @@ def _taken(side: nn.Module, rows: torch.Tensor) -> nn.Module:
 
 
 def spread(
-    parts: Iterator[tuple[list[nn.Module], Any]],
+    parts: Iterator[tuple[list[nn.Module], Batches | Rows]],
     repeats: int,
-    values: Callable[[list[nn.Module], Any], list[np.ndarray]],
+    values: Callable[[list[nn.Module], Batches | Rows], list[np.ndarray]],
 ) -> list[dict[str, np.ndarray]]:
     """Mean and standard deviation over subsets of each array of values, and every one of them.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,10 @@ from isogon.measures.alignment.metrics.kernels import Alignment
 from isogon.measures.alignment.moments import CrossSums, Sums
 from isogon.measures.alignment.representations import RowPlace
 from isogon.stats.wrappers import matrix, same_positions
+
+if TYPE_CHECKING:
+    from isogon.nets.watchers import Key
+
 
 LARGE = 1e6  # of the size of the first rows: beyond, float32 is left
 RAM = 2 * 2**30  # bytes of kept activations in memory; more lie on disk
@@ -36,7 +40,7 @@ class Activations:
         self.values: Tensor | None = None
         self.seen = 0
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Keep a chunk."""
         if int(rows[0]) >= self.count:
             return
@@ -106,7 +110,7 @@ class PairMoments:
         self.cross: list[CrossSums | None] = [None] * len(self.pairs)
         self.forms = [_forms(a, b, m) for (a, b), m in zip(self.pairs, self.maps)]
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a chunk."""
         held: dict[tuple, tuple[Tensor, Tensor]] = {}
         for k, ((a, b), (fa, fb)) in enumerate(zip(self.pairs, self.forms)):
@@ -117,7 +121,7 @@ class PairMoments:
             sums.update(x, y, xx, yy)
 
     def _rows(
-        self, held: dict, place: RowPlace, form: tuple, values: dict
+        self, held: dict, place: RowPlace, form: tuple, values: Mapping[Key, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Shifted rows of a place in one form and their squared norms, once per chunk."""
         key = (place.key, form)
@@ -205,7 +209,7 @@ class Minibatch:
         self.within = [np.zeros(len(a)), np.zeros(len(b))]
         self.sizes: dict[int, int] = {}
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a batch; one of fewer than four samples counts nothing."""
         if len(rows) < hsic.LEAST:
             return

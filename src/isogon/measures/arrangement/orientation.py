@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class OrientationTable(SiteTable):
         filters whose projection is not positive), mean_cosine, zero (filters that are zero),
         l2_distance and linf_distance from initialisation (NaN without one).
         """
-        table: Any = self.table
+        table: pd.DataFrame = self.table
         groups = table.groupby("site", sort=False)
         rows = [{"site": site, **_summary(group)} for site, group in groups]
         rows.append({"site": "network", **_summary(table), "stage": -1, "block": -1})
@@ -140,7 +140,7 @@ def orientation(
         )
     if initial is not None and (extra := next(twins)) is not None:
         raise _mismatch("no layer", _shown(extra))
-    table: Any = pd.concat(blocks, ignore_index=True)
+    table: pd.DataFrame = pd.concat(blocks, ignore_index=True)
     arrays = _distances(np.array(changes)) if changes else {}
     return OrientationTable(
         measure="orientation",
@@ -237,7 +237,7 @@ def _rows(layer: Layer) -> pd.DataFrame:
     )
 
 
-def _summary(rows: Any) -> dict[str, Any]:
+def _summary(rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "stage": int(rows["stage"].iloc[0]),
         "block": int(rows["block"].iloc[0]),
@@ -271,7 +271,9 @@ def _distances(changes: np.ndarray) -> dict[str, np.ndarray]:
     def all_of(norms: np.ndarray) -> float:
         return float(np.sqrt((norms**2).sum()))
 
-    def with_network(top: np.ndarray, bottom: np.ndarray, pool: Any) -> np.ndarray:
+    def with_network(
+        top: np.ndarray, bottom: np.ndarray, pool: Callable[[np.ndarray], float]
+    ) -> np.ndarray:
         pairs = [*zip(top, bottom, strict=True), (pool(top), pool(bottom))]
         return np.array([_ratio(a, b) for a, b in pairs])
 

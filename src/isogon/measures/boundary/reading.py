@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -148,7 +147,7 @@ class Boundary(Reading):
         return found.sort_values("length", ascending=False, ignore_index=True)
 
     def __repr__(self) -> str:
-        missed: Any = self.meta["missed"]
+        missed: dict[str, float] = self.meta["missed"]
         kept = f", {self.certificate.verdict}" if self.certificate is not None else ""
         curves = f"{len(self):,} curve{'' if len(self) == 1 else 's'}"
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,10 @@ from isogon.nets.sites import Site, called, choose
 from isogon.readings import SiteTable
 from isogon.registry import measure
 from isogon.stats import Quantiles
+
+if TYPE_CHECKING:
+    from isogon.nets.watchers import Watcher
+
 
 UNIT = "unit"
 EXACT = 2**26  # activations that are kept at most, of all sites and bases, for exact thresholds
@@ -133,7 +137,7 @@ def dissect(
         bases = _bases(groups, site.shape[axis - 1], draws, seed, plans[site], quantile)
         units.append(Units(site, axis, bases, data.size, columns, gallery))
     kept = [Images(units)] if gallery else []
-    watchers: list[Any] = [labels, *units, *kept]
+    watchers: list[Watcher] = [labels, *units, *kept]
     seen = all_passes(model, data, watchers, passes=2, what="dissect")
     meta = {
         "quantile": quantile,

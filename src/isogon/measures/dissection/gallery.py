@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from isogon.measures.dissection.units import Units
-from isogon.nets.watchers import INPUT
+from isogon.nets.watchers import INPUT, Key
 
 
 class Images:
@@ -26,7 +25,7 @@ class Images:
         self.wanted: Tensor | None = None  # numbers of images, sorted
         self.found: dict[int, Tensor] = {}
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in images ``[n, C, H, W]``."""
         if self.wanted is None:
             return

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from isogon.measures.dissection.concepts import Concepts
-from isogon.nets.watchers import Once
+from isogon.nets.watchers import Key, Once
 
 
 class Labels(Once):
@@ -28,7 +28,7 @@ class Labels(Once):
         self.pixels: list[Tensor] = [empty for _ in concepts.categories]  # by number
         self.images = [0 for _ in concepts.categories]
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in maps ``[n, L, h, w]``."""
         for c, held in enumerate(self.pixels):
             part = labels[:, [i for i, k in enumerate(self.concepts.layers) if k == c]]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from isogon.measures.dissection.upsampling import Upsampling
 from isogon.nets.sites import Site
 from isogon.stats import Quantiles
 from isogon.stats.tails import Tail
+
+if TYPE_CHECKING:
+    from isogon.nets.watchers import Key
 
 
 @dataclass(eq=False)
@@ -105,7 +108,7 @@ class Units:
         found = found if found.dim() == 4 else found.reshape(len(found), -1, 1, 1)
         return found if found.dtype == torch.float64 else found.float()
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in activations ``[n, *site.shape]`` and maps of concepts ``[n, L, h, w]``."""
         maps = self.maps(values[self.site]).detach()
         if self.columns is None:

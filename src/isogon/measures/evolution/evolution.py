@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -65,6 +65,8 @@ FRAME = (
     "edges",
     "edge_site",
 )
+
+T = TypeVar("T")
 
 
 class Evolution(Curve):
@@ -252,7 +254,7 @@ def evolution(
     )
 
 
-def spread(items: Sequence[Any], count: int | None) -> list[Any]:
+def spread(items: Sequence[T], count: int | None) -> list[T]:
     """At most so many of the items, evenly spread, the first and the last among them."""
     if count is None or count >= len(items):
         return list(items)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Generator, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from isogon.nets.outputs import correct
 from isogon.nets.passes import LOGITS, all_passes
 from isogon.nets.states import fitted, swapped
 from isogon.nets.unwrap import unwrap
-from isogon.nets.watchers import Once
+from isogon.nets.watchers import Key, Once
 from isogon.training.snapshots import Snapshots
 
 OWN = None  # stands for the model's own state
@@ -75,7 +74,7 @@ class Score(Once):
     def __init__(self) -> None:
         self.count, self.right, self.loss = 0, 0.0, 0.0
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in logits and labels."""
         z = values[LOGITS].flatten(1).double()
         y = labels.to(z.device)
@@ -105,7 +104,7 @@ class Score(Once):
         return self.right / self.count, self.loss / self.count
 
 
-def score(model: Module, batches: Any) -> tuple[float, float]:
+def score(model: Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
     """Accuracy (NaN for real-valued labels) and mean loss of a model.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,7 @@ def _joined(columns: list[dict[str, Any]], tolerances: tuple[float, ...]) -> pd.
     return pd.DataFrame({"sample": np.arange(len(spectrum)), **joined})
 
 
-def _labels(y: Any, t: Tangent) -> np.ndarray:
+def _labels(y: Tensor, t: Tangent) -> np.ndarray:
     """Labels as they came; a single output must be a logit, not a regression."""
     labels = reported(y, len(t.logits))
     if t.outputs == 1 and not np.isin(labels, (0, 1)).all() and not np.isnan(labels).all():
@@ -191,7 +192,7 @@ def _summary(table: pd.DataFrame) -> dict[str, list]:
     return {"column": list(shown.columns), **rows}
 
 
-def _meta(model: Module, batches: Any, tolerances: tuple[float, ...]) -> dict[str, Any]:
+def _meta(model: Module, batches: Iterable, tolerances: tuple[float, ...]) -> dict[str, Any]:
     return {
         "data": getattr(batches, "name", None),
         "classes": list(getattr(batches, "classes", None) or []),

@@ -8,13 +8,18 @@ batch into its columns reads the weight once.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    pass
+
 
 POSITIONS = 16  # of the output map, above which products per sample are wide enough
 WIDTH = 512  # weights per output channel, below which moving memory costs more than it saves
@@ -39,9 +44,9 @@ def _convolved(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor | None:
     plain = input.dtype == torch.float64 and input.device.type == "cpu" and input.dim() == 4
@@ -59,7 +64,7 @@ def _convolved(
     return z if bias is None else z + bias[:, None, None]
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     found = tuple(value) if isinstance(value, tuple | list) else (value,)
     return found * 2 if len(found) == 1 else found  # type: ignore[return-value]
 

@@ -228,7 +228,7 @@ class Walkers:
         )
 
 
-def _summary(table: Any, reason: list[str]) -> dict[str, Any]:
+def _summary(table: pd.DataFrame, reason: list[str]) -> dict[str, Any]:
     """One row per walk: where it came from, how far it went, why it ended."""
     groups = table.groupby("walk")
     first, last = groups.first(), groups.last()

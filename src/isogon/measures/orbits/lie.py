@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
@@ -17,6 +17,10 @@ from isogon.errors import OptionError
 from isogon.nets.passes import INPUT, all_passes
 from isogon.nets.sites import Site
 from isogon.stats import Moments
+
+if TYPE_CHECKING:
+    from isogon.nets.watchers import Key
+
 
 REACH = 0.05  # pixels: how far the farthest point moves in a step
 
@@ -101,7 +105,7 @@ class LieWatcher:
         self.site, self.steps, self.sites = site, steps, (site, INPUT)
         self.squares, self.values = Moments(), Moments()
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in ``[n, 1 + 2 G, C, h, w]``."""
         a, size = values[self.site].transpose(0, 1), values[INPUT].shape[-2:]
         self.values.update(a[0])

@@ -75,6 +75,7 @@ def keep_maps(
     facts, found = [], []
     for watcher in watchers:
         (site,) = watcher.sites
+        assert isinstance(site, Site)
         for k, channel in enumerate(channels[site]):
             found.append(watcher.result()[0, :, k].numpy())
             facts.append(

@@ -82,7 +82,7 @@ class OrbitTable(SiteTable):
 
 def rows_of(
     site: Site,
-    label: Any,
+    label: int | float | None,
     names: Sequence[str] | None,
     columns: dict[str, Tensor],
     places: dict[str, np.ndarray],
@@ -100,7 +100,7 @@ def rows_of(
     frame: dict[str, Any] = {"site": text(site, count)}
     if label is not None:
         named = names is not None and isinstance(label, int) and 0 <= label < len(names)
-        frame["class"] = text(names[label] if named and names else label, count)
+        frame["class"] = text(names[int(label)] if named and names else label, count)
     frame |= places
     for name, values in columns.items():
         if name:

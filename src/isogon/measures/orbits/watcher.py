@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,12 @@ from isogon.nets.passes import INPUT, all_passes
 from isogon.nets.sites import Site
 from isogon.nets.sites import sites as select_sites
 from isogon.stats import Blocks, ByClass, Kept, TwoWay, TwoWayMoments
+from isogon.stats.base import Stat
 from isogon.stats.wrappers import feed, pool
+
+if TYPE_CHECKING:
+    from isogon.nets.watchers import Key
+
 
 BLOCKS = 32  # of samples, for the bootstrap
 
@@ -180,13 +185,13 @@ class OrbitWatcher:
         return ByClass(make) if self.options.by_class else make()
 
     @property
-    def labels(self) -> list[Any]:
+    def labels(self) -> list[int | float | None]:
         """The classes that were seen; None for all samples together."""
         return list(self.layout.parts) if self.options.by_class else [None]
 
     # ------------------------------------------------------------------ a watcher
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in ``[n, T, *shape]``."""
         changed = values[self.site]
         if self.undone:
@@ -219,7 +224,7 @@ class OrbitWatcher:
             self.firing.parts = found
         return True
 
-    def _thresholds(self, label: Any) -> Firing:
+    def _thresholds(self, label: int | float | None) -> Firing:
         layout = self._of(self.layout, label).compute()
         enough(layout.samples, label)
         order = None
@@ -265,7 +270,7 @@ class OrbitWatcher:
             means.append(finite_mean(values) if layout.samples > 1 else np.nan)
         return float(np.nanmean(means)) if np.isfinite(means).any() else float("nan")
 
-    def table(self, label: Any, names: Sequence[str] | None) -> pd.DataFrame:
+    def table(self, label: int | float | None, names: Sequence[str] | None) -> pd.DataFrame:
         """Rows of this site and class."""
         options, stat = self.options, self._of(self.layout, label)
         layout = stat.compute()
@@ -279,7 +284,9 @@ class OrbitWatcher:
         places = self._places(next(iter(found.values())).numel())
         return rows_of(self.site, label, names, found, places)
 
-    def _columns(self, layout: TwoWay, label: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _columns(
+        self, layout: TwoWay, label: int | float | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Columns per unit, and those that are per channel from the start."""
         measures = self.options.measures
         units: dict[str, Tensor] = {}
@@ -301,8 +308,11 @@ class OrbitWatcher:
             channels |= channel
         return units, channels
 
-    def _of(self, stat: Any, label: Any) -> Any:
-        return stat.parts[label] if self.options.by_class else stat
+    def _of(self, stat: Stat, label: int | float | None) -> Any:
+        if not isinstance(stat, ByClass):
+            return stat
+        assert label is not None
+        return stat.parts[label]
 
     def _intervals(self, stat: Blocks) -> dict[str, Tensor]:
         """Percentile intervals (2.5 %, 97.5 %) of the variance columns over samples."""
@@ -338,7 +348,7 @@ class OrbitWatcher:
         return places
 
 
-def enough(samples: int, label: Any) -> None:
+def enough(samples: int, label: int | float | None) -> None:
     """Refuse what can't vary."""
     if samples < 2:
         raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,11 @@ from scipy.sparse.csgraph import connected_components
 from isogon.errors import DependencyError, OptionError
 from isogon.measures.partition.decisions import clipped
 from isogon.measures.partition.slices import signed_area
+from isogon.measures.partition.statistics import Merged, merged
 
 if TYPE_CHECKING:
+    from networkx import MultiGraph
+
     from isogon.measures.partition.reading import Partition
 
 
@@ -56,7 +59,7 @@ class Adjacency:
         shape = (self.count, self.count)
         return sparse.csr_array((np.tile(self.length, 2), (rows, columns)), shape=shape)
 
-    def to_networkx(self) -> Any:
+    def to_networkx(self) -> MultiGraph:
         """A `networkx.MultiGraph` with edge, site, unit and length on its links.
 
         Raises:
@@ -80,16 +83,27 @@ class Adjacency:
 class Neighbours:
     """What a partition says about regions that meet."""
 
-    def graph(self: Any) -> Adjacency:
+    def graph(self) -> Adjacency:
         """The graph of regions, see `Adjacency`: as table, SciPy matrix or networkx graph."""
-        return adjacency(self)
+        return adjacency(self)  # type: ignore[arg-type]
 
-    def topology(self: Any) -> pd.DataFrame:
+    def topology(self) -> pd.DataFrame:
         """Pieces, holes and Euler characteristic of the decision region of each class.
 
         See `isogon.measures.partition.adjacency.topology`.
         """
-        return topology(self)
+        return topology(self)  # type: ignore[arg-type]
+
+    def merged(self, tolerance: float = 1e-9) -> Merged:
+        """The regions on which the output is one affine map: edges without a bend dissolved.
+
+        Args:
+            tolerance: Of gradients, relative to the largest output over the slice's extent.
+
+        Raises:
+            ModelError: The partition was read from disk and knows no network: `attach` it.
+        """
+        return merged(self, tolerance)  # type: ignore[arg-type]
 
 
 def adjacency(p: Partition) -> Adjacency:

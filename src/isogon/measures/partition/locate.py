@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,10 +10,12 @@ from isogon.errors import DataError
 from isogon.measures.partition.kernels import geometry
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from isogon.measures.partition.reading import Partition
 
 
-def located(p: Partition, points: Any) -> np.ndarray:
+def located(p: Partition, points: ArrayLike) -> np.ndarray:
     """Index of the region that holds each point `[N, 2]` (see `Partition.locate`).
 
     Raises:

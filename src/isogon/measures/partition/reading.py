@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from torch.nn import Module
 
 from isogon.cpwl.certificate import Certificate
@@ -23,14 +24,14 @@ from isogon.measures.partition.mesh.mesh import INDEX
 from isogon.measures.partition.mesh.zeros import outputs_of
 from isogon.measures.partition.patterns import Patterns, SitePattern
 from isogon.measures.partition.slices import Slice, lowered
-from isogon.measures.partition.statistics import (
-    Merged,
-    joined_regions,
-    sampled,
-    statistics,
-    summary,
-)
+from isogon.measures.partition.statistics import sampled, statistics, summary
 from isogon.readings import Reading
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from isogon.cpwl.program import Program
+
 
 ROWS = 200_000  # regions that a printed summary computes a table for
 
@@ -58,7 +59,7 @@ class Partition(Neighbours, Reading):
 
     row = "region"
 
-    program: Any = None
+    program: Program = None  # type: ignore[assignment]  # read from a file: see `attach`
 
     # -- what was measured -------------------------------------------------------------------
 
@@ -217,7 +218,7 @@ class Partition(Neighbours, Reading):
         a = np.linalg.lstsq(xy - center, self.outputs[corners] - self._means[2][i], rcond=None)[0].T
         return a, self._means[2][i] - a @ center
 
-    def gradients(self, regions: Any = None) -> np.ndarray:
+    def gradients(self, regions: ArrayLike | None = None) -> np.ndarray:
         """`[n, C, 2]` slopes of many regions (default: all); NaN where not cut to the end."""
         faces = np.arange(len(self)) if regions is None else np.asarray(regions)
         size = 2 * len(faces) * self.outputs.shape[1]
@@ -231,7 +232,7 @@ class Partition(Neighbours, Reading):
             found[own] = np.stack([self._fitted(int(i))[0] for i in faces])
         return found
 
-    def edge_units(self, edges: Any) -> list[np.ndarray]:
+    def edge_units(self, edges: ArrayLike) -> list[np.ndarray]:
         """All that changes across edges: per site `[m, 2]` pairs (position in `edges`, unit).
 
         `edge_site`, `edge_unit` name one of them; several units share an edge where their lines
@@ -247,12 +248,12 @@ class Partition(Neighbours, Reading):
 
     # -- queries -----------------------------------------------------------------------------
 
-    def locate(self, points: Any) -> np.ndarray:
+    def locate(self, points: ArrayLike) -> np.ndarray:
         """Index of the region that holds each point `[N, 2]` of the slice; -1 outside."""
         return located(self, points)
 
     def sample_boundary(
-        self, n: int, generator: torch.Generator | None = None, near: Any = None
+        self, n: int, generator: torch.Generator | None = None, near: ArrayLike | None = None
     ) -> np.ndarray:
         """Points on the decision boundary, uniform by length, as slice coordinates `[n, 2]`.
 
@@ -304,7 +305,9 @@ class Partition(Neighbours, Reading):
         """What `certify` found last; None where it was not called."""
         return Certificate.from_json(self.meta.get("certificate"))
 
-    def statistics(self, near: Any = None, radius: float | None = None) -> pd.DataFrame:
+    def statistics(
+        self, near: Tensor | np.ndarray | None = None, radius: float | None = None
+    ) -> pd.DataFrame:
         """Number, density, size and shape of the regions, boundary length; near data and far.
 
         Of a region with corners v_1..v_k (counter-clockwise), area A and centroid c:
@@ -338,24 +341,6 @@ class Partition(Neighbours, Reading):
             OptionError: A radius that is not positive.
         """
         return statistics(self, near, radius)
-
-    def merged(self, tolerance: float = 1e-9) -> Merged:
-        """The regions on which the output is one affine map: edges without a bend dissolved.
-
-        Args:
-            tolerance: Of gradients, relative to the largest output over the slice's extent.
-
-        Raises:
-            ModelError: The partition was read from disk and knows no network: `attach` it.
-        """
-        if self.program is None:
-            raise ModelError(
-                "a partition read from disk has no network to compare maps with",
-                fix="Call partition.attach(model) first.",
-            )
-        group, keep = joined_regions(self, tolerance)
-        area = np.bincount(group, self.area)
-        return Merged(region_of=group, edges=np.flatnonzero(keep), area=area)
 
     def attach(self, model: Module) -> Partition:
         """Give a partition that was read from disk its network again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from isogon.cpwl.lower import program_for
 from isogon.cpwl.program import Program
 from isogon.errors import DataError, OptionError
 from isogon.measures.partition.crossings import first_crossing
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -194,7 +197,7 @@ class Slice:
         return cls(array[0], basis, _square(np.zeros(2), radius), shape, np.zeros((1, 2)))
 
     @classmethod
-    def box2d(cls, low: Any, high: Any) -> Slice:
+    def box2d(cls, low: ArrayLike, high: ArrayLike) -> Slice:
         """The rectangle [low_1, high_1] x [low_2, high_2] of a network with two inputs."""
         low, high = _array(low, "low").reshape(-1), _array(high, "high").reshape(-1)
         if low.shape != (2,) or high.shape != (2,) or not (low < high).all():
@@ -207,7 +210,9 @@ class Slice:
         return cls(np.zeros(2), np.eye(2), corners, (2,))
 
     @classmethod
-    def polygon(cls, origin: Any, basis: Any, vertices: Any) -> Slice:
+    def polygon(
+        cls, origin: Tensor | ArrayLike, basis: Tensor | ArrayLike, vertices: Tensor | ArrayLike
+    ) -> Slice:
         """A convex polygon in a chart taken as it is given.
 
         Args:
@@ -232,7 +237,7 @@ class Slice:
         return cls(origin.reshape(-1), columns, corners, tuple(origin.shape))
 
     @classmethod
-    def polygon_of(cls, points: Any) -> Slice:
+    def polygon_of(cls, points: Tensor | ArrayLike) -> Slice:
         """The convex polygon with the given corners in input space, in order around it.
 
         Args:
@@ -258,12 +263,12 @@ class Slice:
 
     # -- the chart -------------------------------------------------------------------------
 
-    def embed(self, coordinates: Any) -> Tensor:
+    def embed(self, coordinates: Tensor | ArrayLike) -> Tensor:
         """Inputs `[N, *shape]`, float64, at coordinates `[N, 2]`."""
         c = _array(coordinates, "the coordinates")
         return torch.from_numpy(c @ self.basis.T + self.origin).reshape(-1, *self.shape)
 
-    def project(self, inputs: Any) -> np.ndarray:
+    def project(self, inputs: Tensor | ArrayLike) -> np.ndarray:
         """Coordinates `[N, 2]` of the nearest points of the plane to inputs `[N, *shape]`."""
         flat = _array(inputs, "the inputs").reshape(-1, len(self.origin)) - self.origin
         return np.linalg.lstsq(self.basis, flat.T, rcond=None)[0].T
@@ -332,7 +337,7 @@ def _square(center: np.ndarray, half: float) -> np.ndarray:
     return center + half * np.array([[-1.0, -1.0], [1, -1], [1, 1], [-1, 1]])
 
 
-def _array(value: Any, what: str) -> np.ndarray:
+def _array(value: Tensor | ArrayLike, what: str) -> np.ndarray:
     """Numbers in float64.
 
     Raises:

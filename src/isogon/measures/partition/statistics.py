@@ -11,13 +11,16 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
+from torch import Tensor
 
 from isogon.cpwl.rounding import EPS, ROUNDING
-from isogon.errors import OptionError
+from isogon.errors import ModelError, OptionError
 from isogon.measures.partition.affine import affine_maps
 from isogon.measures.partition.mesh.zeros import outputs_of
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from isogon.measures.partition.reading import Partition
 
 
@@ -109,7 +112,9 @@ def _nearby(p: Partition, marks: np.ndarray, radius: float) -> np.ndarray:
     return close
 
 
-def statistics(p: Partition, near: Any = None, radius: float | None = None) -> pd.DataFrame:
+def statistics(
+    p: Partition, near: Tensor | np.ndarray | None = None, radius: float | None = None
+) -> pd.DataFrame:
     """Summary of a partition, one row per group of regions (see `Partition.statistics`)."""
     if radius is not None and not radius > 0:
         raise OptionError("no neighbourhood of the data", got=f"radius {radius}", expected="> 0")
@@ -163,6 +168,18 @@ def summary(p: Partition) -> pd.DataFrame:
     return frame
 
 
+def merged(p: Partition, tolerance: float) -> Merged:
+    """Regions joined wherever the network's affine map is the same (see `Partition.merged`)."""
+    if p.program is None:
+        raise ModelError(
+            "a partition read from disk has no network to compare maps with",
+            fix="Call partition.attach(model) first.",
+        )
+    group, keep = joined_regions(p, tolerance)
+    area = np.bincount(group, p.area)
+    return Merged(region_of=group, edges=np.flatnonzero(keep), area=area)
+
+
 def joined_regions(p: Partition, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Groups of regions that share one affine map, and the edges that separate groups.
 
@@ -202,7 +219,9 @@ def distance_to(segments: np.ndarray, point: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a + t[:, None] * d - point, axis=1)
 
 
-def sampled(p: Partition, n: int, generator: torch.Generator | None, near: Any) -> np.ndarray:
+def sampled(
+    p: Partition, n: int, generator: torch.Generator | None, near: ArrayLike | None
+) -> np.ndarray:
     """Points on the decision boundary (see `Partition.sample_boundary`)."""
     segments = p.boundary
     length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, fx, nn
 
 from isogon.errors import OptionError
 from isogon.nets.anatomy import Anatomy
 from isogon.nets.channel_axis import channel_axis
-from isogon.nets.sites import Site, called
+from isogon.nets.sites import ExampleInputs, Site, called
 
 Pairs = Literal["all", "diagonal"]
 
@@ -79,7 +79,13 @@ class Cuts:
     """
 
     def __init__(
-        self, model: nn.Module, select: str, example: Any, side: str, *, in_block: bool = False
+        self,
+        model: nn.Module,
+        select: str,
+        example: ExampleInputs,
+        side: str,
+        *,
+        in_block: bool = False,
     ) -> None:
         self.anatomy = Anatomy(model, example)
         self.found: list[Cut] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,7 +20,7 @@ from isogon.nets.passes import INPUT, one_pass
 from isogon.nets.sites import Site
 from isogon.nets.trace import place
 from isogon.nets.unwrap import unwrap
-from isogon.nets.watchers import Once
+from isogon.nets.watchers import Key, Once
 from isogon.readings import SiteTable
 from isogon.registry import measure
 
@@ -79,7 +79,7 @@ def homogeneity(
             got=", ".join(skipped[:6]),
             expected="activation functions, e.g. sites=gelu",
         )
-    watcher: Any = Deviations(anatomy, functions, tuple(dict.fromkeys(map(float, scales))))
+    watcher = Deviations(anatomy, functions, tuple(dict.fromkeys(map(float, scales))))
     one_pass(anatomy.model, data, [watcher], what="homogeneity")
     rows = [
         {
@@ -161,7 +161,7 @@ class Deviations(Once):
         self.sites = (INPUT,)
         self.sums = {f.site: torch.zeros(len(scales), 2, dtype=torch.float64) for f in functions}
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a chunk."""
 
         def visitor(functions: list[Function]) -> Callable[..., None]:

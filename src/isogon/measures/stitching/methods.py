@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -42,7 +42,7 @@ class Stitch:
     fit: Callable[[Cross, torch.Generator], nn.Module]
     same: bool = False
     name: str = "stitch"
-    train: Callable[[Any, torch.Generator], Refinable] | None = None
+    train: Callable[..., Refinable] | None = None
     only: bool = False
     among: tuple[tuple[float, Stitch], ...] = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isogon.measures.stitching.cuts import Cut
 from isogon.measures.stitching.maps import placed
-from isogon.nets.watchers import Once
+from isogon.nets.watchers import Key, Once
 from isogon.stats.cross import Cross
 
 BLOCK = 2**17  # numbers that are worked on at a time: they stay in the cache
@@ -77,7 +77,7 @@ class PairSums(Once):
         self.own: dict[Form, Sums] = {}
         self.cross: dict[tuple[Form, Form], Tensor] = {}
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a chunk."""
         for first in range(0, len(rows), self.size):
             block = {k: v[first : first + self.size] for k, v in values.items()}
@@ -157,5 +157,5 @@ def connected(pairs: Sequence[tuple[Cut, Cut]]) -> list[list[tuple[Cut, Cut]]]:
     return groups
 
 
-def _keys(pairs: Sequence[tuple[Cut, Cut]]) -> set[Any]:
+def _keys(pairs: Sequence[tuple[Cut, Cut]]) -> set[Key]:
     return {c.key for pair in pairs for c in pair}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,7 +24,7 @@ from isogon.nets.outputs import correct, outputs
 from isogon.nets.passes import INPUT, one_pass
 from isogon.nets.recalibrate import no_variance, with_norms
 from isogon.nets.unwrap import unwrap
-from isogon.nets.watchers import Once
+from isogon.nets.watchers import Key, Once
 from isogon.readings import SiteTable
 from isogon.registry import measure
 
@@ -105,8 +105,8 @@ def rotate(
         for _ in range(epochs):
             order = torch.randperm(learn.count, generator=generator)
             shuffled = Batches(learn.samples.subset(order.tolist()), learn.batch_size)
-            one_pass(model, shuffled, _watching(Retraining(head, tails, lr)))
-        one_pass(model, judge, _watching(Answers(head, tails)))
+            one_pass(model, shuffled, [Retraining(head, tails, lr)])
+        one_pass(model, judge, [Answers(head, tails)])
         baseline, *found = (t.right / t.total for t in tails)
         for repeat, accuracy in enumerate(found):
             rows.append(
@@ -187,7 +187,7 @@ class Retraining(Once):
     def __init__(self, head: fx.GraphModule, tails: Sequence[Rotated], lr: float) -> None:
         self.sites, self.head, self.tails, self.lr = (INPUT,), head, tails, lr
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a batch."""
         alive = _flowing(self.head, values[INPUT])
         for tail in self.tails:
@@ -220,7 +220,7 @@ class Answers(Once):
     def __init__(self, head: fx.GraphModule, tails: Sequence[Rotated]) -> None:
         self.sites, self.head, self.tails = (INPUT,), head, tails
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a batch."""
         alive = _flowing(self.head, values[INPUT])
         for tail in self.tails:
@@ -234,7 +234,3 @@ class Answers(Once):
 def _flowing(head: fx.GraphModule, x: Tensor) -> tuple[Tensor, ...]:
     found = head(x)
     return found if isinstance(found, tuple) else (found,)
-
-
-def _watching(watcher: Any) -> list[Any]:
-    return [watcher]

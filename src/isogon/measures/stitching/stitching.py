@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -27,6 +28,10 @@ from isogon.nets.hygiene import device_dtype
 from isogon.nets.passes import one_pass
 from isogon.readings import SiteTable
 from isogon.stats.cross import Cross
+
+if TYPE_CHECKING:
+    from isogon.nets.watchers import Viewer
+
 
 CHUNK = 64  # samples whose activations of a wait for those of b
 
@@ -244,14 +249,13 @@ class Stitching:
                 row.strength, _, row.map = row.choices[0]
         for one in dict.fromkeys(r.a for r in todo):
             kept = Kept(self.sides["a"], one, train)
-            watcher: Any = kept
-            one_pass({"a": models["a"]}, train, [watcher], what="activations to train on")
+            one_pass({"a": models["a"]}, train, [kept], what="activations to train on")
             for row in (r for r in todo if r.a is one):
                 self._settle(row, kept, int(train.batch_size), step)
         if todo:
             self.seconds["training"] = time.perf_counter() - began
 
-    def _settle(self, row: Row, kept: Kept, size: int, step: Any) -> None:
+    def _settle(self, row: Row, kept: Kept, size: int, step: Callable[[], None]) -> None:
         """Train the map of each strength, and take the best of them."""
         began, s = time.perf_counter(), self.settings
         pace = Pace(row.steps, s.lr, s.warmup, size, s.most, self.seed)
@@ -302,11 +306,11 @@ class Stitching:
         x, y = train.first(self.settings.most)
         size = train.batch_size
         batches = list(zip(x.split(size), y.split(size)))
-        watcher: Any = Recalibrating(self.sides, trials)
+        watcher = Recalibrating(self.sides, trials)
         one_pass(models, batches, [watcher], what="batch-norm statistics")
         self.seconds["recalibration"] = time.perf_counter() - began
 
-    def counting(self) -> list[Any]:
+    def counting(self) -> list[Viewer]:
         """Who counts right answers."""
         return [Counting(self.sides, self.trials())]
 
@@ -315,7 +319,7 @@ class Stitching:
         own = [t for trials in self.base.values() for t in trials.values()]
         return list(dict.fromkeys([*own, *(t for r in self.rows for t in r.trials.values())]))
 
-    def reading(self, test: Any) -> SiteTable:
+    def reading(self, test: Batches) -> SiteTable:
         """The table."""
         rows = []
         for r in self.rows:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,7 +15,7 @@ from isogon.nets.labels import classes_of
 from isogon.nets.outputs import correct, outputs
 from isogon.nets.passes import INPUT
 from isogon.nets.recalibrate import GraphNorm, no_variance, with_norms
-from isogon.nets.watchers import Once
+from isogon.nets.watchers import Key, Once
 
 Statistics = list[tuple[Tensor, Tensor]]  # mean and variance of each batch-norm, in order
 
@@ -31,7 +30,7 @@ class Tail:
 
     def __init__(self, anatomy: Anatomy, cut: Cut) -> None:
         self.module, self.norms = with_norms(anatomy.tail(*cut.nodes))
-        self.own: Statistics = [(m.running_mean, m.running_var) for m in self.norms]
+        self.own: Statistics = [(m.running_mean, m.running_var) for m in self.norms]  # type: ignore[misc]  # all have
         self.model = anatomy.model
 
     def fresh(self) -> Statistics:
@@ -135,7 +134,7 @@ class Running(Once):
             self.at[t.cut.side].setdefault(t.cut.nodes[0], []).append(t)
         self.sites = tuple((name, INPUT) for name in sides if self.at[name])
 
-    def run(self, values: dict[Any, Tensor], each: Callable[[Trial, Sequence[Tensor]], None]):
+    def run(self, values: Mapping[Key, Tensor], each: Callable[[Trial, Sequence[Tensor]], None]):
         """Run the heads, and ``each`` on every trial and what flows through its cut."""
         for name, _ in self.sites:
 
@@ -158,7 +157,7 @@ class Recalibrating(Running):
 
     total = 0
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a batch."""
         self.total += len(rows)
 
@@ -176,6 +175,6 @@ class Recalibrating(Running):
 class Counting(Running):
     """Counts the right answers of every trial."""
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a batch."""
         self.run(values, lambda t, alive: t.count(t.logits(alive), labels))

@@ -139,7 +139,7 @@ def sections(doc: str) -> dict[str, str]:
     return {k: inspect.cleandoc("\n".join(v)) for k, v in found.items()}
 
 
-def dataclass_options(config: Any, skip: Container[str] = ()) -> list[Option]:
+def dataclass_options(config: type, skip: Container[str] = ()) -> list[Option]:
     """The fields of a dataclass as options, with their help from its ``Attributes:``."""
     helps, hints = arguments(inspect.getdoc(config) or "", "Attributes"), get_type_hints(config)
     found = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ from isogon.nets import hygiene, load
 from isogon.nets.outputs import logits
 from isogon.registry import register
 from isogon.storage import atomic, digests, modules
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 REPROJECT = 10  # so that clamping to the images' domain does not push a walk out of the kernel
 CHUNK = 1000  # steps between two savings of a long walk
@@ -234,7 +238,13 @@ class _Stage:
     """Model, samples, random choices and the folder of one experiment."""
 
     def __init__(
-        self, name: str, model: Module | None, batches: Any, scale: str, seed: int, out: str
+        self,
+        name: str,
+        model: Module | None,
+        batches: Batches | None,
+        scale: str,
+        seed: int,
+        out: str,
     ) -> None:
         if scale not in SETTINGS:
             raise OptionError("no such scale", got=repr(scale), expected=", ".join(SETTINGS))
@@ -369,6 +379,6 @@ def outcome(path: readings.Path) -> str:
     return f"ended after {steps}, {far}: {change}"
 
 
-def _label(path: readings.Path, row: Any) -> str:
+def _label(path: readings.Path, row: pd.Series) -> str:
     names, k = path.meta.get("classes") or [], int(row["prediction"])
     return f"{names[k] if k < len(names) else k} (p = {row['probability']:.3f})"

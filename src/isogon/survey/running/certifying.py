@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from isogon.errors import IsogonError
+
+if TYPE_CHECKING:
+    from isogon.readings.reading import Reading
+
 
 FEWEST, MOST = 10.0, 30.0  # seconds; in between as long as the measure itself took
 SHARE = 0.25  # of what is left of a budget, at most
 
 
-def certify(reading: Any, spent: float, until: float | None = None) -> None:
+def certify(reading: Reading, spent: float, until: float | None = None) -> None:
     """Let a reading that has a certificate make it; the reading keeps it.
 
     Args:
@@ -31,7 +35,7 @@ def certify(reading: Any, spent: float, until: float | None = None) -> None:
         reading.meta["certificate"] = {"verdict": f"NOT certified: {error}"}
 
 
-def verdict(reading: Any) -> str:
+def verdict(reading: Reading) -> str:
     """The line that a kept certificate says; empty where there is none."""
     kept = reading.meta.get("certificate")
     return str(kept.get("verdict", "")) if isinstance(kept, dict) else ""

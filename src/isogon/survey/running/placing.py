@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from isogon.data.batches import Batches
 
 
 class Placed:
     """Batches on a device: a view that moves each batch as it is asked for."""
 
-    def __init__(self, batches: Any, device: torch.device) -> None:
+    def __init__(self, batches: Batches, device: torch.device) -> None:
         self._batches, self._device = batches, device
 
     def __getattr__(self, name: str) -> Any:
@@ -38,6 +41,8 @@ def place(found: Any, device: torch.device) -> Any:
         return found
     if isinstance(found, nn.Module | torch.Tensor):
         return found.to(device)
+    if hasattr(found, "first") and hasattr(found, "samples"):
+        return Placed(found, device)
     if isinstance(found, list | tuple) and found and isinstance(found[0], nn.Module):
         return type(found)(m.to(device) for m in found)
-    return Placed(found, device) if hasattr(found, "first") and hasattr(found, "samples") else found
+    return found

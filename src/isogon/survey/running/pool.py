@@ -11,11 +11,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from isogon import context, stopping
 from isogon.survey.running.states import JobState
 from isogon.survey.running.sweep import Surroundings, Sweep, work
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
 
 PATIENCE = 5.0  # seconds that a process has to end before it is killed
 
@@ -24,7 +29,7 @@ PATIENCE = 5.0  # seconds that a process has to end before it is killed
 class Worker:
     """A process with its end of a pipe, and the job that it is at."""
 
-    process: Any
+    process: BaseProcess
     connection: Connection
     slot: int
     job: str | None = None
@@ -55,7 +60,12 @@ class Pool:
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close(at_once=kind is not None)
 
     @property

@@ -10,12 +10,12 @@ import os
 import platform
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -36,6 +36,11 @@ from isogon.survey.running import sharing
 from isogon.survey.running.certifying import certify
 from isogon.survey.running.placing import place
 from isogon.survey.running.record import Record, load
+
+if TYPE_CHECKING:
+    from isogon.data.batches import Batches
+    from isogon.readings.reading import Reading
+
 
 KEEP = 8  # objects of one session that stay in memory
 
@@ -62,7 +67,7 @@ class Session:
         self.batch_size = batch_size
         self._held: OrderedDict[tuple, Held] = OrderedDict()
 
-    def get(self, noun: str, spec: str, *, like: Any = None, seed: int = 0) -> Any:
+    def get(self, noun: str, spec: str, *, like: Batches | None = None, seed: int = 0) -> Any:
         """The object of a noun that a spec names.
 
         Args:
@@ -73,7 +78,9 @@ class Session:
         """
         return self._get(noun, spec, like, seed).found
 
-    def fingerprint(self, noun: str, spec: str, *, like: Any = None, seed: int = 0) -> str:
+    def fingerprint(
+        self, noun: str, spec: str, *, like: Batches | None = None, seed: int = 0
+    ) -> str:
         """Digest of what the spec stands for now: weights, data, files."""
         return self._get(noun, spec, like, seed).print
 
@@ -81,7 +88,7 @@ class Session:
         """Drop all objects, e.g. after a measure was stopped in its middle."""
         self._held.clear()
 
-    def _get(self, noun: str, spec: str, like: Any, seed: int) -> Held:
+    def _get(self, noun: str, spec: str, like: Batches | None, seed: int) -> Held:
         """What a spec stands for now; built anew where a file that it was read from has changed."""
         here = (os.getcwd(), str(context.data_root()))  # what paths are relative to
         key = (noun, spec, None if like is None else content(like), seed, *here)
@@ -158,7 +165,7 @@ def run(
     shares = _shares(job, shards, out, session)
     started, clock = datetime.now(UTC), time.perf_counter()
     if job.shard is not None:
-        reading: Any = sharing.run_share(job, shares, lambda: call_measure(job, objects))
+        reading: Reading = sharing.run_share(job, shares, lambda: call_measure(job, objects))
         if found is not None and len(reading) == len(found.reading):
             return found  # there is no further pass, or the others are not so far
     elif shares:
@@ -195,7 +202,7 @@ def run(
     return record if directory is None else record.save(directory)
 
 
-def call_measure(job: Job, objects: dict[str, Any]) -> Any:
+def call_measure(job: Job, objects: dict[str, Any]) -> Reading:
     """Call the measure of a checked job on objects; a seeded generator is supplied."""
     measure = catalogue.entry("measure", job.measure).build
     generator = torch.Generator().manual_seed(job.seed)
@@ -365,7 +372,7 @@ def _precision(objects: Mapping[str, Any]) -> str:
     return ", ".join(sorted({precision(o) for o in objects.values() if isinstance(o, nn.Module)}))
 
 
-def _bind(measure: Any, values: dict[str, Any]) -> tuple[list, dict]:
+def _bind(measure: Callable[..., Any], values: dict[str, Any]) -> tuple[list, dict]:
     positional, keywords = [], {}
     for p in inspect.signature(measure).parameters.values():
         if p.name in values:

@@ -8,7 +8,6 @@ these records, merges the states and makes the one reading.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from isogon.survey.declaring.splitting import Missing, check_splits
 from isogon.survey.running.record import Record
 
 
-def run_share(job: Job, held: Sequence[Record | None], measured: Callable[[], Any]) -> Reading:
+def run_share(job: Job, held: Sequence[Record | None], measured: Callable[[], Reading]) -> Reading:
     """The next pass over the job's own share, behind those that it has.
 
     Args:
@@ -48,7 +47,9 @@ def run_share(job: Job, held: Sequence[Record | None], measured: Callable[[], An
     return Share(job.measure, table=table, arrays=arrays, meta=meta)
 
 
-def merge_records(job: Job, held: Sequence[Record | None], measured: Callable[[], Any]) -> Any:
+def merge_records(
+    job: Job, held: Sequence[Record | None], measured: Callable[[], Reading]
+) -> Reading:
     """What the measure makes of all shares.
 
     Raises:

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogon import context, hints, storage
 from isogon.errors import FileError, IsogonError
@@ -27,6 +27,10 @@ from isogon.survey.declaring.plan import Plan
 from isogon.survey.declaring.splitting import Missing
 from isogon.survey.running import claims, freshness
 from isogon.survey.running.states import JobState, held_by_slurm, stored, waits
+
+if TYPE_CHECKING:
+    from isogon.survey.running.run import Session
+
 
 PLAN = "plan.json"
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")  # what a job's files are called
@@ -356,7 +360,7 @@ def _log(path: Path, attempt: int) -> None:
         file.write(f"attempt {attempt}\n{traceback.format_exc()}\n")
 
 
-_sessions: dict[Surroundings, Any] = {}
+_sessions: dict[Surroundings, Session] = {}
 
 
 def _run(job: Job, records: Path, surroundings: Surroundings, shards: int = 1) -> Path:

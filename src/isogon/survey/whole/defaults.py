@@ -15,9 +15,10 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from isogon import registry
 from isogon.data import derived
@@ -26,6 +27,10 @@ from isogon.measures.partition.crossings import first_crossing
 from isogon.specs import Spec, parse
 from isogon.survey.declaring.declare import Declaration, Input
 from isogon.training.data_of import data_spec
+
+if TYPE_CHECKING:
+    from isogon.data.batches import Batches
+
 
 SAMPLES = 2000  # what accuracy is read from, where a measure needs it many times
 REGIONS = 12_000  # linear regions in the picture of a survey: seconds to find and to draw
@@ -44,8 +49,8 @@ class Subject:
 
     model: str
     batches: str
-    module: Any
-    data: Any
+    module: nn.Module
+    data: Batches
 
     @property
     def images(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from isogon import context, hints, storage
@@ -299,7 +300,7 @@ def deadline(seconds: float) -> Iterator[None]:
         if time.monotonic() > end and (total is None or done < total):
             raise OutOfTime
 
-    def alarm(number: int, frame: Any) -> None:
+    def alarm(number: int, frame: FrameType | None) -> None:
         raise OutOfTime
 
     main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGALRM")

@@ -26,6 +26,7 @@ from isogon.measures.alignment.symmetry.units import (
     Classes,
     Data,
     Held,
+    Labels,
 )
 from isogon.nets.graph import Graph, place, shape
 
@@ -81,7 +82,7 @@ class Labelling:
         for node in graph.outputs:
             self._end(self.env[node])
 
-    def _end(self, value: Any) -> None:
+    def _end(self, value: Labels | list[Labels]) -> None:
         for v in value if isinstance(value, list) else [value]:
             if isinstance(v, Data):
                 self.fix(v)
@@ -124,7 +125,7 @@ class Labelling:
 
     # ------------------------------------------------------------------ labels
 
-    def current(self, x: Any) -> Any:
+    def current(self, x: object) -> Any:
         """Labels by what stands for them now; anything else as it is."""
         if isinstance(x, list | tuple):
             return [self.current(v) for v in x]
@@ -239,7 +240,7 @@ class Labelling:
         else:
             self.marks.append(flat[0])
 
-    def taken(self, x: Any) -> Data:
+    def taken(self, x: Labels) -> Data:
         """An operand as labels."""
         return self.vector(x) if isinstance(x, Held) else x
 

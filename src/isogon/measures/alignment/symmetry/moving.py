@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from isogon.measures.alignment.symmetry.labelling import Labelling, operation, rule
-from isogon.measures.alignment.symmetry.units import FIXED, POSITIVE, ZERO, Data, Held
+from isogon.measures.alignment.symmetry.units import FIXED, POSITIVE, ZERO, Data, Held, Labels
 from isogon.nets.graph import shape
 
 _COPIES = ("lift_fresh_copy", "to", "_to_copy", "clone", "detach", "alias", "contiguous")
@@ -26,7 +26,13 @@ _COPIES = ("lift_fresh_copy", "to", "_to_copy", "clone", "detach", "alias", "con
     *("getitem", "adjoint", "swapdims", "ravel", "squeeze_copy", "tile", "rot90", "unfold"),
     weights=True,
 )
-def _moved(walk: Labelling, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
+def _moved(
+    walk: Labelling,
+    node: fx.Node,
+    x: Labels | list[Labels] | tuple[Labels, ...],
+    *args: Any,
+    **kwargs: Any,
+) -> Labels | list[Data]:
     if isinstance(x, list | tuple):
         return x[args[0]]
     if isinstance(x, Held):
@@ -36,7 +42,7 @@ def _moved(walk: Labelling, node: fx.Node, x: Any, *args: Any, **kwargs: Any) ->
 
 
 @rule("index", "index_select", weights=True)
-def _indexed(walk: Labelling, node: fx.Node, x: Any, *args: Any) -> Data:
+def _indexed(walk: Labelling, node: fx.Node, x: Labels, *args: Any) -> Data | list[Data]:
     """What an index of constants takes; what no constant tells has to stay in place."""
 
     def known(a: Any) -> Any:
@@ -57,7 +63,7 @@ def _indexed(walk: Labelling, node: fx.Node, x: Any, *args: Any) -> Data:
     return walk.blank(shape(node))
 
 
-def _both(node: fx.Node, x: Data, args: Any, kwargs: Any) -> Any:
+def _both(node: fx.Node, x: Data, args: Sequence, kwargs: Mapping[str, Any]) -> Data | list[Data]:
     """The operation on both kinds of labels."""
     target: Any = node.target
     both = (x.units.contiguous(), x.scales.contiguous())  # expanded labels can't be viewed
@@ -67,7 +73,7 @@ def _both(node: fx.Node, x: Data, args: Any, kwargs: Any) -> Any:
     return [Data(u, s) for u, s in zip(units, scales)]
 
 
-def _held(walk: Labelling, node: fx.Node, x: Held, args: Any) -> Any:
+def _held(walk: Labelling, node: fx.Node, x: Held, args: Sequence) -> Labels | list[Data]:
     """Axes of a weight in another order; other views are taken number by number."""
     name, axes = operation(node), list(x.axes)
     if name in ("t", "numpy_T") or (name == "mT" and len(axes) == 2):
@@ -86,12 +92,12 @@ def _held(walk: Labelling, node: fx.Node, x: Held, args: Any) -> Any:
     *("to", "_to_copy", "type_as", "identity", "lift_fresh_copy", "requires_grad"),
     weights=True,
 )
-def _same(walk: Labelling, node: fx.Node, x: Any, *_: Any, **__: Any) -> Any:
+def _same(walk: Labelling, node: fx.Node, x: Labels, *_: Any, **__: Any) -> Labels:
     return x
 
 
 @rule("cat", "concat", "concatenate", "stack")
-def _joined(walk: Labelling, node: fx.Node, parts: Sequence[Any], dim: int = 0) -> Data:
+def _joined(walk: Labelling, node: fx.Node, parts: Sequence[Labels], dim: int = 0) -> Data:
     taken = [walk.taken(p) for p in parts]
     target: Any = node.target
     return Data(target([p.units for p in taken], dim), target([p.scales for p in taken], dim))
@@ -99,7 +105,12 @@ def _joined(walk: Labelling, node: fx.Node, parts: Sequence[Any], dim: int = 0) 
 
 @rule("pad", "constant_pad_nd", "zero_pad2d")
 def _padded(
-    walk: Labelling, node: fx.Node, x: Data, pad: Any, mode: Any = "constant", value: Any = None
+    walk: Labelling,
+    node: fx.Node,
+    x: Data,
+    pad: Sequence[int],
+    mode: Any = "constant",
+    value: float | None = None,
 ) -> Data:
     if operation(node) == "constant_pad_nd":
         mode, value = "constant", 0 if mode == "constant" else mode
@@ -131,7 +142,7 @@ def _padded(
     "argmax",
     "argmin",
 )
-def _counted(walk: Labelling, node: fx.Node, x: Any, *_: Any, **__: Any) -> Data:
+def _counted(walk: Labelling, node: fx.Node, x: Labels, *_: Any, **__: Any) -> Data:
     name = operation(node)
     if isinstance(x, Data) and not name.endswith(("_like", "zeros", "ones", "full")):
         walk.fix(x)
@@ -145,7 +156,7 @@ def _counted(walk: Labelling, node: fx.Node, x: Any, *_: Any, **__: Any) -> Data
 
 
 @rule("add", "sub", "rsub", "subtract", "maximum", "minimum", weights=True)
-def _sum(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Any:
+def _sum(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Data:
     if not _labelled(a) or not _labelled(b):
         x, number = (a, b) if _labelled(a) else (b, a)
         x = walk.taken(x)
@@ -165,7 +176,7 @@ def _sum(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Any:
 
 
 @rule("mul", "multiply", "div", "divide", "true_divide", weights=True)
-def _multiplied(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Any:
+def _multiplied(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Data:
     if not _labelled(a) or not _labelled(b):
         x = walk.taken(a if _labelled(a) else b)
         if not _labelled(a) and operation(node) not in ("mul", "multiply"):
@@ -186,11 +197,11 @@ def _multiplied(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Any
     return Data(units, x.scales)
 
 
-def _labelled(x: Any) -> bool:
+def _labelled(x: object) -> bool:
     return isinstance(x, Data | Held)
 
 
-def _pair(walk: Labelling, a: Any, b: Any, *, sum: bool = True) -> tuple[Data, Data]:
+def _pair(walk: Labelling, a: Labels, b: Labels, *, sum: bool = True) -> tuple[Data, Data]:
     """Two operands at their common shape.
 
     A weight that stands beside several units with one and the same number (a scalar, a mask of
@@ -242,7 +253,7 @@ def _differs(labels: Tensor, axis: int) -> bool:
     *("adaptive_avg_pool3d", "upsample_nearest2d", "upsample_bilinear2d", "upsample_nearest1d"),
     *("upsample_bicubic2d", "upsample_linear1d", "lp_pool2d"),
 )
-def _pooled(walk: Labelling, node: fx.Node, x: Data, *args: Any, **_: Any) -> Any:
+def _pooled(walk: Labelling, node: fx.Node, x: Data, *args: Any, **_: Any) -> Data | list[Data]:
     spatial = int(next(c for c in operation(node) if c.isdigit()))
     if operation(node).startswith(("max", "adaptive_max", "lp")):
         walk.scales.say(x.scales, POSITIVE)
@@ -269,7 +280,9 @@ def _pooled(walk: Labelling, node: fx.Node, x: Data, *args: Any, **_: Any) -> An
     "max",
     "min",
 )
-def _reduced(walk: Labelling, node: fx.Node, x: Data, *args: Any, **kwargs: Any) -> Any:
+def _reduced(
+    walk: Labelling, node: fx.Node, x: Data, *args: Any, **kwargs: Any
+) -> Data | list[Data]:
     name = operation(node)
     args = args[1:] if name in ("norm", "linalg_vector_norm") else args
     if name in ("max", "min") and args and isinstance(args[0], Data | Held):

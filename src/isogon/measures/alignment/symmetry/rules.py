@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from isogon.measures.alignment.symmetry.units import (
     Block,
     Data,
     Held,
+    Labels,
 )
 from isogon.nets.graph import shape
 
@@ -25,13 +27,15 @@ from isogon.nets.graph import shape
 
 
 @rule("linear", weights=True)
-def _linear(walk: Labelling, node: fx.Node, x: Any, w: Any, b: Any = None) -> Data:
+def _linear(walk: Labelling, node: fx.Node, x: Labels, w: Labels, b: Labels | None = None) -> Data:
     if not isinstance(w, Held) or len(w.axes) != 2 or not isinstance(x, Data):
         raise walk.refusal(node, "a weight that is computed from others")
     return _mixed(walk, x, w, (1, 0), b)
 
 
-def _mixed(walk: Labelling, x: Data, w: Held, axes: tuple[int, int], b: Any = None) -> Data:
+def _mixed(
+    walk: Labelling, x: Data, w: Held, axes: tuple[int, int], b: Labels | None = None
+) -> Data:
     """``x [..., p]`` times a weight with its inputs and outputs on these axes, and a bias."""
     inner = walk.along(x, range(x.units.dim() - 1))
     sides = walk.matrix(w, {axes[0]: -1, axes[1]: 1})
@@ -44,7 +48,7 @@ def _mixed(walk: Labelling, x: Data, w: Held, axes: tuple[int, int], b: Any = No
 
 
 @rule("addmm", weights=True)
-def _addmm(walk: Labelling, node: fx.Node, b: Any, x: Any, w: Any, **_: Any) -> Data:
+def _addmm(walk: Labelling, node: fx.Node, b: Labels, x: Labels, w: Labels, **_: Any) -> Data:
     if not isinstance(w, Held) or len(w.axes) != 2 or not isinstance(x, Data):
         raise walk.refusal(node, "a weight that is computed from others")
     return _mixed(walk, x, w, (0, 1), b)
@@ -55,11 +59,11 @@ def _convolution(
     walk: Labelling,
     node: fx.Node,
     x: Data,
-    w: Any,
-    b: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    w: Labels,
+    b: Labels | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Data:
     if not isinstance(w, Held):
@@ -75,7 +79,7 @@ def _convolution(
     return _channels(walk, node, out, b)
 
 
-def _channels(walk: Labelling, node: fx.Node, out: Data, b: Any) -> Data:
+def _channels(walk: Labelling, node: fx.Node, out: Data, b: Labels | None) -> Data:
     """Labels of channels at all positions, after a bias."""
     if b is not None:
         walk.joined(walk.taken(b), out)
@@ -132,13 +136,13 @@ def _transposed(
     walk: Labelling,
     node: fx.Node,
     x: Data,
-    w: Any,
-    b: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
+    w: Labels,
+    b: Labels | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
     groups: int = 1,
-    dilation: Any = 1,
+    dilation: int | Sequence[int] = 1,
 ) -> Data:
     if not isinstance(w, Held) or groups != 1:
         raise walk.refusal(node, f"a transposed convolution in {groups} groups")
@@ -148,7 +152,9 @@ def _transposed(
 
 
 @rule("embedding", weights=True)
-def _embedding(walk: Labelling, node: fx.Node, w: Any, x: Any, *_: Any) -> Data:
+def _embedding(walk: Labelling, node: fx.Node, w: Labels, x: Labels, *_: Any) -> Data:
+    if not isinstance(w, Held):
+        raise walk.refusal(node, "an embedding that is computed from others")
     sides = walk.matrix(w, {0: 1, 1: 1})
     walk.fix(sides[0])
     sizes = tuple(1 if n is None or n < 0 else n for n in shape(node))
@@ -156,7 +162,7 @@ def _embedding(walk: Labelling, node: fx.Node, w: Any, x: Any, *_: Any) -> Data:
 
 
 @rule("matmul", "bmm", "mm", weights=True)
-def _matmul(walk: Labelling, node: fx.Node, a: Any, b: Any) -> Data:
+def _matmul(walk: Labelling, node: fx.Node, a: Labels, b: Labels) -> Data:
     if isinstance(b, Held) and len(b.axes) == 2 and isinstance(a, Data):
         return _mixed(walk, a, b, (0, 1))
     if isinstance(a, Held) or isinstance(b, Held) or min(a.units.dim(), b.units.dim()) < 2:
@@ -201,7 +207,14 @@ def _varies(labels: Tensor, axis: int) -> bool:
 
 @rule("batch_norm", weights=True)
 def _batch_norm(
-    walk: Labelling, node: fx.Node, x: Data, weight: Any, bias: Any, mean: Any, var: Any, *_: Any
+    walk: Labelling,
+    node: fx.Node,
+    x: Data,
+    weight: Labels | None,
+    bias: Labels | None,
+    mean: Labels | None,
+    var: Labels | None,
+    *_: Any,
 ) -> Data:
     inner = walk.along(x, [0, *range(2, x.units.dim())])
     walk.scales.say(inner.scales, NORMED)
@@ -212,7 +225,12 @@ def _batch_norm(
 
 
 def _affine(
-    walk: Labelling, x: Data, inner: Data, weight: Any, bias: Any, view: tuple[int, ...]
+    walk: Labelling,
+    x: Data,
+    inner: Data,
+    weight: Labels | None,
+    bias: Labels | None,
+    view: tuple[int, ...],
 ) -> Data:
     """Weight and bias of a normalisation, which set the scales behind it."""
     scales = torch.zeros_like(inner.units)
@@ -232,9 +250,9 @@ def _layer_norm(
     walk: Labelling,
     node: fx.Node,
     x: Data,
-    sizes: Any,
-    weight: Any = None,
-    bias: Any = None,
+    sizes: Sequence[int],
+    weight: Labels | None = None,
+    bias: Labels | None = None,
     *_: Any,
 ) -> Data:
     walk.unscaled(x)
@@ -249,8 +267,8 @@ def _group_norm(
     node: fx.Node,
     x: Data,
     groups: int,
-    weight: Any = None,
-    bias: Any = None,
+    weight: Labels | None = None,
+    bias: Labels | None = None,
     *_: Any,
 ) -> Data:
     walk.unscaled(x)
@@ -261,7 +279,14 @@ def _group_norm(
 
 @rule("instance_norm", weights=True)
 def _instance_norm(
-    walk: Labelling, node: fx.Node, x: Data, weight: Any, bias: Any, mean: Any, var: Any, *_: Any
+    walk: Labelling,
+    node: fx.Node,
+    x: Data,
+    weight: Labels | None,
+    bias: Labels | None,
+    mean: Labels | None,
+    var: Labels | None,
+    *_: Any,
 ) -> Data:
     if isinstance(mean, Held):
         return _batch_norm(walk, node, x, weight, bias, mean, var)
@@ -280,7 +305,7 @@ def _homogeneous(walk: Labelling, node: fx.Node, x: Data, *_: Any, **__: Any) ->
 
 
 @rule("prelu", weights=True)
-def _prelu(walk: Labelling, node: fx.Node, x: Data, weight: Any) -> Data:
+def _prelu(walk: Labelling, node: fx.Node, x: Data, weight: Labels) -> Data:
     walk.scales.say(x.scales, POSITIVE)
     if not isinstance(weight, Held) or walk.tensors[weight.name].numel() == 1:
         return x
@@ -296,7 +321,9 @@ def _odd(walk: Labelling, node: fx.Node, x: Data) -> Data:
 
 
 @rule("hardtanh", "clamp")
-def _clamped(walk: Labelling, node: fx.Node, x: Data, low: Any = None, high: Any = None) -> Data:
+def _clamped(
+    walk: Labelling, node: fx.Node, x: Data, low: float | None = None, high: float | None = None
+) -> Data:
     if operation(node) == "hardtanh":
         low, high = -1.0 if low is None else low, 1.0 if high is None else high
     if (low, high) in ((0, None), (None, 0)):

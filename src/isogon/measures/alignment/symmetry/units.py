@@ -100,6 +100,9 @@ class Held:
     axes: tuple[int | None, ...]
 
 
+Labels = Data | Held
+
+
 @dataclass
 class Axis:
     """Labels along an axis of a weight.

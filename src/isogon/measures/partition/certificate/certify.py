@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -149,7 +150,7 @@ def _edges(p: Partition, found: Ledger) -> None:
 
 
 def _contradictions(
-    p: Partition, checks: list, values: Any, at: np.ndarray, region: np.ndarray
+    p: Partition, checks: list, values: Iterator[np.ndarray], at: np.ndarray, region: np.ndarray
 ) -> list[Found]:
     """Per site, where values at points contradict the patterns of regions `region` at `at`."""
     found = []
@@ -267,7 +268,7 @@ def _at_points(
     return wrong, near, gap
 
 
-def _watched(p: Partition, values: Any, close: Closeness) -> Any:
+def _watched(p: Partition, values: Iterator[np.ndarray], close: Closeness) -> Iterator:
     """What the sites see, and last the output with the points at which a site is undecided."""
     undecided = np.zeros(len(close.xy), bool)
     for number, stage in enumerate(p.program.cuts):

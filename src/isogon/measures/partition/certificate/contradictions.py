@@ -6,8 +6,9 @@ regions say, so that single values are looked at only where a bit differs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ import torch
 from isogon.cpwl.program import Kink, Max, Program
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.patterns import Patterns, SitePattern
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 
 WORD = 64
 
@@ -38,7 +43,14 @@ class Found:
     top: np.ndarray
 
     @classmethod
-    def of(cls, row: np.ndarray, off: Any, unit: Any = 0, entry: Any = -1, top: Any = -1) -> Found:
+    def of(
+        cls,
+        row: np.ndarray,
+        off: ArrayLike,
+        unit: ArrayLike = 0,
+        entry: ArrayLike = -1,
+        top: ArrayLike = -1,
+    ) -> Found:
         """From columns, or one number for all rows."""
         n = len(row)
         rest = (np.broadcast_to(np.asarray(v, np.int64), n) for v in (unit, entry, top))
@@ -195,7 +207,7 @@ def checks_of(program: Program, patterns: Patterns) -> list[KinkCheck | MaxCheck
     return found
 
 
-def seen_by(program: Program, x: torch.Tensor) -> Any:
+def seen_by(program: Program, x: torch.Tensor) -> Iterator[np.ndarray]:
     """Runs the network: yields what each cut sees, then the output `[N, C]`.
 
     A kink sees pre-activations `[N, units]`, a maximum its candidates `[N, units, K]`.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from isogon.cpwl.certificate import Certificate, Ledger
-from isogon.cpwl.program import Kink, Max
+from isogon.cpwl.program import Kink, Max, Program
 from isogon.measures.partition.certificate.allowances import SAMPLE, Allowances, Closeness, gaps
 from isogon.measures.partition.certificate.certify import CORNERS, Clock
 from isogon.measures.partition.certificate.contradictions import Found, seen_by
@@ -162,7 +162,7 @@ def _pieces(
     return float(gap)
 
 
-def _compared(program: Any, stage: Kink | Max, z: np.ndarray, n: int) -> tuple:
+def _compared(program: Program, stage: Kink | Max, z: np.ndarray, n: int) -> tuple:
     """Where the ends of pieces contradict their middles.
 
     Args:

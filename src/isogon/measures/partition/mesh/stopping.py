@@ -9,7 +9,8 @@ is left.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ import torch
 from isogon.cpwl.program import Kink, Max
 from isogon.measures.partition.mesh.cutting import Full, Limit
 from isogon.measures.partition.mesh.mesh import Mesh
+
+if TYPE_CHECKING:
+    from isogon.measures.partition.patterns import SitePattern
 
 FACTOR = 2  # times the limit, as counted beforehand, a cut is still tried ...
 FEW = 100_000  # ... and up to so many faces in any case
@@ -70,7 +74,12 @@ def leave(mesh: Mesh, site: int, new: np.ndarray, room: int, order: np.ndarray) 
 
 
 def divide(
-    mesh: Mesh, cut: Any, stage: Kink | Max, face: int, room: int, marks: np.ndarray
+    mesh: Mesh,
+    cut: Callable[[Limit, np.ndarray], SitePattern],
+    stage: Kink | Max,
+    face: int,
+    room: int,
+    marks: np.ndarray,
 ) -> np.ndarray | None:
     """Divide one face by some of a site's units, into at most `room` more faces.
 

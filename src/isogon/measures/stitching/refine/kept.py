@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +15,11 @@ from torch import Tensor
 from isogon.measures.stitching.cuts import Cut, Cuts
 from isogon.nets.hygiene import cast
 from isogon.nets.passes import INPUT
-from isogon.nets.watchers import Once
+from isogon.nets.watchers import Key, Once
+
+if TYPE_CHECKING:
+    from isogon.data.batches import Batches
+
 
 MEMORY = 2**29  # bytes of activations that are held in memory
 DISK = 0.25  # share of the free space that they may take on disk above that
@@ -32,14 +36,14 @@ class Kept(Once):
         data: The samples that a pass shows.
     """
 
-    def __init__(self, cuts: Cuts, cut: Cut, data: Any) -> None:
+    def __init__(self, cuts: Cuts, cut: Cut, data: Batches) -> None:
         self.cuts, self.cut, self.data = cuts, cut, data
         self.head = cuts.anatomy.head(*cut.nodes)
         self.sites = ((cut.side, INPUT),)
         self.held: list[Tensor] | None = None
-        self.labels: Any = None
+        self.labels: Tensor | None = None
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a chunk."""
         if self.labels is None:
             self.labels = labels.new_zeros((int(self.data.count), *labels.shape[1:]))
@@ -53,6 +57,7 @@ class Kept(Once):
         """What flows through the cut for some samples, on the model's device, and their labels."""
         model = self.cuts.anatomy.model
         if self.held is not None:
+            assert self.labels is not None
             return [cast(room[rows], model) for room in self.held], self.labels[rows]
         x, y = self.data.samples.take(rows)
         with torch.no_grad():

@@ -83,7 +83,8 @@ def _through(inner: nn.Module, m: Cross) -> tuple[Tensor, Tensor]:
     return (w @ m.mean_x + bias).detach(), variance
 
 
-def _variance(centred: Any, count: int) -> Tensor:
+def _variance(centred: Tensor | None, count: int) -> Tensor:
+    assert centred is not None
     return centred.diagonal().clamp(min=0) / count
 
 
