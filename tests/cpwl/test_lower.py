@@ -14,7 +14,7 @@ from torch import nn
 from isogon import registry
 from isogon.cpwl.certificate import CertificateError
 from isogon.cpwl.lower import lower
-from isogon.cpwl.program import Affine, Kink, Max
+from isogon.cpwl.stages import Affine, Kink, Max
 from isogon.cpwl.verify import verify
 from isogon.errors import ModelError, UnsupportedOp
 

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from isogon.cpwl.program import Affine, Join, Kink, Max, Program, dense, mlp, relu
+from isogon.cpwl.program import Program, dense, mlp
+from isogon.cpwl.stages import Affine, Join, Kink, Max, relu
 from isogon.errors import ModelError
 
 
@@ -83,3 +86,93 @@ def test_wrong_order_is_refused():
         Program([dense("z", "h", torch.eye(2), None)], (2,))
     with pytest.raises(ModelError, match="one site name"):
         Program([relu("a", "input", "r"), relu("b", "a", "r")], (2,))
+
+
+@st.composite
+def programs(draw):
+    """Random graphs of sums, kinks and maxima of one width, the output anywhere among them."""
+    stages, names = [], ["input"]
+    for i in range(draw(st.integers(1, 8))):
+        a, b = (draw(st.sampled_from(names)) for _ in range(2))
+        name, kind = f"t{i}", draw(st.sampled_from(["scale", "join", "relu", "max"]))
+        if kind == "scale":
+            factor = draw(st.sampled_from([-2.0, 0.5, 3.0]))
+            stage = Affine(
+                output=name, inputs=(a,), linear=lambda x, f=factor: x * f, bias=tensor(1, -1, 2)
+            )
+        elif kind == "join":
+            stage = Join(output=name, inputs=(a, b), linear=lambda x, y: x - 2 * y)
+        elif kind == "relu":
+            stage = relu(name, a, f"site{i}", slope=0.25)
+        else:
+            index = torch.tensor([[0, 3], [1, 4], [2, 5]])
+            stage = Max(output=name, inputs=(a, b), site=f"site{i}", index=index, shape=(3,))
+        stages.append(stage)
+        names.append(name)
+    return Program(stages, (3,), output=draw(st.sampled_from(names[1:])))
+
+
+def everything(program, x):
+    """The literal twin: every tensor is made and kept."""
+    values = {program.input: x}
+    for stage in program.stages:
+        values[stage.output] = stage(*(values[name] for name in stage.inputs))
+    return values
+
+
+def read_later(program, position):
+    """What is made before a stage and read by it or a later one, or is the output."""
+    made = [program.input, *(s.output for s in program.stages[:position])]
+    wanted = {name for s in program.stages[position:] for name in s.inputs} | {program.output}
+    return {name for name in made if name in wanted}
+
+
+@settings(deadline=None, max_examples=60)
+@given(programs(), st.data())
+def test_a_walk_holds_what_is_still_read(program, data):
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole, count = everything(program, x), len(program.stages)
+    dropped, seen = [], []
+    values = {program.input: x}
+
+    def visit(position, stage, arguments):
+        assert set(values) == read_later(program, position) == set(program.alive(position))
+        assert all(map(torch.equal, arguments, (whole[name] for name in stage.inputs)))
+        seen.append(position)
+        return stage(*arguments)
+
+    stop = data.draw(st.integers(0, count))
+    program.run(values, 0, stop, visit, dropped.append)
+    assert set(values) == read_later(program, stop)
+    assert program.run(values, stop, None, visit, dropped.append) is values
+    assert seen == list(range(count))
+    assert set(values) == {program.output} == set(program.alive(count))
+    assert torch.equal(values[program.output], whole[program.output])
+    others = {name for name in whole if name != program.output}
+    assert sorted(dropped) == sorted(others)  # each once
+
+
+@settings(deadline=None, max_examples=30)
+@given(programs())
+def test_steps_and_run_are_one_walk(program):
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    whole = everything(program, x)
+    for stage, arguments, result in program.steps(x):
+        assert all(map(torch.equal, arguments, (whole[name] for name in stage.inputs)))
+        assert torch.equal(result, whole[stage.output])
+    assert torch.equal(program.evaluate(x, chunk=3), whole[program.output])
+    cuts = [i for i, stage in enumerate(program.stages) if isinstance(stage, Kink | Max)]
+    found = [program.next_cut(-1)]
+    while found[-1] < len(program.stages):
+        found.append(program.next_cut(found[-1]))
+    assert found == [*cuts, len(program.stages)]
+
+
+def test_a_visit_may_carry_anything():
+    """Bounds in place of values: what comes out is what the visits made of what they were given."""
+    program = mlp([torch.eye(2), torch.ones(1, 2)], [None, None])
+
+    def depth(position, stage, arguments):
+        return 1 + max(arguments)
+
+    assert program.run({"input": 0}, visit=depth) == {program.output: 3}

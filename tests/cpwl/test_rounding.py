@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from isogon.cpwl.lower import lower
-from isogon.cpwl.program import Affine, Max, Program, mlp
+from isogon.cpwl.program import Program, mlp
 from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors, errors_at, magnitude, squares
+from isogon.cpwl.stages import Affine, Max
 
 
 def random_layers(widths, seed=0):

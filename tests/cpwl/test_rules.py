@@ -11,7 +11,7 @@ from torch import nn
 
 from isogon import registry
 from isogon.cpwl.lower import lower
-from isogon.cpwl.program import Affine, Kink
+from isogon.cpwl.stages import Affine, Kink
 from isogon.cpwl.verify import verify
 from isogon.nets.trace import trace
 

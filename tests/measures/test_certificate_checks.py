@@ -12,7 +12,8 @@ from test_partition import random_mlp
 from test_partition_certificate import merged_across
 
 from isogon.cpwl.certificate import Certificate
-from isogon.cpwl.program import Affine, Kink, Program, dense, mlp, relu
+from isogon.cpwl.program import Program, dense, mlp
+from isogon.cpwl.stages import Affine, Kink, relu
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.mesh.mesh import Mesh
 from isogon.measures.partition.reading import Partition

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from isogon.cpwl.program import Kink, Max, Program, dense, mlp
+from isogon.cpwl.program import Program, dense, mlp
+from isogon.cpwl.stages import Kink, Max
 from isogon.measures.partition.certificate import certify
 from isogon.measures.partition.certificate.contradictions import KinkCheck, MaxCheck
 from isogon.measures.partition.measure import partition

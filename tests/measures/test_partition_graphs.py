@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isogon.cpwl.program import Affine, Join, Kink, Max, Program, dense, relu
+from isogon.cpwl.program import Program, dense
+from isogon.cpwl.stages import Affine, Join, Kink, Max, relu
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.slices import Slice
 

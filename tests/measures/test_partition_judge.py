@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from isogon.cpwl.program import Kink, mlp
+from isogon.cpwl.program import mlp
 from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors_at
+from isogon.cpwl.stages import Kink
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.mesh import zeros

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import isogon as ig
-from isogon.cpwl.program import Affine, Join, Max, Program, dense, relu
+from isogon.cpwl.program import Program, dense
 from isogon.cpwl.rounding import EPS, errors
+from isogon.cpwl.stages import Affine, Join, Max, relu
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.slices import Slice
 

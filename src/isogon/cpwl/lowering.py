@@ -23,9 +23,10 @@ from torch import Tensor, fx
 
 from isogon import registry
 from isogon.cpwl.constants import in_double, leaves, mapped
-from isogon.cpwl.program import Affine, Join, Kink, Max, Program, Stage, Weights
+from isogon.cpwl.program import Program
 from isogon.cpwl.refusals import fix_of_product, of_sizes, refusal
 from isogon.cpwl.scalars import products
+from isogon.cpwl.stages import Affine, Join, Kink, Max, Stage, Weights
 from isogon.errors import ModelError, UnsupportedOp
 from isogon.nets.graph import Graph, Place, place, shape
 

@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Affine, Kink, Max, Program, Stage
+from isogon.cpwl.program import Program
+from isogon.cpwl.stages import Affine, Kink, Max, Stage
 
 __all__ = ["EPS", "ROUNDING", "Bounds", "errors", "errors_and_slopes", "errors_at"]
 
 EPS = float(torch.finfo(torch.float64).eps)
 ROUNDING = 32.0  # zero means: within this many carried errors
+Carried = tuple[Tensor, Tensor, Tensor | None]  # values, squared errors, derivatives
 PROBES = 8  # signs with which the coefficients of an unknown linear map are looked at
 
 
@@ -115,27 +117,37 @@ def _walk(
     tangent = None
     if directions is not None and reach > 0:
         tangent = directions[:, None].expand(len(directions), *x.shape).to(torch.float64)
-    values = {program.input: (x, square, tangent)}
-    for i, stage in enumerate(program.stages):
-        held = [values[name] for name in stage.inputs]
-        v, e2 = [h[0] for h in held], [h[1] for h in held]
-        d = [h[2] for h in held]
-        if isinstance(stage, Affine):
-            values[stage.output] = (stage(*v), *_affine(stage, v, e2, d, n))
+    values: dict[str, Carried] = {program.input: (x, square, tangent)}
+
+    def affine(_: int, stage: Stage, held: list[Carried]) -> Carried:
+        assert isinstance(stage, Affine)
+        v, e2, d = _apart(held)
+        return stage(*v), *_affine(stage, v, e2, d, n)
+
+    at, stop = 0, program.next_cut(-1)
+    while stop < len(program.stages):
+        program.run(values, at, stop, affine)
+        cut = program.stages[stop]
+        v, e2, d = _apart([values[name] for name in cut.inputs])
+        if d[0] is not None:  # interpolated when the mesh was cut: off by its coordinates
+            moved = [(t.square().sum(0) * (EPS * reach) ** 2) for t in d if t is not None]
+            e2 = [e + m for e, m in zip(e2, moved, strict=True)]
+        yield cut, [e.sqrt() for e in e2], [t for t in d if t is not None]
+        if isinstance(cut, Kink):
+            made = _kink(cut, v[0], e2[0], d[0], snap)
         else:
-            if d[0] is not None:  # interpolated when the mesh was cut: off by its coordinates
-                moved = [(t.square().sum(0) * (EPS * reach) ** 2) for t in d if t is not None]
-                e2 = [e + m for e, m in zip(e2, moved, strict=True)]
-            yield stage, [e.sqrt() for e in e2], [t for t in d if t is not None]
-            if isinstance(stage, Kink):
-                values[stage.output] = _kink(stage, v[0], e2[0], d[0], snap)
-            else:
-                values[stage.output] = _max(stage, v, e2, d, snap)
-        for name in program.dead_after(i):
-            if name != program.output:
-                values.pop(name, None)
+            made = _max(cut, v, e2, d, snap)  # type: ignore[arg-type]
+        del v, e2, d
+        at = stop + 1
+        program.run(values, stop, at, lambda *_, made=made: made)
+        stop = program.next_cut(stop)
+    program.run(values, at, stop, affine)
     _, square, tangent = values[program.output]
     yield None, [square.sqrt()], [] if tangent is None else [tangent]
+
+
+def _apart(held: list[Carried]) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
+    return [h[0] for h in held], [h[1] for h in held], [h[2] for h in held]
 
 
 def _affine(
@@ -289,26 +301,26 @@ class Bounds:
 
     def at(self, position: int) -> Tensor:
         """Bounds `[entries]` of the errors of what the cut at a stage sees."""
-        for i in range(self.position, position):
-            stage = self.program.stages[i]
-            if isinstance(stage, Affine):
-                held = [self.held[name] for name in stage.inputs]
-                size = _summed_up(stage, [h[0] for h in held])  # sizes are finite
-                square = squares(stage, *(h[1] for h in held))
-                if not stage.copies:
-                    square = square + (EPS * size).square_()
-                self.held[stage.output] = size, square
-            elif stage.output not in self.held:
-                self.cut(i)  # a cut that was not made: all its pieces count
-            for name in self.program.dead_after(i):
-                if name != self.program.output:
-                    self.held.pop(name, None)
+        self.program.run(self.held, self.position, position, self._visit)
         self.position = max(self.position, position)
         if position == len(self.program.stages):
             return self.held[self.program.output][1].sqrt().reshape(-1)
         stage = self.program.stages[position]
         parts = [self.held[name][1].reshape(-1) for name in stage.inputs]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).sqrt()
+
+    def _visit(
+        self, position: int, stage: Stage, held: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        if isinstance(stage, Affine):
+            size = _summed_up(stage, [h[0] for h in held])  # sizes are finite
+            square = squares(stage, *(h[1] for h in held))
+            if not stage.copies:
+                square = square + (EPS * size).square_()
+            return size, square
+        if stage.output not in self.held:
+            self.cut(position)  # a cut that was not made: all its pieces count
+        return self.held[stage.output]
 
     def cut(
         self, position: int, lowest: np.ndarray | None = None, highest: np.ndarray | None = None

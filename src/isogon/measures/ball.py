@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Affine, Join, Kink, Program
+from isogon.cpwl.program import Program
+from isogon.cpwl.stages import Affine, Join, Kink
 from isogon.errors import IncompleteWarning
 from isogon.measures.partition.lines import break_points
 from isogon.measures.partition.measure import partition

@@ -10,8 +10,9 @@ from torch.nn import Module
 
 from isogon import context
 from isogon.cpwl.lower import program_for
-from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import ROUNDING, Bounds, errors
+from isogon.cpwl.stages import Kink, Max
 from isogon.data import Points
 from isogon.data.finite import check_inputs
 from isogon.errors import OptionError

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Kink
+from isogon.cpwl.stages import Kink
 from isogon.measures.boundary.frozen import Allowance, Frozen, Pieces, Seen, knots_of
 
 Ray = tuple[Tensor, Tensor]  # what a cut sees at the start of rays, and its rates along them

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Affine, Kink, Max, Program
+from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import EPS, ROUNDING, magnitude, squares, summed
+from isogon.cpwl.stages import Affine, Kink, Max, Stage
 from isogon.measures.partition.slices import Slice
 
 Pieces = list[Tensor]  # per cut `[n, units]` int16: piece of a kink, winner of a maximum
+Carried = tuple[Tensor, Tensor, Tensor, Tensor]  # values, derivatives, squared errors of both
 SAMPLE = 64  # points at which the sizes of values are looked at
 
 
@@ -169,33 +171,28 @@ class Frozen:
 
     def _run(self, x: Tensor, pick) -> tuple[Tensor, Tensor, list[Seen]]:
         n, program = len(x), self.program
-        first = [v.expand(x.shape) for v in self.directions]
-        values: dict[str, tuple[Tensor, Tensor]] = {program.input: (x, torch.cat(first))}
         seen: list[Seen] = []
-        for i, stage in enumerate(program.stages):
-            v = [values[name][0] for name in stage.inputs]
-            d = [values[name][1] for name in stage.inputs]
+
+        def visit(_: int, stage: Stage, held: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+            v, d = [h[0] for h in held], [h[1] for h in held]
+            if isinstance(stage, Affine):
+                return stage(*v), stage.linear(*d)
             if isinstance(stage, Kink):
                 z, dz = v[0].reshape(n, -1), d[0].reshape(2, n, -1)
                 piece = pick(len(seen), stage, z, dz).reshape(v[0].shape)
-                values[stage.output] = _held_kink(stage, v[0], d[0], piece)
-                seen.append(Seen(z, dz))
-            elif isinstance(stage, Max):
+                made = _held_kink(stage, v[0], d[0], piece)
+            else:
                 z = stage.candidates(*v)
                 dz = stage.flat(*d)[:, stage.index.clamp(min=0)].reshape(2, *z.shape)
                 winner = pick(len(seen), stage, z, dz)[..., None].long()
                 shape = (-1, *stage.shape)
-                values[stage.output] = (
-                    z.gather(2, winner)[..., 0].reshape(shape),
-                    dz.gather(3, winner.expand(2, *winner.shape))[..., 0].reshape(shape),
-                )
-                seen.append(Seen(z, dz))
-            else:
-                values[stage.output] = stage(*v), stage.linear(*d)
-            for name in program.dead_after(i):
-                if name != program.output:
-                    del values[name]
-        value, slope = values[program.output]
+                moved = dz.gather(3, winner.expand(2, *winner.shape))[..., 0].reshape(shape)
+                made = z.gather(2, winner)[..., 0].reshape(shape), moved
+            seen.append(Seen(z, dz))
+            return made
+
+        both = torch.cat([v.expand(x.shape) for v in self.directions])
+        value, slope = program.run({program.input: (x, both)}, visit=visit)[program.output]
         return (
             self.competing(value.reshape(n, -1)),
             self.competing(slope.reshape(2, n, -1)),
@@ -216,14 +213,14 @@ class Frozen:
         program, x = self.program, self.embed(p)
         value, rate = x, torch.cat([v.expand(x.shape) for v in self.directions])
         size = x.abs().amax(0, keepdim=True)
-        held = {program.input: (value, rate, (2 * EPS * size).square(), torch.zeros_like(size))}
+        start = value, rate, (2 * EPS * size).square(), torch.zeros_like(size)
         found: list[Allowance] = []
-        for i, stage in enumerate(program.stages):
-            v, d, e2, r2 = zip(*(held[name] for name in stage.inputs), strict=True)
+
+        def visit(_: int, stage: Stage, held: list[Carried]) -> Carried:
+            v, d, e2, r2 = zip(*held, strict=True)
             if isinstance(stage, Affine):
-                after = _carried(stage, v, d, e2, r2)
-                out = stage(*v), stage.linear(*d), after[0], after[1]
-            elif isinstance(stage, Kink):
+                return stage(*v), stage.linear(*d), *_carried(stage, v, d, e2, r2)
+            if isinstance(stage, Kink):
                 found.append(Allowance(_zero(e2[0]), _zero(r2[0])))
                 slope = stage.slope(stage.piece(v[0])).expand(v[0].shape)
                 moved = (d[0].reshape(2, *v[0].shape) * slope).reshape(d[0].shape)
@@ -233,21 +230,17 @@ class Frozen:
                     if (stage.apply is not torch.relu)
                     else 0.0
                 )
-                out = stage(v[0]), moved, e2[0] * most + own, r2[0] * most
-            else:
-                index, missing = stage.index.clamp(min=0), stage.index < 0
-                both = [stage.flat(*e)[0][index].masked_fill(missing, 0.0) for e in (e2, r2)]
-                found.append(Allowance(*(ROUNDING * e.sqrt() for e in both)))
-                winner = _first_largest(stage.candidates(*v))
-                most = [e.amax(1).reshape(1, *stage.shape) for e in both]
-                moved = stage.choose(torch.cat([winner, winner]), *d)
-                out = stage.choose(winner, *v), moved, most[0], most[1]
-            held[stage.output] = out
-            for name in program.dead_after(i):
-                if name != program.output:
-                    del held[name]
-        ends = [self.competing(_zero(e)[None])[0] for e in held[program.output][2:]]
-        return found, Allowance(*ends)
+                return stage(v[0]), moved, e2[0] * most + own, r2[0] * most
+            index, missing = stage.index.clamp(min=0), stage.index < 0
+            both = [stage.flat(*e)[0][index].masked_fill(missing, 0.0) for e in (e2, r2)]
+            found.append(Allowance(*(ROUNDING * e.sqrt() for e in both)))
+            winner = _first_largest(stage.candidates(*v))
+            error, drift = (e.amax(1).reshape(1, *stage.shape) for e in both)
+            moved = stage.choose(torch.cat([winner, winner]), *d)
+            return stage.choose(winner, *v), moved, error, drift
+
+        end = program.run({program.input: start}, visit=visit)[program.output]
+        return found, Allowance(*(self.competing(_zero(e)[None])[0] for e in end[2:]))
 
 
 def _zero(square: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.program import Program
+from isogon.cpwl.stages import Kink, Max, Stage
 from isogon.measures.partition.patterns import Patterns
 from isogon.measures.partition.slices import Slice
 
@@ -35,29 +36,20 @@ def linearized(
     Returns:
         Values `[n, C]` and derivatives `[2, n, C]` along the directions.
     """
-    n = len(x)
-    first = directions[0].expand(x.shape)
-    values: dict[str, tuple[Tensor, Tensor]] = {
-        program.input: (x, torch.cat([first, directions[1].expand(x.shape)]))
-    }
-    for i, stage in enumerate(program.stages):
-        v = [values[name][0] for name in stage.inputs]
-        d = [values[name][1] for name in stage.inputs]
+
+    def visit(_: int, stage: Stage, held: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        v, d = [h[0] for h in held], [h[1] for h in held]
         if isinstance(stage, Kink):
             piece = pieces[stage.site].reshape(v[0].shape)
             both = torch.cat([piece, piece]).reshape(d[0].shape)
-            values[stage.output] = stage.on_piece(v[0], piece), d[0] * stage.slope(both)
-        elif isinstance(stage, Max):
+            return stage.on_piece(v[0], piece), d[0] * stage.slope(both)
+        if isinstance(stage, Max):
             winner = pieces[stage.site]
-            values[stage.output] = (
-                stage.choose(winner, *v),
-                stage.choose(torch.cat([winner, winner]), *d),
-            )
-        else:
-            values[stage.output] = stage(*v), stage.linear(*d)
-        for name in program.dead_after(i):
-            del values[name]
-    value, slope = values[program.output]
+            return stage.choose(winner, *v), stage.choose(torch.cat([winner, winner]), *d)
+        return stage(*v), stage.linear(*d)
+
+    n, both = len(x), torch.cat([direction.expand(x.shape) for direction in directions])
+    value, slope = program.run({program.input: (x, both)}, visit=visit)[program.output]
     return value.reshape(n, -1), slope.reshape(2, n, -1)
 
 
@@ -82,18 +74,15 @@ def affine_maps(
 @torch.no_grad()
 def held_values(program: Program, x: Tensor, pieces: dict[str, Tensor]) -> Tensor:
     """Values `[n, C]` at `x [n, *shape]` of the affine maps on given linear pieces."""
-    values = {program.input: x}
-    for i, stage in enumerate(program.stages):
-        v = [values[name] for name in stage.inputs]
+
+    def visit(_: int, stage: Stage, v: list[Tensor]) -> Tensor:
         if isinstance(stage, Kink):
-            values[stage.output] = stage.on_piece(v[0], pieces[stage.site].reshape(v[0].shape))
-        elif isinstance(stage, Max):
-            values[stage.output] = stage.choose(pieces[stage.site], *v)
-        else:
-            values[stage.output] = stage(*v)
-        for name in program.dead_after(i):
-            del values[name]
-    return values[program.output].reshape(len(x), -1)
+            return stage.on_piece(v[0], pieces[stage.site].reshape(v[0].shape))
+        if isinstance(stage, Max):
+            return stage.choose(pieces[stage.site], *v)
+        return stage(*v)
+
+    return program.run({program.input: x}, visit=visit)[program.output].reshape(len(x), -1)
 
 
 def region_values(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from isogon.context import Progress
-from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import Bounds
+from isogon.cpwl.stages import Kink, Max, Stage
 from isogon.measures.partition.mesh import memory, stopping, stream
 from isogon.measures.partition.mesh.cut_kinks import cut_kink
 from isogon.measures.partition.mesh.cut_maxima import cut_max
@@ -101,7 +102,7 @@ def _run(task: TileTask, mesh: Mesh, i: int, bounds: Bounds) -> tuple[Mesh, list
         The mesh with the network's output at its vertices, the patterns from stage i on.
     """
     program = task.program
-    chunk, first = program.chunk(), i
+    first = i
     cuts: list[SitePattern] = []
     while i < len(program.stages):
         stage = program.stages[i]
@@ -118,21 +119,31 @@ def _run(task: TileTask, mesh: Mesh, i: int, bounds: Bounds) -> tuple[Mesh, list
             if count > 1 and len(mesh) > 1 and mesh.open.any():
                 return by_tiles(task, mesh, pending, i, cuts, bounds, count)
             if pending is not None:
-                stop = stream.next_cut(program, i)
+                stop = program.next_cut(i)
                 rows = stream.all_rows(mesh.live, pending)
                 mesh.live = stream.advance(program, i, stop, len(mesh.xy), rows)
                 mesh.room, i = {}, stop
                 continue
-        arguments = [mesh.live[name] for name in stage.inputs]
-        dead = program.dead_after(i)
-        plain = isinstance(stage, Kink) and stage.apply is torch.relu
-        if plain and stage.inputs[0] in dead and mesh.owns(stage.inputs[0]):
-            mesh.live[stage.output] = arguments[0].relu_()
-        else:
-            mesh.live[stage.output] = in_chunks(stage, arguments, chunk)
-        mesh.forget(dead)
-        i += 1
+        i = _carry(program, mesh, i)
     return mesh, cuts
+
+
+def _carry(program: Program, mesh: Mesh, start: int) -> int:
+    """Run the live tensors of a mesh through a stage and on to the next cut, whose position it is.
+
+    A ReLU takes over the memory of what it reads where nobody else holds it.
+    """
+    chunk, stop = program.chunk(), program.next_cut(start)
+
+    def visit(i: int, stage: Stage, arguments: list[Tensor]) -> Tensor:
+        name = stage.inputs[0]
+        plain = isinstance(stage, Kink) and stage.apply is torch.relu
+        if plain and name in program.dead_after(i) and mesh.owns(name):
+            return arguments[0].relu_()
+        return in_chunks(stage, arguments, chunk)
+
+    program.run(mesh.live, start, stop, visit, forget=lambda name: mesh.forget([name]))
+    return stop
 
 
 def make_cut(
@@ -208,7 +219,7 @@ def by_tiles(
     task.tiled = True
     rows = tiles.TileRows(mesh.live, pending)
     group = tiles.assigned(mesh, count)
-    stop = stream.next_cut(program, i)
+    stop = program.next_cut(i)
     seams = Seams.between(mesh, group)
     seams.cut(mesh, program, rows.of, i, Judge(task.space, bounds, i))
     parts = tiles.cut_out(mesh, group, seams, rows)
@@ -231,7 +242,7 @@ def by_tiles(
     return tiles.joined(mesh, parts), joined_patterns(cuts, [p.faces for p in parts], found)
 
 
-def in_chunks(stage, arguments: list[Tensor], chunk: int) -> Tensor:
+def in_chunks(stage: Stage, arguments: list[Tensor], chunk: int) -> Tensor:
     """A stage on many vertices, with bounded intermediates."""
     n = arguments[0].shape[0]
     if n <= chunk:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import EPS, ROUNDING, errors, errors_and_slopes
+from isogon.cpwl.stages import Kink, Max
 from isogon.measures.partition.certificate.contradictions import Found
 
 if TYPE_CHECKING:

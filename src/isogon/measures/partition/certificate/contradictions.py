@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.program import Program
+from isogon.cpwl.stages import Kink, Max
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.patterns import Patterns, SitePattern
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from isogon.cpwl.certificate import Certificate, Ledger
-from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.program import Program
+from isogon.cpwl.stages import Kink, Max
 from isogon.measures.partition.certificate.allowances import SAMPLE, Allowances, Closeness, gaps
 from isogon.measures.partition.certificate.certify import CORNERS, Clock
 from isogon.measures.partition.certificate.contradictions import Found, seen_by

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from isogon.cpwl.program import Kink
+from isogon.cpwl.stages import Kink
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.mesh import memory, stream
 from isogon.measures.partition.mesh.cutting import Full, Functions, Limit, cut_edges, cut_faces

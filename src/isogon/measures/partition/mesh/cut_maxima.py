@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Max
+from isogon.cpwl.stages import Max
 from isogon.errors import UnsupportedOp
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels import envelope as ev

@@ -13,7 +13,7 @@ import time
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.program import Program
 from isogon.errors import OptionError
 
 SHARE = 0.6  # of the memory that is free now
@@ -55,13 +55,7 @@ def fits(live: dict[str, Tensor], new: int) -> bool:
 
 def width(program: Program, position: int) -> int:
     """Numbers per vertex that are alive when the next cut after a cut is made."""
-    stages = program.stages
-    after = (j for j in range(position + 1, len(stages)) if isinstance(stages[j], Kink | Max))
-    stop = next(after, len(stages))
-    made = {stage.output: j for j, stage in enumerate(stages)}
-    last = {name: j for j, stage in enumerate(stages) for name in stage.inputs}
-    last[program.output] = len(stages)
-    alive = (n for n, j in last.items() if made.get(n, -1) < stop <= j)
+    alive = program.alive(program.next_cut(position))
     return max(1, sum(torch.Size(program.shapes[name]).numel() for name in alive))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from isogon.cpwl.program import Kink, Max
+from isogon.cpwl.stages import Kink, Max
 from isogon.measures.partition.mesh.cutting import Full, Limit
 from isogon.measures.partition.mesh.mesh import Mesh
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.program import Program
 from isogon.measures.partition.kernels import edges as ek
 
 LARGE = 256 << 20  # bytes of rows from which vertices are kept pending
@@ -97,13 +97,6 @@ def all_rows(live: Values, pending: Pending | None) -> Iterator[tuple[slice, Val
         yield place, {name: pending.rows(held, part, name) for name, held in live.items()}
 
 
-def next_cut(program: Program, position: int) -> int:
-    """Position of the next cut after a stage; the number of stages where there is none."""
-    stages = program.stages
-    after = (j for j in range(position + 1, len(stages)) if isinstance(stages[j], Kink | Max))
-    return next(after, len(stages))
-
-
 def advance(
     program: Program, start: int, stop: int, total: int, pieces: Iterable[tuple[slice, Values]]
 ) -> Values:
@@ -121,12 +114,7 @@ def advance(
     """
     found: Values = {}
     for place, values in pieces:
-        for j in range(start, stop):
-            stage = program.stages[j]
-            values[stage.output] = stage(*(values[name] for name in stage.inputs))
-            for name in program.dead_after(j):
-                del values[name]
-        for name, value in values.items():
+        for name, value in program.run(values, start, stop).items():
             if name not in found:
                 found[name] = torch.empty((total, *value.shape[1:]), dtype=value.dtype)
             found[name][place] = value

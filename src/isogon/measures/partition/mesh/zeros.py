@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Kink, Program
+from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors_at
+from isogon.cpwl.stages import Kink
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.mesh.cutting import Functions

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from isogon.cpwl.program import Kink, Max, Program
+from isogon.cpwl.program import Program
+from isogon.cpwl.stages import Kink, Max
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.kernels.envelope import winner_masks
@@ -138,7 +139,7 @@ def cut_line(program: Program, line: Mesh, judge: Judge) -> np.ndarray:
     """
     makers = [np.zeros((0, 3), np.int64)]
     while True:
-        stop = stream.next_cut(program, judge.position)
+        stop = program.next_cut(judge.position)
         if stop == len(program.stages):
             return np.concatenate(makers)
         rows = stream.all_rows(line.live, None)
