@@ -10,6 +10,7 @@ import isogon as ig
 from isogon import readings
 from isogon.errors import DataError, OptionError
 from isogon.show import video
+from isogon.survey.experiments import walk_study
 from isogon.survey.experiments import walks as experiments
 
 
@@ -27,7 +28,7 @@ def batches():
 @pytest.fixture(autouse=True)
 def uncounted(monkeypatch):
     """Regions are counted in tests/survey/test_crossings.py; finding that tanh has none is slow."""
-    monkeypatch.setattr(experiments, "with_regions", lambda model, path, **_: path)
+    monkeypatch.setattr(walk_study, "with_regions", lambda model, path, **_: path)
 
 
 @pytest.mark.parametrize("name", ["kernel_walk", "leaf_walk", "flip_walk", "noise_leaf"])
@@ -50,10 +51,10 @@ def test_each_writes_reading_strip_figure_and_gif(name, model, batches, tmp_path
 
 
 def test_an_interrupted_experiment_goes_on(model, batches, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments._Stage, "_draw", lambda *_: None)
+    monkeypatch.setattr(walk_study.WalkStudy, "_draw", lambda *_: None)
     options = {"model": model, "batches": batches, "start": 3, "end": 7, "step": 0.01}
     whole = experiments.leaf_walk(**options, steps=9, out=str(tmp_path / "whole"))
-    monkeypatch.setattr(experiments, "CHUNK", 4)
+    monkeypatch.setattr(walk_study, "CHUNK", 4)
     calls = []
 
     def walk(*args, **kwargs):
@@ -62,14 +63,30 @@ def test_an_interrupted_experiment_goes_on(model, batches, tmp_path, monkeypatch
         calls.append(args)
         return ig.walk(*args, **kwargs)
 
-    monkeypatch.setattr(experiments, "walk", walk)
+    monkeypatch.setattr(walk_study, "walk", walk)
     with pytest.raises(KeyboardInterrupt):
         experiments.leaf_walk(**options, steps=9, out=str(tmp_path / "cut"))
-    monkeypatch.setattr(experiments, "walk", ig.walk)
-    half = readings.read(tmp_path / "cut" / "reading")
+    monkeypatch.setattr(walk_study, "walk", ig.walk)
+    half = readings.read(tmp_path / "cut" / "record" / "reading")
     assert not half.complete
     more = experiments.leaf_walk(**options, steps=9, out=str(tmp_path / "cut"))
     assert more.equals(whole)
+
+    def no_walk(*args, **kwargs):
+        raise AssertionError("walked again")
+
+    no_walk.__module__ = ig.walk.__module__  # whose source is part of the record's address
+    monkeypatch.setattr(walk_study, "walk", no_walk)
+    again = experiments.leaf_walk(**options, steps=9, out=str(tmp_path / "cut"))
+    assert again.equals(whole)  # a whole record is found, not computed
+    for other in (
+        {"steps": 10},
+        {"end": 8},
+        {"seed": 1},
+        {"step": 0.02},
+    ):
+        with pytest.raises(AssertionError, match="walked again"):
+            experiments.leaf_walk(**options | {"steps": 9} | other, out=str(tmp_path / "cut"))
 
 
 def test_choices(model, batches, tmp_path):
@@ -86,7 +103,7 @@ def test_samples_are_those_of_the_published_seeds(tmp_path):
         def __len__(self):
             return 10_000
 
-    stage = object.__new__(experiments._Stage)
+    stage = object.__new__(walk_study.WalkStudy)
     stage.samples = Many()
     for seed, chosen in ((5, [4185, 5874]), (3, [3898, 9709]), (100, [2386, 7528])):
         stage.draw = random.Random(seed)
@@ -94,7 +111,7 @@ def test_samples_are_those_of_the_published_seeds(tmp_path):
 
 
 def test_outcomes(model, batches, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments._Stage, "_draw", lambda *_: None)
+    monkeypatch.setattr(walk_study.WalkStudy, "_draw", lambda *_: None)
     options = {"model": model, "batches": batches, "start": 3, "end": 7}
     stalled = experiments.leaf_walk(
         **options, step=0.02, steps=900, patience=5, out=str(tmp_path / "a")
@@ -114,7 +131,7 @@ def test_outcomes(model, batches, tmp_path, monkeypatch):
 
 
 def test_the_model_is_left_bitwise_as_it_came(batches, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments._Stage, "_draw", lambda *_: None)
+    monkeypatch.setattr(walk_study.WalkStudy, "_draw", lambda *_: None)
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(),
@@ -125,7 +142,7 @@ def test_the_model_is_left_bitwise_as_it_came(batches, tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_a_vgg_on_cifar_is_left_bitwise_as_it_came(shared, tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments._Stage, "_draw", lambda *_: None)
+    monkeypatch.setattr(walk_study.WalkStudy, "_draw", lambda *_: None)
     archive = shared / "data" / "cifar10-imagefolder.zip"
     batches = ig.batches(f"imagefolder('{archive}', test, 100, seed=0)")
     _left_alone(ig.load("cifar_vgg11_bn"), batches, tmp_path, steps=3)
