@@ -77,7 +77,8 @@ def stitch(
         test: Samples (x, y) that accuracy is measured on.
         by: Spec of a stitch, or several: identity, random_permutation, permutation, G_relu,
             orthogonal, linear, low_rank(4), lasso(0.01), birkhoff, wreath, ...
-        refine: Minibatches that the map is trained for; several numbers give rows for each.
+        refine: Minibatches that the map is trained for; several numbers give rows for each. A map
+            that has nothing to train (identity, permutation) has one row, of the least of them.
         sites: Which sites of a, see `isogon.sites`.
         sites_b: Which sites of b; those of ``sites`` by default.
         pairs: ``diagonal``: the k-th site of a into the k-th of b, or ``all``.

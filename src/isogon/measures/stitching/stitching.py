@@ -209,11 +209,16 @@ class Stitching:
                     for value, c in m.choices:
                         itself = self._dressed(c.fit(own, generator), own)
                         self.ceilings[two, m.name, value] = itself
-                for steps in self.settings.steps:
+                for steps in self._steps(m):
                     if steps or not m.only:
                         self.rows.append(Row(one, two, m, steps, choices, seconds))
         self.seed = int(torch.randint(2**31, (), generator=generator))
         self.seconds["moments"] = passed
+
+    def _steps(self, method: Stitch) -> tuple[int, ...]:
+        """Minibatches of each row of a method: the least alone where there is nothing to train."""
+        trained = method.train is not None or self.settings.norm != "none"
+        return self.settings.steps if trained else (min(self.settings.steps),)
 
     def _hold_out(self, count: int, generator: torch.Generator) -> None:
         """Which samples maps are fitted on, and which they are chosen by."""

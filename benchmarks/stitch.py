@@ -1,6 +1,6 @@
 """Stitching two ResNet-20: against the passes over the data that can't be done without.
 
-Usage: python benchmarks/stitching.py [--out FILE.json] [--rows fit,step,matrix] [--repeats N]
+Usage: python benchmarks/stitch.py [--out FILE.json] [--rows fit,step,matrix] [--repeats N]
     [--samples N] [--matrix N] [--model SPEC --other SPEC --train SPEC --test SPEC]
 
 One thread, float32 networks, CPU seconds, both sides in turn in one process; each figure is the
