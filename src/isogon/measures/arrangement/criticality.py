@@ -73,6 +73,10 @@ def correlation(
         x, y = column[known], away[known]
         if len(x) < 3 or not np.ptp(x) or not np.ptp(y):
             continue
-        rho, p = stats.spearmanr(x, y)
-        found[name] = {"spearman": float(rho), "p_value": float(p), "n": len(x)}
+        test: Any = stats.spearmanr(x, y)
+        found[name] = {
+            "spearman": float(test.statistic),
+            "p_value": float(test.pvalue),
+            "n": len(x),
+        }
     return found

@@ -97,10 +97,15 @@ def reset(
         seed: Of the random states.
         fresh: Makes an untrained model, whose layers are the random states; by default each
             layer is drawn again by its own ``reset_parameters``.
+        bootstrap: Number of resamplings for the 95 % interval of each drop; 0 for none. Samples
+            are resampled in pairs: the same ones for the model and for the model with a layer
+            reset.
+        reuse: Keep what comes before a layer; false makes every cell a whole pass.
 
     Returns:
-        One row per layer and snapshot: site, snapshot, accuracy, drop (both in [0, 1]). The
-        accuracy of the model as it is stands in ``meta["accuracy"]``.
+        One row per layer and snapshot: site, snapshot, accuracy, drop (both in [0, 1]),
+        drop_low and drop_high. The accuracy of the model as it is stands in
+        ``meta["accuracy"]``.
 
     Raises:
         ModelError: A snapshot without one of the layers, or with another shape of it; a model
