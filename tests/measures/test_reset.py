@@ -171,11 +171,11 @@ def test_what_comes_before_a_layer_runs_once(model, batches, monkeypatch):
     reset(model, None, batches, random=5)
     convolutions = sum("conv2d" in r for r in runs)
     linear = sum("linear" in r for r in runs)
-    looked = 3 * 2  # each layer is first looked at on four samples, as it is and changed
-    # two batches: the network itself, and five states of the first layer
-    assert convolutions - (looked - 2) == 2 * (1 + 5)
+    # each layer is first looked at on two samples, changed; then two batches: the network itself,
+    # and five states of the first layer
+    assert convolutions == (1 + 1) + 2 * (1 + 5)
     # behind it: both linear layers for its states and those of the first linear, one for the last
-    assert linear == 2 * (2 + 5 * 2 + 5 * 2 + 5 * 1) + (3 * 2 + 2 + 2 + 1)
+    assert linear == (2 + 2 + 2 + 1) + 2 * (2 + 5 * 2 + 5 * 2 + 5 * 1)
 
 
 class Branching(nn.Module):

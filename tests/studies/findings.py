@@ -152,8 +152,11 @@ def gap(records):
         "its p": float(rho.pvalue),
         "within a run": spread(within),
         "p, within a run > 0": greater(within, 0),
+        "p, density near differs by augmentation": (
+            differs := float(stats.ttest_rel(near[True], near[False]).pvalue)
+        ),
         "n": len(table),
-        "holds": p < LEVEL,
+        "holds": differs < LEVEL and greater(gaps[False], gaps[True]) < LEVEL,
     }
 
 
@@ -299,9 +302,10 @@ def alignment_seeds(records):
     for r in records:
         grid = np.asarray(r.reading.arrays["similarity"])
         grid = grid.reshape(-1, *grid.shape[-2:])[0]
+        sign = 1 if str(r.reading.meta["direction"])[:5] in ("small", "lower") else -1
         rows.append({"seed": r.job.inputs["a"] + r.job.inputs["b"],
                      "metric": str(r.job.options["metric"]),
-                     "own": np.diag(grid).mean()})  # fmt: skip
+                     "own": sign * np.diag(grid).mean()})  # fmt: skip
     own = wide(rows, "metric", "own")
     a, b = "procrustes(modulo=G_relu)", "procrustes(modulo=orthogonal)"
     b = b if b in own else "procrustes"

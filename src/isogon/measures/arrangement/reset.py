@@ -77,7 +77,7 @@ def reset(
 
     What comes before a layer is computed once for all of its states (and kept batch by batch, so
     that memory does not grow with the data), with the same bits as whole passes: the graph is
-    compared with the model on four samples, with each layer as it is and changed; layers where
+    compared with the model on two samples, with each layer as it is and changed; layers where
     they differ, or whose tensors the graph does not show, are measured by whole passes
     (``meta["whole_passes"]``).
 

@@ -25,6 +25,7 @@ from isogon.nets.trace import trace
 from isogon.nets.watchers import Once
 
 MOST = 2**30  # bytes of states that are held at a time
+SEEN = 2  # samples on which the graph is compared with the model
 
 State = Mapping[str, Tensor]
 Report = Callable[[int, int | None, str], Any]
@@ -100,26 +101,34 @@ class Resets:
         found = {}
         for path, names in self.layers.items():
             suffix = program.suffix(path, {k: own[k] for k in names if isinstance(own[k], Tensor)})
-            if suffix is not None and self._agrees(program, suffix, names, own, first):
+            if suffix is not None:
                 found[path] = suffix
-        self.program, self.suffixes = program, found
+        self.program, self.suffixes = program, self._agreeing(program, found, own, first[:SEEN])
 
     @torch.no_grad()
-    def _agrees(
-        self, program: Program, suffix: Suffix, names: Sequence[str], own: State, x: Tensor
-    ) -> bool:
-        """Whether the graph gives the model's own bits, as it is and with the layer changed."""
-        other = {
-            k: own[k].detach() * 0.5 if own[k].is_floating_point() else own[k].detach()
-            for k in names
-        }
-        seen: list[Tensor] = []
+    def _agreeing(
+        self, program: Program, found: Mapping[str, Suffix], own: State, x: Tensor
+    ) -> dict[str, Suffix]:
+        """The layers where the graph gives the model's own bits, as it is and with them changed."""
+        changed = [
+            {
+                k: own[k].detach() * 0.5 if own[k].is_floating_point() else own[k].detach()
+                for k in self.layers[path]
+            }
+            for path in found
+        ]
+        seen: dict[int, Tensor] = {}
+        watcher = Suffixes(program, list(zip(found.values(), changed, strict=True)))
         with preserved(self.model):
-            own_z = Suffixes(program, [(suffix, other)]).logits(x, lambda _, z: seen.append(z))
             whole = logits(self.model, x).flatten(1)
-            with swapped(self.model, {k: v for k, v in other.items() if not k.endswith(UNUSED)}):
-                changed = logits(self.model, x).flatten(1)
-        return _same(own_z, whole) and _same(seen[0], changed)
+            if not _same(watcher.logits(x, seen.__setitem__), whole):
+                return {}
+            agreeing = {}
+            for i, (path, other) in enumerate(zip(found, changed, strict=True)):
+                with swapped(self.model, {k: v for k, v in other.items() if _read(k)}):
+                    if _same(seen[i], logits(self.model, x).flatten(1)):
+                        agreeing[path] = found[path]
+        return agreeing
 
     def run(self, states: Iterable[Mapping[str, State]], count: int, report: Report) -> np.ndarray:
         """Whether each sample is classified right with each state of each layer.
@@ -176,6 +185,11 @@ class Resets:
         watcher = Right()
         all_passes(self.model, self.batches, [watcher])
         return watcher.result().numpy()
+
+
+def _read(name: str) -> bool:
+    """Whether an operation reads the tensor of this name."""
+    return not name.endswith(UNUSED)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
