@@ -30,7 +30,7 @@ from isogon.nets.sites import choose, registered
 # name: spec, shape of an input, samples, batch size, states of each layer
 ROWS = {
     "VGG-16, 32x32": ("cifar_vgg16", (3, 32, 32), 128, 64, 4),
-    "VGG-16 of width 16, 32x32": ("cifar_vgg16(width=16)", (3, 32, 32), 64, 64, 4),
+    "VGG-16 of width 16, 32x32": ("cifar_vgg16(width=16)", (3, 32, 32), 512, 128, 4),
     "VGG-11 with batch-norm, 32x32": ("cifar_vgg11_bn(width=32)", (3, 32, 32), 128, 64, 4),
     "ResNet-20, 32x32": ("cifar_resnet20", (3, 32, 32), 64, 64, 4),
 }

@@ -185,7 +185,7 @@ def orientation(
         epoch, step = given.when(name) or (np.nan, np.nan)
         series.setdefault("epoch", []).append(epoch)
         series.setdefault("step", []).append(step)
-    axes = dict.fromkeys(arrays, ("site",))
+    axes: dict[str, tuple[str, ...]] = dict.fromkeys(arrays, ("site",))
     axes |= {key: ("snapshot",) if key in WHEN else ("snapshot", "site") for key in series}
     arrays |= {key: np.array(values, float) for key, values in series.items()}
     table: pd.DataFrame = pd.concat(blocks, ignore_index=True)
