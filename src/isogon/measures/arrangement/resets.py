@@ -39,7 +39,7 @@ class Right(Once):
     def __init__(self) -> None:
         self.chunks: list[tuple[int, Tensor]] = []
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in logits and labels."""
         z = values[LOGITS].flatten(1)
         hits = correct(z, classes_of(labels, z.shape[1], count=len(z)))

@@ -157,7 +157,7 @@ class Suffixes(Once):
         old = self.program.graph.tensor(node)
         return value.to(device=old.device, dtype=old.dtype)
 
-    def update(self, values: dict[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
+    def update(self, values: Mapping[Any, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in a batch."""
         first, known = int(rows[0]), {}
 
