@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
+import isogon as ig
 from isogon.cli import main
+from isogon.training import Checkpoint
 
 DATA = "digits(test, 16)"
 
@@ -127,6 +130,39 @@ def test_train_then_survey_then_report(here, capsys):
     assert "data-matrix" in out(capsys, "show", "s")
 
 
+def test_evaluate_measures_and_trains_nothing(here, capsys):
+    words = ("train", "--arch", "mlp(4)", "--data", "digits(train, 96)", "--epochs", "1",
+             "--label-noise", "0.5", "--validation", "0.25", "--weight-decay", "0.01",
+             "--train-accuracy", "--out", "t")  # fmt: skip
+    out(capsys, *words)
+    before = Path("t/last.safetensors").read_bytes()
+    text = out(capsys, "evaluate", "--model", "t/last.safetensors", "--out", "e")
+    assert all(word in text for word in ("train", "val", "test", "accuracy", "loss", "penalty"))
+    table = pd.read_parquet("e/evaluation.parquet").set_index("data")
+    assert table["samples"].to_dict() == {"train": 72, "val": 24, "test": 355}
+    row = Checkpoint.load(Path("t/last.safetensors")).metrics
+    for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
+        assert table.loc[split, "accuracy"] == pytest.approx(row[f"{name}_accuracy"])
+        assert table.loc[split, "loss"] == pytest.approx(row[f"{name}_loss"], rel=1e-5)
+    squares = sum(float(p.detach().double().square().sum())
+                  for p in ig.load("t/last.safetensors").parameters())  # fmt: skip
+    assert table["penalty"].iloc[0] == pytest.approx(0.005 * squares)
+    text = out(capsys, "evaluate", "--model", "t/last.safetensors", "--penalty-only",
+               "--weight-decay", "2", "--out", "p")  # fmt: skip
+    assert "accuracy" not in text
+    only = pd.read_parquet("p/evaluation.parquet")
+    assert only["penalty"].tolist() == pytest.approx([squares])
+    text = out(capsys, "evaluate", "--model", "cnn(width=2)", "--batches", "digits(test, 9)")
+    assert "digits(test, 9)" in text
+    assert "not a trained model" in refused(capsys, 2, "evaluate", "--model", "cnn(width=2)")
+    assert Path("t/last.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--arch", "vgg11_bn"), ("--data", "cifar10")])
+def test_train_lists_what_there_is(flag, name, here, capsys):
+    assert name in refused(capsys, 2, "train", flag)
+
+
 def test_survey_chooses_a_folder_that_is_the_same_each_time(here, capsys):
     words = ("survey", "cnn(width=2)", "--batches", DATA, "--only", "orientation")
     first, second = out(capsys, *words), out(capsys, *words)
@@ -142,7 +178,9 @@ def test_show_explains_what_a_word_names(here, capsys):
     assert "G(x) =" in out(capsys, "show", "data-matrix")
 
 
-@pytest.mark.parametrize("name", ["data-matrix", "train", "survey", "show", "export", "report"])
+@pytest.mark.parametrize(
+    "name", ["data-matrix", "train", "evaluate", "survey", "show", "export", "report"]
+)
 def test_help_teaches(name, here, capsys):
     text = out(capsys, name, "--help")
     assert f"isogon {name}" in text

@@ -24,7 +24,18 @@ ROWS = [
     for line in (DOCS / "parity.md").read_text(encoding="utf-8").splitlines()
     if re.match(r"\| [SMTHY]\d", line)
 ]
-COMMANDS = {"survey", "report", "train", "sweep", "status", "list", "show", "export", "experiment"}
+COMMANDS = {
+    "survey",
+    "report",
+    "train",
+    "evaluate",
+    "sweep",
+    "status",
+    "list",
+    "show",
+    "export",
+    "experiment",
+}
 
 
 def names() -> set[str]:
@@ -63,7 +74,9 @@ def test_names_in_the_answers_exist(row):
             __import__(span)
         elif row[2] and head and span not in ("Family",):
             parameters = {
-                p for m in ("walk", "invariance", "stitch", "rotate") for p in signature(m)
+                p
+                for m in ("walk", "invariance", "stitch", "rotate", "orientation")
+                for p in signature(m)
             }
             for figure in (draw_invariance, draw_partition):
                 parameters |= set(inspect.signature(figure).parameters)

@@ -17,6 +17,7 @@ STUDIES = {
     "family-diversity", "family-complexity", "family-size", "batch-norm",
     "activation-functions", "max-pool", "kernel-size", "aggregation", "stratified",
     "equivariance-normalisation", "ti-pooling", "models", "augmentation", "augmentation-cifar",
+    "equivariance-augmentation", "equivariance-models", "equivariance-during-training",
 }  # fmt: skip
 
 

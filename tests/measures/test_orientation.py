@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import isogon as ig
-from isogon.errors import ModelError
-from isogon.measures.arrangement.orientation import filters, orientation
+from isogon.errors import ModelError, OptionError
+from isogon.measures.arrangement.layers import filters
+from isogon.measures.arrangement.orientation import orientation
 
 
 def cnn():
@@ -108,7 +109,98 @@ def test_parametrized_weights_are_read_as_used():
     assert np.allclose(a["projection"], b["projection"], atol=1e-6)
 
 
+@pytest.mark.parametrize("arch", ["cnn(width=32)", "cifar_resnet20", "cifar_vgg11_bn(width=16)",
+                                  "all_conv(24)", "mlp_bn"])  # fmt: skip
+def test_untrained_networks_are_within_their_null(arch):
+    """Mass of the non-positive at initialisation, every layer, corrected over the layers."""
+    torch.manual_seed(0)
+    model = ig.load(arch)
+    summary = orientation(model, pointwise=True).summary().iloc[:-1]
+    assert len(summary) >= 3
+    assert (summary["p_corrected"] > 0.05).all()
+    assert (abs(summary["mass"] - 0.5) < 4 * summary["null_sd"]).all()
+
+
+def test_p_values_are_those_of_the_binomial_test():
+    from scipy import stats
+
+    from isogon.measures.arrangement.null import corrected, p_values
+
+    units = np.array([1, 10, 31, 64])
+    for counts in ([0, 0, 10, 50], [1, 5, 15, 32], [1, 10, 31, 20]):
+        want = [stats.binomtest(c, int(n)).pvalue for c, n in zip(counts, units)]
+        assert np.allclose(p_values(np.array(counts), units, None), want)
+    # of random states: how many are at least as far from half, the layer itself among them
+    drawn = np.array([[5], [2], [9], [5]])
+    assert p_values(np.array([[8], [5], [10]]), np.array([10]), drawn).tolist() == [
+        [3 / 5], [1.0], [1 / 5],
+    ]  # fmt: skip
+    assert corrected(np.array([0.01, 0.02, 0.9])).tolist() == pytest.approx([0.03, 0.03, 0.9])
+
+
+def test_a_layer_that_was_turned_is_named():
+    """Filters that all sum to something positive part from the null; the others don't."""
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Conv2d(3, 40, 3), nn.ReLU(), nn.Conv2d(40, 50, 3))
+    with torch.no_grad():
+        w = wide[2].weight
+        w.mul_(w.sum((1, 2, 3), keepdim=True).sign())
+    for null in (0, 199):
+        summary = orientation(wide, null=null).summary().set_index("site")
+        assert summary.loc["2", "mass"] == 0
+        assert summary.loc["2", "p_corrected"] == pytest.approx(2 / 200 if null else 0, abs=1e-9)
+        assert summary.loc["0", "p_corrected"] > 0.05
+    assert orientation(wide, null=50, seed=3).equals(orientation(wide, null=50, seed=3))
+    drawn = orientation(wide, null=50, fresh=lambda: nn.Sequential(
+        nn.Conv2d(3, 40, 3), nn.ReLU(), nn.Conv2d(40, 50, 3)))  # fmt: skip
+    assert drawn.summary().set_index("site").loc["2", "p_value"] == 1 / 51
+
+
+def test_random_states_keep_what_is_folded_in_and_leave_the_model_alone():
+    model = cnn().eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([0.0, 0.0, 0.0, 0.0]))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    summary = orientation(model, fold=True, null=20).summary()
+    assert summary.loc[0, "mass"] == 1.0
+    assert summary.loc[0, "p_value"] == 1.0  # every random state is all zeros too
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_series_is_each_snapshot_by_itself(tmp_path):
+    from isogon.training import FitConfig
+
+    config = FitConfig(epochs=2, snapshot_at=(0.0, 0.5, 1.0), seed=3)
+    done = ig.fit("cnn(width=4)", "digits(train, 200)", config=config, out=tmp_path / "run")
+    model = done.model()
+    reading = orientation(model, snapshots=str(tmp_path / "run"), initial=model, null=19)
+    series = reading.series()
+    assert series["snapshot"].unique().tolist() == ["epoch-0000", "epoch-0001", "epoch-0002"]
+    assert series["epoch"].unique().tolist() == [0, 1, 2]
+    for name, rows in series.groupby("snapshot"):
+        state = ig.load(str(tmp_path / "run" / "snapshots" / f"{name}.safetensors"))
+        alone = orientation(state, initial=model, null=19).summary()
+        for column in ("units", "mean", "mass", "mean_cosine", "null_sd", "p_value", "p_corrected",
+                       "l2_distance", "linf_distance"):  # fmt: skip
+            assert np.allclose(rows[column], alone[column], equal_nan=True), column
+    reading.save(tmp_path / "reading")
+    again = ig.read(tmp_path / "reading")
+    assert again.equals(reading)
+    assert again.series().equals(series)
+    ig.draw(again).savefig(tmp_path / "a.png")
+    ig.draw(again, series=False).savefig(tmp_path / "b.png")
+    assert len(orientation(model).series()) == 0
+    with pytest.raises(OptionError, match="no series"):
+        ig.draw(orientation(model), series=True)
+
+
 def test_refusals():
+    with pytest.raises(OptionError, match="null"):
+        orientation(cnn(), null=-1)
+    with pytest.raises(ModelError, match="does not fit"):
+        orientation(cnn(), snapshots=[nn.Linear(2, 2)])
     with pytest.raises(ModelError, match="no layer"):
         orientation(nn.ReLU())
     with pytest.raises(ModelError, match="linear or pointwise"):

@@ -6,6 +6,7 @@ an attempt costs its training time and not the import of torch.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -32,29 +33,30 @@ CONFIG = FitConfig(
 )
 
 
-def attempt(out: Path) -> int:
+def attempt(out: Path, config: FitConfig) -> int:
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            fit(ARCH, "digits", config=CONFIG, out=out)
+            fit(ARCH, "digits", config=config, out=out)
             status = 0
         finally:
             os._exit(status)
     return pid
 
 
-def main(folder: str, kills: int, seed: int) -> None:
+def main(folder: str, kills: int, seed: int, workers: int = 0) -> None:
+    config = dataclasses.replace(CONFIG, workers=workers)
     torch.set_num_threads(1)
     fit(ARCH, "digits", config=FitConfig(epochs=0))  # imports what is imported late
     root, rng = Path(folder), random.Random(seed)
     began = time.monotonic()
-    _, status = os.waitpid(attempt(root / "calm"), 0)
+    _, status = os.waitpid(attempt(root / "calm", CONFIG), 0)
     whole = time.monotonic() - began
     assert status == 0, "the undisturbed run failed"
     steps, done = [], 0
     while done < kills:
-        pid = attempt(root / "killed")
+        pid = attempt(root / "killed", config)
         time.sleep(rng.uniform(0.02, 0.3 * whole))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
@@ -67,10 +69,10 @@ def main(folder: str, kills: int, seed: int) -> None:
             # it finished before the tenth kill: begin again, the count goes on
             for file in sorted((root / "killed").rglob("*"), reverse=True):
                 file.rmdir() if file.is_dir() else file.unlink()
-    _, status = os.waitpid(attempt(root / "killed"), 0)
+    _, status = os.waitpid(attempt(root / "killed", config), 0)
     assert status == 0, "the last run failed"
     print(json.dumps({"steps": steps, "seconds": time.monotonic() - began}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -62,6 +62,105 @@ def test_size_and_pixel_shuffle():
     assert "size=12" in found.spec
 
 
+def test_pad_frames_what_size_has_enlarged(tmp_path):
+    config = change(epochs=1, size=16, pad=32)
+    sets = feeds.resolve("digits(train, 60)", config)
+    large = feeds.resolve("digits(train, 60)", change(size=16)).train.take(slice(None))[0]
+    x = sets.train.take(slice(None))[0]
+    assert x.shape == (60, 1, 32, 32)
+    assert torch.equal(x[..., 8:24, 8:24], large)
+    assert float(x.sum()) == pytest.approx(float(large.sum()), rel=1e-6)
+    done = fit("cnn(width=2)", "digits(train, 60)", config=config, out=tmp_path)
+    assert "size=32" in done.spec
+    seen = samples(f"data_of({tmp_path / 'last.safetensors'}, train)").take(slice(None))[0]
+    assert torch.equal(seen, x)
+    with pytest.raises(OptionError, match="wrong image size"):
+        feeds.resolve("digits(train, 60)", change(size=16, pad=12))
+
+
+# Each option with a value of its own on a tiny set; those that need more than one run, or more
+# than a CPU, are tested by themselves.
+VALUES = {
+    "epochs": 1, "batch_size": 16, "seed": 3, "optimizer": "sgd", "lr": 0.01, "momentum": 0.5,
+    "nesterov": True, "weight_decay": 0.01, "clip": 0.5, "objective": "penalty",
+    "schedule": "step", "lr_step": 1, "lr_decay": 0.5, "warmup": 0.5, "loss": "cross_entropy",
+    "label_smoothing": 0.1, "normalize": "none", "classes": 4, "classes_seed": 1,
+    "label_noise": 0.3, "pixel_shuffle": "each", "noise_seed": 5, "size": 10, "resize": "nearest",
+    "pad": 14, "validation": 0.25, "stratified": True, "split_seed": 7,
+    "augment": ("crop(1)", "flip"), "family": "rotations(4)", "family_mode": "all",
+    "shuffle": False, "train_accuracy": True, "stop_patience": 1, "stop_delta": 0.1,
+    "stop_at": 0.01, "snapshot_every": 1, "snapshot_until": 1, "snapshot_at": (0.0, 0.5),
+    "checkpoint_every": 1, "checkpoint_seconds": 0.5, "resume": False, "evaluate_only": True,
+    "precision": "bf16", "channels_last": True, "workers": 1, "observe": "data-matrix",
+    "observe_every": 2, "observe_data": "digits(test, 8)",
+}  # fmt: skip
+ELSEWHERE = {  # option: where it is tested
+    "predict": "test_predicts_the_transformation_in_standard_units",
+    "restarts": "test_restarts_try_the_next_seed_until_the_target_is_reached",
+    "resume_from": "test_resume.py", "override": "test_resume.py",
+    "device": "test_devices_that_are_not_there_are_refused",
+    "devices": "test_two_processes_are_one_large_batch", "nodes": "tests/e2e/test_slurm.py",
+    "strategy": "test_two_processes_are_one_large_batch", "tensorboard": "test_logs",
+    "log_file": "test_logs",
+}  # fmt: skip
+WITH = {  # what an option needs to say anything
+    "nesterov": {"optimizer": "sgd"}, "momentum": {"optimizer": "sgd"},
+    "objective": {"weight_decay": 0.1}, "lr_step": {"schedule": "step"},
+    "lr_decay": {"schedule": "exponential"}, "classes_seed": {"classes": 4},
+    "noise_seed": {"label_noise": 0.5}, "resize": {"size": 10}, "pad": {"size": 10},
+    "stratified": {"validation": 0.25}, "split_seed": {"validation": 0.25},
+    "family_mode": {"family": "rotations(4)"}, "stop_delta": {"stop_patience": 1},
+    "observe_every": {"observe": "data-matrix"}, "observe_data": {"observe": "data-matrix"},
+}  # fmt: skip
+
+
+def test_every_option_has_a_value_here_or_a_test_of_its_own():
+    assert VALUES.keys() | ELSEWHERE.keys() == {f.name for f in dataclasses.fields(FitConfig)}
+    default = FitConfig()
+    assert not [k for k, v in VALUES.items() if getattr(default, k) == v]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    held = {}
+
+    def run(**options):
+        key = tuple(sorted(options.items()))
+        if key not in held:
+            config = change(**{"batch_size": 24, **options})
+            held[key] = fit("mlp(width=4, depth=1)", "digits(train, 96)", config=config)
+        return held[key]
+
+    return run
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_option_trains_and_says_so(name, plain, tmp_path):
+    """Options of the trajectory change the weights; the others leave every bit of them."""
+    base = WITH.get(name, {})
+    config = change(**{"batch_size": 24, **base, name: VALUES[name]})
+    done = fit("mlp(width=4, depth=1)", "digits(train, 96)", config=config, out=tmp_path)
+    assert done.meta["config"][name] == (
+        list(VALUES[name]) if isinstance(VALUES[name], tuple) else VALUES[name]
+    )
+    without = plain(**{k: v for k, v in base.items() if not k.startswith("observe")})
+    same = done.weights.keys() == without.weights.keys() and all(
+        v.shape == without.weights[k].shape and torch.equal(v, without.weights[k])
+        for k, v in done.weights.items()
+    )
+    if name == "evaluate_only":
+        assert done.step == 0
+        assert (tmp_path / "evaluation.parquet").exists()
+    elif name in CIRCUMSTANCES or name == "loss":
+        assert same
+    elif name in ("stop_patience", "stop_delta", "stop_at"):
+        assert same or len(done.history) < len(without.history)
+    elif name == "channels_last":  # no maps in this network
+        assert same
+    else:
+        assert not same
+
+
 def test_augmentation_is_keyed_by_epoch_and_position():
     config = change(augment=("crop(1)", "noise(0.1)"), family=None)
     feed = feeds.Feed(samples("digits(train)"), config)
@@ -144,6 +243,26 @@ def test_penalty_alone_shrinks_every_weight():
         assert torch.allclose(found.weights[name], factor * p.detach(), rtol=1e-4)
 
 
+def test_the_penalty_is_what_decay_adds_to_the_loss():
+    from isogon.training import penalty
+
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    module[0].bias.requires_grad_(False)
+    by_hand = sum(float(p.detach().double().square().sum()) for p in
+                  (module[0].weight, module[1].weight, module[1].bias))  # fmt: skip
+    assert penalty(module, 0.5) == pytest.approx(0.25 * by_hand)
+    # its gradient is weight decay: one step on it alone is one step of sgd with decay
+    config = change(epochs=1, batch_size=90, objective="penalty", optimizer="sgd", momentum=0.0,
+                    lr=0.1, weight_decay=0.5, schedule="constant")  # fmt: skip
+    start = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    done = fit(start, "digits(train, 90)", config=config).model()
+    twin = [p.detach().double().requires_grad_() for p in start.parameters()]
+    loss = 0.5 / 2 * sum(p.square().sum() for p in twin)
+    grads = torch.autograd.grad(loss, twin)
+    for p, q, g in zip(done.parameters(), twin, grads, strict=True):
+        assert torch.allclose(p.double(), q - 0.1 * g, atol=1e-6)
+
+
 def test_begins_from_the_weights_of_a_file(tmp_path):
     first = fit(ARCH, "digits", config=TINY, out=tmp_path)
     spec = f"{ARCH}@{tmp_path / 'last.safetensors'}"
@@ -204,10 +323,17 @@ def test_a_stand_in_for_an_empty_share_counts_for_nothing(monkeypatch):
 
 
 @pytest.mark.long
-def test_two_processes_are_one_large_batch(tmp_path):
-    """Gradients averaged over two processes are those of the whole batch, to rounding."""
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimizer": "adam", "lr": 1e-3, "label_noise": 0.2, "workers": 1}, {"clip": 0.5}],
+    ids=lambda o: "-".join(o) or "plain",
+)
+def test_two_processes_are_one_large_batch(tmp_path, options):
+    """Gradients averaged over two processes (gloo) are those of the whole batch, to rounding."""
     config = FitConfig(
-        epochs=1, batch_size=101, optimizer="sgd", lr=0.05, devices=2, strategy="ddp_spawn"
+        **{"epochs": 1, "batch_size": 101, "optimizer": "sgd", "lr": 0.05, **options},
+        devices=2,
+        strategy="ddp_spawn",
     )
     data = "digits(train, 405)"  # last batch: one sample, for one of the processes
     both = fit(ARCH, data, config=config, out=tmp_path)

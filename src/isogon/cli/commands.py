@@ -232,6 +232,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "report": Command("Write the page of a survey or a sweep again", _lazy("survey", "report")),
     "train": Command("Train a network into one checkpoint file", _lazy("train", "train")),
+    "evaluate": Command(
+        "Accuracy, loss and L2 penalty of a model, nothing trained", _lazy("evaluate", "evaluate")
+    ),
     "sweep": Command("Every job of a plan, here or on a cluster", _lazy("sweep", "sweep")),
     "status": Command("How far a sweep is, and what failed", _lazy("sweep", "status")),
     "list": Command("What has a name: measures, archs, datasets, families, ...", list_command),

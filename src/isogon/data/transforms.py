@@ -231,8 +231,9 @@ def altered(
     noise_seed: int = 12345,
     size: int | None = None,
     resize: Literal["bilinear", "nearest", "pad"] = "bilinear",
+    pad: int | None = None,
 ) -> list[Samples | None]:
-    """A training set and others after choice of classes, pixel permutation and resizing.
+    """A training set and others after choice of classes, pixel permutation, resizing and padding.
 
     The training set's classes are the ones chosen from; with a permutation per image the others
     draw theirs from another stream.
@@ -247,6 +248,8 @@ def altered(
         parts = [part and shuffled_pixels(part, seed=s, each=own) for part, s in zip(parts, seeds)]
     if size is not None:
         parts = [part and resized(part, size, how=resize) for part in parts]
+    if pad is not None:
+        parts = [part and resized(part, pad, how="pad") for part in parts]
     return parts
 
 
@@ -272,6 +275,7 @@ def splits(
     split_seed: int | None = 42,
     size: int | None = None,
     resize: Literal["bilinear", "nearest", "pad"] = "bilinear",
+    pad: int | None = None,
 ) -> Splits:
     """The train, validation and test parts of a data set, transformed alike.
 
@@ -290,6 +294,7 @@ def splits(
         split_seed: Seed of the held-out samples; None takes the last ones.
         size: Height and width of the images, in pixels; None leaves them.
         resize: How to reach ``size``.
+        pad: Height and width that images are brought to afterwards, centred on black.
     """
     train, test = load_samples(spec, split="train"), load_samples(spec, split="test")
     train, test = altered(
@@ -301,6 +306,7 @@ def splits(
         noise_seed=noise_seed,
         size=size,
         resize=resize,
+        pad=pad,
     )
     assert train is not None
     assert test is not None

@@ -15,6 +15,7 @@ _NAMES = {
     "Checkpoint": "isogon.training.checkpoint",
     "Callback": "isogon.training.callbacks",
     "evaluate": "isogon.training.evaluation",
+    "penalty": "isogon.training.evaluation",
 }
 
 __all__ = ["VERSION", *_NAMES]

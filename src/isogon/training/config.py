@@ -65,6 +65,9 @@ class FitConfig:
         noise_seed: Seed of label noise and pixel permutations.
         size: Height and width that images are brought to, in pixels; as they are where not set.
         resize: How to reach ``size``: interpolate, or ``pad`` with black.
+        pad: Height and width that images are brought to afterwards, centred on black: with
+            ``size=112`` and ``pad=224`` they are enlarged to 112 and fill the middle of 224
+            pixels. Not padded where not set.
         validation: Share of the training samples that is held out and measured after each epoch.
         stratified: Hold out the same share of every class.
         split_seed: Seed of the held-out samples.
@@ -140,6 +143,7 @@ class FitConfig:
     noise_seed: int = 12345
     size: int | None = None
     resize: Literal["bilinear", "nearest", "pad"] = "bilinear"
+    pad: int | None = None
     validation: float = 0.0
     stratified: bool = False
     split_seed: int = 42
@@ -253,6 +257,7 @@ _DOMAINS = {
     "classes": _COUNT,
     "label_noise": _FRACTION,
     "size": _COUNT,
+    "pad": _COUNT,
     "validation": _BELOW_ONE,
     **dict.fromkeys(
         ("classes_seed", "noise_seed", "split_seed"),

@@ -15,7 +15,7 @@ from isogon.training.checkpoint import Checkpoint
 from isogon.training.config import FitConfig, from_options
 
 # The options that make other samples out of those that the data's spec names.
-ALTERING = ("classes", "pixel_shuffle", "size", "predict")
+ALTERING = ("classes", "pixel_shuffle", "size", "pad", "predict")
 _READ = (*ALTERING, "classes_seed", "noise_seed", "resize", "validation", "stratified")
 _READ += ("split_seed", "label_noise", "family", "seed")
 
@@ -72,6 +72,17 @@ def data_of(
     return found.limited(limit, seed)
 
 
+def training_options(model: str | Spec) -> FitConfig:
+    """The options that a trained model was trained with.
+
+    Raises:
+        SpecError: Not a trained model.
+        DataError: Its data had no spec.
+        FileError: Its checkpoint can't be read.
+    """
+    return from_options(_recorded(parse(model))[1])
+
+
 def data_spec(model: str | Spec, split: str = "test") -> Spec:
     """The shortest spec of a trained model's data: its data set's, or `data_of` of the model.
 
@@ -100,6 +111,8 @@ def _views(data: Spec, config: FitConfig, split: str) -> Spec:
         found = Spec("shuffled", (found, config.pixel_shuffle), {"seed": config.noise_seed})
     if config.size is not None:
         found = Spec("resized", (found, config.size), {"how": config.resize})
+    if config.pad is not None:
+        found = Spec("resized", (found, config.pad), {"how": "pad"})
     return found
 
 

@@ -160,3 +160,28 @@ def total_of(fabric: Fabric, values: Tensor) -> Tensor:
     total = fabric.all_reduce(values, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total.cpu()
+
+
+@torch.no_grad()
+def penalty(model: nn.Module, weight_decay: float = 1.0) -> float:
+    r"""The L2 penalty whose gradient is weight decay: ``weight_decay / 2`` times sum of theta^2.
+
+    The sum is over the parameters that training changes (those that take gradients), biases and
+    batch-norm included, each tensor once, in float64.
+
+    Args:
+        model: Any module.
+        weight_decay: Weight of the penalty.
+
+    Returns:
+        What ``sgd`` with this weight decay adds to the loss.
+
+    Example:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> with torch.no_grad():
+        ...     _ = layer.weight.copy_(torch.tensor([[3.0, 4.0]]))
+        >>> penalty(layer, 0.1)
+        1.25
+    """
+    squares = (p.double().square().sum() for p in model.parameters() if p.requires_grad)
+    return weight_decay / 2 * float(sum(squares))

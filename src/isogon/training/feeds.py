@@ -92,6 +92,7 @@ def _changed(
         noise_seed=config.noise_seed,
         size=config.size,
         resize=config.resize,
+        pad=config.pad,
     )
     assert changed is not None
     train = changed

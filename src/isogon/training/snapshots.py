@@ -10,13 +10,15 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
-from isogon import registry
+from isogon import context, registry
 from isogon.errors import FileError, OptionError
 from isogon.nets import load
 from isogon.nets.weights import read_weights
 from isogon.registry import register
 from isogon.specs import WEIGHT_SUFFIXES, parse
 from isogon.training.checkpoint import Checkpoint
+
+LONGEST = 2**20  # characters of a list of snapshots
 
 
 class Snapshots(Mapping[str, dict[str, Tensor]]):
@@ -78,7 +80,7 @@ class Snapshots(Mapping[str, dict[str, Tensor]]):
 @register(
     "noun",
     "Snapshots",
-    help="a training run's folder of snapshots",
+    help="a training run's folder of snapshots, or a text file that lists them",
     typed="runs/cnn",
     example="cnn(width=2, size=8)",
     default="@initial",
@@ -86,12 +88,16 @@ class Snapshots(Mapping[str, dict[str, Tensor]]):
 def snapshots(spec: str) -> Snapshots:
     """Snapshots from a spec: a training run's folder (or one of checkpoints), or one model.
 
-    ``trained(cnn, digits, epochs=5, snapshot_every=1)`` names the snapshots of that run.
+    ``trained(cnn, digits, epochs=5, snapshot_every=1)`` names the snapshots of that run;
+    ``list.txt`` those that stand in a text file, one file of weights per line (see `listed`).
 
     Raises:
-        FileError: A folder without checkpoints.
+        FileError: A folder without checkpoints, or a list that is none.
     """
     folder = Path(str(spec))
+    if folder.suffix == ".txt":
+        context.typed_only("open a file", spec)
+        return Snapshots.of(listed(folder))
     parsed = None if folder.is_dir() else parse(spec)
     if parsed is not None and parsed.name == "trained" and "snapshot_" in " ".join(parsed.kwargs):
         from isogon.training import trained
@@ -111,6 +117,53 @@ def snapshots(spec: str) -> Snapshots:
     found = {f.stem: Checkpoint.load(f) for f in files}
     order = sorted(found, key=lambda name: (found[name].step, name))
     return Snapshots({name: found[name] for name in order})
+
+
+def listed(path: Path) -> list[Path]:
+    """The files of weights that a text file lists, a line each, in their order.
+
+    Empty lines and what follows ``#`` count for nothing. Names are relative to the list's folder,
+    and may not lead out of it: whoever wrote the list decides about that folder only.
+
+    Raises:
+        FileError: It can't be read, or lists nothing, or something else.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LONGEST + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(
+            "a list of snapshots can't be read",
+            got=f"{path}: {error}",
+            expected="a text file with a file of weights per line",
+        ) from error
+    if len(text) > LONGEST:
+        raise FileError(
+            "a list of snapshots is too long",
+            got=f"more than {LONGEST} characters in {path}",
+            expected="a file of weights per line",
+        )
+    home = path.parent.resolve()
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    found = []
+    for number, name in enumerate(lines, 1):
+        if not name:
+            continue
+        file = path.parent / name
+        inside = not Path(name).is_absolute() and file.resolve().is_relative_to(home)
+        if not inside or not name.endswith(WEIGHT_SUFFIXES) or not file.is_file():
+            raise FileError(
+                "a list of snapshots names no snapshot",
+                got=f"{name!r} in line {number} of {path}",
+                expected=f"a file {', '.join(WEIGHT_SUFFIXES[:3])} in {home} or below",
+                fix="Names are relative to the list's folder.",
+            )
+        found.append(file)
+    if not found:
+        raise FileError(
+            "a list of snapshots is empty", got=str(path), expected="a file of weights per line"
+        )
+    return found
 
 
 def _is_state(given: Any) -> bool:

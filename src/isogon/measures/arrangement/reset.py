@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+import pandas as pd
+from torch import Tensor
 from torch.nn import Module
 
 from isogon import context
 from isogon.data import Batches, as_batches
 from isogon.errors import OptionError
+from isogon.measures.arrangement.criticality import bias, correlation, interval
+from isogon.measures.arrangement.layers import NORMS
+from isogon.measures.arrangement.random_states import random_state
+from isogon.measures.arrangement.resets import Resets
 from isogon.nets import hygiene
-from isogon.nets.accuracy import accuracy
 from isogon.nets.behaviour import FEW, examine
 from isogon.nets.finite import check_finite
-from isogon.nets.redrawn import redrawn
+from isogon.nets.origin import check_classes
 from isogon.nets.sites import choose, registered
-from isogon.nets.states import fitted, swapped, weight_of
+from isogon.nets.states import fitted, weight_of
 from isogon.nets.unwrap import unwrap
 from isogon.readings import Grid
 from isogon.registry import measure
 from isogon.training.snapshots import Snapshots
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+SHOWN = 6  # snapshots in the summary
+
+
+class Reset(Grid):
+    """Accuracy of a model with one layer put back, by layer and snapshot."""
+
+    def summary(self) -> pd.DataFrame:
+        """One row per layer: its drops, and the bias of its orientation.
+
+        Columns: site, one per snapshot (its drop; at most six, evenly spread), mean_drop,
+        bias (share of filters whose projection is not positive, less 1/2).
+        """
+        drop, names = self.arrays["drop"], list(map(str, self.coords["snapshot"]))
+        places = np.unique(np.linspace(0, len(names) - 1, min(SHOWN, len(names))).round())
+        frame = pd.DataFrame({"site": list(map(str, self.coords["site"]))})
+        for k in places.astype(int):
+            frame[f"drop, {names[k]}"] = drop[:, k]
+        frame["mean_drop"] = drop.mean(1)
+        frame["bias"] = [self.meta["bias"].get(site, np.nan) for site in frame["site"]]
+        return frame
 
 
 @measure(
@@ -43,13 +65,25 @@ def reset(
     norms: bool = False,
     seed: int = 0,
     fresh: Callable[[], Module] | None = None,
-) -> Grid:
-    """How much accuracy is lost when one layer is put back to an earlier or a random state.
+    bootstrap: int = 1000,
+    reuse: bool = True,
+) -> Reset:
+    r"""How much accuracy is lost when one layer is put back to an earlier or a random state.
 
     For each selected layer and each snapshot, the layer's parameters take their values in the
     snapshot while all others stay; ``drop`` = accuracy of the model - accuracy so. A layer that
     can be reset without a loss is called ambient, one that can't critical. A module that is used
     several times, or a tensor that several layers share, is reset wherever it is used.
+
+    What comes before a layer is computed once for all of its states (and kept batch by batch, so
+    that memory does not grow with the data), with the same bits as whole passes: the graph is
+    compared with the model on two samples, with each layer as it is and changed; layers where
+    they differ, or whose tensors the graph does not show, are measured by whole passes
+    (``meta["whole_passes"]``).
+
+    Beside it ``meta["bias"]``: the share of a layer's filters whose projection on the all-ones
+    direction is not positive, less 1/2 (see `orientation`); and ``meta["correlation"]``: for each
+    snapshot Spearman's rank correlation over layers of drop and \|bias\|, with its p-value and n.
 
     Args:
         model: The trained classifier; it is not changed, not even meanwhile.
@@ -63,17 +97,24 @@ def reset(
         seed: Of the random states.
         fresh: Makes an untrained model, whose layers are the random states; by default each
             layer is drawn again by its own ``reset_parameters``.
+        bootstrap: Number of resamplings for the 95 % interval of each drop; 0 for none. Samples
+            are resampled in pairs: the same ones for the model and for the model with a layer
+            reset.
+        reuse: Keep what comes before a layer; false makes every cell a whole pass.
 
     Returns:
-        One row per layer and snapshot: site, snapshot, accuracy, drop (both in [0, 1]). The
-        accuracy of the model as it is stands in ``meta["accuracy"]``.
+        One row per layer and snapshot: site, snapshot, accuracy, drop (both in [0, 1]),
+        drop_low and drop_high. The accuracy of the model as it is stands in
+        ``meta["accuracy"]``.
 
     Raises:
         ModelError: A snapshot without one of the layers, or with another shape of it; a model
             that is random or depends on the batch.
-        OptionError: Nothing to reset, or to reset to.
+        OptionError: Nothing to reset, or to reset to; ``bootstrap`` is negative.
         DataError: No samples, or labels that are no classes of the model.
     """
+    if bootstrap < 0:
+        raise OptionError("bootstrap is negative", got=bootstrap, expected="0 or more")
     check_finite(model)
     model = unwrap(model)
     batches, given = as_batches(batches), Snapshots.of(snapshots)
@@ -89,29 +130,44 @@ def reset(
             expected="layers with parameters, and snapshots or random > 0",
             fix="Choose other sites." if not layers else "Give snapshots, or set random.",
         )
-    whole = accuracy(model, batches)
     names = [*given, *(f"random {i + 1}" for i in range(random))]
-    table = np.empty((len(layers), len(names)))
-    report, place = context.progress(), 0
-    for j, name in enumerate(names):
-        state = given[name] if name in given else _random(model, layers, seed + j, fresh)
-        for i, (path, keys) in enumerate(layers.items()):
+
+    def states() -> Iterator[dict[str, dict[str, Tensor]]]:
+        for j, name in enumerate(names):
+            state = given[name] if name in given else random_state(model, layers, seed + j, fresh)
             what = f"snapshot {name!r}"
-            values = fitted(model, state, keys, what=what, part=f"layer {path!r}")
-            with swapped(model, values):
-                table[i, j] = accuracy(model, batches)
-            place += 1
-            report(place, table.size, "reset")
-    return Grid.of(
+            yield {
+                path: fitted(model, state, keys, what=what, part=f"layer {path!r}")
+                for path, keys in layers.items()
+            }
+
+    check_classes(model, batches)
+    resets = Resets(model, batches, layers, reuse)
+    right = resets.run(states(), len(names), context.progress())
+    own = resets.base
+    assert own is not None
+    whole = float(own.mean())
+    table = right.mean(2)
+    arrays = {"accuracy": table, "drop": whole - table}
+    if bootstrap:
+        arrays["drop_low"], arrays["drop_high"] = interval(own, right, bootstrap, seed)
+    biases = bias(model, list(layers))
+    return Reset.of(
         "reset",
-        {"accuracy": table, "drop": whole - table},
+        arrays,
         {"site": list(layers), "snapshot": names},
-        units={"accuracy": "1", "drop": "1"},
+        units=dict.fromkeys(arrays, "1"),
         meta={
             "accuracy": whole,
             "data": getattr(batches, "name", None),
             "norms": norms,
             "seed": seed,
+            "bias": biases,
+            "correlation": correlation(
+                arrays["drop"], [biases.get(p, np.nan) for p in layers], names
+            ),
+            "whole_passes": [p for p in layers if p not in resets.suffixes],
+            "samples": len(own),
             "dtype": hygiene.precision(model),
         },
     )
@@ -129,20 +185,3 @@ def _keys(modules: Mapping[str, Module], path: str, norms: bool) -> list[str]:
         follows = norm.num_features == len(weight)
         keys += [f"{after[0]}.{k}" for k in norm.state_dict() if follows]
     return keys
-
-
-def _random(
-    model: Module, layers: Mapping[str, list[str]], seed: int, fresh: Callable[[], Module] | None
-) -> dict[str, Tensor]:
-    """A state dict with every layer in a random state; the global random state is untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if fresh is not None:
-            return dict(fresh().state_dict())
-        modules, state = dict(model.named_modules()), {}
-        for keys in layers.values():
-            # a parametrisation's tensors are redrawn with the layer that it belongs to
-            owners = (k.rpartition(".")[0].split(".parametrizations.")[0] for k in keys)
-            for path in dict.fromkeys(owners):
-                state |= {f"{path}.{k}": v for k, v in redrawn(modules[path], path).items()}
-    return state
