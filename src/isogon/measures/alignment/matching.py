@@ -195,7 +195,7 @@ def _reading(found: Symmetries, best: Closest, x: Tensor, b: nn.Module, by: str)
         for group, slots in site.slots.items():
             source[slots] = slots[best.element.order[group]]
         sources.append(source)
-        factors.append(np.append(best.element.scale, 1.0)[site.scales])
+        factors.append(site.factor(best.element.scale))
         moved = int((source != np.arange(site.size)).sum())
         rows.append((site.name, site.size, moved, objective))
     errors = _errors(b, found, best.element, x)
