@@ -90,7 +90,9 @@ class Assignment:
             slots, odd = side.slots[group], self.found.odd(side, group)
             a, b = (_rows(x, slots, k) for x in (term.a, self.placed(term, leave=k)))
             for total, mine in ((found.even, ~odd), (found.odd, odd)):
-                if mine.any():
+                if mine.all():
+                    total += a.reshape(n, -1) @ b.reshape(n, -1).T
+                elif mine.any():
                     total += a[:, mine].reshape(n, -1) @ b[:, mine].reshape(n, -1).T
         return found
 

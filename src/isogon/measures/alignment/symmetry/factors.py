@@ -125,11 +125,10 @@ class Scales:
     def say(self, labels: Tensor, fact: int) -> None:
         """Note what scales have to be."""
         self._table = None
-        for i in labels.unique().tolist():
-            if i == ZERO:
-                continue
-            if fact & POSITIVE:
-                self.signs.join(torch.tensor(self._sign[i]), torch.tensor(FIXED))
+        known = [i for i in labels.unique().tolist() if i != ZERO]
+        if fact & POSITIVE:
+            self.signs.join(torch.tensor([self._sign[i] for i in known]), torch.tensor(FIXED))
+        for i in known:
             if fact & UNIT:
                 self.sizes.fix(self._size[i])
             if fact & NORMED:
