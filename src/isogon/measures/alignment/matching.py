@@ -114,8 +114,9 @@ def match(
     the function; which axes of which weights move together is read off the traced graph. The
     assignment of each group of units is linear when all others are kept: these are solved in turn,
     from a start that no permutation changes (a unit's weights sorted along axes whose order is not
-    known yet). Scales of ReLU and leaky ReLU are fitted, signs of odd activations chosen. In front
-    of a batch-norm scales cost nothing, and the image keeps those of b.
+    known yet). Scales that the activation lets through (ReLU, absolute values, powers) are fitted,
+    signs (tanh, cosine, absolute values, powers) chosen. In front of a batch-norm scales cost
+    nothing, and the image keeps those of b.
 
     Args:
         a: The model that stays.
