@@ -109,6 +109,8 @@ def waves(x):
         (lambda x: x * torch.tanh(F.softplus(x)), "permutations"),
         (lambda x: x.abs() ** 0.5, "G_abs(degree=0.5)"),
         (lambda x: x.sign() * x.abs() ** 0.5, "G_monomial(degree=0.5)"),
+        (torch.reciprocal, "G_monomial(degree=-1)"),
+        (lambda x: 1 / x**2, "G_abs(degree=-2)"),
         (lambda x: x.clamp(-2000, 2000), "signed_permutations"),  # straight near 0
         (lambda x: 3 * x, "invertible"),
         (lambda x: F.leaky_relu(x.float(), 0.3), "G_relu"),

@@ -32,17 +32,21 @@ def check_plant(plants, seed, noise):
     element = plants.fill(seed, noise)
     x = torch.randn(1, *KINDS[plants.kind][1], dtype=torch.float64)
     found = ig.match(plants.a, plants.b, example=x)
-    assert recovered(found, element), (plants.kind, seed, noise)
+    assert plants.undone(found, element), (plants.kind, seed, noise)
     assert found.meta["error"] < 1e-9
     if not noise:
         assert found.objective < 1e-6
     return found
 
 
+SIGNED = ("mlp tanh", "mlp sin", "mlp abs", "mlp cos", "mlp square", "mlp cube")
+
+
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("resnet20", "vgg")])
 def test_planted_elements_come_back(kind):
+    """Orders, signs and sizes; five where there are signs."""
     plants = Plants(kind)
-    for seed, noise in enumerate(NOISES):
+    for seed, noise in enumerate((*NOISES, 0.0, 0.3) if kind in SIGNED else NOISES):
         found = check_plant(plants, 100 + seed, noise)
         x = torch.randn(3, *KINDS[kind][1], dtype=torch.float64)
         assert gap(plants.b, found.apply(plants.b), x) < 1e-9
@@ -143,13 +147,44 @@ def test_elements_act_on_activations():
     assert (found.table["moved"] > 0).all()
 
 
+@pytest.mark.parametrize("kind", ["mlp abs", "mlp cos", "mlp cube"])
+def test_elements_are_other_ones_behind_the_activation(kind):
+    """``sigma(A x) = phi(A) sigma(x)``: signs are lost, sizes raised to a power."""
+    plants = Plants(kind)
+    element = plants.fill(3, 0.1, scales=1.0)
+    x = torch.randn(5, 10, dtype=torch.float64)
+    found = ig.match(plants.a, plants.b, example=x)
+    assert plants.undone(found, element)
+    twin = found.apply(plants.b)
+    assert [name.split(":")[0] for name in found.elements] == ["1", "3", "5"]
+    group = ig.group({"mlp abs": "G_abs", "mlp cos": "G_cos"}.get(kind, "G_monomial(degree=3)"))
+    with torch.no_grad():
+        for depth, moved in zip((1, 3, 5), found.elements.values(), strict=True):
+            before, after = (net[: depth + 1](x) for net in (plants.b, twin))
+            assert torch.allclose(moved(before), after, rtol=1e-9)
+            front = plants.b[:depth](x)
+            flips = (twin[:depth](x)[0] * front[0, moved.matrix.abs().argmax(1)]).sign()
+            assert (flips < 0).any()
+            assert (moved.matrix.sum(1) < 0).any() == (kind == "mlp cube")
+            assert group.contains(moved)
+
+
+@pytest.mark.parametrize("kind", ["mlp tanh", "mlp abs", "mlp cos"])
+def test_signs_that_activations_do_not_tell_come_from_the_weights(kind):
+    plants = Plants(kind)
+    element = plants.fill(0, 0.05, scales=1.0)
+    x = torch.randn(400, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = ig.match(plants.a, plants.b, by="activations", batches=[(x, torch.zeros(400))])
+    assert plants.undone(found, element)
+
+
 def test_by_activations():
     a, b, element = planted("mlp", 0, 0.1)
-    x = torch.randn(200, 10, dtype=torch.float64)
-    data = [(x[:120], torch.zeros(120)), (x[120:], torch.zeros(80))]
+    x = torch.randn(1000, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data = [(x[:600], torch.zeros(600)), (x[600:], torch.zeros(400))]
     found = ig.match(a, b, by="activations", batches=data)
     assert recovered(found, element)
-    again = ig.match(a, b, by="activations", batches=[(x, torch.zeros(200))])
+    again = ig.match(a, b, by="activations", batches=[(x, torch.zeros(1000))])
     assert np.array_equal(found.arrays["order"], again.arrays["order"])
     with pytest.raises(OptionError, match="no batches"):
         ig.match(a, b, by="activations")

@@ -83,7 +83,8 @@ def test_they_follow_from_the_generator_and_not_from_the_order_of_samples():
         "cka", "cka(unbiased=False)", "cka(kernel=rbf)", "procrustes", "bures", "rsa",
         "rsa(inner=euclidean, outer=cosine)", "distance_correlation", "mutual_knn(k=4)",
         "jaccard(k=4)", "rank_similarity(k=4)", "second_order_cosine(k=4)", "cknna(k=4)",
-        "uniformity", "concentricity", "gulp",
+        "uniformity", "concentricity", "gulp", "cka(kernel=max)", "cka(kernel=median)",
+        "cka(kernel=max, normalize=none)", "linear_regression(held_out=3, reverse=True)",
     ],
 )  # fmt: skip
 def test_p_values_are_those_of_the_definition(spec):
@@ -108,6 +109,58 @@ def test_p_values_are_those_of_the_definition(spec):
     most = sum(o.max() >= values - slack for o in others)
     assert np.allclose(table["p_value"], (1 + above) / (count + 1))
     assert np.allclose(table["p_max"], (1 + most) / (count + 1))
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+def test_held_out_regression_permutes_the_side_that_it_explains(folds):
+    """The regressors stay, so that the maps are those of the values, whatever is explained."""
+    n, count, r = 23, 30, rng(3)
+    z, spec = r.standard_normal((n, 3)), f"linear_regression(held_out={folds})"
+    x = {str(k): z @ r.standard_normal((3, 4)) + (1 + 3 * k) * r.standard_normal((n, 4)) + 1e4
+         for k in range(2)}  # fmt: skip
+    y = {str(k): z @ r.standard_normal((3, 5)) + 2 * r.standard_normal((n, 5)) for k in range(2)}
+    generator = torch.Generator().manual_seed(7)
+    table = ig.similarity(x, y, metric=spec, null=count, generator=generator).arrays
+    values = table["similarity"]
+    others = []
+    for order in drawn(n, count, 7).orders():
+        moved = {k: v[order.numpy()] for k, v in x.items()}
+        others.append(ig.similarity(moved, y, metric=spec).arrays["similarity"])
+    above = sum(o >= values - 1e-7 for o in others)
+    most = sum(o.max() >= values - 1e-7 for o in others)
+    assert np.allclose(table["p_value"], (1 + above) / (count + 1))
+    assert np.allclose(table["p_max"], (1 + most) / (count + 1))
+    assert table["p_value"].min() < 0.1  # there is something to explain
+
+
+def test_whole_images_are_permuted_in_held_out_regression():
+    """A position for each row, or the positions of an image beside each other: one test."""
+    n, count, r = 18, 25, rng(4)
+    spec = "linear_regression(held_out=2)"
+    y = r.standard_normal((n, 3, 2, 2))
+    x = np.einsum("ij,njhw->nihw", r.standard_normal((2, 3)), y) + 3 * r.standard_normal(
+        (n, 2, 2, 2)
+    )
+    generator = torch.Generator().manual_seed(5)
+    table = ig.similarity(x, y, metric=spec, null=count, generator=generator).arrays
+    others = [
+        ig.similarity(x[order.numpy()], y, metric=spec).arrays["similarity"].item()
+        for order in drawn(n, count, 5).orders()
+    ]
+    above = sum(o >= table["similarity"].item() - 1e-9 for o in others)
+    assert table["p_value"].item() == pytest.approx((1 + above) / (count + 1))
+
+
+@pytest.mark.parametrize("spec", ["linear_regression(held_out=2)", "cka(kernel=max)"])
+def test_about_one_in_twenty_null_pairs_is_significant(spec):
+    """100 null pairs: 5 are expected, with a standard deviation of 2.2."""
+    r, found = rng(1), 0
+    for family in range(100):
+        x, y = (r.standard_normal((40, 3)) for _ in range(2))
+        generator = torch.Generator().manual_seed(family)
+        table = ig.similarity(x, y, metric=spec, maps="flatten", null=19, generator=generator)
+        found += int(table.arrays["p_value"].item() <= 0.05)
+    assert 0 < found <= 14
 
 
 def test_matrices_on_disk_are_permuted_alike(monkeypatch):
@@ -163,7 +216,13 @@ def test_the_spread_of_ten_thousand_permutations():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("spec", "width"), [("cka", 2), ("cka", 64), ("cka", 2048), ("rsa", 64)])
+@pytest.mark.parametrize(
+    ("spec", "width"),
+    [
+        ("cka", 2), ("cka", 64), ("cka", 2048), ("rsa", 64), ("cka(kernel=max)", 8),
+        ("linear_regression(held_out=2)", 16),
+    ],
+)  # fmt: skip
 def test_one_in_twenty_null_pairs_is_significant_at_five_percent(spec, width):
     """Of each pair alone, and of the largest of the four pairs of two sites each."""
     families, alone, largest = 4000, 0, 0

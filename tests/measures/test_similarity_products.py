@@ -119,6 +119,23 @@ def batch_matrices(values, spec="cka(minibatch=True)"):
     return hsic.minibatch(chosen, [v[:, :, None] for v in values])
 
 
+@pytest.mark.parametrize("size", [0.0, 1.0, 4.0, 5.5, 6.0, 30.0, 1e3])
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_offsets_are_taken_from_the_matrix_while_they_are_small(size, scale):
+    """Of float32 rows: the square of the offset against that of the deviations decides."""
+    g = torch.Generator().manual_seed(0)
+    x = ((torch.randn(64, 3000, generator=g).double() + size) * scale).float()
+    y = (x.double()[:, :900] ** 2 / scale**2 + torch.randn(64, 900, generator=g)).float()
+    near = hsic._uncentred(x)
+    assert (near is not None) == (size < 5.7)  # 32 is 5.66 squared
+    single = batch_matrices([x, y])
+    double = batch_matrices([x.double(), y.double()])
+    values = [np.corrcoef(m)[0, 1] for m in (single, double)]
+    assert abs(values[0] - values[1]) < 1e-5
+    gap = np.linalg.norm(single[0] - double[0]) / np.linalg.norm(double[0])
+    assert gap < 3e-4
+
+
 @pytest.mark.parametrize("scale", [1e-25, 1e-22, 1.0, 1e10, 1e18])
 @pytest.mark.parametrize("offset", [0.0, 1e2, 1e4])
 def test_matrices_of_batches_are_safe_in_single_precision(scale, offset):

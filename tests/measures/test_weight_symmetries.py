@@ -178,7 +178,73 @@ def running():
     )  # fmt: skip
 
 
+def behind(function, out=8):
+    """A hidden layer of 8, a function of its numbers, ``out`` numbers that are read."""
+    return Made(lambda m, x: m.b(function(m.a(x))), a=linear(6, 8), b=linear(out, 3))
+
+
+@torch.library.custom_op("isogon_tests::knock", mutates_args=())
+def knock(x: torch.Tensor) -> torch.Tensor:
+    """Odd, and nothing that a trace sees into."""
+    return x - x.clamp(-0.5, 0.5).sin()
+
+
+@knock.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+def branches():
+    """What reads a unit at several powers, with and without its sign."""
+    return behind(lambda h: torch.cat([h, h.abs(), h**3, h * h.abs()], 1), 32)
+
+
+def folded():
+    """Two absolute values to one sum: their signs have nothing to do with each other."""
+    return Made(lambda m, x: m.c(m.a(x).abs() + m.b(x).abs()), a=linear(6, 8), b=linear(6, 8),
+                c=linear(8, 3))  # fmt: skip
+
+
+def normed_square():
+    return nn.Sequential(linear(6, 8), Square(), nn.BatchNorm1d(8), nn.Tanh(), linear(8, 3))
+
+
+class Square(nn.Module):
+    def forward(self, x):
+        return x.square()
+
+
 SMALL, IMAGE = (6,), (3, 5, 5)
+# a function of the numbers of a hidden layer: how many sizes and signs may differ from 1
+FUNCTIONS = {
+    "relu": (torch.relu, 8, 0),
+    "gelu": (F.gelu, 0, 0),
+    "sigmoid": (torch.sigmoid, 0, 0),
+    "tanh": (torch.tanh, 0, 8),
+    "sin": (torch.sin, 0, 8),
+    "hardtanh": (F.hardtanh, 0, 8),
+    "lopsided": (lambda h: h.clamp(-1, 2), 0, 0),
+    "softshrink": (F.softshrink, 0, 8),
+    "abs": (torch.abs, 8, 8),
+    "cos": (torch.cos, 0, 8),
+    "square": (torch.square, 8, 8),
+    "power": (lambda h: h**2, 8, 8),
+    "product": (lambda h: h * h, 8, 8),
+    "cube": (lambda h: h**3, 8, 8),
+    "squared relu": (lambda h: h.relu() ** 2, 8, 0),
+    "root": (lambda h: h.abs().sqrt(), 8, 8),
+    "power of a size": (lambda h: (h**2) ** 0.75, 8, 8),
+    "reciprocal": (lambda h: 1 / h, 8, 8),
+    "even polynomial": (lambda h: h**4 + h**2, 0, 8),
+    "odd polynomial": (lambda h: h**3 - h, 0, 8),
+    "polynomial": (lambda h: h**2 + h, 0, 0),
+    "softsign by hand": (lambda h: h / (1 + h.abs()), 0, 8),
+    "swish by hand": (lambda h: h * h.sigmoid(), 0, 0),
+    "leaky relu by hand": (lambda h: torch.maximum(h, 0.1 * h), 8, 0),
+    "an operation without a rule": (torch.sinc, 0, 8),
+    "an operation of one's own": (lambda h: knock(h), 0, 8),
+    "of no activation": (lambda h: h, 8, 8),
+}
 CASES = {  # model, shape of an input, sizes of the groups
     "mlp": (lambda: ig.load("mlp(inputs=6, width=8, depth=2)"), SMALL, [8, 8]),
     "gelu": (lambda: ig.load("mlp(inputs=6, width=8, depth=2, activation=gelu)"), SMALL, [8, 8]),
@@ -206,6 +272,9 @@ CASES = {  # model, shape of an input, sizes of the groups
     "lifted": (lifted, SMALL, [8]),
     "line": (line, (6, 9), [4, 5]),
     "running": (running, IMAGE, [2, 4]),
+    "branches": (branches, SMALL, [8]),
+    "folded": (folded, SMALL, [8]),
+    "a square in front of batch norm": (normed_square, SMALL, [8]),
     "option A": (lambda: ig.load("cifar_resnet20(width=4)"), (3, 8, 8), None),
 }  # fmt: skip
 
@@ -275,6 +344,57 @@ def test_scales_are_what_the_activation_allows(generator):
         for value, factor in ((twin[1].weight, 2), (twin[1].bias, 2), (twin[3].weight, 0.5)):
             value.mul_(factor)
     assert gap(net, twin, x) > 1e-3
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_a_function_lets_through(name, generator):
+    """Sizes and signs of its group, by name or from its values, and no others."""
+    function, sizes, signs = FUNCTIONS[name]
+    torch.manual_seed(0)
+    net, x = behind(function).double(), torch.randn(4, 6, dtype=torch.float64)
+    found = symmetries(net, x)
+    assert found.groups == (8,)
+    assert (int(found.sizable.sum()), len(found.facts)) == (sizes, sizes + signs)
+    assert found.signed == (signs > 0,)
+    element = found.sample(generator, scales=1.0)
+    assert gap(net, image(net, found, element), x) < 1e-9
+    for factor, allowed in ((-1.0, signs > 0), (2.0, sizes > 0)):  # off the group: another function
+        if not allowed:
+            twin = copy.deepcopy(net)
+            with torch.no_grad():
+                twin.a.weight.mul_(factor)
+                twin.a.bias.mul_(factor)
+                ends = [copy.deepcopy(twin), copy.deepcopy(twin)]
+                for end, other in zip(ends, (1 / factor, factor), strict=True):
+                    end.b.weight.mul_(other)
+            assert all(gap(net, end, x) > 1e-3 for end in ends)
+
+
+def test_signs_and_powers_of_several_readers():
+    net, x, _ = built("branches")
+    found = symmetries(net, x)
+    (weight,) = (w for w in found.weights if w.name == "b.weight")
+    powers = {p for n, p in weight.sides[1].scales if (found.facts[n[n >= 0]] == 1).all()}
+    assert powers == {-1, -2, -3}
+    assert found.odd(weight.sides[1], 0).tolist() == [True, False, True, True]
+    net, x, _ = built("folded")
+    found = symmetries(net, x)
+    assert int(found.sizable.sum()) == 8  # one size for both, as they are added
+    assert int((found.facts == 2).sum()) == 16  # and a sign of each
+    net, x, _ = built("a square in front of batch norm")
+    found = symmetries(net, x)
+    assert int(found.free.sum()) == 8  # the batch-norm undoes them
+    assert int(found.sizable.sum()) == 0
+    assert int((found.facts == 2).sum()) == 16  # signs in front of the square and of the tanh
+
+
+def test_an_operand_that_differs_by_unit_is_refused():
+    net = Made(lambda m, x: m.b(m.a(x).abs() ** m.p), a=linear(6, 8), b=linear(8, 3),
+               p=nn.Parameter(torch.rand(8)))  # fmt: skip
+    with pytest.raises(ModelError, match="operands of pow that differ by unit"):
+        symmetries(net, torch.randn(2, 6))
+    net.p = nn.Parameter(torch.tensor([1.5]))
+    assert symmetries(net, torch.randn(2, 6)).groups == (8,)
 
 
 def test_the_graph_that_does_not_tell_is_refused_by_the_name_of_the_node():

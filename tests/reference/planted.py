@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -50,6 +51,24 @@ class Unanchored(nn.Module):
         return self.blocks(x[:, :, None].expand(-1, -1, self.width)).mean(2)
 
 
+class Pointwise(nn.Module):
+    """A function of every number."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def pointwise_mlp(function) -> nn.Module:
+    """10 -> 64 -> 64 -> 64 -> 5 with a function of every number behind the hidden layers."""
+    sizes = (10, 64, 64, 64)
+    hidden = [m for p, q in pairwise(sizes) for m in (nn.Linear(p, q), Pointwise(function))]
+    return nn.Sequential(*hidden, nn.Linear(64, 5))
+
+
 def loaded(name: str):
     """An architecture of isogon's, by seed."""
     return lambda seed: ig.load(f"{name[:-1]}, seed={seed})")
@@ -70,6 +89,11 @@ KINDS = {
     "mlp": (loaded("mlp(inputs=10, width=64, depth=3)"), (10,)),
     "mlp gelu": (loaded("mlp(inputs=10, width=64, depth=3, activation=gelu)"), (10,)),
     "mlp tanh": (loaded("mlp(inputs=10, width=64, depth=3, activation=tanh)"), (10,)),
+    "mlp sin": (seeded(lambda: pointwise_mlp(torch.sin)), (10,)),
+    "mlp abs": (seeded(lambda: pointwise_mlp(torch.abs)), (10,)),
+    "mlp cos": (seeded(lambda: pointwise_mlp(torch.cos)), (10,)),
+    "mlp square": (seeded(lambda: pointwise_mlp(lambda x: x**2)), (10,)),
+    "mlp cube": (seeded(lambda: pointwise_mlp(lambda x: x * x * x)), (10,)),
     "residual 30": (seeded(lambda: ResidualMLP(30)), (10,)),
     "residual 64": (seeded(lambda: ResidualMLP(64)), (10,)),
     "unanchored": (seeded(Unanchored), (5,)),
@@ -134,6 +158,14 @@ class Plants:
         for name, value in (fresh | self.found.applied(element, fresh)).items():
             held[name].copy_(value)
         return element
+
+    def undone(self, match, element: Element) -> bool:
+        """Whether a match undoes a planted element: orders and signs, and sizes within noise."""
+        state = tensors(self.a)
+        there = state | self.found.applied(element, state)
+        back = self.found.applied(match.element, there)
+        same = all(torch.equal(v.sign(), state[k].sign()) for k, v in back.items())
+        return same and recovered(match, element)
 
 
 def planted(kind: str, seed: int, noise: float, scales: float = 3.0):

@@ -87,6 +87,8 @@ class ScalarFunction:
             OptionError: It is ``c x + d``.
         """
         zero, one = self.of(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
+        if not (math.isfinite(zero) and math.isfinite(one)):
+            return False
         if not self._same(self.y, zero + (one - zero) * self.x).all():
             return False
         if abs(zero) > TINY:

@@ -26,6 +26,7 @@ from isogon.measures.alignment.engines import (
     Streamed,
 )
 from isogon.measures.alignment.folds import Folded, FoldMoments
+from isogon.measures.alignment.held_out import HeldOut
 from isogon.measures.alignment.metrics.metric import Metric
 from isogon.measures.alignment.permutations import SampleOrders
 from isogon.measures.alignment.representations import RowPlace, Rows
@@ -190,7 +191,7 @@ class Comparison:
         """What computes a metric."""
         route, maps, sides = self.routes[m.name], self.maps[m.name], (self.left, self.right)
         if route == "folds":
-            return self._held_out(m)
+            return self._held_out(m, permutable)
         shape = (len(self.left) + self.outputs, len(self.right) + self.outputs)
         if route == "outputs":
             x, y = self.logits[0].result(), self.logits[-1].result()
@@ -227,11 +228,13 @@ class Comparison:
         mine = [m for m in self.metrics if self.routes[m.name] == "samples"]
         return SampleStates([(m, self.maps[m.name]) for m in mine], self.kept)
 
-    def _held_out(self, m: Metric) -> Engine:
-        index = {key: k for k, key in enumerate(self._moments)}
-        which = {p: index[p, self._form(m, p)] for p in self.pairs}
+    def _held_out(self, m: Metric, permutable: bool) -> Engine:
         shape = (len(self.left) + self.outputs, len(self.right) + self.outputs)
-        return Folded(m, self.folds[m.name], which, shape, self.count)
+        moments = self.folds[m.name]
+        if not permutable:
+            return Folded(m, moments, self._which(m), shape, self.count)
+        rows = [(*c, f) for c, f in zip(moments.parts[0].pairs, moments.parts[0].forms)]
+        return HeldOut(m, self.kept, rows, self._which(m), shape)
 
     def layer(self, m: Metric, generator: torch.Generator) -> dict[str, np.ndarray]:
         """Arrays ``[sites of a, sites of b]`` of one metric by column."""
@@ -241,9 +244,7 @@ class Comparison:
         if (sd := self._null_sd(m, engine)) is not None:
             found["null_sd"] = np.where(np.isnan(values), math.nan, sd)
             found["z"] = values / sd
-        if self.null and self.routes[m.name] == "folds":
-            self.notes.append(f"no permutations of {m.name}")
-        elif self.null and self.routes[m.name] != "batches":
+        if self.null and self.routes[m.name] != "batches":
             found |= self._permutations(m, engine, values, generator)
         return found
 
@@ -260,7 +261,8 @@ class Comparison:
         self, m: Metric, engine: Engine, values: np.ndarray, generator: torch.Generator
     ) -> dict[str, np.ndarray]:
         """p-values of each pair alone and against the closest of all pairs."""
-        if isinstance(engine, Given):
+        missing = np.isnan(values)
+        if isinstance(engine, Given | Folded):
             engine = self.engine(m, permutable=True)
             values = engine.values()
             if engine.samples < self.count:
@@ -276,7 +278,7 @@ class Comparison:
         every = np.stack(found)
         best = np.where(np.isnan(every), -math.inf, every).max((1, 2), keepdims=True)
         above, above_all = (1 + (v >= sign * values - slack).sum(0) for v in (every, best))
-        mask = np.where(np.isnan(values), math.nan, 0.0)
+        mask = np.where(np.isnan(values) | missing, math.nan, 0.0)
         return {
             "p_value": above / (self.null + 1) + mask,
             "p_max": above_all / (self.null + 1) + mask,

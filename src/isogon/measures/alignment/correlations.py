@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from isogon.errors import ModelError
+from isogon.measures.alignment.symmetry.assignment import Gain
 from isogon.measures.alignment.symmetry.symmetries import SitePlace, Symmetries
 from isogon.nets.passes import Of, all_passes
 from isogon.nets.sites import Site, called
@@ -24,7 +25,7 @@ def correlations(
     batches: Iterable[tuple[Tensor, Tensor]],
     found: Symmetries,
     example: Tensor,
-) -> list[np.ndarray]:
+) -> list[Gain]:
     """Correlation of each unit of a with each of b, summed over the sites of their group.
 
     Sites behind a nonlinearity, where the group has any. A position of a map is a sample.
@@ -37,7 +38,7 @@ def correlations(
         example: A few inputs.
 
     Returns:
-        For each group ``[n, n]``.
+        For each group ``[n, n]``, apart for sites whose channels change sign with their unit.
 
     Raises:
         ModelError: A group that no site shows.
@@ -61,11 +62,12 @@ def correlations(
     values = {name: _correlation(w.result()) for name, w in watchers.items()}
     gains = []
     for group, n in enumerate(found.groups):
-        total = np.zeros((n, n))
+        gain = Gain(np.zeros((n, n)), np.zeros((n, n)))
         for p in chosen[group]:
-            for slots in p.slots[group].T:
-                total += values[p.name][np.ix_(slots, slots)]
-        gains.append(total)
+            odd = found.odd(p, group)
+            for slots, flips in zip(p.slots[group].T, odd, strict=True):
+                (gain.odd if flips else gain.even)[:] += values[p.name][np.ix_(slots, slots)]
+        gains.append(gain)
     return gains
 
 

@@ -114,8 +114,9 @@ def match(
     the function; which axes of which weights move together is read off the traced graph. The
     assignment of each group of units is linear when all others are kept: these are solved in turn,
     from a start that no permutation changes (a unit's weights sorted along axes whose order is not
-    known yet). Scales of ReLU and leaky ReLU are fitted, signs of odd activations chosen. In front
-    of a batch-norm scales cost nothing, and the image keeps those of b.
+    known yet). Scales that the activation lets through (ReLU, absolute values, powers) are fitted,
+    signs (tanh, cosine, absolute values, powers) chosen. In front of a batch-norm scales cost
+    nothing, and the image keeps those of b.
 
     Args:
         a: The model that stays.
@@ -196,7 +197,7 @@ def _reading(found: Symmetries, best: Closest, x: Tensor, b: nn.Module, by: str)
         for group, slots in site.slots.items():
             source[slots] = slots[best.element.order[group]]
         sources.append(source)
-        factors.append(np.append(best.element.scale, 1.0)[site.scales])
+        factors.append(site.factor(best.element.scale))
         moved = int((source != np.arange(site.size)).sum())
         rows.append((site.name, site.size, moved, objective))
     errors = _errors(b, found, best.element, x)

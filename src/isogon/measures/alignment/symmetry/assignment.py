@@ -8,15 +8,29 @@ axes whose order is known, and sorted along those whose order is not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from isogon.measures.alignment.symmetry.symmetries import Symmetries, reordered
+from isogon.measures.alignment.symmetry.symmetries import Symmetries, factor, reordered
 from isogon.measures.alignment.symmetry.terms import Term
 
 PASSES = 100  # rounds over all groups
 SLACK = 1e-9  # of the total: what counts as better
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What unit i of a shares with unit j of b, ``[n, n]`` each.
+
+    Attributes:
+        even: At places where a sign of the unit changes nothing.
+        odd: At places that change sign with it.
+    """
+
+    even: np.ndarray
+    odd: np.ndarray
 
 
 class Assignment:
@@ -62,51 +76,54 @@ class Assignment:
                 continue
             if side.slots:
                 values = reordered(values, side.index(self.order), k)
-            for numbers, exponent in side.scales:
-                if exponent % 2 and (self.sign < 0).any():
-                    values = values * _line(np.append(self.sign, 1.0)[numbers], k, values.ndim)
+            if side.scales and (self.sign < 0).any():
+                line = factor(side.scales, self.sign, side.size)
+                values = values * line.reshape(-1, *[1] * (values.ndim - k - 1))
         return values
 
-    def gain(self, group: int) -> np.ndarray:
-        """What unit i of a shares with unit j of b in its place, ``[n, n]``."""
+    def gain(self, group: int) -> Gain:
+        """What unit i of a shares with unit j of b in its place."""
         n = self.found.groups[group]
-        total = np.zeros((n, n))
+        found = Gain(np.zeros((n, n)), np.zeros((n, n)))
         for term, k in self.touched[group]:
-            slots = term.weight.sides[k].slots[group]
-            a = _rows(term.a, slots, k)
-            b = _rows(self.placed(term, leave=k), slots, k)
-            total += a.reshape(n, -1) @ b.reshape(n, -1).T
-        return total
+            side = term.weight.sides[k]
+            slots, odd = side.slots[group], self.found.odd(side, group)
+            a, b = (_rows(x, slots, k) for x in (term.a, self.placed(term, leave=k)))
+            for total, mine in ((found.even, ~odd), (found.odd, odd)):
+                if mine.all():
+                    total += a.reshape(n, -1) @ b.reshape(n, -1).T
+                elif mine.any():
+                    total += a[:, mine].reshape(n, -1) @ b[:, mine].reshape(n, -1).T
+        return found
 
-    def settle(self, group: int, gain: np.ndarray) -> bool:
+    def settle(self, group: int, gain: Gain) -> bool:
         """Take the best assignment; whether it differs from the one before."""
-        signed = self.found.signed[group]
-        worth = np.abs(gain) if signed else gain
+        worth = gain.even + np.abs(gain.odd)
         rows, best = linear_sum_assignment(worth, maximize=True)
         now = worth[rows, self.order[group]].sum()
-        flips = np.sign(gain[rows, best]) if signed else None
-        if flips is not None:
-            flips[flips == 0] = 1
-        old = self.signs_of(group) if signed else None
         if worth[rows, best].sum() <= now + SLACK * np.abs(worth).max() * len(rows):
-            if flips is None or (gain[rows, self.order[group]] * old >= 0).all():
-                return False
-            best = self.order[group]
-            flips = np.where(gain[rows, best] < 0, -1.0, 1.0)
+            return self.turn(group, gain.odd)
         self.order[group] = best
-        if flips is not None:
-            self.sign[self.scale_of(group)] = flips
+        self.turn(group, gain.odd)
         return True
 
-    def scale_of(self, group: int) -> np.ndarray:
-        """Number of the one scale of each unit of a signed group."""
-        term, k = self.touched[group][0]
-        side = term.weight.sides[k]
-        return side.scales[0][0][side.slots[group][:, 0]]
+    def turn(self, group: int, odd: np.ndarray) -> bool:
+        """Take the best signs of units where they are; whether any differs from before."""
+        number = self.found.signs[group]
+        if number is None:
+            return False
+        mine = odd[np.arange(len(odd)), self.order[group]]
+        flips = np.where(mine == 0, self.sign[number], np.sign(mine))
+        changed = not np.array_equal(flips, self.sign[number])
+        self.sign[number] = flips
+        return changed
 
-    def signs_of(self, group: int) -> np.ndarray:
-        """Sign of each unit of a signed group."""
-        return self.sign[self.scale_of(group)]
+    def turn_all(self) -> None:
+        """The best signs of all groups, where orders are known."""
+        for _ in range(PASSES):
+            changed = [self.turn(g, self.gain(g).odd) for g in range(len(self.order))]
+            if not any(changed):
+                break
 
     # ------------------------------------------------------------------ ascent
 
@@ -148,12 +165,7 @@ class Assignment:
                 self.settle(best, self.gain(best))
             else:
                 self.order[best] = linear_sum_assignment(cost)[1]
-                if self.found.signed[best]:
-                    gain = self.gain(best)
-                    rows = np.arange(len(cost))
-                    self.sign[self.scale_of(best)] = np.where(
-                        gain[rows, self.order[best]] < 0, -1, 1
-                    )
+                self.turn(best, self.gain(best).odd)
             known.add(best)
 
     def shuffle(self) -> None:
@@ -188,17 +200,22 @@ class Assignment:
             return None
         cost = np.zeros((n, n))
         for a, b in parts:
-            if self.found.signed[group]:
-                a, b = np.abs(a), np.abs(b)
             cost += (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
         return cost
 
     def _profile(
         self, term: Term, k: int, group: int, known: set[int]
     ) -> tuple[bool, tuple[np.ndarray, np.ndarray]]:
-        """Rows of a and b along an axis, sorted along the other axes where order is unknown."""
-        slots = term.weight.sides[k].slots[group]
+        """Rows of a and b along an axis, sorted along the other axes where order is unknown.
+
+        Without signs that are not known.
+        """
+        mine = term.weight.sides[k]
+        slots, odd = mine.slots[group], self.found.odd(mine, group)
         a, b = _rows(term.a, slots, k), _rows(self.placed(term, leave=k), slots, k)
+        if odd.any():
+            a, b = a.copy(), b.copy()
+            a[:, odd], b[:, odd] = np.abs(a[:, odd]), np.abs(b[:, odd])
         found = False
         for j, side in enumerate(term.weight.sides):
             if j == k:
@@ -208,15 +225,9 @@ class Assignment:
                 if g in known:
                     continue
                 found = True
-                flip = self.found.signed[g]
-                a, b = (_sorted(x, places, axis, flip) for x in (a, b))
+                a, b = (_sorted(x, places, axis, self.found.odd(side, g)) for x in (a, b))
         n = len(slots)
         return found, (a.reshape(n, -1), b.reshape(n, -1))
-
-
-def _line(values: np.ndarray, axis: int, dims: int) -> np.ndarray:
-    """A vector along an axis."""
-    return values.reshape(-1, *[1] * (dims - axis - 1))
 
 
 def _rows(values: np.ndarray, slots: np.ndarray, axis: int) -> np.ndarray:
@@ -225,11 +236,15 @@ def _rows(values: np.ndarray, slots: np.ndarray, axis: int) -> np.ndarray:
     return taken.reshape(*slots.shape, *taken.shape[1:])
 
 
-def _sorted(values: np.ndarray, places: np.ndarray, axis: int, flip: bool) -> np.ndarray:
-    """Values in the order of their size over the units that have places on an axis."""
+def _sorted(values: np.ndarray, places: np.ndarray, axis: int, odd: np.ndarray) -> np.ndarray:
+    """Values in the order of their size over the units that have places on an axis.
+
+    Absolute ones at the places that change sign with their unit.
+    """
     part = np.take(values, places.reshape(-1), axis)
     shape = (*part.shape[:axis], *places.shape, *part.shape[axis + 1 :])
-    part = np.abs(part) if flip else part
+    mask = np.broadcast_to(odd, places.shape).reshape(-1, *[1] * (part.ndim - axis - 1))
+    part = np.where(mask, np.abs(part), part) if odd.any() else part
     part = np.sort(part.reshape(shape), axis).reshape(part.shape)
     values = values.copy()
     index: list = [slice(None)] * values.ndim

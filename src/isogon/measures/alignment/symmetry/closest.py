@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from isogon.measures.alignment.symmetry.assignment import Assignment
+from isogon.measures.alignment.symmetry.assignment import Assignment, Gain
 from isogon.measures.alignment.symmetry.element import Element
 from isogon.measures.alignment.symmetry.scales import distance, fitted, products
 from isogon.measures.alignment.symmetry.symmetries import Symmetries
@@ -45,7 +45,7 @@ def closest(
     a: Mapping[str, Tensor],
     b: Mapping[str, Tensor],
     *,
-    gains: Sequence[np.ndarray] | None = None,
+    gains: Sequence[Gain] | None = None,
     report: Callable[[], None] = lambda: None,
 ) -> Closest:
     """Search the group of b's weight symmetries.
@@ -54,8 +54,8 @@ def closest(
         found: The group.
         a: Weights of a, by name.
         b: Weights of b.
-        gains: For each group what unit i of a shares with unit j of b ``[n, n]``; found from the
-            weights where it is None.
+        gains: For each group what unit i of a shares with unit j of b; found from the weights
+            where it is None. Signs that they don't tell come from the weights.
         report: Called now and then.
     """
     pairs = terms(found, a, b)
@@ -68,7 +68,8 @@ def closest(
         _search(task, report)
     else:
         for group, gain in enumerate(gains):
-            task.settle(group, np.asarray(gain))
+            task.settle(group, gain)
+        task.turn_all()
     start = task.sign * _start(found, pairs, task, scales)
     sums = products(pairs, found, Element(task.order, start))
     scale = fitted(sums, found, start)

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from isogon.errors import ModelError
+from isogon.measures.alignment.symmetry.factors import Scales
 from isogon.measures.alignment.symmetry.units import (
     FIXED,
-    POSITIVE,
-    UNIT,
     ZERO,
     Axis,
     Block,
@@ -32,6 +31,7 @@ from isogon.nets.graph import Graph, place, shape
 
 RULES: dict[str, Callable[..., Any]] = {}
 OF_WEIGHTS: set[str] = set()
+OTHERS = "*"  # what the rule for operations without one is registered as: labels, or None
 
 
 def rule(*names: str, weights: bool = False) -> Callable:
@@ -63,7 +63,7 @@ class Labelling:
 
     def __init__(self, graph: Graph, model: nn.Module) -> None:
         self.graph = graph
-        self.units, self.scales = Classes(), Classes(POSITIVE | UNIT)
+        self.units, self.scales = Classes(), Scales()
         self.blocks: dict[str, list[Block]] = {}
         self.kinds: dict[str, str] = {}
         self.values: dict[fx.Node, Data] = {}
@@ -118,7 +118,10 @@ class Labelling:
                 if isinstance(v, Held):
                     self.keep(v)
             return self.blank(shape(node))
-        raise self.refusal(node, f"the operation {name}")
+        made = RULES[OTHERS](self, node, *args, **kwargs)
+        if made is None:
+            raise self.refusal(node, f"the operation {name}")
+        return made
 
     def _now(self, node: fx.Node) -> Any:
         return self.current(self.env[node])

@@ -179,9 +179,9 @@ def _sum(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Data:
 def _multiplied(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Data:
     if not _labelled(a) or not _labelled(b):
         x = walk.taken(a if _labelled(a) else b)
-        if not _labelled(a) and operation(node) not in ("mul", "multiply"):
-            walk.unscaled(x)
-        return x
+        if _labelled(a) or operation(node) in ("mul", "multiply"):
+            return x
+        return Data(x.units, walk.scales.power(x.scales, -1.0, even=False))  # a number over it
     held = b if isinstance(b, Held) else a if isinstance(a, Held) else None
     first, divided = a, operation(node) not in ("mul", "multiply")
     a, b = _pair(walk, a, b, sum=False)
@@ -191,10 +191,12 @@ def _multiplied(walk: Labelling, node: fx.Node, a: Any, b: Any, **_: Any) -> Dat
         walk.unscaled(gate)
         return Data(torch.where(x.units == ZERO, ZERO, gate.units), x.scales)
     walk.units.join(a.units, b.units)
-    x, gate = (b, a) if bool((a.scales <= FIXED).all()) and not divided else (a, b)
-    walk.unscaled(gate)
-    units = torch.where((a.units == ZERO) | (b.units == ZERO), ZERO, x.units)
-    return Data(units, x.scales)
+    units = torch.where((a.units == ZERO) | (b.units == ZERO), ZERO, a.units)
+    scales = walk.scales.product(a.scales, b.scales, divided=divided)
+    if scales is None:  # of two scales that have nothing to do with each other one stays 1
+        walk.unscaled(b)
+        scales = a.scales
+    return Data(units, torch.where(units == ZERO, ZERO, scales))
 
 
 def _labelled(x: object) -> bool:

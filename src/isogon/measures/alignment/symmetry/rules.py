@@ -13,7 +13,6 @@ from isogon.measures.alignment.symmetry.units import (
     FIXED,
     NORMED,
     POSITIVE,
-    UNIT,
     ZERO,
     Axis,
     Block,
@@ -217,7 +216,7 @@ def _batch_norm(
     *_: Any,
 ) -> Data:
     inner = walk.along(x, [0, *range(2, x.units.dim())])
-    walk.scales.say(inner.scales, NORMED)
+    walk.scales.say(inner.scales, NORMED | POSITIVE)
     for held, exponent in ((mean, 1), (var, 2)):
         if isinstance(held, Held):
             walk.joined(walk.vector(held, exponent, scaled=True), inner)
@@ -293,69 +292,3 @@ def _instance_norm(
     walk.unscaled(x)
     inner = walk.along(x, [0, *range(2, x.units.dim())])
     return _affine(walk, x, inner, weight, bias, (1, -1, *[1] * (x.units.dim() - 2)))
-
-
-# --------------------------------------------------------------------------- activations
-
-
-@rule("relu", "leaky_relu", "abs")
-def _homogeneous(walk: Labelling, node: fx.Node, x: Data, *_: Any, **__: Any) -> Data:
-    walk.scales.say(x.scales, POSITIVE)
-    return x
-
-
-@rule("prelu", weights=True)
-def _prelu(walk: Labelling, node: fx.Node, x: Data, weight: Labels) -> Data:
-    walk.scales.say(x.scales, POSITIVE)
-    if not isinstance(weight, Held) or walk.tensors[weight.name].numel() == 1:
-        return x
-    inner = walk.along(x, [0, *range(2, x.units.dim())])
-    walk.units.join(walk.vector(weight, scaled=False).units, inner.units)
-    return x
-
-
-@rule("tanh", "sin", "asinh", "atan", "erf", "softsign", "tanhshrink", "sinh")
-def _odd(walk: Labelling, node: fx.Node, x: Data) -> Data:
-    walk.scales.say(x.scales, UNIT)
-    return x
-
-
-@rule("hardtanh", "clamp")
-def _clamped(
-    walk: Labelling, node: fx.Node, x: Data, low: float | None = None, high: float | None = None
-) -> Data:
-    if operation(node) == "hardtanh":
-        low, high = -1.0 if low is None else low, 1.0 if high is None else high
-    if (low, high) in ((0, None), (None, 0)):
-        return _homogeneous(walk, node, x)
-    if low is not None and high is not None and low == -high:
-        return _odd(walk, node, x)
-    return _pointwise(walk, node, x)
-
-
-@rule(
-    *("gelu", "sigmoid", "silu", "elu", "selu", "celu", "softplus", "hardswish", "hardsigmoid"),
-    *("relu6", "mish", "exp", "log", "sqrt", "rsqrt", "square", "pow", "cos", "log_sigmoid"),
-    *("threshold", "hardshrink", "softshrink", "reciprocal", "sign", "round", "floor", "log1p"),
-    *("expm1", "erfc", "tan", "cosh"),
-)
-def _pointwise(walk: Labelling, node: fx.Node, x: Data, *_: Any, **__: Any) -> Data:
-    """The same function of every number; where it is not 0 at 0, zeros are numbers like others."""
-    walk.unscaled(x)
-    units = torch.where(x.units == ZERO, FIXED, x.units)
-    return Data(units, torch.full_like(units, FIXED))
-
-
-@rule("softmax", "log_softmax", "_softmax", "_log_softmax")
-def _softmax(walk: Labelling, node: fx.Node, x: Data, dim: int, *_: Any, **__: Any) -> Data:
-    if _varies(x.units, dim):
-        walk.mark(x.units.movedim(dim, -1).reshape(-1, x.units.shape[dim]))
-    return _pointwise(walk, node, x)
-
-
-@rule("glu")
-def _glu(walk: Labelling, node: fx.Node, x: Data, dim: int = -1) -> Data:
-    a, b = (Data(u, s) for u, s in zip(x.units.chunk(2, dim), x.scales.chunk(2, dim)))
-    walk.units.join(a.units, b.units)
-    walk.unscaled(b)
-    return a

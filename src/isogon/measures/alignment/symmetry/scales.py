@@ -115,7 +115,7 @@ def fitted(sums: Sequence[Products], found: Symmetries, scale: np.ndarray) -> np
 
 def _step(cross: Lines, square: Lines, count: int) -> np.ndarray:
     """Newton steps of log-scales, each as if it moved alone."""
-    (up, down), (up2, down2) = cross.by_scale(count), square.by_scale(count)
-    slope = 2 * ((up2 - up) - (down2 - down))
-    curve = np.maximum(4 * (up2 + down2) - 2 * (up + down), up2 + down2)
+    (ab, ab2), (bb, bb2) = cross.by_scale(count), square.by_scale(count)
+    slope = 2 * (bb - ab)
+    curve = np.maximum(4 * bb2 - 2 * ab2, bb2)
     return np.where(curve > 0, np.clip(-slope / np.where(curve > 0, curve, 1), -1, 1), 0)

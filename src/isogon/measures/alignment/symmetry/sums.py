@@ -10,7 +10,7 @@ import numpy as np
 
 from isogon.measures.alignment.symmetry.symmetries import Weight
 
-Pairs = tuple[tuple[np.ndarray, int], ...]  # numbers of scales (-1: none) and their power
+Pairs = tuple[tuple[np.ndarray, float], ...]  # numbers of scales (-1: none) and their power
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,23 @@ class Lines:
     """
 
     total: float
-    parts: tuple[tuple[np.ndarray, int, np.ndarray], ...]
+    parts: tuple[tuple[np.ndarray, float, np.ndarray], ...]
 
-    def by_scale(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Sums that each scale multiplies (a positive power) and divides, ``[count]`` each."""
+    def by_scale(self, count: int, *, sign: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Sums over what each scale multiplies, times its power, and times its power squared.
+
+        Args:
+            count: Number of scales.
+            sign: Positive or negative powers alone, their sizes; all by default, as they are.
+        """
         found = np.zeros((2, count))
         for numbers, power, line in self.parts:
+            if sign * power < 0:
+                continue
             ok = numbers >= 0
-            found[0 if power > 0 else 1] += np.bincount(numbers[ok], line[ok], minlength=count)
+            sums = np.bincount(numbers[ok], line[ok], minlength=count)
+            found[0] += sums * (abs(power) if sign else power)
+            found[1] += sums * power**2
         return found[0], found[1]
 
 
@@ -47,7 +56,7 @@ class ScaledSums:
     def __init__(self, weights: Iterable[tuple[Weight, np.ndarray]]) -> None:
         self.constant = 0.0
         self.matrices: list[tuple[Pairs, Pairs, np.ndarray]] = []
-        vectors: dict[tuple[int, ...], list[tuple[Pairs, np.ndarray]]] = defaultdict(list)
+        vectors: dict[tuple[float, ...], list[tuple[Pairs, np.ndarray]]] = defaultdict(list)
         for weight, values in weights:
             sides = [_pairs(weight, k) for k in bearing(weight)]
             if not sides:
@@ -91,7 +100,7 @@ def _pairs(weight: Weight, axis: int) -> Pairs:
 
 
 def _joined(
-    powers: Sequence[int], found: Sequence[tuple[Pairs, np.ndarray]]
+    powers: Sequence[float], found: Sequence[tuple[Pairs, np.ndarray]]
 ) -> tuple[Pairs, np.ndarray]:
     """Vectors whose scales enter alike, as one, entries of the same scales added."""
     numbers = np.stack(

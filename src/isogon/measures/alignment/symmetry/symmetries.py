@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import isogon.measures.alignment.symmetry.activations
 import isogon.measures.alignment.symmetry.moving
-import isogon.measures.alignment.symmetry.rules  # noqa: F401 - these two register
+import isogon.measures.alignment.symmetry.rules  # noqa: F401 - these three register
 from isogon.measures.alignment.symmetry.element import Element
 from isogon.measures.alignment.symmetry.labelling import Labelling
-from isogon.measures.alignment.symmetry.units import FIXED, NORMED, POSITIVE, UNIT, ZERO
+from isogon.measures.alignment.symmetry.numbering import Numbers
+from isogon.measures.alignment.symmetry.units import FIXED, NORMED, UNIT, ZERO
 from isogon.nets.graph import place
 from isogon.nets.trace import trace
 from isogon.nets.unwrap import unwrap
 
 ACTIVATIONS = (
     *("relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu", "elu", "prelu", "hardtanh", "relu6"),
-    *("softplus", "hardswish", "sin", "mish", "selu", "celu", "abs", "clamp"),
+    *("softplus", "hardswish", "sin", "mish", "selu", "celu", "abs", "clamp", "cos", "square"),
+    *("pow", "erf", "softshrink", "hardshrink", "softsign", "exp", "sqrt", "reciprocal"),
 )
 
 
@@ -33,12 +36,13 @@ class Side:
     Attributes:
         slots: Group -> places of its units on this axis, ``[n, m]``: m of each unit.
         size: Length of the axis.
-        scales: Pairs of scale numbers ``[d]`` (-1: none) and the power with which they enter.
+        scales: Pairs of scale numbers ``[d]`` (-1: none) and the power with which they enter; a
+            place may have several, e.g. a size and a sign.
     """
 
     slots: dict[int, np.ndarray]
     size: int
-    scales: list[tuple[np.ndarray, int]]
+    scales: list[tuple[np.ndarray, float]]
 
     def index(self, order: list[np.ndarray]) -> np.ndarray:
         """Where each place takes its number from."""
@@ -57,12 +61,14 @@ class Weight:
         rows: First row and the one behind the last.
         shape: The shape that the axes belong to.
         sides: One per axis.
+        variance: Whether it holds variances, in which scales enter by their squares.
     """
 
     name: str
     rows: tuple[int, int]
     shape: tuple[int, ...]
     sides: tuple[Side, ...]
+    variance: bool = False
 
     def of(self, state: Mapping[str, Tensor]) -> np.ndarray:
         """Its numbers in a state, float64."""
@@ -78,21 +84,22 @@ class SitePlace:
     Attributes:
         name: Name of the site.
         axis: Its channel axis in ``[N, ...]``.
-        slots: Group -> places of its units along the axis, ``[n, m]``.
-        scales: Scale number of each channel, -1 where there is none.
+        size: Number of channels.
+        scales: Pairs of scale numbers of the channels (-1: none) and the power with which they
+            enter.
         active: Whether it is the output of an activation.
     """
 
     name: str
     axis: int
     slots: dict[int, np.ndarray]
-    scales: np.ndarray
+    size: int
+    scales: list[tuple[np.ndarray, float]]
     active: bool = False
 
-    @property
-    def size(self) -> int:
-        """Number of channels."""
-        return len(self.scales)
+    def factor(self, scale: np.ndarray) -> np.ndarray:
+        """What each channel is multiplied with."""
+        return factor(self.scales, scale, self.size)
 
 
 @dataclass(frozen=True)
@@ -101,21 +108,34 @@ class Symmetries:
 
     Attributes:
         groups: Number of interchangeable units of each group.
-        facts: What each scale has to be (`POSITIVE`, `UNIT`, `NORMED`), ``[scales]``.
+        facts: What each scale is, ``[scales]``: a size (`POSITIVE`, perhaps `NORMED`), or a sign
+            (`UNIT`). A scale of both is two of these.
         weights: All weights with something to move or scale.
         places: Activations whose channels move, in the order of computation.
-        signed: Which groups may change signs.
+        signs: Of each group the number of each unit's sign, ``[n]``; None where units have none.
     """
 
     groups: tuple[int, ...]
     facts: np.ndarray
     weights: tuple[Weight, ...]
     places: tuple[SitePlace, ...]
-    signed: tuple[bool, ...] = ()
+    signs: tuple[np.ndarray | None, ...] = ()
+
+    @property
+    def signed(self) -> tuple[bool, ...]:
+        """Which groups may change signs."""
+        return tuple(s is not None for s in self.signs)
+
+    def odd(self, side: Side | SitePlace, group: int) -> np.ndarray:
+        """Which of the places of a unit along an axis change sign with it, ``[m]``."""
+        slots = side.slots[group]
+        if self.signs[group] is None:
+            return np.zeros(slots.shape[1], dtype=bool)
+        return _signs(side, self.facts)[slots[0]] % 2 == 1
 
     @property
     def sizable(self) -> np.ndarray:
-        """Which scales may be any positive number."""
+        """Which scales may be any positive number and show in the weights of the image."""
         return (self.facts & (UNIT | NORMED)) == 0
 
     @property
@@ -149,7 +169,7 @@ class Symmetries:
         power = torch.rand(count, generator=generator, dtype=torch.float64).numpy() * 2 - 1
         scale = np.where(self.sizable, 10.0 ** (scales * power), 1.0)
         flip = torch.randint(2, (count,), generator=generator).numpy() * 2 - 1
-        return Element(order, np.where((self.facts & (POSITIVE | NORMED)) == 0, flip, 1) * scale)
+        return Element(order, np.where(self.facts & UNIT, flip, 1) * scale)
 
     def applied(self, element: Element, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of the image, by name: those that the symmetries reach."""
@@ -184,12 +204,18 @@ def reordered(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
 def scaled(weight: Weight, values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """A weight times its scales."""
     for k, side in enumerate(weight.sides):
-        for numbers, exponent in side.scales:
-            factor = np.append(scale, 1.0)[numbers] ** exponent  # -1 is the last: no scale
-            if (factor == 1).all():
-                continue
-            values = values * factor.reshape(-1, *[1] * (values.ndim - k - 1))
+        line = factor(side.scales, scale, side.size)
+        if (line != 1).any():
+            values = values * line.reshape(-1, *[1] * (values.ndim - k - 1))
     return values
+
+
+def factor(scales: Sequence[tuple[np.ndarray, float]], scale: np.ndarray, size: int) -> np.ndarray:
+    """What each place of an axis is multiplied with, ``[size]``."""
+    found, padded = np.ones(size), np.append(scale, 1.0)  # -1 is the last: no scale
+    for numbers, power in scales:
+        found = found * padded[numbers] ** power
+    return found
 
 
 def symmetries(model: nn.Module, example: Tensor) -> Symmetries:
@@ -205,19 +231,14 @@ def symmetries(model: nn.Module, example: Tensor) -> Symmetries:
     model = unwrap(model)
     graph = trace(model, example)
     walk = Labelling(graph, model)
-    units, _ = walk.units.all()
-    scale_roots, facts = walk.scales.all()
+    units = walk.units.roots()
     groups, home = _groups(walk, units)
-    numbers, kept = _scales(walk, units, scale_roots, facts)
-    weights = tuple(_weights(walk, units, scale_roots, home, numbers))
-    weights = tuple(w for w in weights if any(s.slots or _any(s.scales) for s in w.sides))
+    numbers = Numbers.of(walk, units)
+    weights = tuple(_weights(walk, units, home, numbers))
+    weights = tuple(w for w in weights if any(s.slots or s.scales for s in w.sides))
     places = _places(walk, home, numbers)
-    signed = _signed(groups, weights, kept)
-    return Symmetries(tuple(len(g) for g in groups), kept, weights, places, signed)
-
-
-def _any(scales: list[tuple[np.ndarray, int]]) -> bool:
-    return any((n >= 0).any() for n, _ in scales)
+    signs = _signs_of(groups, weights, numbers.facts)
+    return Symmetries(tuple(len(g) for g in groups), numbers.facts, weights, places, signs)
 
 
 def _groups(
@@ -244,26 +265,6 @@ def _groups(
     return groups, home
 
 
-def _scales(
-    walk: Labelling, units: np.ndarray, roots: np.ndarray, facts: np.ndarray
-) -> tuple[dict[int, int], np.ndarray]:
-    """Number of each scale that may differ from 1 or costs nothing; what they have to be."""
-    owners: dict[int, set[int]] = defaultdict(set)
-    for blocks in walk.blocks.values():
-        for block in blocks:
-            for axis in block.axes:
-                for labels, _ in axis.scales:
-                    pairs = np.stack([roots[labels.numpy()], units[axis.units.numpy()]], 1)
-                    for scale, unit in np.unique(pairs, axis=0).tolist():
-                        owners[scale].add(unit)
-    fixed = POSITIVE | UNIT
-    kept = [
-        s for s, own in owners.items() if s != FIXED and len(own) == 1 and facts[s] & fixed != fixed
-    ]
-    kept.sort()
-    return {s: i for i, s in enumerate(kept)}, facts[kept] if kept else np.zeros(0, dtype=int)
-
-
 def _slots(labels: np.ndarray, home: Mapping[int, tuple[int, int]]) -> dict[int, np.ndarray]:
     """Group -> places of its units among labels, ``[n, m]``."""
     places: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -280,11 +281,9 @@ def _slots(labels: np.ndarray, home: Mapping[int, tuple[int, int]]) -> dict[int,
 def _weights(
     walk: Labelling,
     units: np.ndarray,
-    roots: np.ndarray,
     home: Mapping[int, tuple[int, int]],
-    numbers: Mapping[int, int],
+    numbers: Numbers,
 ) -> list[Weight]:
-    number = np.array([numbers.get(r, -1) for r in roots.tolist()])
     found = []
     for name, blocks in walk.blocks.items():
         for block in blocks:
@@ -292,16 +291,17 @@ def _weights(
                 Side(
                     _slots(units[axis.units.numpy()], home),
                     len(axis.units),
-                    [(number[labels.numpy()], e) for labels, e in axis.scales],
+                    [pair for labels, e in axis.scales for pair in numbers.at(labels.numpy(), e)],
                 )
                 for axis in block.axes
             )
-            found.append(Weight(name, block.rows, block.shape, sides))
+            variance = any(e == 2 for axis in block.axes for _, e in axis.scales)
+            found.append(Weight(name, block.rows, block.shape, sides, variance))
     return found
 
 
 def _places(
-    walk: Labelling, home: Mapping[int, tuple[int, int]], numbers: Mapping[int, int]
+    walk: Labelling, home: Mapping[int, tuple[int, int]], numbers: Numbers
 ) -> tuple[SitePlace, ...]:
     """Activations that the symmetries move, the last operation of each site."""
     found: dict[str, SitePlace] = {}
@@ -315,9 +315,10 @@ def _places(
         line = tuple(slice(None) if d == axis else 0 for d in range(value.units.dim()))
         slots = _slots(value.units[line].numpy(), home)
         if slots:
-            numbered = np.array([numbers.get(s, -1) for s in value.scales[line].tolist()])
+            labels = value.scales[line].numpy()
             name, active = place(node).name, place(node).op.lower() in ACTIVATIONS
-            found[name] = SitePlace(name, axis, slots, numbered, active)
+            scales = numbers.at(labels)
+            found[name] = SitePlace(name, axis, slots, len(labels), scales, active)
     return tuple(found.values())
 
 
@@ -327,18 +328,29 @@ def _channel_axis(units: Tensor) -> int | None:
     return axes[0] if len(axes) == 1 else None
 
 
-def _signed(
+def _signs_of(
     groups: list[list[int]], weights: tuple[Weight, ...], facts: np.ndarray
-) -> tuple[bool, ...]:
-    """Which groups may change signs: every place of a unit bears its one sign."""
-    found = [True] * len(groups)
-    for weight in weights:
-        for side in weight.sides:
-            for group, slots in side.slots.items():
-                odd = [n for n, e in side.scales if e % 2]
-                ok = len(odd) == 1 and len(side.scales) == 1
-                if ok:
-                    n = odd[0][slots]
-                    ok = bool((n >= 0).all() and (facts[n] & (POSITIVE | NORMED) == 0).all())
-                found[group] &= ok
+) -> tuple[np.ndarray | None, ...]:
+    """The number of the sign of each unit of each group; None unless every unit has just one."""
+    found: list[np.ndarray | None] = []
+    for group, members in enumerate(groups):
+        sign, ok = np.full(len(members), -1), True
+        for side in (s for w in weights for s in w.sides if group in s.slots):
+            slots = side.slots[group]
+            odd = _signs(side, facts)[slots]
+            ok &= bool((odd == odd[:1]).all())
+            for numbers, _ in side.scales:
+                mine = np.where((numbers >= 0) & (facts[numbers] & UNIT > 0), numbers, -1)[slots]
+                for column in mine.T:
+                    ok &= bool(((sign < 0) | (column < 0) | (sign == column)).all())
+                    sign = np.maximum(sign, column)
+        found.append(sign if ok and (sign >= 0).all() else None)
     return tuple(found)
+
+
+def _signs(side: Side | SitePlace, facts: np.ndarray) -> np.ndarray:
+    """How many signs each place of an axis bears."""
+    found = np.zeros(side.size, dtype=int)
+    for numbers, _ in side.scales:
+        found += (numbers >= 0) & (facts[numbers] & UNIT > 0)
+    return found

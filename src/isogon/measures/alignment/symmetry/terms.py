@@ -36,10 +36,9 @@ def terms(found: Symmetries, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -
     made = []
     for weight in found.weights:
         values = [weight.of(a), weight.of(b)]
-        if any(e == 2 for s in weight.sides for _, e in s.scales):
+        if weight.variance:
             sides = tuple(
-                replace(s, scales=[(n, 1 if e == 2 else e) for n, e in s.scales])
-                for s in weight.sides
+                replace(s, scales=[(n, e / 2) for n, e in s.scales]) for s in weight.sides
             )
             weight = replace(weight, sides=sides)
             values = [np.sqrt(np.maximum(v, 0)) for v in values]
@@ -77,7 +76,8 @@ def balance(
 ) -> np.ndarray:
     """Scales at which the squares of a unit's incoming and outgoing weights are equal.
 
-    (Of a unit in front of a batch-norm, at which those of the incoming ones are 1.)
+    Each counts as often as the power says with which the scale enters. (Of a unit in front of a
+    batch-norm, at which those of the incoming ones are 1.)
     """
     log, free = np.zeros(len(found.facts)), found.free
     if not free.any():
@@ -86,13 +86,15 @@ def balance(
         (w, sums_of(v, v, bearing(w))) for w, v in zip(weights, values, strict=True)
     )
     for _ in range(ROUNDS):
-        made, read = squares.at(np.exp(2 * log)).by_scale(len(log))
+        lines = squares.at(np.exp(2 * log))
+        (made, up), (read, down) = (lines.by_scale(len(log), sign=s) for s in (1, -1))
         live = free & (made > 0)
         both = live & (read > 0)
         step = np.zeros(len(log))
-        step[both] = (np.log(read[both]) - np.log(made[both])) / 4
+        rate = up[both] / made[both] + down[both] / read[both]  # of powers 1 and -1: 2
+        step[both] = (np.log(read[both]) - np.log(made[both])) / (2 * rate)
         alone = live & (read == 0)
-        step[alone] = -np.log(made[alone]) / 2
+        step[alone] = -np.log(made[alone]) / 2 * (made[alone] / up[alone])
         log += DAMPING * step
         if not step.any() or np.abs(step).max() < CLOSE:
             break

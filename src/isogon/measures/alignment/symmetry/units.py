@@ -15,18 +15,16 @@ POSITIVE, UNIT, NORMED = 1, 2, 4  # what a scale has to be: > 0, +-1; NORMED: a 
 
 
 class Classes:
-    """Labels 0, 1, ..., of which some are one and the same (union-find), with facts about them."""
+    """Labels 0, 1, ..., of which some are one and the same (union-find)."""
 
-    def __init__(self, facts: int = 0) -> None:
+    def __init__(self) -> None:
         self.parents = [0]
-        self.facts = [facts]
         self._table: Tensor | None = None
 
     def fresh(self, count: int) -> Tensor:
         """So many labels of their own, ``[count]``."""
         start = len(self.parents)
         self.parents.extend(range(start, start + count))
-        self.facts.extend([0] * count)
         self._table = None
         return torch.arange(start, start + count)
 
@@ -47,31 +45,19 @@ class Classes:
         for i, j in torch.stack([a[differ], b[differ]], 1).unique(dim=0).tolist():
             i, j = sorted((self.root(i), self.root(j)))
             self.parents[j] = i
-            self.facts[i] |= self.facts[j]
 
     def now(self, labels: Tensor) -> Tensor:
         """The labels by their roots."""
         if self._table is None:
-            self._table = torch.from_numpy(np.append(self._roots(), ZERO))  # ZERO is -1: the last
+            self._table = torch.from_numpy(np.append(self.roots(), ZERO))  # ZERO is -1: the last
         return self._table[labels]
 
-    def say(self, labels: Tensor, fact: int) -> None:
-        """Note a fact about labels."""
-        for i in labels.unique().tolist():
-            if i != ZERO:
-                self.facts[self.root(i)] |= fact
-
-    def _roots(self) -> np.ndarray:
+    def roots(self) -> np.ndarray:
         """The root of every label: ways to them are halved until they end."""
         found = np.array(self.parents)
         while not np.array_equal(above := found[found], found):
             found = above
         return found
-
-    def all(self) -> tuple[np.ndarray, np.ndarray]:
-        """Root and facts of every label."""
-        roots = self._roots()
-        return roots, np.array(self.facts)[roots]
 
 
 @dataclass(frozen=True)
