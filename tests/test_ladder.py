@@ -17,7 +17,7 @@ LAYERS = {
     "nets": 1, "actions": 1, "data": 1, "stats": 1,
     "cpwl": 2, "training": 2,
     "measures": 3,
-    "show": 4,
+    "findings": 4, "show": 4,
     "survey": 5,
     "cli": 6, "__main__": 6, "__init__": 6,
 }  # fmt: skip

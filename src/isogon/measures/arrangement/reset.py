@@ -110,6 +110,7 @@ def reset(
         meta={
             "accuracy": whole,
             "data": getattr(batches, "name", None),
+            "samples": batches.count,
             "norms": norms,
             "seed": seed,
             "dtype": hygiene.precision(model),
