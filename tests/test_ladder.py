@@ -33,7 +33,7 @@ ORDERS = {
         "forecast", "decisions", "adjacency", "affine", "locate", "statistics", "certificate",
         "reading", "measure",
     ),
-    "isogon.survey": ("declaring", "running", "whole", "pages", "experiments"),
+    "isogon.survey": ("declaring", "running", "whole", "pages", "experiments", "calls"),
 }  # fmt: skip
 # What a package may use of its own layer: capabilities that build on another.
 USES = {

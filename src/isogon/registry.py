@@ -2,8 +2,8 @@
 
 Kinds: ``arch``, ``model`` (heads that give a trained model), ``dataset``, ``family``,
 ``group``, ``slice``, ``metric``, ``stitch``, ``concepts`` (labelled images), ``measure``,
-``lowers`` (op rules), ``draws`` (figures), ``finds`` (findings), ``noun`` (what a measure may ask
-for), ``reading`` (result types), ``experiment``.
+``lowers`` (op rules), ``draws`` (figures), ``finds`` (findings), ``embeds`` (what notebooks
+show), ``noun`` (what a measure may ask for), ``reading`` (result types), ``experiment``.
 A separate package adds to any of them through the entry-point group ``isogon.KIND`` (name =
 registered name, value = ``module:object``); the module's decorator does the registration.
 """
@@ -45,6 +45,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "draws": ("isogon.show",),
     "page": ("isogon.show",),
     "finds": ("isogon.findings",),
+    "embeds": ("isogon.show.notebook", "isogon.survey.pages.notebook"),
     "noun": ("isogon.nets.load", "isogon.data", "isogon.actions", "isogon.measures"),
     "reading": ("isogon.readings", "isogon.measures"),
     "experiment": ("isogon.survey.experiments.walks", "isogon.survey.experiments.evolution"),

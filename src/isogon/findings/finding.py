@@ -32,6 +32,11 @@ class Finding:
     measure: str = ""
     side: str = ""
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it says that there is nothing to see."""
+        return self.weight <= QUIET
+
     def of(self, measure: str, side: str = "") -> Finding:
         """The finding of a measure."""
         return replace(self, measure=self.measure or measure, side=self.side or side)

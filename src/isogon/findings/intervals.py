@@ -35,6 +35,15 @@ def drop(before: float, after: float, total: float, level: float = LEVEL) -> tup
     return low, high
 
 
+def apart(
+    a: float, between_a: tuple[float, float], b: float, between_b: tuple[float, float]
+) -> tuple[float, float, float]:
+    """Difference b - a of two estimates, with the interval that theirs give (Zou and Donner)."""
+    d = b - a
+    low = d - math.hypot(b - between_b[0], between_a[1] - a)
+    return d, low, d + math.hypot(between_b[1] - b, a - between_a[0])
+
+
 def paired_shares(only_a: int, only_b: int, total: int) -> tuple[float, float, float]:
     """Difference of two shares on the same samples, with its 95 % interval (Bonett and Price).
 

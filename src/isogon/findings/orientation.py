@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
-from isogon.findings.intervals import LEVEL, coin, corrected
+from isogon.findings.intervals import LEVEL, coin, corrected, wilson
+from isogon.findings.sides import of_numbers, of_shares
 from isogon.findings.words import chance, count, listed, number, percent, points, trimmed
 from isogon.readings import Reading
 from isogon.registry import finds
@@ -29,7 +30,25 @@ def orientation_numbers(reading: Reading) -> list[Number]:
     return found
 
 
-@finds("orientation", numbers=orientation_numbers)
+def differs_orientation(a: Reading, b: Reading, names: Names) -> list[Finding]:
+    """The mass of layers of one name, corrected over them; and how far they have moved."""
+    mine, theirs = _sites(a), _sites(b)
+    both = [s for s in mine.index if s in theirs.index]
+    level = LEVEL / max(len(both), 1)
+    found = []
+    for site in both:
+        held = [
+            (float(t["mass"][site]), *wilson(int(t["below"][site]), int(t["units"][site]), level))
+            for t in (mine, theirs)
+        ]
+        what = f"the share of filters on the non-positive side in {site}"
+        over = f"{count(int(mine['units'][site]), 'filter')}, corrected over {len(both)} layers"
+        found.append(of_shares(what, held[0], held[1], names, over))
+    rest = [[n for n in orientation_numbers(r) if n.unit != "%"] for r in (a, b)]
+    return found + of_numbers(rest[0], rest[1], names)
+
+
+@finds("orientation", numbers=orientation_numbers, differs=differs_orientation)
 def finds_orientation(reading: Reading, names: Names) -> list[Finding]:
     """Layers whose mass parts from a coin's, corrected over layers, and which moved most."""
     sites: Any = _sites(reading)

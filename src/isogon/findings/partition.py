@@ -62,17 +62,18 @@ def _classes(p: Partition) -> list[Finding]:
     shares = {int(k): float(areas[labels == k].sum()) / total for k in np.unique(labels)}
     order = sorted(shares, key=lambda k: -shares[k])
     # the class of a region is that at its centroid: stated as such
-    named = [f"class {k} {percent(shares[k])}" for k in order]
+    named = [f"class {k} ({percent(shares[k])})" for k in order]
     value = percent(shares[order[0]])
     if len(order) == 1:
         text = (
             f"The whole slice is given to class {order[0]}: no decision boundary runs through it."
         )
         return [described(text, value, "exact share of the area", 0.1)]
-    text = f"{count(len(order), 'class', 'classes')} share the slice: {listed(named)} of its area."
+    text = f"{count(len(order), 'class', 'classes')} share the slice: {listed(named)}, by area."
     even = 1 / len(order)
     against = "by the class at each region's centroid; no null"
-    return [described(text, value, against, max(0.2, 1 - (shares[order[0]] - even) / (1 - even)))]
+    size = 1 - (shares[order[0]] - even) / (1 - even)
+    return [described(text, value, against, 0.4 * size)]
 
 
 def _near(p: Partition, rows: Any) -> list[Finding]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
 from isogon.findings.intervals import LEVEL, drop
+from isogon.findings.sides import of_numbers, of_shares
 from isogon.findings.words import between, count, number, points, trimmed
 from isogon.readings import Reading
 from isogon.registry import finds
@@ -26,7 +27,28 @@ def reset_numbers(reading: Reading) -> list[Number]:
     return found
 
 
-@finds("reset", numbers=reset_numbers)
+def differs_reset(a: Reading, b: Reading, names: Names) -> list[Finding]:
+    """What each layer's reset costs, layer by layer, corrected over them."""
+    if not all(isinstance(r.meta.get("samples"), int) for r in (a, b)):
+        return of_numbers(reset_numbers(a), reset_numbers(b), names)
+    short = trimmed(a.coords["site"])
+    level = LEVEL / max(len(short), 1)
+    state = state_words(str(a.coords["snapshot"][0]))
+    over = f"{number(a.meta['samples'])} samples, corrected over {count(len(short), 'layer')}"
+    found = []
+    for i, site in enumerate(a.coords["site"]):
+        if site not in b.coords["site"]:
+            continue
+        held = []
+        for reading, k in ((a, i), (b, b.coords["site"].index(site))):
+            whole, lost = reading.meta["accuracy"], float(reading.arrays["drop"][k, 0])
+            held.append((lost, *drop(whole, whole - lost, reading.meta["samples"], level)))
+        what = f"the accuracy lost by putting {short[site]} back to {state}"
+        found.append(of_shares(what, held[0], held[1], names, over))
+    return found
+
+
+@finds("reset", numbers=reset_numbers, differs=differs_reset)
 def finds_reset(reading: Reading, names: Names) -> list[Finding]:
     """The layer whose reset costs most, and the one that can be put back most cheaply."""
     drops = np.asarray(reading.arrays["drop"], float)

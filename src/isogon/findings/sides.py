@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
-from isogon.findings.intervals import mean
+from isogon.findings.intervals import apart, mean
 from isogon.findings.words import interval, number, percent, points, start
 
 SMALL = 0.02  # a difference of exact numbers, as a share of what it could be, that is none
@@ -38,13 +38,41 @@ def of_numbers(a: Sequence[Number], b: Sequence[Number], names: Names) -> list[F
         one, two = shown(mine.value, mine.unit), shown(other.value, other.unit)
         value = f"{one} and {two}"
         if size < SMALL or one == two:
-            text = f"{names.a} and {names.b} hardly differ in {mine.name}: {value}."
+            text = f"{start(names.a)} and {names.b} hardly differ in {mine.name}: {value}."
             found.append(nothing(text, value, "one number for each network", size))
         else:
             text = f"{start(mine.name)}: {one} for {names.a}, {two} for"
             text += f" {names.b}."
-            found.append(described(text, value, "one number for each network, untested", size))
+            found.append(
+                described(text, value, "one number for each network, untested", 0.5 * size)
+            )
     return found
+
+
+def of_shares(
+    what: str,
+    a: tuple[float, float, float],
+    b: tuple[float, float, float],
+    names: Names,
+    over: str,
+) -> Finding:
+    """The difference of two shares, each given with the ends of its interval.
+
+    Args:
+        what: What they are shares of, in words.
+        a: Of the first network: share, and the ends of its interval.
+        b: Of the second one.
+        names: What the networks are called.
+        over: What they were counted over.
+    """
+    gap, low, high = apart(a[0], a[1:], b[0], b[1:])
+    ends = f"{points(a[0])} for {names.a}, {points(b[0])} for {names.b}"
+    value = f"{points(abs(gap))} points"
+    against = f"{interval(low, high, points)} points; 0 would be no difference; {over}"
+    if low <= 0 <= high:
+        text = f"{start(what)} does not tell {names.a} from {names.b}: {ends}."
+        return nothing(text, value, against, abs(gap))
+    return effect(f"{start(what)} differs by {value}: {ends}.", value, against, abs(gap))
 
 
 def of_pairs(

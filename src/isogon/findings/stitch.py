@@ -68,4 +68,4 @@ def _place(by: str) -> int:
 
 
 def _article(by: str) -> str:
-    return f"{'an' if by[0] in 'aeiou' else 'a'} {by.replace('_', ' ')}"
+    return f"{'an' if by[0] in 'aeiou' else 'a'} {by}"

@@ -166,6 +166,14 @@ class Reading:
             )
         )
 
+    def findings(self) -> list:
+        """What the reading says, as sentences with their numbers; see `isogon.findings`."""
+        return registry.get("embeds", "findings").build(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: findings, figure, summary."""
+        return registry.get("embeds", "Reading").build(self)
+
     def __len__(self) -> int:
         return len(self.table)
 

@@ -53,8 +53,8 @@ class OrientationTable(SiteTable):
         table: Any = self.table
         groups = table.groupby("site", sort=False)
         rows = [{"site": site, **_summary(group)} for site, group in groups]
-        rows.append({"site": "network", **_summary(table), "stage": -1, "block": -1})
-        frame = pd.DataFrame(rows)
+        rows.append({"site": "network", **_summary(table), "stage": pd.NA, "block": pd.NA})
+        frame = pd.DataFrame(rows).astype({"stage": "Int64", "block": "Int64"})  # all: no place
         for name in ("l2_distance", "linf_distance"):
             kept = self.arrays.get(name)
             frame[name] = np.full(len(frame), np.nan) if kept is None else kept
