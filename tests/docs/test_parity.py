@@ -24,7 +24,18 @@ ROWS = [
     for line in (DOCS / "parity.md").read_text(encoding="utf-8").splitlines()
     if re.match(r"\| [SMTHY]\d", line)
 ]
-COMMANDS = {"survey", "report", "train", "sweep", "status", "list", "show", "export", "experiment"}
+COMMANDS = {
+    "survey",
+    "compare",
+    "report",
+    "train",
+    "sweep",
+    "status",
+    "list",
+    "show",
+    "export",
+    "experiment",
+}
 
 
 def names() -> set[str]:

@@ -55,7 +55,7 @@ def differences(a: Reading, b: Reading, names: Names | None = None) -> list[Find
 
 def ordered(found: Sequence[Finding], first: int = FIRST) -> list[Finding]:
     """The findings that matter most, no measure twice as long as others have something to say."""
-    ranked = sorted(found, key=lambda f: -f.weight)
+    ranked = sorted((f for f in found if f.value), key=lambda f: -f.weight)
     best, rest, seen = [], [], set()
     for f in ranked:
         (rest if f.measure in seen else best).append(f)

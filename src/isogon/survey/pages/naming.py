@@ -24,13 +24,25 @@ def called(survey: Survey) -> Names | None:
         return letters
     if "given" in (one.name, two.name) or one.module or two.module:
         return letters
-    words = differences([survey.model, survey.other])
-    a, b = (words.get(s, "") for s in (survey.model, survey.other))
+    a, b = _options(one, two), _options(two, one)
+    if a == b or one.args != two.args or one.name != two.name:
+        words = differences([survey.model, survey.other])
+        a, b = (words.get(s, "") for s in (survey.model, survey.other))
     if a == b:
         a, b = (f"seed {_seed(s)}" for s in (one, two))
     if a == b or max(len(a), len(b)) > LONGEST:
         return letters
     return Names(a, b)
+
+
+def _options(mine: Spec, other: Spec) -> str:
+    """The options of a spec that the other's differ from: ``augment rotate(45)``."""
+    words = [
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in mine.kwargs.items()
+        if key != "seed" and other.kwargs.get(key) != value
+    ]
+    return ", ".join(words) or "plain"
 
 
 def _seed(spec: Spec) -> str:

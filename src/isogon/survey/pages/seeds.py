@@ -47,7 +47,9 @@ def spread(records: Mapping[str, Record], facts: Facts) -> pd.DataFrame:
                 row |= {f"seed {seed}": shown(v, unit) for seed, v in runs.items()}
             held = np.array(list(runs.values()))
             row["mean"] = shown(float(held.mean()), unit)
-            row["sd"] = _spread(float(held.std(ddof=1)), unit) if len(held) > 1 else "–"
+            sd = float(held.std(ddof=1)) if len(held) > 1 else math.nan
+            sd = 0.0 if sd < 1e-12 * abs(held).max() else sd  # rounding of a mean
+            row["sd"] = _spread(sd, unit) if len(held) > 1 else "–"
             row["runs"] = len(held)
             rows.append(row)
     frame = pd.DataFrame(rows)
@@ -91,11 +93,19 @@ def found_over(records: Mapping[str, Record], facts: Facts) -> list[Finding]:
         found = [described(text, shown(float(held[0]), unit), "one run", 2 * weight)]
     else:
         centre, low, high = mean(held)
+        what = "pair of seeds" if "b" in first.job.inputs else "seed"
+        many = what.replace("pair", "pairs") if "pair" in what else "seeds"
+        value = shown(centre, unit)
+        if _bare(held.min(), unit) == _bare(held.max(), unit):
+            text = f"For each of {len(held)} {many} {name}{where} is {value}."
+            return [described(text, value, "no spread", 2 * weight).of(measure)]
         ends = between(_bare(held.min(), unit), _bare(held.max(), unit), str)
-        text = f"Over {len(held)} seeds {name}{where} is {shown(centre, unit)} on average, "
-        text += f"{ends} from seed to seed (sd {_spread(float(held.std(ddof=1)), unit)})."
+        text = f"Over {len(held)} {many} {name}{where} is {value} on average, {ends} from {what} "
+        text += f"to {what} (sd {_spread(float(held.std(ddof=1)), unit)})."
         against = f"{interval(low, high, lambda v: _bare(v, unit))} for the mean"
-        found = [described(text, shown(centre, unit), against, 2 * weight)]
+        if what != "seed":
+            against += ", as if pairs were independent"
+        found = [described(text, value, against, 2 * weight)]
     return [f.of(measure) for f in found]
 
 
