@@ -21,6 +21,7 @@ from isogon import __version__, context, storage
 from isogon.findings import Finding, Names, ordered
 from isogon.findings.accuracy import HERE, differs_accuracy, finds_accuracy
 from isogon.survey.pages.embedding import embedded
+from isogon.survey.pages.layers import layer_map
 from isogon.survey.pages.naming import called
 from isogon.survey.pages.sections import Part, cited, section
 from isogon.survey.pages.tables import compact, numeral, span, table, title
@@ -84,6 +85,10 @@ def render(survey: Survey) -> str:
         lede=_lede(survey, names),
         figures=_figures(survey, len(records), names),
         architecture=_architecture(survey.facts),
+        layers=layer_map(
+            survey.facts["layers"],
+            {} if names else {m: parts[0].record.reading for m, parts in by_measure.items()},
+        ),
         sections=sections,
         absent=absent,
         provenance=_provenance(survey),
