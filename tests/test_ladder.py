@@ -17,7 +17,7 @@ LAYERS = {
     "nets": 1, "actions": 1, "data": 1, "stats": 1,
     "cpwl": 2, "training": 2,
     "measures": 3,
-    "show": 4,
+    "findings": 4, "show": 4,
     "survey": 5,
     "cli": 6, "__main__": 6, "__init__": 6,
 }  # fmt: skip
@@ -33,7 +33,7 @@ ORDERS = {
         "forecast", "decisions", "affine", "locate", "statistics", "adjacency", "certificate",
         "reading", "measure",
     ),
-    "isogon.survey": ("declaring", "running", "whole", "pages", "experiments"),
+    "isogon.survey": ("declaring", "running", "whole", "pages", "experiments", "calls"),
 }  # fmt: skip
 # What a package may use of its own layer: capabilities that build on another.
 USES = {

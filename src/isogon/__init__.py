@@ -49,6 +49,9 @@ _API = {
     "match": "isogon.measures.alignment.matching",
     "barrier": "isogon.measures.alignment.barrier",
     "dissect": "isogon.measures.dissection.dissect",
+    # all of it
+    "survey": "isogon.survey",
+    "compare": "isogon.survey.calls",
     # readings and figures
     "read": "isogon.readings",
     "draw": "isogon.show.figure",

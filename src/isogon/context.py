@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -42,6 +42,7 @@ _cache_root: ContextVar[Path | None] = ContextVar("cache_root", default=None)
 _download: ContextVar[bool] = ContextVar("download", default=False)
 _check: ContextVar[bool] = ContextVar("check", default=True)
 _progress: ContextVar[Progress] = ContextVar("progress", default=silent)
+_objects: ContextVar[Mapping[str, Any] | None] = ContextVar("objects", default=None)
 _source: ContextVar[_Source | None] = ContextVar("source", default=None)
 
 
@@ -86,6 +87,33 @@ def cache_root() -> Path:
         return Path(env)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "isogon"
+
+
+@contextmanager
+def handing_over(objects: Mapping[str, Any]) -> Iterator[None]:
+    """Let specs inside name objects of the calling program: ``given(NAME)``."""
+    token = _objects.set({**(_objects.get() or {}), **objects})
+    try:
+        yield
+    finally:
+        _objects.reset(token)
+
+
+def handed(name: str) -> Any:
+    """The object of that name that the calling program handed over.
+
+    Raises:
+        SpecError: There is none (any more).
+    """
+    objects = _objects.get() or {}
+    if name not in objects:
+        raise SpecError(
+            f"no object {name!r} was handed over",
+            got=f"given({name})",
+            expected=", ".join(objects) or "a call of isogon.survey or isogon.compare",
+            fix="Call isogon.survey or isogon.compare with the object again.",
+        )
+    return objects[name]
 
 
 def download_allowed() -> bool:

@@ -2,8 +2,8 @@
 
 Kinds: ``arch``, ``model`` (heads that give a trained model), ``dataset``, ``family``,
 ``group``, ``slice``, ``metric``, ``stitch``, ``concepts`` (labelled images), ``measure``,
-``lowers`` (op rules), ``draws`` (figures), ``noun`` (what a measure may ask for), ``reading``
-(result types), ``experiment``.
+``lowers`` (op rules), ``draws`` (figures), ``finds`` (findings), ``embeds`` (what notebooks
+show), ``noun`` (what a measure may ask for), ``reading`` (result types), ``experiment``.
 A separate package adds to any of them through the entry-point group ``isogon.KIND`` (name =
 registered name, value = ``module:object``); the module's decorator does the registration.
 """
@@ -44,6 +44,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "lowers": ("isogon.cpwl.rules",),
     "draws": ("isogon.show",),
     "page": ("isogon.show",),
+    "finds": ("isogon.findings",),
+    "embeds": ("isogon.show.notebook", "isogon.survey.pages.notebook"),
     "noun": ("isogon.nets.load", "isogon.data", "isogon.actions", "isogon.measures"),
     "reading": ("isogon.readings", "isogon.measures"),
     "experiment": ("isogon.survey.experiments.walks", "isogon.survey.experiments.evolution"),
@@ -125,6 +127,16 @@ def draws(measure_name: str, **extra: Any) -> Callable[[F], F]:
     `isogon.show.panel.Panel`; without it the kind of reading says how, see `isogon.show.runs`.
     """
     return register("draws", measure_name, **extra)
+
+
+def finds(measure_name: str, **extra: Any) -> Callable[[F], F]:
+    """Register what a measure's reading says (``finds(reading, names) -> list[Finding]``).
+
+    ``numbers=function`` gives the headline numbers of a reading (`isogon.findings.Number`), which
+    tables over seeds show; ``differs=function`` what tells two networks apart, from a reading of
+    each (``differs(a, b, names)``), where the differences of these numbers don't say it all.
+    """
+    return register("finds", measure_name, **extra)
 
 
 def measure(

@@ -407,3 +407,23 @@ def test_help_of_a_built_in_measure_imports_no_torch():
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_it_has_findings(name):
+    from isogon.findings import Names, differences, findings, numbers
+
+    reading = record_of(name).reading
+    found = findings(reading, Names("one", "two"))
+    assert found
+    for f in found:
+        assert f.measure == name
+        assert f.text[-1] == "."
+        assert f.text[0].isupper() or f.text[0].isdigit() or f.text.split()[0] in str(reading.table)
+        assert not any(word in f.text for word in ("nan", "inf ", "None", "undefined", "  "))
+        assert f.value
+        assert f.against
+        assert 0 <= f.weight <= 1
+    assert [f.weight for f in found] == sorted((f.weight for f in found), reverse=True)
+    assert len({n.name for n in numbers(reading)}) == len(numbers(reading)) > 0
+    assert not any(f.effect for f in differences(reading, reading))

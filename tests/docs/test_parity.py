@@ -26,6 +26,7 @@ ROWS = [
 ]
 COMMANDS = {
     "survey",
+    "compare",
     "report",
     "train",
     "evaluate",

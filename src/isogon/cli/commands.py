@@ -230,6 +230,10 @@ COMMANDS: dict[str, Command] = {
     "survey": Command(
         "Every measure that applies to a model, and one HTML report", _lazy("survey", "survey")
     ),
+    "compare": Command(
+        "Two networks: every measure that applies, and one HTML report",
+        _lazy("compare", "compare"),
+    ),
     "report": Command("Write the page of a survey or a sweep again", _lazy("survey", "report")),
     "train": Command("Train a network into one checkpoint file", _lazy("train", "train")),
     "evaluate": Command(

@@ -18,8 +18,6 @@ from isogon.survey.declaring.declare import Option
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from isogon.survey.whole.survey import Line
-
 
 DEFAULT_OUT = "surveys"
 
@@ -47,19 +45,11 @@ def survey(words: list[str]) -> int:
     options = parser.parse(words)
     model, data = str(parse(options.model)), str(parse(options.batches))
     out = Path(options.out) if options.out else Path(DEFAULT_OUT) / slug(model, data)
-    shown = _surroundings(options)
+    shown = kept_globals(options)
     command = shlex.join(["isogon", "survey", options.model, "--batches", options.batches])
     for name, value in {"budget": options.budget}.items() if options.budget != 120 else ():
         command += f" --{name} {value:g}"
     command += "".join(f" --{k.replace('_', '-')} {shlex.quote(str(v))}" for k, v in shown.items())
-
-    def notify(line: Line) -> None:
-        if options.quiet:
-            return
-        mark = {"done": "+", "reused": "=", "skipped": "-", "failed": "!"}[line.status]
-        what = f"{line.seconds:8.2f} s" if line.record else f"{line.status}: {line.reason}"
-        what += f"   {line.verdict}" if line.verdict else ""
-        console.say(f"  {mark} {line.measure.replace('_', '-'):<18} {what}")
 
     with surroundings(options):
         from isogon.survey.pages import report
@@ -82,7 +72,7 @@ def survey(words: list[str]) -> int:
             seed=options.seed,
             command=command,
             surroundings=shown,
-            notify=notify,
+            notify=None if options.quiet else told,
         )
         with stopping.finishing():
             console.say(str(report.write(done)))
@@ -90,6 +80,17 @@ def survey(words: list[str]) -> int:
         raise KeyboardInterrupt
     failed = any(line.status == "failed" for line in done.lines)
     return 0 if any(line.record for line in done.lines) and not failed else 1
+
+
+def told(line: Any) -> None:
+    """Say what came of one measure."""
+    from isogon.cli import console
+
+    mark = {"done": "+", "reused": "=", "skipped": "-", "failed": "!"}[line.status]
+    what = f"{line.seconds:8.2f} s" if line.record else f"{line.status}: {line.reason}"
+    what += f"   {line.verdict}" if line.verdict else ""
+    name = line.measure.replace("_", "-") + (f" ({line.side})" if line.side else "")
+    console.say(f"  {mark} {name:<20} {what}")
 
 
 def report(words: list[str]) -> int:
@@ -124,7 +125,7 @@ def slug(model: str, data: str) -> str:
     return f"{words[:60].rstrip('-')}-{digest}"
 
 
-def _surroundings(options: Namespace) -> dict[str, Any]:
+def kept_globals(options: Namespace) -> dict[str, Any]:
     """The global options that a command needs to be run again."""
     found: dict[str, Any] = {}
     if options.data_root:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from isogon import context
 from isogon.nets.layout import ChannelsFirst
 from isogon.nets.load import load
 from isogon.nets.outputs import Output
@@ -30,3 +31,13 @@ def channels_first(model: Spec) -> nn.Module:
         model: Spec of a model that takes images with the channels last.
     """
     return ChannelsFirst(load(model))
+
+
+@register("model", "given")
+def given_model(name: str) -> nn.Module:
+    """A module that the calling program handed to `isogon.survey` or `isogon.compare`.
+
+    Args:
+        name: What the program's object is called there.
+    """
+    return context.handed(name)

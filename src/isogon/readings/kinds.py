@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 
+from isogon.readings.columns import quantities
 from isogon.readings.reading import Reading
 
 
@@ -22,8 +23,7 @@ class SiteTable(Reading):
         """Per site: number of rows, and the mean of every number over its finite values."""
         if "summary" in self.meta or "site" not in self.table or self.table.empty:
             return super().summary()
-        numbers = self.table.select_dtypes("number").astype(float)
-        numbers = numbers.drop(columns=[c for c in self.places if c in numbers])
+        numbers = self.table[quantities(self.table)].astype(float)
         finite = numbers.where(np.isfinite(numbers))
         groups = finite.groupby(self.table["site"], sort=False)
         counts = self.table.groupby("site", sort=False).size().rename("units")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from isogon import context, registry, storage
 from isogon.errors import OptionError
+from isogon.readings.columns import quantities
 from isogon.readings.files import save
 
 
@@ -82,7 +83,7 @@ class Reading:
         """A short table for people: the one the measure gave, else count, mean and range."""
         if isinstance(given := self.meta.get("summary"), dict):
             return pd.DataFrame(given)
-        numbers = self.table.select_dtypes("number").astype(float)
+        numbers = self.table[quantities(self.table)].astype(float)
         if numbers.empty:
             return self.table.head(20).copy()
         finite = numbers.where(np.isfinite(numbers))
@@ -164,6 +165,14 @@ class Reading:
                 for k, a in self.arrays.items()
             )
         )
+
+    def findings(self) -> list:
+        """What the reading says, as sentences with their numbers; see `isogon.findings`."""
+        return registry.get("embeds", "findings").build(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: findings, figure, summary."""
+        return registry.get("embeds", "Reading").build(self)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -39,5 +39,7 @@ def draw_leaf_distance(reading: Reading) -> Figure:
     ax.set_xlabel("transformation")
     ax.set_ylabel("distance (L2)")
     ax.set_title("How far a transformed image is")
-    ax.legend()
+    ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.32), ncols=3)
+    if (missed := int((~table["reached"].to_numpy(bool)).sum())) > 0:
+        style.note(fig, f"{missed} of {len(table)} walks ended short of their target")
     return fig

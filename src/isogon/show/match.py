@@ -33,8 +33,8 @@ def draw_match(reading: Match) -> Figure:
     ax.axhline(reading.objective, color=style.BLUE, lw=1.1, label="all weights, matched")
     if before < FAR * max(reading.objective, 1e-12):
         ax.axhline(before, color=style.MUTED, lw=1.1, ls="--", label="all weights, as they were")
-    ax.set_ylim(0, 1.3 * max(ax.get_ylim()[1], 1e-12))
-    ax.legend(loc="upper left", ncols=2)
+    ax.set_ylim(0, 1.1 * max(ax.get_ylim()[1], 1e-12))
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, columnspacing=1.0)
     site_axis(ax, sites)
     ax.set_ylabel("squared difference of weights")
     if scaled:

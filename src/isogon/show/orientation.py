@@ -103,9 +103,9 @@ def draw_orientation(reading: OrientationTable, series: bool | None = None) -> F
             ax.plot(range(len(sites)), values, "-o", ms=3, color=color, label=label)
         ax.set_ylim(bottom=0)
         ax.set_ylabel("relative distance\nfrom initial")
-        ax.legend(ncols=2)
+        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     for ax in axes:
-        for stage in np.flatnonzero(np.diff(per_site["stage"])):
+        for stage in np.flatnonzero(np.diff(per_site["stage"].to_numpy(int))):
             ax.axvline(stage + 0.5, color=style.FAINT, lw=0.9, zorder=0)
     site_axis(axes[-1], sites)
     axes[-1].set_xlabel("site (lines: pooling)" if per_site["stage"].nunique() > 1 else "site")

@@ -18,6 +18,14 @@ from isogon.registry import draws
 from isogon.show import style, video
 from isogon.storage import atomic
 
+# How a walk ended: its mark, and what it says.
+ENDS = {
+    "steps": (">", "limit of steps: not at an end"),
+    "patience": ("X", "stalled"),
+    "distance": ("o", "target reached"),
+    "probability": ("v", "class too improbable"),
+}
+
 
 @draws("walk", columns=("probability", "travelled", "regions_crossed"))
 def draw_walk(reading: Reading, walk: int = 0, frames: int = 9) -> Figure:
@@ -183,6 +191,22 @@ def _probability(ax: Axes, reading: Reading, walk: int) -> None:
     ax.set_ylim(0, 1.04)
     ax.set_ylabel("probability of the prediction")
     ax.set_title("Prediction")
+    _ends(ax, reading, walk)
+
+
+def _ends(ax: Axes, reading: Reading, walk: int) -> None:
+    """How the walk ended: a limit of the search is no property of the leaf."""
+    ended = reading.meta.get("ended") or []
+    why = ended[walk] if walk < len(ended) else ""
+    if why not in ENDS:
+        return
+    marker, text = ENDS[why]
+    last = reading.table[reading.table["walk"] == walk].iloc[-1]
+    look = {"ms": 6.5, "mfc": "none", "mew": 1.3, "color": style.INK, "zorder": 4, "ls": "none"}
+    ax.plot([last["step"]], [last["probability"]], marker, label=text, clip_on=False, **look)
+    if why == "steps":
+        ax.axvline(last["step"], color=style.MUTED, lw=0.9, ls=(0, (2, 2)), zorder=1)
+    ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.3))
 
 
 def _length(ax: Axes, reading: Reading, walk: int) -> None:
@@ -194,7 +218,7 @@ def _length(ax: Axes, reading: Reading, walk: int) -> None:
     ax.set_ylim(bottom=0)
     ax.set_ylabel("length (L2)")
     ax.set_title("Path")
-    ax.legend()
+    ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.3), ncols=1)
 
 
 def _off(ax: Axes, reading: Reading, walk: int) -> None:
@@ -207,7 +231,7 @@ def _off(ax: Axes, reading: Reading, walk: int) -> None:
     ax.set_ylabel(f"off the {where} per step (L2)")
     ax.set_title("Fidelity")
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="upper left")
+        ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.1)
 
 
 def _regions(ax: Axes, reading: Reading, walk: int) -> None:

@@ -67,8 +67,14 @@ class Barrier(Curve):
 
 @measure(
     cite=("frankle2020", "entezari2022", "ainsworth2023", "jordan2023"),
-    cost=6.0,
-    survey=False,
+    cost=9.5,
+    survey={
+        "b": "@twin",
+        "batches": "@batches",
+        "recalibrate": "@norms",
+        "points": 11,
+        "match": True,
+    },
     example={
         "b": "cnn(width=2, seed=1)",
         "batches": "digits(test, 12)",

@@ -96,8 +96,8 @@ class Match(Reading):
 
 @measure(
     cite=("ainsworth2023", "entezari2022", "godfrey2022"),
-    cost=5.0,
-    survey=False,
+    cost=9.0,
+    survey={"b": "@twin"},
     example={"b": "cnn(width=2, seed=1)"},
 )
 def match(

@@ -43,8 +43,8 @@ class OrientationTable(SiteTable):
         table: pd.DataFrame = self.table
         groups = table.groupby("site", sort=False)
         rows = [{"site": site, **_summary(group)} for site, group in groups]
-        rows.append({"site": "network", **_summary(table), "stage": -1, "block": -1})
-        frame = pd.DataFrame(rows)
+        rows.append({"site": "network", **_summary(table), "stage": pd.NA, "block": pd.NA})
+        frame = pd.DataFrame(rows).astype({"stage": "Int64", "block": "Int64"})  # all: no place
         frame["null_sd"] = null_sd(frame["units"].to_numpy())
         for name in PLAIN:
             kept = self.arrays.get(name)

@@ -160,6 +160,7 @@ def reset(
         meta={
             "accuracy": whole,
             "data": getattr(batches, "name", None),
+            "samples": batches.count,
             "norms": norms,
             "seed": seed,
             "bias": biases,
@@ -167,7 +168,6 @@ def reset(
                 arrays["drop"], [biases.get(p, np.nan) for p in layers], names
             ),
             "whole_passes": [p for p in layers if p not in resets.suffixes],
-            "samples": len(own),
             "dtype": hygiene.precision(model),
         },
     )

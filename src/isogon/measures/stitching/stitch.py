@@ -23,8 +23,13 @@ from isogon.registry import measure
 
 @measure(
     cite=("bansal2021", "godfrey2022"),
-    cost=5.0,
-    survey=False,
+    cost=9.2,
+    survey={
+        "b": "@twin",
+        "train": "@train",
+        "test": "@batches",
+        "by": ("identity", "G_relu", "linear"),
+    },
     example={
         "b": "cnn(width=2, seed=1)",
         "train": "digits(train, 24)",

@@ -138,7 +138,7 @@ class WalkStudy:
             target = self.image(facts["end"])
             options["toward"] = target.flip(-1) if mirrored else target
         if kernel or noise_steps:
-            off = {"direction": torch.randn(origin.shape, generator=self.generator)}
+            off: dict[str, Any] = {"direction": torch.randn(origin.shape, generator=self.generator)}
             off |= {"along": "kernel", "reproject": REPROJECT}
             if kernel:
                 options |= off
@@ -184,9 +184,10 @@ class WalkStudy:
             return path
         while path is None or (path.meta["ended"] == ["steps"] and _taken(path) < steps):
             done = 0 if path is None else _taken(path)
+            begin: Any = origin if path is None else path  # a noun: images, or a walk to go on from
             path = walk(
                 self.model,
-                origin if path is None else path,
+                begin,
                 steps=min(done + CHUNK, steps),
                 stop=10 * options["step"],
                 **(options if path is None else {"patience": options["patience"]}),

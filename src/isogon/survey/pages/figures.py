@@ -38,17 +38,19 @@ from isogon.survey.running.record import Record
 
 Facts = dict[str, dict[str, str]]  # job -> factor -> what its value is called
 SEED = "seed"
+APART = 8  # seeds that are a curve each, where nothing else tells the jobs apart
 MOST = 12  # figures of single readings
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure of a sweep with the tables behind it."""
+    """A figure of a sweep with the tables behind it, and the measure that it is of."""
 
     title: str
     figure: Figure
     caption: str = ""
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    measure: str = ""
 
 
 def study(
@@ -77,10 +79,10 @@ def study(
         for entry in figures or [_default(facts)]:
             entry = {"title": heading(measure), **entry}
             chosen = _where(ids, facts, entry.get("where") or {})
-            if "draw" in entry or (len(chosen) == 1 and not has_own(measure)):
-                yield from _single(records, chosen, facts, entry)
-            else:
-                yield from _together(records, chosen, facts, entry)
+            alone = "draw" in entry or (len(chosen) == 1 and not has_own(measure))
+            made = _single if alone else _together
+            for drawn in made(records, chosen, facts, entry):
+                yield replace(drawn, measure=measure)
 
 
 def factors(jobs: Mapping[str, Job], names: Mapping[str, Mapping[str, str]]) -> Facts:
@@ -206,8 +208,10 @@ def _word(value: Any) -> str:
 
 
 def _default(facts: Facts) -> dict[str, Any]:
-    """Panels by family, where the jobs differ in it and in something else."""
+    """Panels by family, where the jobs differ in it and in something else; seeds told apart."""
     varying = [f for f in next(iter(facts.values()), {}) if f != SEED]
+    if not varying and 1 < len({f.get(SEED) for f in facts.values()}) == len(facts) <= APART:
+        return {"curves": SEED}
     return {"panels": "family"} if "family" in varying and len(varying) > 1 else {}
 
 

@@ -35,8 +35,9 @@ SIGNS = (
     (" != ", " ≠ "),
     ("...", "…"),
 )
-BASE = rf"(?:(?<![A-Za-z0-9_])(?:[A-Za-z]|{NAMES}|grad|sum|mean|max|min|log|exp)|[\])|>])"
-SCRIPT = r"(?:\{([^{}]*)\}|(-?[A-Za-z0-9]+|\+))"
+WORDS = "grad|sum|mean|max|min|log|exp|sd|th|tr|var|argmax"
+BASE = rf"(?:(?<![A-Za-z0-9_])(?:[A-Za-z]|{NAMES}|{WORDS})|[\])|>])"
+SCRIPT = r"(?:\{([^{}]*)\}|(-?\d+\.\d+|-?[A-Za-z0-9]+|\+))"
 
 
 def definition(doc: str) -> str:

@@ -1,4 +1,4 @@
-"""The report: a survey as one self-contained HTML page.
+"""The report: a survey, or a comparison of two networks, as one self-contained HTML page.
 
 Everything is inside the file (style, script, figures, tables), and a content security policy
 forbids the browser to load anything else or to run any script but the page's own. Every text
@@ -9,34 +9,38 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
-import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib as mpl
-import numpy as np
-import pandas as pd
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from isogon import __version__, context, registry, storage
-from isogon.survey.declaring import catalogue
-from isogon.survey.declaring.declare import Declaration
-from isogon.survey.pages import bibliography
-from isogon.survey.pages.prose import definition
-from isogon.survey.running.certifying import verdict
-from isogon.survey.running.record import Record
-from isogon.survey.whole.survey import Line, Survey
+from isogon import __version__, context, storage
+from isogon.findings import Finding, Names, ordered
+from isogon.findings.accuracy import HERE, differs_accuracy, finds_accuracy
+from isogon.survey.pages.embedding import embedded
+from isogon.survey.pages.layers import layer_map
+from isogon.survey.pages.naming import called
+from isogon.survey.pages.sections import Part, cited, section
+from isogon.survey.pages.tables import compact, numeral, span, table_cells, title
+from isogon.survey.whole.kept import Line, Survey
+
+__all__ = [
+    "cited",
+    "embedded",
+    "numeral",
+    "overview",
+    "page",
+    "render",
+    "span",
+    "table_cells",
+    "title",
+    "write",
+]
 
 TEMPLATES = Path(__file__).parent / "templates"
-ROWS = 300  # of a table in the page
-PAGE_LIMIT = 4_000_000  # characters of an interactive page inside: some 60,000 regions
-SVG_LIMIT = 700_000  # bytes: larger figures are embedded as PNG
-CSV_LIMIT = 1_500_000
 
 
 def write(survey: Survey) -> Path:
@@ -57,27 +61,69 @@ def write(survey: Survey) -> Path:
 def render(survey: Survey) -> str:
     """The page as text."""
     records = survey.records()
-    lines = {line.measure: line for line in survey.lines}
-    kept = [m for m in lines if m in records]
-    absent = [_absent(line, records) for line in survey.lines if line.measure not in records]
-    sections = [_section(lines[m], records[m]) for m in kept]
+    names = called(survey)
+    absent = [_absent(line) for line in survey.lines if line.key not in records]
+    by_measure: dict[str, list[Part]] = {}
+    for line in survey.lines:
+        if line.key in records:
+            name = getattr(names, line.side) if names and line.side else ""
+            part = Part(line, records[line.key], name)
+            by_measure.setdefault(line.measure, []).append(part)
+    sections = [section(parts, names) for parts in by_measure.values()]
+    sections.sort(key=lambda s: -s["weight"])  # by what was found; a stable sort keeps the rest
+    found = overview(survey, names)
+    for s in sections:
+        found += s["findings"]
     return page(
         "report.html",
+        _scripts(sections),
         survey=survey,
+        names=names,
+        heading=f"{names.a} and {names.b}" if names else survey.model,
+        findings=[screened(f, sections) for f in ordered(found)],
         facts=survey.facts,
-        lede=_lede(survey),
-        figures=_figures(survey, len(kept)),
+        lede=_lede(survey, names),
+        figures=_figures(survey, len(records), names),
         architecture=_architecture(survey.facts),
+        layers=layer_map(
+            survey.facts["layers"],
+            {} if names else {m: parts[0].record.reading for m, parts in by_measure.items()},
+        ),
         sections=sections,
-        scripts=_scripts(sections),
         absent=absent,
         provenance=_provenance(survey),
     )
 
 
+def overview(survey: Survey, names: Names | None) -> list[Finding]:
+    """What is found of the samples themselves."""
+    f = survey.facts
+    if names:
+        return differs_accuracy(survey.agreement, names)
+    if f.get("accuracy") is None:
+        return []
+    return finds_accuracy(f["accuracy"], f["samples"], len(f["classes"]))
+
+
+def screened(found: Finding, sections: list[dict[str, Any]]) -> dict[str, Any]:
+    """A finding of the first screen: where it leads, and whose figure stands beside it."""
+    home = next((s for s in sections if s["name"] == found.measure), None)
+    pictured = home is not None and any(f["src"] for f in home["figures"])
+    return {
+        "text": found.text,
+        "value": found.value,
+        "against": found.against,
+        "quiet": found.quiet,
+        "href": home["id"] if home else HERE,
+        "title": home["title"] if home else "Samples",
+        "figure": home["id"] if home and pictured else "",
+    }
+
+
 def _scripts(sections: list[dict[str, Any]]) -> list[str]:
     """What the policies of the pages inside let run."""
-    found = [re.search(r"script-src ('sha256-[\w+/=]+')", s["page"]) for s in sections]
+    pages = (f["page"] for s in sections for f in s["figures"])
+    found = [re.search(r"script-src ('sha256-[\w+/=]+')", text) for text in pages]
     return sorted({match[1] for match in found if match})
 
 
@@ -114,21 +160,33 @@ def page(template: str, scripts: Iterable[str] = (), **content: Any) -> str:
 # --------------------------------------------------------------------------- the top
 
 
-def _lede(survey: Survey) -> str:
+def _lede(survey: Survey, names: Names | None) -> str:
     f = survey.facts
     shape = " × ".join(map(str, f["shape"]))
     what = f"{f['samples']:,} samples of {survey.batches}"
     kinds = f" in {len(f['classes'])} classes" if f["classes"] else ""
     layers = f"{len(f['layers'])} layers"
+    if names:
+        other = survey.other_facts
+        same = [x["type"] for x in f["layers"]] == [x["type"] for x in other["layers"]]
+        two = f"Two networks of {layers}" if same else f"A {f['class']} and a {other['class']}"
+        return f"{two}, on the same {what}{kinds}, each of shape {shape}."
     return f"A {f['class']} of {layers}, seen through {what}{kinds}, each of shape {shape}."
 
 
-def _figures(survey: Survey, count: int) -> list[tuple[str, str, str]]:
+def _figures(survey: Survey, count: int, names: Names | None) -> list[tuple[str, str, str]]:
     f = survey.facts
-    value, unit = compact(f["parameters"])
-    found = [("parameters", value, unit)]
-    if f.get("accuracy") is not None:
-        found.append(("accuracy", f"{100 * f['accuracy']:.1f}", "%"))
+    found = []
+    for facts, name in ((f, names and names.a), (survey.other_facts, names and names.b)):
+        if not facts:
+            continue
+        of = f" of {name}" if name else ""
+        if not found or facts["parameters"] != f["parameters"]:
+            found.append(
+                (f"parameters{'' if facts is f and not of else of}", *compact(facts["parameters"]))
+            )
+        if facts.get("accuracy") is not None:
+            found.append((f"accuracy{of}", f"{100 * facts['accuracy']:.1f}", "%"))
     found.append(("samples", f"{f['samples']:,}", ""))
     if f["classes"]:
         found.append(("classes", str(len(f["classes"])), ""))
@@ -159,6 +217,7 @@ def _architecture(facts: dict[str, Any]) -> dict[str, Any]:
 def _provenance(survey: Survey) -> list[tuple[str, str]]:
     found = [
         ("model", survey.model),
+        *([("second model", survey.other)] if survey.other else []),
         ("data", survey.batches),
         ("started", survey.started.replace("T", " ").replace("+00:00", " UTC")),
         ("budget", f"{survey.budget:g} s"),
@@ -170,180 +229,14 @@ def _provenance(survey: Survey) -> list[tuple[str, str]]:
 # --------------------------------------------------------------------------- sections
 
 
-def _section(line: Line, record: Record) -> dict[str, Any]:
-    reading, job = record.reading, record.job
-    declaration = catalogue.declaration(job.measure)
-    picture, nofigure = _figure(record)
-    whole = reading.to_frame()
-    small = len(whole) * max(len(whole.columns), 1) < 200_000
-    csv = str(whole.to_csv(index=False)) if small else ""
-    p = record.provenance
-    facts = [
-        f"computed in {' '.join(span(p['seconds']))}",
-        f"on {p['device']}, {p['threads']} thread{'s' if p['threads'] != 1 else ''}",
-        str(p["started"]).replace("T", " ").replace("+00:00", " UTC"),
-        "isogon {isogon}, torch {torch}".format(**{"torch": "?", "isogon": "?"} | p["versions"]),
-        f"record {record.key[:12]}",
-    ]
-    if isinstance(shared := p.get("shared_pass"), dict):
-        others = " and ".join(map(str, shared.get("with", ())))
-        facts.insert(1, f"data read in one pass with {others.replace('_', ' ')}")
-    return {
-        "id": f"measure-{job.measure}",
-        "name": job.measure,
-        "title": title(job.measure),
-        "summary": declaration.summary,
-        "complete": reading.complete,
-        "verdict": verdict(reading),
-        "figure": picture,
-        "nofigure": nofigure,
-        "page": _inside(record),
-        "caption": reading.meta.get("caption", ""),
-        "table": table_cells(reading.summary(), title(job.measure), reading.units),
-        "size": f"{len(whole):,} {reading.row}{'' if len(whole) == 1 else 's'}",
-        "rows": f"{len(whole):,}",
-        "csv": _data_uri("text/csv", csv.encode()) if 0 < len(csv) < CSV_LIMIT else "",
-        "definition": Markup(definition(declaration.doc)),
-        "works": cited(declaration),
-        "command": line.command,
-        "time": " ".join(span(p["seconds"])),
-        "provenance": facts,
-    }
+# --------------------------------------------------------------------------- what is missing
 
 
-def _absent(line: Line, records: dict[str, Record]) -> dict[str, str]:
+def _absent(line: Line) -> dict[str, str]:
     reason = line.reason or "its record was damaged since: run the survey again"
     return {
-        "title": title(line.measure),
+        "title": title(line.measure) + (f" ({line.side})" if line.side else ""),
         "status": line.status if line.reason else "skipped",
         "reason": reason,
         "detail": line.detail,
     }
-
-
-def _figure(record: Record) -> tuple[str, str]:
-    """The figure of a record as a data URI, or nothing and the reason."""
-    from isogon.show.figure import draw
-
-    try:
-        return embedded(draw(record.reading), record.key), ""
-    except Exception as error:  # a figure must not cost the report
-        return "", f"{type(error).__name__}: {error}"
-
-
-def _inside(record: Record) -> str:
-    """The interactive page of a reading, where it has one of a modest size."""
-    reading = record.reading
-    if not registry.has("page", reading.measure):
-        return ""
-    try:
-        text = registry.get("page", reading.measure).build(reading, title=title(reading.measure))
-    except Exception:  # the figure is there
-        return ""
-    return text if len(text) <= PAGE_LIMIT else ""
-
-
-def embedded(drawn: Figure, salt: str) -> str:
-    """A figure as a data URI: SVG, or PNG where that is too large."""
-    buffer = io.BytesIO()
-    # Outlined text looks the same everywhere; a fixed salt keeps the file the same.
-    with mpl.rc_context(  # type: ignore[attr-defined]
-        {"svg.fonttype": "path", "svg.hashsalt": salt}
-    ):
-        drawn.savefig(
-            buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
-        )
-    if buffer.tell() <= SVG_LIMIT:
-        return _data_uri("image/svg+xml", buffer.getvalue())
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png", dpi=200, bbox_inches="tight")
-    return _data_uri("image/png", buffer.getvalue())
-
-
-def cited(declaration: Declaration) -> list[dict[str, str]]:
-    """The works that define a measure."""
-    works = [w for key in declaration.cite if (w := bibliography.work_of(key)) is not None]
-    empty = {"title": "", "year": "", "volume": ""}
-    return [
-        {"authors": w.authors, "venue": w.venue, "url": w.url}
-        | empty
-        | {k: w.fields[k] for k in empty if k in w.fields}
-        for w in works
-    ]
-
-
-def table_cells(frame: pd.DataFrame, label: str, units: dict[str, str]) -> dict[str, Any]:
-    """A frame as cells with their text and the value they sort by."""
-    frame = frame.loc[:, ~frame.isna().all()] if len(frame) else frame
-    numeric = [frame[c].dtype.kind in "iuf" for c in frame.columns]
-    columns = [
-        {"name": str(c).replace("_", " "), "number": n, "unit": units.get(str(c), "")}
-        for c, n in zip(frame.columns, numeric)
-    ]
-    rows = [
-        [_cell(value, number) for value, number in zip(row, numeric)]
-        for row in frame.head(ROWS).itertuples(index=False, name=None)
-    ]
-    cut = len(frame) > ROWS
-    return {
-        "columns": columns,
-        "rows": rows,
-        "label": label,
-        "cut": cut,
-        "total": f"{len(frame):,}",
-    }
-
-
-def _cell(value: Any, number: bool) -> dict[str, Any]:
-    if number:
-        return {"text": numeral(value), "value": repr(float(value)), "number": True}
-    if isinstance(value, float | np.floating):  # among words, e.g. a table of one row per statistic
-        return {"text": numeral(value), "value": "", "number": False}
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
-    return {"text": "–" if missing else str(value), "value": "", "number": False}
-
-
-# --------------------------------------------------------------------------- words
-
-
-def title(name: str) -> str:
-    """A measure's name as a heading."""
-    return name.replace("_", " ").capitalize()
-
-
-def numeral(value: Any) -> str:
-    """A number for a table: integers whole, floats to four digits, true minus signs."""
-    if pd.isna(value):
-        return "–"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if float(value).is_integer() and abs(value) < 1e6:
-        text = f"{int(value):,}"
-    elif 1e-3 <= abs(value) < 1e6:
-        text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    else:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        text = f"{mantissa}·10{power}"
-    return text.replace("-", "−")
-
-
-def compact(count: int) -> tuple[str, str]:
-    """A large count in three digits: 11.7 million."""
-    for size, unit in ((10**9, "billion"), (10**6, "million")):
-        if count >= size:
-            return f"{count / size:.3g}", unit
-    return f"{count:,}", ""
-
-
-def span(seconds: float) -> tuple[str, str]:
-    """A duration in words."""
-    if seconds < 1:
-        return f"{max(seconds * 1000, 1):.0f}", "ms"
-    if seconds < 120:
-        return f"{seconds:.1f}", "s"
-    return f"{seconds / 60:.1f}", "min"
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from markupsafe import Markup
 
 from isogon import context, storage
 from isogon.errors import IsogonError
+from isogon.findings import Finding, ordered
 from isogon.readings.latex import latex
 from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.check import given
 from isogon.survey.declaring.job import Job
-from isogon.survey.pages.figures import Drawn, study
+from isogon.survey.pages.embedding import embedded, width_of
+from isogon.survey.pages.figures import Drawn, Facts, study
 from isogon.survey.pages.prose import definition
-from isogon.survey.pages.report import cited, embedded, page, span, table_cells, title
+from isogon.survey.pages.report import cited, page, screened, span, table_cells, title
+from isogon.survey.pages.seeds import facts_of, found_over, spread
 from isogon.survey.running.record import Record, load_inside
 from isogon.survey.running.states import JobState
 from isogon.survey.running.sweep import Sweep
@@ -45,13 +49,19 @@ def write(sweep: Sweep, *, alive: set[str] | None = None) -> list[Path]:
 
 def _written(sweep: Sweep, states: list[JobState]) -> list[Path]:
     records = _records(sweep, states)
-    figures, problems = [], []
+    figures: list[Drawn] = []
+    found: list[Finding] = []
+    problems = []
     jobs = [*(r.job for r in records.values()), *sweep.jobs.values()]
     for measure in dict.fromkeys(job.measure for job in jobs):
         own = {id: r for id, r in records.items() if r.job.measure == measure}
         try:
-            for drawn in study(own, sweep.figures, sweep.names):
-                figures.append(drawn)
+            facts = facts_of(own, sweep.names) if own else {}
+            held, said = _over_seeds(own, facts)
+            found += said
+            for k, drawn in enumerate(study(own, sweep.figures, sweep.names)):
+                more = {"Over seeds": held} if not k and len(held) and len(own) > 1 else {}
+                figures.append(replace(drawn, tables={**more, **drawn.tables}))
         except Exception as error:  # a figure must not cost the numbers, or another measure's
             known = isinstance(error, IsogonError)
             problems.append(str(error) if known else f"{type(error).__name__}: {error}")
@@ -69,10 +79,20 @@ def _written(sweep: Sweep, states: list[JobState]) -> list[Path]:
         for i, frame in enumerate((t for t in drawn.tables.values() if len(t)), 1):
             name = f"table-{k}" if i == 1 else f"table-{k}-{i}"
             _tabled(sweep.directory / TABLES / name, frame)
-    text = render(sweep, states, records, figures, problem)
+    text = render(sweep, states, records, figures, problem, found)
     with storage.atomic(paths[0]) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return paths
+
+
+def _over_seeds(own: dict[str, Record], facts: Facts) -> tuple[pd.DataFrame, list[Finding]]:
+    """Table and findings over the readings of a measure; empty where they can't be made."""
+    if not own:
+        return pd.DataFrame(), []
+    try:
+        return spread(own, facts), found_over(own, facts)
+    except Exception:  # of a measure of another package, say: figures and tables stand
+        return pd.DataFrame(), []
 
 
 def _tabled(path: Path, frame: pd.DataFrame) -> None:
@@ -90,9 +110,13 @@ def render(
     records: dict[str, Record],
     figures: Iterable[Drawn],
     problem: str = "",
+    found: Sequence[Finding] = (),
 ) -> str:
     """The page as text."""
     sections = [_section(k, drawn, sweep) for k, drawn in enumerate(figures, 1)]
+    if not sweep.figures:  # else in the order of the plan
+        best = {f.measure: f.weight for f in sorted(found, key=lambda f: f.weight)}
+        sections.sort(key=lambda s: -best.get(s["name"], 0.0))
     measures = dict.fromkeys(job.measure for job in sweep.jobs.values())
     spent = sum(r.provenance["seconds"] for r in records.values())
     top = [
@@ -107,6 +131,7 @@ def render(
         heading=sweep.title or sweep.directory.name,
         figures=top,
         sections=sections,
+        findings=[screened(f, sections) for f in ordered(found)],
         problem=problem,
         jobs=[_job(sweep, state, records.get(state.id)) for state in states],
         definitions=[_definition(name) for name in measures],
@@ -127,7 +152,13 @@ def _section(k: int, drawn: Drawn, sweep: Sweep) -> dict[str, Any]:
     return {
         "id": f"figure-{k}",
         "title": drawn.title,
-        "figure": embedded(drawn.figure, f"{sweep.title}-{k}"),
+        "name": drawn.measure,
+        "figures": [
+            {
+                "src": embedded(drawn.figure, f"{sweep.title}-{k}"),
+                "width": f"{width_of(drawn.figure):.3f}",
+            }
+        ],
         "caption": drawn.caption,
         "tables": [
             (name, table_cells(frame, name, {}))

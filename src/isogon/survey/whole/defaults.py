@@ -4,9 +4,9 @@ A measure overrides them with ``@measure(survey={"start": "@class:0", "steps": 3
 ``@class:0`` is the first sample of the first class that appears, ``@initial`` the model before
 training, ``@twin`` the same training from the next seed, ``@snapshots`` its states during training,
 ``@around`` a plane around a sample, ``@batches`` and ``@train`` the first samples of the data
-surveyed and of the data trained on. A noun brings its own with
-``register("noun", name, default=...)``: a spec, one of these names, or a function of the `Subject`
-that returns a spec (or None, where there is none).
+surveyed and of the data trained on, ``@norms`` the latter for networks with batch-norm. A noun
+brings its own with ``register("noun", name, default=...)``: a spec, one of these names, or a
+function of the `Subject` that returns a spec (or None, where there is none).
 """
 
 from __future__ import annotations
@@ -45,12 +45,14 @@ class Subject:
         batches: Canonical spec of the data.
         module: The model itself.
         data: The batches themselves.
+        train: Spec of the data to fit on, where it was given.
     """
 
     model: str
     batches: str
     module: nn.Module
     data: Batches
+    train: str | None = None
 
     @property
     def images(self) -> bool:
@@ -72,8 +74,15 @@ class NotSupplied(Exception):
     """An input for which a survey has nothing; the message says why."""
 
 
-def supply(declaration: Declaration, subject: Subject) -> dict[str, str]:
+def supply(
+    declaration: Declaration, subject: Subject, given: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Specs for the inputs that a measure requires, and for those it has a good default for.
+
+    Args:
+        declaration: Of the measure.
+        subject: What is surveyed.
+        given: Inputs that are known.
 
     Raises:
         NotSupplied: A required input can't be supplied.
@@ -82,6 +91,9 @@ def supply(declaration: Declaration, subject: Subject) -> dict[str, str]:
     overrides = declaration.extra.get("survey")
     overrides = overrides if isinstance(overrides, dict) else {}
     for wanted in declaration.inputs:
+        if given and wanted.name in given:
+            found[wanted.name] = given[wanted.name]
+            continue
         if wanted.name in overrides:
             spec = _named(overrides[wanted.name], subject)
             if spec is not None or wanted.required:
@@ -103,6 +115,12 @@ def options(declaration: Declaration) -> dict[str, Any]:
 
 
 def _missing(wanted: Input) -> str:
+    if wanted.noun == "Batches":
+        why = "the data have no split to train on, and none was given"
+        raise NotSupplied(f"needs --{wanted.name.replace('_', '-')}: {why}")
+    if "model" in registry.get("noun", wanted.noun).extra.get("kinds", ()):
+        why = "the model's spec does not tell its training"
+        raise NotSupplied(f"needs --{wanted.name.replace('_', '-')} (a {wanted.noun}): {why}")
     raise NotSupplied(f"needs --{wanted.name.replace('_', '-')} (a {wanted.noun})")
 
 
@@ -171,6 +189,8 @@ def _snapshots(subject: Subject) -> str | None:
 
 def _learned(subject: Subject) -> str | None:
     """The first samples that the model was trained on, as far as its spec or the data tell."""
+    if subject.train is not None:
+        return subject.limited(SAMPLES, subject.train)
     spec = parse(subject.model)
     if spec.name == "trained" and spec.module is None:
         return subject.limited(SAMPLES, data_spec(spec, "train"))
@@ -179,8 +199,18 @@ def _learned(subject: Subject) -> str | None:
     return subject.limited(SAMPLES, given) if known else None
 
 
+def _norms(subject: Subject) -> str | None:
+    """`_learned`, where there are statistics of batch-norm to take anew."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return (
+        _learned(subject) if any(isinstance(m, kinds) for m in subject.module.modules()) else None
+    )
+
+
 def _train(subject: Subject) -> str:
     """The data's training split, where it has one."""
+    if subject.train is not None:
+        return subject.train
     if derived.split_of(subject.batches) not in ("test", "val"):
         return subject.batches
     return str(derived.with_split(subject.batches, "train"))
@@ -281,4 +311,5 @@ NAMED: dict[str, Callable[[Subject], str | None]] = {
     "@around": _around,
     "@batches": lambda subject: subject.limited(SAMPLES),
     "@train": _learned,
+    "@norms": _norms,
 }

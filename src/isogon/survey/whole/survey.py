@@ -6,30 +6,33 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from isogon import context, hints, storage
+from isogon import context
 from isogon.errors import FileError, IsogonError, NoSuchSite, OptionError, SpecError
 from isogon.nets.origin import check_classes
 from isogon.survey.declaring import catalogue
-from isogon.survey.declaring.check import canonical, check_job, given
+from isogon.survey.declaring.check import check_job, given
 from isogon.survey.declaring.declare import Declaration
 from isogon.survey.declaring.job import Job
 from isogon.survey.running.certifying import verdict
-from isogon.survey.running.record import Record, load_inside
 from isogon.survey.running.run import Session, find_record, run, versions, writable
 from isogon.survey.whole.defaults import NotSupplied, Subject, options, supply
+from isogon.survey.whole.kept import FILE, Line, Survey, read_survey
 from isogon.survey.whole.meeting import Company
+from isogon.survey.whole.objects import handed_over, session_of
 from isogon.survey.whole.subject import facts
 
-FILE = "survey.json"
-FORMAT = 1
 LOOK = 3.0  # seconds that an interrupted survey looks for what was computed before
+__all__ = ["FILE", "Line", "Survey", "read_survey", "survey"]
+
 INTERRUPTED = "interrupted; run again to go on"
 GRACE = 5.0  # seconds that a measure which does not report progress may run over the budget
 
@@ -43,76 +46,9 @@ class OutOfTime(BaseException):
     """
 
 
-@dataclass
-class Line:
-    """One measure of a survey: ``done``, ``reused``, ``skipped`` or ``failed``."""
-
-    measure: str
-    status: str
-    reason: str = ""
-    command: str = ""
-    record: str = ""
-    seconds: float = 0.0
-    detail: str = ""
-    verdict: str = ""
-
-
-@dataclass
-class Survey:
-    """What a survey did; its records are kept beside it."""
-
-    model: str
-    batches: str
-    facts: dict[str, Any]
-    lines: list[Line] = field(default_factory=list)
-    budget: float = 0.0
-    seconds: float = 0.0
-    started: str = ""
-    command: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-    directory: Path | None = None
-    interrupted: bool = False
-
-    def records(self) -> dict[str, Record]:
-        """The whole records by measure."""
-        assert self.directory is not None
-        found = {n.measure: load_inside(self.directory, n.record) for n in self.lines if n.record}
-        return {k: r for k, r in found.items() if r is not None}
-
-    def save(self) -> None:
-        """Write ``survey.json``."""
-        assert self.directory is not None
-        data = asdict(self) | {"format": FORMAT}
-        data.pop("directory")
-        storage.write_json(self.directory / FILE, data)
-
-
-def read_survey(directory: Path) -> Survey:
-    """The survey kept in a folder.
-
-    Raises:
-        FileError: There is none.
-    """
-    try:
-        if not (directory / FILE).is_file():
-            raise KeyError(FILE)
-        data = storage.read_json(directory / FILE)
-        if data.pop("format") != FORMAT:
-            raise KeyError("format")
-        lines = [hints.made(Line, line) for line in data.pop("lines")]
-        return hints.made(Survey, data, lines=lines, directory=directory)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FileError(
-            "not a survey's folder",
-            got=str(directory),
-            expected=f"a folder with {FILE}",
-            fix="Name the folder that `isogon survey` wrote.",
-        ) from error
-
-
 def survey(
-    model: str,
-    batches: str,
+    model: Any,
+    batches: Any,
     *,
     budget: float = 120.0,
     out: str | Path,
@@ -131,8 +67,8 @@ def survey(
     is listed with the reason; run again, the survey computes only what is missing.
 
     Args:
-        model: Spec of a model.
-        batches: Spec of labelled data.
+        model: Spec of a model, or a module, which leaves as it came in.
+        batches: Spec of labelled data, or a re-iterable of (x, y).
         budget: Seconds for the measures (building or training the model comes before).
         out: Folder of the survey.
         session: Device and shared objects.
@@ -151,15 +87,25 @@ def survey(
         IsogonError: The model or the data can't be built, ``out`` can't be written, or a name
             in ``only`` or ``skip`` is unknown.
     """
-    from datetime import UTC, datetime
-
     directory = Path(out)
-    model, batches = canonical(model), canonical(batches)
     if not budget > 0:
         raise OptionError("no time to survey in", got=budget, expected="--budget above 0 seconds")
     chosen = declarations(only, skip)
     writable(directory)
-    session = session or Session()
+    session = session or session_of(model)
+    with handed_over(model=model, batches=batches) as specs:
+        found, subject = _begun(specs, budget, session, seed, command, directory)
+        made = partial(_job, subject=subject, seed=seed)
+        company = Company(chosen, made, directory / "records", session, again)
+        tasks = [Task(d, partial(made, d), company) for d in chosen]
+        return carried_out(found, tasks, session, again, surroundings, notify)
+
+
+def _begun(
+    specs: dict[str, str], budget: float, session: Session, seed: int, command: str, directory: Path
+) -> tuple[Survey, Subject]:
+    """A survey before its first measure, and its subject."""
+    model, batches = specs["model"], specs["batches"]
     data = session.get("Batches", batches, seed=seed)
     module = session.get("Module", model, like=data, seed=seed)
     check_classes(module, data)
@@ -174,34 +120,56 @@ def survey(
         command=command,
         directory=directory,
     )
-    company = Company(
-        chosen,
-        lambda d: _job(d, subject, seed),
-        directory / "records",
-        session,
-        again,
-    )
+    return found, subject
+
+
+@dataclass(frozen=True)
+class Task:
+    """One line of a survey before it is run.
+
+    Attributes:
+        declaration: Of the measure.
+        made: Makes its job; raises `NotSupplied` where there is nothing for an input.
+        company: Those whose first pass it may join.
+        side: Of a comparison.
+    """
+
+    declaration: Declaration
+    made: Callable[[], Job]
+    company: Company | None = None
+    side: str = ""
+
+
+def carried_out(
+    found: Survey,
+    tasks: Sequence[Task],
+    session: Session,
+    again: bool,
+    surroundings: dict[str, Any] | None,
+    notify: Callable[[Line], None] | None,
+) -> Survey:
+    """Run the tasks one after another within the survey's budget; keep and return the survey."""
+    assert found.directory is not None
     clock = time.monotonic()
     report = context.progress()
     try:
-        for i, declaration in enumerate(chosen):
-            report(i, len(chosen), "survey")
-            left = budget - (time.monotonic() - clock)
-            line = _one(
-                declaration, subject, directory, session, left, again, seed, surroundings, company
-            )
+        for i, task in enumerate(tasks):
+            report(i, len(tasks), "survey")
+            left = found.budget - (time.monotonic() - clock)
+            line = _one(task, found.directory, session, left, again, surroundings)
             found.lines.append(line)
             if notify is not None:
                 notify(line)
-        report(len(chosen), len(chosen), "survey")
+        report(len(tasks), len(tasks), "survey")
     except KeyboardInterrupt:
         found.interrupted = True
-        names = {line.measure for line in found.lines}
-        rest = [d for d in chosen if d.name not in names]
-        found.lines += [Line(d.name, "skipped", INTERRUPTED) for d in rest]
+        done = len(found.lines)
+        rest = tasks[done:]
+        found.lines += [Line(t.declaration.name, "skipped", INTERRUPTED, side=t.side) for t in rest]
         with suppress(KeyboardInterrupt, OutOfTime), deadline(LOOK):
-            for k, declaration in enumerate(rest, len(names)):  # what is there from before stays
-                line = _one(declaration, subject, directory, session, 0, False, seed, surroundings)
+            for k, task in enumerate(rest, done):  # what is there from before stays
+                alone = replace(task, company=None)
+                line = _one(alone, found.directory, session, 0, False, surroundings)
                 found.lines[k] = line if line.record else found.lines[k]
     found.seconds = time.monotonic() - clock
     found.save()
@@ -236,22 +204,20 @@ def _job(declaration: Declaration, subject: Subject, seed: int) -> Job:
 
 
 def _one(
-    declaration: Declaration,
-    subject: Subject,
+    task: Task,
     directory: Path,
     session: Session,
     left: float,
     again: bool,
-    seed: int,
     surroundings: dict[str, Any] | None,
-    company: Company | None = None,
 ) -> Line:
+    declaration, company = task.declaration, task.company
     name = declaration.name
-    line = Line(name, "skipped")
+    line = Line(name, "skipped", side=task.side)
     clock = time.monotonic()
     try:
-        job = _job(declaration, subject, seed)
-        short = Job(name, job.inputs, given(job, declaration), seed)
+        job = task.made()
+        short = Job(name, job.inputs, given(job, declaration), job.seed)
         line.command = short.command(globals_=surroundings)
         out = directory / "records"
         record = None if again else find_record(job, out=out, session=session)

@@ -70,10 +70,27 @@
     if (target) watch.observe(target);
   }
 
-  let opened = [];
-  addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open]):not(.long)")];
-    for (const d of opened) d.open = true;
-  });
-  addEventListener("afterprint", () => { for (const d of opened) d.open = false; });
+  // the small figures of the first screen are those of their sections
+  for (const small of document.querySelectorAll("img[data-of]")) {
+    const large = document.querySelector(`#${CSS.escape(small.dataset.of)} figure img`);
+    if (large) small.src = large.src; else small.closest(".thumb").hidden = true;
+  }
+
+  const zoom = document.getElementById("zoom");
+  if (zoom) {
+    const place = zoom.querySelector("div");
+    for (const image of document.querySelectorAll("[data-zoom]")) {
+      const open = () => {
+        const large = document.createElement("img");
+        large.src = image.src; large.alt = image.alt;
+        place.replaceChildren(large); zoom.showModal(); zoom.scrollTo(0, 0);
+      };
+      image.tabIndex = 0; image.setAttribute("role", "button");
+      image.addEventListener("click", open);
+      image.addEventListener("keydown", (e) => {
+        if (e.key === "Enter" || e.key === " ") { e.preventDefault(); open(); }
+      });
+    }
+    zoom.addEventListener("click", () => zoom.close());
+  }
 })();
