@@ -17,11 +17,11 @@ import json
 import platform
 import resource
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import seconds
 from torch.nn.functional import interpolate
 
 import isogon as ig
@@ -31,12 +31,6 @@ from isogon.measures.dissection.concepts import Concepts
 from isogon.nets.sites import called, choose
 
 BASES, CONCEPTS, SIZE = 10, 50, 224
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.process_time()
-    run()
-    return time.process_time() - start
 
 
 def images(samples: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,12 +25,12 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 import types
 from functools import partial
 from pathlib import Path
 
 import torch
+from timing import in_turn
 from torch import nn
 
 import isogon as ig
@@ -49,22 +49,6 @@ MODELS = {  # name: spec, samples
     "cifar_resnet18": ("cifar_resnet18", "imagefolder('{}/cifar10-imagefolder.zip', test, 32)"),
 }
 DEFAULT = ("simple_conv", "vgg16d", "all_conv", "resnet18")
-
-
-def seconds(work):
-    """CPU seconds of one run."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
-def in_turn(sides, repeats):
-    """CPU seconds of each side, in turn: name -> one figure per repeat."""
-    taken = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, work in sides.items():
-            taken[name].append(seconds(work))
-    return taken
 
 
 def samples(spec, folder):

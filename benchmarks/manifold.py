@@ -17,23 +17,17 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import seconds
 from torch import nn
 
 from isogon import nets
 from isogon.measures.manifold.data_matrix import data_matrix
 from isogon.measures.manifold.walk import walk
 from isogon.nets.outputs import logits
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.process_time()
-    run()
-    return time.process_time() - start
 
 
 def paired(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

@@ -27,7 +27,8 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-from similarity_parts import features, in_turn, ratio, seconds, truth, ucentred
+from similarity_parts import features, ratio, truth, ucentred
+from timing import in_turn, seconds
 
 import isogon as ig
 from isogon.measures.alignment.permutations import SampleOrders

@@ -3,25 +3,8 @@
 from __future__ import annotations
 
 import statistics
-import time
 
 import torch
-
-
-def seconds(work):
-    """CPU seconds of one run."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
-def in_turn(sides, repeats):
-    """CPU seconds of each side, in turn: name -> one figure per repeat."""
-    taken = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, work in sides.items():
-            taken[name].append(seconds(work))
-    return taken
 
 
 def ratio(taken, name, base):

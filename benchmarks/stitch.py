@@ -22,12 +22,12 @@ import argparse
 import json
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from timing import seconds
 
 import isogon as ig
 from isogon import nets
@@ -37,15 +37,9 @@ from isogon.measures.stitching.moments import PairSums, connected
 from isogon.measures.stitching.refine.course import Course, Pace
 from isogon.measures.stitching.refine.kept import Kept
 from isogon.measures.stitching.refine.refinable import Free
-from isogon.measures.stitching.stitching import CHUNK
+from isogon.measures.stitching.stitched_pairs import CHUNK
 from isogon.measures.stitching.trials import Tail
 from isogon.nets.passes import one_pass
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.process_time()
-    run()
-    return time.process_time() - start
 
 
 def row(spec: str, shape: tuple[int, ...], pairs: Pairs, samples: int, repeats: int) -> dict:

@@ -89,7 +89,7 @@ def looked_up(path: Path):
             yield HOME[node.args[1].value]
 
 
-HOME = {name: entry.build.__module__ for name, entry in sources.entries("measure").items()}
+HOME = {name: entry.build.__module__ for name, entry in sources.source_entries("measure").items()}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)

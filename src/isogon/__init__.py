@@ -56,7 +56,7 @@ _API = {
 
 __all__ = ["__version__", *_API]
 
-__getattr__ = lazy.names(__name__, _API)
+__getattr__ = lazy.lazy_names(__name__, _API)
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from isogon.cli import main
 from isogon.cli.parser import Parser, derived
-from isogon.cli.values import Unfit, read, value_of
+from isogon.cli.values import Unfit, read_value, value_of
 from isogon.errors import OptionError
 from isogon.survey.declaring import catalogue, types
 from isogon.survey.declaring.declare import Option
@@ -87,7 +87,7 @@ def test_what_a_command_spells_is_read_back(case):
     assert value_of(spelled(values), ["tuple", kind, "..."]) == tuple(values)
     for value in values:
         assert value_of(spelled(value), kind) == value
-        assert read(value, kind) == value
+        assert read_value(value, kind) == value
 
 
 @given(st.text(max_size=30), st.sampled_from(["int", "any", MANY, ["tuple", "float", "float"]]))
@@ -96,17 +96,17 @@ def test_any_text_is_read_or_unfit(text, code):
         value = value_of(text, code)
     except Unfit:
         return
-    assert types.fits(value, code)
+    assert types.fits_code(value, code)
 
 
 def test_configurations_hold_what_words_can_say():
-    assert read([1, 2], ["tuple", "float", "..."]) == (1, 2)
-    assert read(["1e-3"], ["tuple", "float", "..."]) == (0.001,)  # text for YAML
-    assert read("1e-3", "float") == 0.001
+    assert read_value([1, 2], ["tuple", "float", "..."]) == (1, 2)
+    assert read_value(["1e-3"], ["tuple", "float", "..."]) == (0.001,)  # text for YAML
+    assert read_value("1e-3", "float") == 0.001
     with pytest.raises(Unfit):
-        read([1, 2, 3], ["tuple", "int", "int"])
+        read_value([1, 2, 3], ["tuple", "int", "int"])
     with pytest.raises(Unfit):
-        read({"a": 1}, "int")
+        read_value({"a": 1}, "int")
 
 
 def parser() -> Parser:

@@ -22,7 +22,7 @@ from isogon.cli import main
 from isogon.errors import IsogonError, ModelError
 from isogon.specs import parse
 from isogon.survey.declaring import catalogue
-from isogon.survey.declaring.check import check
+from isogon.survey.declaring.check import check_job
 from isogon.survey.declaring.declare import declare
 from isogon.survey.declaring.job import Job
 from isogon.survey.pages import bibliography
@@ -47,7 +47,7 @@ def job_of(name: str) -> Job:
             assert spec, f"register the noun {wanted.noun} with example='a tiny spec'"
         if spec is not None:
             inputs[wanted.name] = spec
-    return check(Job(name, inputs, given), declaration)[0]
+    return check_job(Job(name, inputs, given), declaration)[0]
 
 
 def record_of(name: str):
@@ -75,7 +75,7 @@ def test_it_is_declared_in_full(name):
         assert declaration.cite, "its source is cited"
     for key in declaration.cite:
         if (entry.build.__module__ or "").startswith("isogon."):
-            assert bibliography.find(key), f"{key} is not in references.bib"
+            assert bibliography.work_of(key), f"{key} is not in references.bib"
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -355,7 +355,7 @@ def test_inputs_that_are_not_numbers_are_refused(name):
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_wrong_input_is_refused_in_the_form_got_expected(name):
-    job, declaration = check(job_of(name))
+    job, declaration = check_job(job_of(name))
     wrong = [Job(name, {**job.inputs, i: "no_such_thing(1)"}, job.options) for i in job.inputs]
     wrong += [Job(name, {**job.inputs, "no_such_input": "cnn"}, job.options)]
     wrong += [Job(name, job.inputs, {**job.options, "no_such_option": 1})]

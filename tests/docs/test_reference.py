@@ -67,7 +67,7 @@ def test_every_source_is_in_the_bibliography():
         for entry in own(kind):
             keys = entry.extra.get("cite", ())
             for key in [keys] if isinstance(keys, str) else keys:
-                assert bibliography.find(key) is not None, f"{entry.name}: {key}"
+                assert bibliography.work_of(key) is not None, f"{entry.name}: {key}"
 
 
 def test_every_work_stands_once():

@@ -106,7 +106,7 @@ def data(form: str) -> Callable[[Path], None]:
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "spec": spec,
-    "plan": plan.read,
+    "plan": plan.read_plan,
     "config": config,
     "json": storage.read_json,
     "safetensors": arrays,
@@ -347,7 +347,7 @@ def _folders(reader: str, folder: Path) -> list[tuple[str, bytes]]:
         return [("survey.json", (folder / "survey.json").read_bytes())]
     yaml = folder / "p.yaml"
     yaml.write_bytes(b"model: cnn()\nbatches: digits(test)\nmeasures: [data-matrix]\n")
-    held = Sweep.create(folder, plan.read(yaml))
+    held = Sweep.create(folder, plan.read_plan(yaml))
     if reader == "sweep":
         return [("plan.json", (folder / "plan.json").read_bytes())]
     for id in held.jobs:

@@ -13,7 +13,7 @@ from torch import nn
 import isogon as ig
 from isogon import readings
 from isogon.errors import DataError, ModelError, OptionError
-from isogon.measures.evolution.evolution import correlations, spread
+from isogon.measures.evolution.evolution import correlations, evenly
 from isogon.measures.evolution.states import score
 
 PLANE = ig.Slice.box2d((-1, -1), (1, 1))
@@ -185,11 +185,11 @@ def test_numbers_that_make_no_sense_are_refused(option):
 
 
 def test_spread():
-    assert spread("abcdef", 3) == ["a", "c", "f"]
-    assert spread("ab", 5) == ["a", "b"]
-    assert spread("abc", 1) == ["c"]
-    assert spread("abc", 0) == []
-    assert spread("abc", None) == ["a", "b", "c"]
+    assert evenly("abcdef", 3) == ["a", "c", "f"]
+    assert evenly("ab", 5) == ["a", "b"]
+    assert evenly("abc", 1) == ["c"]
+    assert evenly("abc", 0) == []
+    assert evenly("abc", None) == ["a", "b", "c"]
 
 
 def test_a_run_with_snapshots_by_its_spec(tmp_path):

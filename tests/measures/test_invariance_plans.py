@@ -27,7 +27,7 @@ def test_every_study_is_there():
 @pytest.mark.parametrize("scale", ["laptop", "paper"])
 @pytest.mark.parametrize("path", PLANS, ids=lambda p: p.stem)
 def test_plan(path, scale):
-    found = plan.read(path, scale=scale)
+    found = plan.read_plan(path, scale=scale)
     assert found.about
     assert found.jobs
     for job in found.jobs:

@@ -223,7 +223,7 @@ def test_what_counts_as_zero_of_outputs(outputs):
     """One output is compared with a constant 0, that comes first and is exact."""
     p = partition(network(outputs), PLANE)
     first = [0.0] * (outputs == 1)
-    table = zeros.outputs_of(p)
+    table = zeros.outputs_at(p)
     assert table.error.tolist() == [[*first, *p.arrays["output_zero"]]]
     assert len(table.row) == len(p.vertices)
     rows = np.array([2, 0])
@@ -235,7 +235,7 @@ def test_what_counts_as_zero_of_outputs(outputs):
     q: Any = SimpleNamespace(
         arrays=old, outputs=old["outputs"], vertices=p.vertices, program=None, plane=p.plane
     )
-    table = zeros.outputs_of(q)
+    table = zeros.outputs_at(q)
     assert table.exact is None
     size = 2 * np.abs(p.outputs).max(0)
     assert np.allclose(table.error, [[*first, *(ROUNDING * EPS * size)]], rtol=1e-12, atol=0)

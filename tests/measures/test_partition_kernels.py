@@ -107,7 +107,7 @@ def test_interpolated_rows(seed):
     expected = [(1 - t) * rows[p] + t * rows[q] for (p, q), t in zip(source, ratio, strict=True)]
     alone, grown = np.empty((4, 3)), rows.copy()
     ek.interpolated(rows, source, ratio, alone)
-    ek.interpolate(grown, source, ratio, 5)
+    ek.append_between(grown, source, ratio, 5)
     assert np.array_equal(alone, expected)
     assert np.array_equal(grown, [*rows[:5], *expected])
 

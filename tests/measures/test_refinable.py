@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import reference.slow_polytope as slow
-from isogon.measures.stitching.maps import Affine, Assignment
+from isogon.measures.stitching.maps import AffineMap, Assignment
 from isogon.measures.stitching.methods import stitch
 from isogon.measures.stitching.refine import polytope, refinable
 from isogon.measures.stitching.refine.relaxed import Birkhoff, Turns, Wreath, softsort
@@ -67,12 +67,12 @@ def test_the_nearest_doubly_stochastic_matrix(n):
     p = polytope.nearest(y, 5000)
     assert off(p) < 1e-12
     order = polytope.hungarian(y - p)  # the worst vertex
-    assert ((y - p) * (polytope.permutation(order) - p)).sum() < 1e-7
+    assert ((y - p) * (polytope.permutation_matrix(order) - p)).sum() < 1e-7
     assert torch.allclose(p, slow.nearest(y), atol=1e-6)
     assert torch.allclose(polytope.nearest(y), p, atol=1e-3), "in few rounds, nearly"
     assert torch.allclose(polytope.nearest(p), p, atol=1e-7)
     other = inside(n, 3)
-    worst = polytope.permutation(polytope.hungarian(y - other))
+    worst = polytope.permutation_matrix(polytope.hungarian(y - other))
     assert ((y - other) * (worst - other)).sum() > 1e-3, "the test tells others apart"
 
 
@@ -101,9 +101,9 @@ def test_roundings_are_permutations_and_keep_permutations(round_off, generator):
 
     for seed in range(5):
         order = torch.randperm(9, generator=generator)
-        assert rounded(polytope.permutation(order)).equal(order)
+        assert rounded(polytope.permutation_matrix(order)).equal(order)
         assert rounded(inside(9, seed)).sort().values.equal(torch.arange(9))
-    near = 0.9 * polytope.permutation(order) + 0.1 * inside(9)
+    near = 0.9 * polytope.permutation_matrix(order) + 0.1 * inside(9)
     assert polytope.hungarian(near).equal(order)
 
 
@@ -152,7 +152,9 @@ def test_softsort_by_definition_and_in_the_limit():
     for i in range(4):
         row = torch.stack([(-(down[i] - s[j]).abs() / 0.7).exp() for j in range(4)])
         assert torch.allclose(softsort(s, 0.7)[i], row / row.sum())
-    assert torch.allclose(softsort(s, 1e-3), polytope.permutation(torch.tensor([1, 3, 0, 2])))
+    assert torch.allclose(
+        softsort(s, 1e-3), polytope.permutation_matrix(torch.tensor([1, 3, 0, 2]))
+    )
 
 
 def test_wreath_recovers_neighbours_that_were_exchanged_and_their_scales():
@@ -192,7 +194,7 @@ def test_what_is_trained_when():
     both, mapping = trace(Turns(share=0.5))
     assert both[:3] == ["ps"] * 3
     assert both[4:] == ["s"] * 4
-    assert mapping.matrix.detach().equal(polytope.permutation(mapping.rounded()))
+    assert mapping.matrix.detach().equal(polytope.permutation_matrix(mapping.rounded()))
     assert trace(Turns(hold=2, share=1))[0][:3] == ["p", "p", "ps"]
     assert trace(Turns(alternate=2, share=1))[0][:7] == ["p", "p", "s", "s", "p", "p", "s"]
     assert trace(Turns(scaled=False, share=1))[0][:7] == ["p"] * 7
@@ -215,7 +217,7 @@ def test_lasso_settles_where_the_lasso_does():
     x = normal(400, 5)
     y = x @ normal(3, 5, seed=1).T + 0.1 * normal(400, 3, seed=2)
     strength = 1.5
-    start = Affine(torch.linalg.lstsq(x, y).solution.T)
+    start = AffineMap(torch.linalg.lstsq(x, y).solution.T)
     lasso = descend(refinable.Lasso(start, strength), x, y, steps=4000)
     w = lasso.settled().weight.detach().requires_grad_()
     ((x @ w.T - y).square().sum() / len(x)).backward()
@@ -231,8 +233,8 @@ def test_lasso_settles_where_the_lasso_does():
 
 def test_every_set_is_left_by_no_step():
     x, y = normal(80, 4), normal(80, 4, seed=1)
-    start = Affine(normal(4, 4, seed=2), normal(4, seed=3))
-    turned = refinable.Rotation(Affine(torch.linalg.qr(start.weight.detach())[0]))
+    start = AffineMap(normal(4, 4, seed=2), normal(4, seed=3))
+    turned = refinable.Rotation(AffineMap(torch.linalg.qr(start.weight.detach())[0]))
     w = descend(turned, x, y, steps=20).settled().weight
     assert torch.allclose(w @ w.T, (w @ w.T)[0, 0] * torch.eye(4).double(), atol=1e-9)
     assert not torch.allclose(w, turned.inner.weight.new_tensor(0.0))

@@ -13,7 +13,7 @@ import isogon as ig
 from isogon import registry
 from isogon.errors import DataError, IsogonError, OptionError
 from isogon.measures.alignment.metrics.metric import metric
-from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
+from isogon.measures.alignment.moments import CrossSums, CrossView, SiteSums, SiteView
 from isogon.measures.alignment.watchers import PairMoments
 from reference.slow_similarity import TWINS, cka
 
@@ -263,7 +263,7 @@ def test_the_moments_form_of_hsic_is_that_of_the_matrices():
     x, y = torch.from_numpy(features(9, 4)) + 30, torch.from_numpy(features(9, 3, 1))
     sums = []
     for v in (x, y):
-        s = Sums.empty(v[:2].mean(0))
+        s = SiteSums.empty(v[:2].mean(0))
         s.update(v - s.shift, (v - s.shift).square().sum(1))
         sums.append(s)
     cross = CrossSums.empty(4, 3, x.device)

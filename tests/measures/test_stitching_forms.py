@@ -252,14 +252,14 @@ def test_moments_of_maps_and_tokens_in_any_chunks_and_shares(generator):
 
 
 def test_maps_keep_the_layout_and_the_bits(generator):
-    from isogon.measures.stitching.maps import Affine, Assignment, Between
+    from isogon.measures.stitching.maps import AffineMap, Assignment, Between
 
     tokens = torch.randn(4, 7, 5, generator=generator)
     same = Between(Assignment(torch.arange(5)), (2, 2), (7,))(tokens)
     assert torch.equal(same, tokens)
     assert same.stride() == tokens.stride()
     weight, bias = torch.randn(3, 5, generator=generator), torch.randn(3, generator=generator)
-    found = Between(Affine(weight, bias), (2, 1), (14,))(tokens)
+    found = Between(AffineMap(weight, bias), (2, 1), (14,))(tokens)
     exact = nn.functional.linear(tokens, weight, bias).movedim(2, 1).repeat_interleave(2, 2)
     assert torch.allclose(found, exact, atol=1e-6)
 

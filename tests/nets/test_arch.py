@@ -212,7 +212,7 @@ def test_every_architecture_cites_what_the_bibliography_holds():
     for name in OWN:
         cited = registry.get("arch", name).extra.get("cite", ())
         for key in (cited,) if isinstance(cited, str) else cited:
-            assert bibliography.find(key), f"{name} cites {key}: add it to references.bib"
+            assert bibliography.work_of(key), f"{name} cites {key}: add it to references.bib"
 
 
 def test_transformations_pooled_over_are_named_by_a_spec():

@@ -13,7 +13,7 @@ from isogon.errors import OptionError
 from isogon.measures.orbits.equivariance import equivariance
 from isogon.measures.orbits.invariance import invariance
 from isogon.show.invariance import draw_models
-from isogon.show.invariance_models import colours, in_order, spread
+from isogon.show.invariance_models import colours, in_order, over_models
 from isogon.show.together import Panel, draw_together, has_own
 
 
@@ -149,7 +149,7 @@ def test_seeds_are_pooled_and_tested_against_each_other(case):
         names.append(name)
         readings.append(invariance(twin, data, "rotations(4)"))
     panel = Panel("", tuple(readings), tuple(names))
-    rows = spread(panel)
+    rows = over_models(panel)
     assert [r["name"] for r in rows] == ["constant", "plain"]
     own = [r.summary()["normalized_variance"][0] for r in readings[1::2]]
     assert rows[1]["mean"] == pytest.approx(np.mean(own))

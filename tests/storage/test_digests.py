@@ -185,8 +185,8 @@ def old(monkeypatch):
 
 def test_a_file_is_read_once_and_again_when_it_was_touched(tmp_path, old, monkeypatch):
     reads = []
-    true = file_digests.read
-    monkeypatch.setattr(file_digests, "read", lambda p: reads.append(p) or true(p))
+    true = file_digests.file_digest
+    monkeypatch.setattr(file_digests, "file_digest", lambda p: reads.append(p) or true(p))
     path = tmp_path / "f"
     path.write_bytes(b"one")
     first = file_digests.file(path)
@@ -217,7 +217,7 @@ def test_what_took_long_is_kept_for_other_processes(tmp_path, old, monkeypatch):
     with context.use(cache_root=tmp_path / "cache"):
         found = file_digests.file(path)
         file_digests._memory.clear()
-        monkeypatch.setattr(file_digests, "read", lambda p: pytest.fail("read again"))
+        monkeypatch.setattr(file_digests, "file_digest", lambda p: pytest.fail("read again"))
         assert file_digests.file(path) == found
         (kept,) = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
         monkeypatch.undo()
@@ -233,7 +233,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, old):
     path = tmp_path / "f"
     path.write_bytes(bytes(file_digests.WORTH))
     with context.use(cache_root=tmp_path / "cache"):
-        assert file_digests.file(path) == file_digests.read(path)
+        assert file_digests.file(path) == file_digests.file_digest(path)
 
 
 def test_files_that_are_read_are_noted(tmp_path):

@@ -18,7 +18,7 @@ from isogon.processes import Process
 from isogon.survey.declaring import plan
 from isogon.survey.running import claims, executors
 from isogon.survey.running import sweep as sweeps
-from isogon.survey.running.states import JobState, table
+from isogon.survey.running.states import JobState, count_states
 from isogon.survey.running.sweep import Surroundings, Sweep, work
 
 JOBS = 24
@@ -107,7 +107,7 @@ def test_an_owner_that_can_be_seen_is_judged_by_itself(here, owner, lives):
     id = next(iter(here.jobs))
     claimed(here, id, owner, age=claims.STALE + 5 if lives else 0)
     if lives is not None:
-        assert table(here.states())["running" if lives else "died"] == 1
+        assert count_states(here.states())["running" if lives else "died"] == 1
 
 
 def test_a_process_that_nobody_waited_for_does_not_live():
@@ -306,5 +306,5 @@ def test_executors_leave_alone_what_others_run(here):
         here, ids, on="inline", surroundings=Surroundings(), resources=executors.Resources(),
         notify=seen.append,
     )  # fmt: skip
-    assert table(seen) == table(here.states())
-    assert table(seen)["done"] == JOBS - 1
+    assert count_states(seen) == count_states(here.states())
+    assert count_states(seen)["done"] == JOBS - 1

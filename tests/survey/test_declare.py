@@ -30,8 +30,8 @@ from isogon.survey.pages import bibliography
 def test_types_round_trip(hint, code, good, bad):
     assert types.encode(hint) == code
     assert types.encode(types.decode(code)) == types.encode(types.decode(types.encode(hint)))
-    assert types.fits(good, code)
-    assert not types.fits(bad, code)
+    assert types.fits_code(good, code)
+    assert not types.fits_code(bad, code)
     assert types.shown(code)
 
 
@@ -97,7 +97,7 @@ def test_bibliography_reads_accents_and_braces():
 def test_every_measure_cites_what_the_bibliography_holds():
     for entry in registry.entries("measure"):
         for key in entry.extra.get("cite", ()):
-            assert bibliography.find(key), f"{entry.name} cites {key}: add it to references.bib"
+            assert bibliography.work_of(key), f"{entry.name} cites {key}: add it to references.bib"
 
 
 def test_kinds_are_known_in_the_plural():

@@ -218,18 +218,18 @@ def test_verdicts_are_kept_and_shown(tmp_path):
 def test_a_certificate_takes_its_part_of_the_time(left, expected):
     import time
 
-    from isogon.survey.running.certifying import certify
+    from isogon.survey.running.certifying import certify_within
 
     class Exact:
         def certify(self, seconds):
             self.seconds = seconds
 
     exact = Exact()
-    certify(exact, 0.5, None if left is None else time.monotonic() + left)
+    certify_within(exact, 0.5, None if left is None else time.monotonic() + left)
     assert exact.seconds == pytest.approx(expected, abs=0.1)
-    certify(exact, 100.0)
+    certify_within(exact, 100.0)
     assert exact.seconds == 30.0
-    certify(object(), 1.0)  # most readings have none
+    certify_within(object(), 1.0)  # most readings have none
 
 
 def test_fresh_weights_are_the_same_each_time_and_leave_the_global_state_alone():

@@ -249,7 +249,7 @@ def test_the_command_refuses_an_empty_plan(alike, tmp_path, capsys):
 def test_hostile_files_are_refused(tmp_path, text):
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises((FileError, OptionError)) as caught:
-        plan.read(tmp_path / "p.yaml")
+        plan.read_plan(tmp_path / "p.yaml")
     assert "expected" in str(caught.value)
     with pytest.raises(FileError, match=r"no\.yaml"):
-        plan.read(tmp_path / "no.yaml")
+        plan.read_plan(tmp_path / "no.yaml")

@@ -10,7 +10,7 @@ import pytest
 
 from isogon.cli import main
 from isogon.survey.running import claims, slurm
-from isogon.survey.running.states import JobState, table
+from isogon.survey.running.states import JobState, count_states
 from isogon.survey.running.sweep import Sweep
 
 PLAN = """
@@ -58,7 +58,7 @@ def squeue(here, text: str) -> None:
 
 
 def counts(here) -> dict[str, int]:
-    return {k: n for k, n in table(Sweep.read(here / "s").states()).items() if n}
+    return {k: n for k, n in count_states(Sweep.read(here / "s").states()).items() if n}
 
 
 def sweep(here, *words: str) -> int:
@@ -154,4 +154,4 @@ def test_a_job_that_begins_while_it_is_noted_down_keeps_its_state(here):
     assert held.state(one).state == "running"
     held.put(JobState(one, "failed", 2, slurm="9_0"))
     assert held.state(one).state == "failed"
-    assert table(held.states(set()))["died"] == 0
+    assert count_states(held.states(set()))["died"] == 0

@@ -25,7 +25,7 @@ LIVE = {
 
 @pytest.mark.parametrize("kind", catalogue.LISTED)
 def test_the_catalogue_is_the_registry(kind):
-    read = sources.entries(kind)
+    read = sources.source_entries(kind)
     assert list(read) == sorted(LIVE[kind])
     nouns = registry.names("noun")
     for name, live in LIVE[kind].items():
@@ -48,14 +48,24 @@ def registered(monkeypatch, tmp_path, files: dict[str, str]) -> dict[str, regist
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    for cached in (sources._texts, sources._registering, sources.entries, sources._Module.at):
+    for cached in (
+        sources._texts,
+        sources._registering,
+        sources.source_entries,
+        sources._Module.at,
+    ):
         cached.cache_clear()
     monkeypatch.setattr(sources, "ROOT", tmp_path)
     try:
-        return sources.entries("arch")
+        return sources.source_entries("arch")
     finally:
         monkeypatch.undo()
-        for cached in (sources._texts, sources._registering, sources.entries, sources._Module.at):
+        for cached in (
+            sources._texts,
+            sources._registering,
+            sources.source_entries,
+            sources._Module.at,
+        ):
             cached.cache_clear()
 
 
@@ -133,10 +143,10 @@ def test_help_is_quick_and_needs_no_torch_and_no_cache(monkeypatch, words):
 def test_without_sources_the_registry_answers(monkeypatch):
     monkeypatch.setattr(sources, "_texts", dict)
     monkeypatch.setattr(sources, "_registering", dict)
-    sources.entries.cache_clear()
+    sources.source_entries.cache_clear()
     try:
         assert "cnn" in catalogue.names("arch")
         assert catalogue.declaration("data-matrix").input("model") is not None
         assert "cnn" in catalogue.summaries("arch")
     finally:
-        sources.entries.cache_clear()
+        sources.source_entries.cache_clear()

@@ -11,7 +11,7 @@ import pytest
 from isogon.cli import main
 from isogon.survey.declaring import plan
 from isogon.survey.running import executors
-from isogon.survey.running.states import JobState, table
+from isogon.survey.running.states import JobState, count_states
 from isogon.survey.running.sweep import Surroundings, Sweep, work
 
 PLAN = """
@@ -85,10 +85,10 @@ def test_a_dead_runner_is_noticed_and_its_job_done_again(here):
     import socket
 
     sweep.put(JobState(id, "running", 1, socket.gethostname(), gone))
-    assert table(sweep.states())["died"] == 1
+    assert count_states(sweep.states())["died"] == 1
     assert sweep.missing(retry=False) == [id]
     sweep.put(JobState(id, "running", 1, "another-host", gone))
-    assert table(sweep.states())["running"] == 1, "another machine's processes can't be seen"
+    assert count_states(sweep.states())["running"] == 1, "another machine's processes can't be seen"
     assert work(str(sweep.directory), id, sweep.jobs[id].digest(), Surroundings()) == "done"
     assert sweep.state(id).attempts == 2
     assert sweep.missing(retry=True) == []
@@ -100,9 +100,9 @@ def test_slurm_states_follow_the_queue(here):
     )
     (id,) = sweep.jobs
     sweep.put(JobState(id, "queued", slurm="7_0"))
-    assert table(sweep.states({"7_0"}))["queued"] == 1
+    assert count_states(sweep.states({"7_0"}))["queued"] == 1
     assert sweep.missing(retry=True, alive={"7_0"}) == [], "Slurm holds it already"
-    assert table(sweep.states(set()))["died"] == 1
+    assert count_states(sweep.states(set()))["died"] == 1
     assert sweep.missing(retry=False, alive=set()) == [id]
 
 

@@ -48,10 +48,10 @@ def test_uniform_and_unrelated():
 
 
 def test_permutation_is_one_and_changes_with_the_epoch():
-    orders = [draws.permutation(500, seed=3, epoch=e) for e in range(3)]
+    orders = [draws.random_order(500, seed=3, epoch=e) for e in range(3)]
     for order in orders:
         assert sorted(order) == list(range(500))
     assert (orders[0] != orders[1]).any()
-    assert (orders[0] == draws.permutation(500, seed=3)).all()
-    places = np.array([draws.permutation(20, seed=s)[0] for s in range(4000)])
+    assert (orders[0] == draws.random_order(500, seed=3)).all()
+    places = np.array([draws.random_order(20, seed=s)[0] for s in range(4000)])
     assert stats.chisquare(np.bincount(places, minlength=20)).pvalue > 1e-4

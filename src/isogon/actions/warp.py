@@ -184,12 +184,12 @@ def _compiled(rows: Tensor, plan: Positions) -> Tensor:
     out = rows.new_empty(len(plan.exact), *rows.shape[1:])
     weights = plan.single if rows.dtype == torch.float32 else plan.weights
     values = rows.detach().contiguous().numpy()
-    interpolate(values, plan.exact, plan.index, weights, *plan.steps, out.numpy())
+    interpolate_pixels(values, plan.exact, plan.index, weights, *plan.steps, out.numpy())
     return out
 
 
 @loop()
-def interpolate(rows, exact, index, weights, right, down, out):
+def interpolate_pixels(rows, exact, index, weights, right, down, out):
     """`_weighed` and `_copied` as a loop; products are not contracted, so that the bits agree."""
     for t in range(out.shape[0]):
         place = index[t]

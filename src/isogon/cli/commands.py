@@ -32,7 +32,7 @@ class Command:
     run: Callable[[list[str]], int]
 
 
-def find(name: str) -> Callable[[list[str]], int]:
+def command_named(name: str) -> Callable[[list[str]], int]:
     """What runs a subcommand.
 
     Raises:
@@ -43,14 +43,14 @@ def find(name: str) -> Callable[[list[str]], int]:
     if not catalogue.holds("measure", name):
         measures = {n.replace("_", "-") for n in catalogue.names("measure")}
         raise unknown("command", name, sorted({*COMMANDS, *measures}), error=OptionError)
-    return lambda words: measure(name, words)
+    return lambda words: run_measure(name, words)
 
 
-def measure(name: str, words: list[str]) -> int:
+def run_measure(name: str, words: list[str]) -> int:
     """Run one measure: table, reading, figure."""
     from isogon.cli import console
     from isogon.cli.parser import derived
-    from isogon.survey.declaring.check import check
+    from isogon.survey.declaring.check import check_job
     from isogon.survey.declaring.job import Job
     from isogon.survey.running.certifying import verdict
 
@@ -64,7 +64,7 @@ def measure(name: str, words: list[str]) -> int:
         values,
         getattr(options, "seed", 0) or 0,
     )
-    job, _ = check(job, declaration)  # mistakes are told before torch is imported
+    job, _ = check_job(job, declaration)  # mistakes are told before torch is imported
     with surroundings(options):
         from isogon.survey.running.run import Session, run, writable
 
@@ -72,9 +72,9 @@ def measure(name: str, words: list[str]) -> int:
         session = Session(device=options.device, batch_size=options.batch_size)
         record = run(job, out=options.out, session=session, again=options.again)
         assert record.directory is not None
-        figure = drawn(record)
+        figure = figure_of(record)
         page = paged(record)
-    console.table(record.reading.summary(), f"{declaration.command}: {declaration.summary}")
+    console.print_table(record.reading.summary(), f"{declaration.command}: {declaration.summary}")
     seconds = record.provenance["seconds"]
     when = f"found, computed {record.provenance['started']}" if record.reused else "computed"
     console.say("")
@@ -89,7 +89,7 @@ def measure(name: str, words: list[str]) -> int:
     return 0
 
 
-def drawn(record: Record) -> Path | None:
+def figure_of(record: Record) -> Path | None:
     """The figure of a record, drawn where it is not there yet; None where it can't be."""
     from isogon import storage
     from isogon.show.figure import draw
@@ -153,7 +153,7 @@ def surroundings(options: Namespace):
             sys.path.remove(here)
 
 
-def names(words: list[str]) -> int:
+def list_command(words: list[str]) -> int:
     """`isogon list [KIND]`."""
     from isogon.cli import console
     from isogon.cli.parser import Parser
@@ -234,7 +234,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("Train a network into one checkpoint file", _lazy("train", "train")),
     "sweep": Command("Every job of a plan, here or on a cluster", _lazy("sweep", "sweep")),
     "status": Command("How far a sweep is, and what failed", _lazy("sweep", "status")),
-    "list": Command("What has a name: measures, archs, datasets, families, ...", names),
+    "list": Command("What has a name: measures, archs, datasets, families, ...", list_command),
     "families": Command("Families of transformations, or the members of one", families),
     "show": Command("What a spec names, or what a folder of results holds", _lazy("show", "show")),
     "export": Command("A reading as JSON, CSV or Parquet", _lazy("show", "export")),

@@ -77,7 +77,7 @@ def progress(quiet: bool) -> Iterator[None]:
         yield
 
 
-def table(frame: pd.DataFrame, title: str = "", *, rows: int = ROWS) -> None:
+def print_table(frame: pd.DataFrame, title: str = "", *, rows: int = ROWS) -> None:
     """A compact table: a dozen rows, as many columns as stay readable."""
     columns = list(frame.columns)[:COLUMNS]
     drawn = Table(title=escape(title) or None, title_justify="left", box=None, pad_edge=False)

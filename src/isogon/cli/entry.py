@@ -77,7 +77,7 @@ def _dispatch(words: list[str]) -> int:
         sys.stdout.write(f"isogon {__version__}\n")
         return 0
     name, *arguments = rest
-    return commands.find(name)(front + arguments)
+    return commands.command_named(name)(front + arguments)
 
 
 def _front(words: list[str]) -> tuple[list[str], list[str]]:

@@ -13,7 +13,7 @@ import yaml
 
 from isogon import storage
 from isogon.cli.helping import Formatter, metavar
-from isogon.cli.values import Unfit, read, value_of
+from isogon.cli.values import Unfit, read_value, value_of
 from isogon.errors import FileError, OptionError, nearest
 from isogon.storage.yaml_text import MAX_BYTES, read_yaml
 from isogon.survey.declaring import catalogue, types
@@ -259,7 +259,7 @@ class Parser:
             if entry is None:
                 raise self._unknown([f"--{key}"], f" in {file}")
             try:
-                found[entry.name] = read(value, entry.code)
+                found[entry.name] = read_value(value, entry.code)
             except Unfit:
                 if value is None and entry.required:
                     continue

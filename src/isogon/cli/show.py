@@ -171,7 +171,7 @@ def _folder(folder: Path) -> None:
     reading = kept.reading if kept is not None else readings.read(_reading_folder(folder))
     console.say(repr(reading))
     console.say("")
-    console.table(reading.summary(), "summary")
+    console.print_table(reading.summary(), "summary")
     if told := verdict(reading):
         console.say("")
         console.say(told)
@@ -240,7 +240,7 @@ def _model(spec: str, seed: int) -> None:
         if not any(leaf.children())
     ]
     frame = pd.DataFrame(rows)
-    console.table(frame, spec, rows=len(frame))
+    console.print_table(frame, spec, rows=len(frame))
     total = sum(p.numel() for p in module.parameters())
     device, _ = hygiene.device_dtype(module)
     console.say("")

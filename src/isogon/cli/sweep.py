@@ -81,7 +81,7 @@ def sweep(words: list[str]) -> int:
     with surroundings(options):
         from isogon.survey.declaring import plan
 
-        found = plan.read(options.plan, scale=options.scale, shards=options.shards)
+        found = plan.read_plan(options.plan, scale=options.scale, shards=options.shards)
         if options.check:
             console.listing([(i, j.command()) for i, j in found.ids().items()])
             console.say(f"{len(found.jobs)} jobs, all of them valid")
@@ -117,7 +117,7 @@ def sweep(words: list[str]) -> int:
                 console.say(f"  {state.state:<8}{state.id:<34}{tail}")
 
         if options.on == "slurm":
-            slurm.check()
+            slurm.check_slurm()
         answer = queue(held, asked=options.on == "slurm")
         alive, stopped = answer.jobs, None
         if options.retry and not answer.installed:
@@ -233,10 +233,10 @@ def _summary(held: Sweep, alive: set[str] | None, answer: Queue, on: str | None 
         the others wait or run.
     """
     from isogon.cli import console
-    from isogon.survey.running.states import table, waits
+    from isogon.survey.running.states import count_states, waits
 
     states = held.states(alive)
-    counts = table(states)
+    counts = count_states(states)
     bad = [s for s in states if s.state in ("failed", "died")]
     for state in bad:
         log = held.log(state.id)

@@ -73,7 +73,7 @@ def train(words: list[str]) -> int:
     if distributed.is_initialized() and distributed.get_rank() > 0:
         return 0  # one process speaks for all
     if len(done.history):
-        console.table(done.history.tail(8), f"{arch} on {data}")
+        console.print_table(done.history.tail(8), f"{arch} on {data}")
         console.say("")
     console.say(f"checkpoint  {done.path}")
     # code of the user's own is named by the user, never by a file

@@ -47,18 +47,18 @@ def value_of(text: str, code: Any) -> Any:
     raise Unfit
 
 
-def read(value: Any, code: Any) -> Any:
+def read_value(value: Any, code: Any) -> Any:
     """What a value of a configuration file means: lists become tuples, and so on.
 
     Raises:
         Unfit: The value is not of that type.
     """
-    if not types.fits(value, code):
+    if not types.fits_code(value, code):
         # YAML reads 1e-3 as text, and a date or a spec may look like a number
         if isinstance(value, list) and types.is_tuple(code):
             part = code if code[0] == "tuple" else next(c for c in code[1:] if c != "none")
             kinds = _kinds(len(value), part[1:])
-            return tuple(read(v, k) for v, k in zip(value, kinds))
+            return tuple(read_value(v, k) for v, k in zip(value, kinds))
         if isinstance(value, str):
             return value_of(value, code)
         raise Unfit

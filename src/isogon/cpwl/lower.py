@@ -14,7 +14,7 @@ from isogon.nets.behaviour import examine
 from isogon.nets.finite import check_finite
 from isogon.nets.graph import Graph, shape
 from isogon.nets.hygiene import preserved
-from isogon.nets.outputs import called, output_tensor
+from isogon.nets.outputs import output_tensor, run_on
 from isogon.nets.trace import trace
 
 __all__ = ["check_outputs", "logits_node", "lower", "lower_graph", "program_for"]
@@ -116,7 +116,7 @@ def program_for(
         example = hygiene.cast(examples.reshape(2, *tried), model)
         try:
             with torch.no_grad(), preserved(model) as inner:
-                called(inner, example)
+                run_on(inner, example)
         except ModelError:
             raise
         except (RuntimeError, ValueError, TypeError) as error:

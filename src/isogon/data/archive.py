@@ -19,7 +19,7 @@ from isogon import context
 from isogon.errors import FileError
 from isogon.storage import digests, file_digests
 from isogon.storage.files import damaged, regular
-from isogon.storage.stamps import note
+from isogon.storage.stamps import note_stamp
 
 MAX_MEMBER = 256 * 2**20  # bytes of one member once unpacked
 MAX_RATIO = 200  # of unpacked to stored bytes, over a whole archive
@@ -58,7 +58,7 @@ class Folder:
                     expected=f"at most {MAX_FOLDERS}, {MAX_DEPTH} deep",
                     fix="Look for links that lead back and forth.",
                 )
-            note(here)  # its time tells when a file comes or goes
+            note_stamp(here)  # its time tells when a file comes or goes
             try:
                 entries = list(os.scandir(here))
             except OSError as error:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from isogon.data.archive import Archive, Source, open_source
-from isogon.data.folders import Split, chosen, find, listed
+from isogon.data.folders import Split, chosen, listed, user_path
 from isogon.data.samples import Samples
 from isogon.data.transforms import every_fifth
 from isogon.errors import DataError, FileError, OptionError
@@ -50,7 +50,7 @@ def npz(
         FileError: Missing, damaged, or a header that lies about its size.
         DataError: No inputs in it, NaN, or another number of labels than of inputs.
     """
-    archive = Archive(find(path))
+    archive = Archive(user_path(path))
     held = {PurePosixPath(name).stem: name for name in archive.names() if name.endswith(".npy")}
     wanted = ("_train", "_test") if split == "all" else (f"_{split}",)
     suffixes = wanted if all(_named(held, _INPUTS, s) for s in wanted) else ("",)
@@ -113,7 +113,7 @@ def audiofolder(
     """
     if not 1 <= length <= 10_000_000:
         raise OptionError("audiofolder: wrong length", got=length, expected="1 to 1e7")
-    source = open_source(find(path))
+    source = open_source(user_path(path))
     files, labels, classes, label = listed(source, split, (".wav",))
     order = chosen(labels, limit, seed, label)
     if 4 * length * len(order) > memory_limit():

@@ -20,7 +20,7 @@ _READERS = {".npz": "npz", ".zip": "imagefolder"}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def called(spec: str | Spec) -> Spec:
+def as_call(spec: str | Spec) -> Spec:
     """A spec as a call; a file or a folder of data becomes the data set that reads it.
 
     Raises:
@@ -51,7 +51,7 @@ def called(spec: str | Spec) -> Spec:
 
 def split_of(spec: str | Spec) -> str | None:
     """The split that a spec names, or that its data set takes by default; None: not known."""
-    spec = called(spec)
+    spec = as_call(spec)
     given, parameters = _arguments(spec)
     if "split" in parameters:
         default = parameters["split"].default
@@ -68,7 +68,7 @@ def with_split(spec: str | Spec, split: str, *, only_open: bool = False) -> Spec
         split: The split wanted.
         only_open: Leave a spec that names its split as it is.
     """
-    spec = called(spec)
+    spec = as_call(spec)
     given, parameters = _arguments(spec)
     if "split" in parameters:
         if only_open and "split" in given:
@@ -84,7 +84,7 @@ def with_split(spec: str | Spec, split: str, *, only_open: bool = False) -> Spec
 
 def limited(spec: str | Spec, count: int) -> Spec:
     """The spec of the first ``count`` samples (of a seeded subset, where the spec names one)."""
-    spec = called(spec)
+    spec = as_call(spec)
     if spec.index is not None:
         return spec
     given, parameters = _arguments(spec)
@@ -102,7 +102,7 @@ def without_limit(spec: Spec) -> Spec:
     """The spec of all samples: without ``limit``, and without the seed that chooses among them."""
     given, parameters = _arguments(spec)
     if (within := _within(spec, parameters, given)) is not None:
-        given[within[0]] = without_limit(called(within[1]))
+        given[within[0]] = without_limit(as_call(within[1]))
         return _rebuilt(spec, parameters, {k: v for k, v in given.items() if k != "limit"})
     kept = {k: v for k, v in given.items() if k not in ("limit", "seed")}
     return _rebuilt(spec, parameters, kept)

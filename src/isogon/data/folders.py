@@ -61,7 +61,7 @@ def imagefolder(
         DataError: No images, or images of different size.
         SpecError: No folder of that split.
     """
-    source = open_source(find(path))
+    source = open_source(user_path(path))
     files, labels, classes, label = listed(source, split)
     shown = f"{PurePosixPath(path.replace(os.sep, '/')).name}({label})"
     order = chosen(labels, limit, seed, shown)
@@ -161,7 +161,7 @@ def _folder(name: str, above: str) -> str:
     return name[len(above) :].partition("/")[0] if name.startswith(above) else ""
 
 
-def find(path: str) -> Path:
+def user_path(path: str) -> Path:
     """A user's path: as given, else under the data root.
 
     Raises:

@@ -16,7 +16,7 @@ from isogon.data.samples import Samples
 from isogon.errors import FileError
 from isogon.registry import dataset
 from isogon.storage.files import first_line
-from isogon.storage.stamps import note, there
+from isogon.storage.stamps import note_stamp, there
 
 Split = Literal["train", "test", "all"]
 DIGITS = [str(c) for c in range(10)]
@@ -121,7 +121,7 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
     head = 4 + 4 * ndim
     expected = f"uint8, {ndim} axes, as many bytes as its header says, at most {MAX_BYTES}"
     try:
-        note(path)
+        note_stamp(path)
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             start = file.read(head)
             shape = struct.unpack(f">{ndim}I", start[4:]) if len(start) == head else ()

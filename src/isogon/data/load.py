@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isogon import context, registry
 from isogon.data.batches import Batches, DataLike, SourceBatches, unlabelled
-from isogon.data.derived import called, with_split
+from isogon.data.derived import as_call, with_split
 from isogon.data.samples import Samples, as_samples
 from isogon.errors import DataError, SpecError
 from isogon.specs import Spec
@@ -37,7 +37,7 @@ def samples(
     """
     if isinstance(spec, Samples):
         return spec
-    spec = called(spec)
+    spec = as_call(spec)
     with context.use(data_root=root):
         if spec.module is not None:
             found = _user(spec)
@@ -96,7 +96,7 @@ def batches(
     if not isinstance(spec, str | Spec | Samples):
         return as_batches(spec)  # a loader, or batches already
     if not isinstance(spec, Samples):
-        spec = called(spec)
+        spec = as_call(spec)
         if spec.module is not None and spec.index is None:
             with context.use(data_root=root):
                 found = _user(spec)

@@ -19,7 +19,7 @@ from isogon.measures.partition.slices import Slice
 CORNERS = 24  # of the polygon that stands for a disc: 98.9 % of its area
 
 
-def spread(name: str, counts: Sequence[int]) -> dict[str, float]:
+def mean_and_sd(name: str, counts: Sequence[int]) -> dict[str, float]:
     """Mean and standard deviation of counts, as columns; NaN where there are too few."""
     sd = float(np.std(counts, ddof=1)) if len(counts) > 1 else np.nan
     return {name: float(np.mean(counts)) if counts else np.nan, f"{name}_sd": sd}

@@ -16,7 +16,7 @@ from isogon.cpwl.stages import Kink, Max
 from isogon.data import Points
 from isogon.data.finite import check_inputs
 from isogon.errors import OptionError
-from isogon.measures.ball import first_norms, in_ball, pieces, regions, spread
+from isogon.measures.ball import first_norms, in_ball, mean_and_sd, pieces, regions
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.readings import SampleTable
 from isogon.registry import measure
@@ -110,14 +110,14 @@ def local_complexity(
         found["in_ball"] = in_ball(program, center.reshape(1, *shape), norms, radius)
         if chords:
             cut = [pieces(program, center.reshape(shape), radius, generator) for _ in range(chords)]
-            found |= spread("pieces", cut)
+            found |= mean_and_sd("pieces", cut)
         if slices:
             held = [
                 regions(program, center.reshape(shape), radius, max_regions, generator)
                 for _ in range(slices)
             ]
             left_out += sum(h is None for h in held)
-            found |= spread("regions", [h for h in held if h is not None])
+            found |= mean_and_sd("regions", [h for h in held if h is not None])
         rows.append(found | {f"hyperplanes@{site}": count for site, count in counts.items()})
         report(n + 1, len(x), "local complexity")
     return SampleTable(

@@ -14,4 +14,4 @@ _NAMES = {
     "ChannelsFirst": "isogon.nets.layout",
 }
 
-__getattr__ = lazy.names(__name__, _NAMES)
+__getattr__ = lazy.lazy_names(__name__, _NAMES)

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from isogon import context
 from isogon.errors import ModelError
 from isogon.nets.hygiene import cast, dtypes, preserved
-from isogon.nets.outputs import called, leaves, logits
+from isogon.nets.outputs import leaves, logits, run_on
 from isogon.nets.states import swapped
 from isogon.nets.trace import fingerprint
 from isogon.nets.unwrap import uncompiled, unwrap
@@ -154,7 +154,7 @@ def companions(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
     """Every tensor of the output that keeps the sample axis, ``[n, k]`` in float64."""
-    found = [t.detach() for _, t in leaves(called(model, x.clone()))]
+    found = [t.detach() for _, t in leaves(run_on(model, x.clone()))]
     kept = [t for t in found if t.dim() and len(t) == len(x) and t.numel() and not t.is_complex()]
     return [t.reshape(len(x), -1).double() for t in kept]
 

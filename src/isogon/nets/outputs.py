@@ -15,7 +15,7 @@ from isogon.errors import ModelError
 from isogon.nets.contiguous import contiguous
 from isogon.nets.hygiene import cast, preserved
 from isogon.nets.unwrap import uncompiled, unwrap
-from isogon.nets.watch import called
+from isogon.nets.watch import run_on
 
 Path = tuple[int | str, ...]
 
@@ -213,7 +213,7 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
     model = unwrap(model)
     # the clone: a first layer in place would change the user's data
     with uncompiled(model), contiguous():
-        return outputs(lambda x: called(model, x.clone()), x)[1]
+        return outputs(lambda x: run_on(model, x.clone()), x)[1]
 
 
 def outputs(run: Callable[[Tensor], Any], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -141,7 +141,7 @@ def watched(
         running.clear()
         operating = _Operations(running, report) if operations else nullcontext()
         with _step_by_step(), operating:
-            return called(model, x.clone())  # a first layer in place would change the user's data
+            return run_on(model, x.clone())  # a first layer in place would change the user's data
 
     handles: list[Any] = []
     try:
@@ -155,7 +155,7 @@ def watched(
             handle.remove()
 
 
-def called(model: nn.Module, x: Tensor) -> Any:
+def run_on(model: nn.Module, x: Tensor) -> Any:
     """``model(x)``; a model that wants further inputs is refused by name.
 
     Raises:

@@ -15,7 +15,7 @@ from isogon.errors import FileError
 from isogon.nets import layouts
 from isogon.nets.fitting import check_fits, fitting
 from isogon.storage.files import memory_limit
-from isogon.storage.stamps import note
+from isogon.storage.stamps import note_stamp
 
 __all__ = ["check_fits", "existing", "fitting", "put", "read_weights"]
 
@@ -37,7 +37,7 @@ def existing(path: str | os.PathLike) -> Path:
         raise FileError("no such file", got=path, expected="a weights or model file")
     if not path.is_file():
         raise FileError("not a file", got=path, expected="a weights or model file")
-    note(path)
+    note_stamp(path)
     return path
 
 

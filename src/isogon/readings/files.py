@@ -139,7 +139,7 @@ def _place(folder: pathlib.Path, stem: str, suffix: str, content: Any) -> dict[s
             entry["rows"] = len(content)
         else:
             storage.write_tensors(draft, content)
-        key = file_digests.read(draft)
+        key = file_digests.file_digest(draft)
         name = f"{stem}-{key[:16]}{suffix}"
         entry |= {"name": name, "bytes": draft.stat().st_size, "sha256": key}
         draft.replace(folder / name)
@@ -243,7 +243,7 @@ def _assemble(folder: pathlib.Path, manifest: dict[str, Any]) -> Reading:
 def _member(folder: pathlib.Path, entry: Any) -> pathlib.Path:
     """A data file of a reading, checked to be the one that the manifest was written for."""
     path = storage.regular(storage.inside(folder, entry["name"]), "data file")
-    if path.stat().st_size != entry["bytes"] or file_digests.read(path) != entry["sha256"]:
+    if path.stat().st_size != entry["bytes"] or file_digests.file_digest(path) != entry["sha256"]:
         raise storage.damaged(path, "part of this reading", "other content than was saved")
     return path
 

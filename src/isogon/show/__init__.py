@@ -8,4 +8,4 @@ from __future__ import annotations
 
 from isogon import lazy
 
-__getattr__ = lazy.names(__name__, {"draw": "isogon.show.figure"})
+__getattr__ = lazy.lazy_names(__name__, {"draw": "isogon.show.figure"})

@@ -18,7 +18,7 @@ from isogon.registry import draws
 from isogon.show import style
 from isogon.show.generic import site_axis
 from isogon.show.invariance_models import draw_models, draw_panels, panel_tables
-from isogon.show.invariance_parts import LABELS, check, finite_mean, label, pick, values
+from isogon.show.invariance_parts import LABELS, check_sites, finite_mean, label, pick, values
 from isogon.show.invariance_scatter import draw_scatter
 from isogon.show.model_graph import draw_graph
 from isogon.show.panel import Panel
@@ -55,7 +55,7 @@ def draw_invariance(
         graph: The model: its sites as a graph, coloured by their means.
         example: Inputs ``[N, ...]`` or batches, to trace the model with; for ``graph``.
     """
-    check(reading)
+    check_sites(reading)
     if maps and "maps" not in reading.arrays:
         raise OptionError(
             "no feature maps were kept", expected="a reading of invariance(..., maps=2)"

@@ -16,7 +16,7 @@ from isogon.errors import OptionError
 from isogon.measures.orbits.compare import compare
 from isogon.readings import Reading
 from isogon.show import style
-from isogon.show.invariance_parts import check, finite_mean, label, pick, values
+from isogon.show.invariance_parts import check_sites, finite_mean, label, pick, values
 from isogon.show.panel import Panel
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
     """Panels of curves: one per family, per statistic, ..., with one legend."""
     for panel in panels:
         for reading in panel.readings:
-            check(reading)
+            check_sites(reading)
     panels = list(map(_by_class, panels))
     columns = [pick(p.readings[0], p.column) for p in panels]
     order = in_order(list(dict.fromkeys(n for p in panels for n in p.names)))
@@ -113,7 +113,7 @@ def colours(order: list[str]) -> dict[str, ColorType]:
     return {n: style.CYCLE[i % len(style.CYCLE)] for i, n in enumerate(order)}
 
 
-def spread(panel: Panel) -> list[dict]:
+def over_models(panel: Panel) -> list[dict]:
     """Per name and site: the mean over units, and its standard deviation over the models.
 
     Returns:
@@ -160,12 +160,12 @@ def _by_class(panel: Panel) -> Panel:
 
 
 def panel_tables(panels: Sequence[Panel]) -> dict[str, pd.DataFrame]:
-    """The means of `spread` and the tests of `isogon.measures.orbits.compare`, of all panels."""
+    """The means of `over_models`, the tests of `isogon.measures.orbits.compare`, of all panels."""
     means, tests = [], []
     for panel in map(_by_class, panels):
         where = {"panel": panel.title} if any(p.title for p in panels[1:]) else {}
         column = pick(panel.readings[0], panel.column)
-        means += [{**where, **row, "statistic": column} for row in spread(panel)]
+        means += [{**where, **row, "statistic": column} for row in over_models(panel)]
         if (over := repeated(panel)) is not None:
             found = compare(panel.readings, panel.names, column, over=over).table
             found = found.drop(columns="place").assign(over=over, statistic=column)

@@ -33,7 +33,7 @@ def label(column: str) -> str:
     return LABELS.get(column, column.replace("_", " "))
 
 
-def check(reading: Reading) -> None:
+def check_sites(reading: Reading) -> None:
     """Refuse a reading without sites."""
     if "site" not in reading.table or reading.table.empty:
         raise OptionError(

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from isogon import context
 from isogon.storage.files import atomic
-from isogon.storage.stamps import Stamp, note, stamp
+from isogon.storage.stamps import Stamp, note_stamp, stamp
 
 SETTLED = 2 * 10**9  # ns after which a file's times tell a later change from this one
 WORTH = 4 * 2**20  # bytes from which a digest is kept for other processes
 
 
-def read(path: str | os.PathLike) -> str:
+def file_digest(path: str | os.PathLike) -> str:
     """SHA-256 of the bytes that a file holds now, 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -26,7 +26,7 @@ def read(path: str | os.PathLike) -> str:
 
 def file(path: str | os.PathLike) -> str:
     """The same, remembered as long as the file is not touched."""
-    return remembered([Path(path)], (), lambda: read(path))
+    return remembered([Path(path)], (), lambda: file_digest(path))
 
 
 def remembered(
@@ -45,7 +45,7 @@ def remembered(
     now, stamps = time.time_ns(), []
     mark = hashlib.sha256()
     for path in paths:
-        stamps.append(note(path))
+        stamps.append(note_stamp(path))
         mark.update(f"{os.path.abspath(path)}\0{stamps[-1]}\0".encode("utf-8", "surrogateescape"))
     for fact in facts:
         mark.update(f"{fact}\0".encode("utf-8", "surrogateescape"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from isogon.errors import FileError, OptionError
-from isogon.storage.stamps import forget, note
+from isogon.storage.stamps import forget, note_stamp
 
 MAX_JSON = 64 * 2**20  # bytes of one JSON file
 MAX_DEPTH = 64  # of nesting in JSON
@@ -157,7 +157,7 @@ def regular(path: str | os.PathLike, what: str = "file") -> Path:
     """
     path = Path(path)
     try:
-        note(path)
+        note_stamp(path)
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         near = _neighbours(path)

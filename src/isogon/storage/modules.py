@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from isogon.storage import file_digests
-from isogon.storage.stamps import Stamp, note
+from isogon.storage.stamps import Stamp, note_stamp
 
 ISOGON = Path(__file__).resolve().parents[1]
 # Parts of isogon that compute what a measure says; each counts as a whole, since its pieces find
@@ -69,7 +69,7 @@ def code(module: str) -> str:
     return digest(module) if _is_own(path) else ""
 
 
-def measure(module: str) -> str:
+def code_digest(module: str) -> str:
     """Digest of the code that computes a measure which is defined in ``module``."""
     return _built_in(module) if module.split(".")[0] == "isogon" else _measure(module)
 
@@ -253,7 +253,7 @@ _asked: dict[tuple[str, Path, Stamp], tuple[str, ...]] = {}
 
 def _imports(module: str, path: Path) -> tuple[str, ...]:
     """Full names that a source file may import; not all of them need exist."""
-    key = (module, path, note(path))
+    key = (module, path, note_stamp(path))
     if key not in _asked:
         tree = _tree(path)
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -309,7 +309,7 @@ _texts: dict[tuple[Path, Stamp], tuple[str, ...]] = {}
 
 def _ours(path: Path) -> tuple[str, ...]:
     """Modules of isogon that a source file imports: by pattern, parsing takes 100 times longer."""
-    key = (path, note(path))
+    key = (path, note_stamp(path))
     if key not in _texts:
         text = path.read_text(encoding="utf-8", errors="replace")
         names = set(_PLAIN.findall(text))

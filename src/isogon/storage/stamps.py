@@ -35,7 +35,7 @@ def noting() -> Iterator[dict[str, Stamp]]:
             outer.update(held)
 
 
-def note(path: str | os.PathLike) -> Stamp:
+def note_stamp(path: str | os.PathLike) -> Stamp:
     """Say that a file is going to be read; its stamp.
 
     Raises:
@@ -59,7 +59,7 @@ def forget(path: str | os.PathLike) -> None:
 def there(path: str | os.PathLike) -> bool:
     """Whether a file or folder exists; that it does not is noted, too."""
     try:
-        note(path)
+        note_stamp(path)
     except (OSError, ValueError):
         if (held := _noted.get()) is not None:
             held.setdefault(os.path.abspath(path), ())

@@ -17,4 +17,4 @@ _API = {
     "survey": "isogon.survey.whole.survey",
 }
 
-__getattr__ = lazy.names(__name__, _API)
+__getattr__ = lazy.lazy_names(__name__, _API)

@@ -19,4 +19,4 @@ _NAMES = {
 
 __all__ = ["VERSION", *_NAMES]
 
-__getattr__ = lazy.names(__name__, _NAMES)
+__getattr__ = lazy.lazy_names(__name__, _NAMES)

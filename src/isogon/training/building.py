@@ -17,7 +17,7 @@ from isogon.nets.weights import put, read_weights
 from isogon.specs import Spec, parse
 
 
-def build(
+def build_network(
     arch: str | Spec | nn.Module, train: Samples, outputs: int
 ) -> tuple[nn.Module, str | None]:
     """A module to train and the spec that builds it again.
@@ -60,7 +60,7 @@ def complete(spec: Spec, train: Samples, outputs: int) -> Spec:
     return filled(spec, builder, facts(train, classes=outputs))
 
 
-def outputs_of(train: Samples, loss: str) -> int:
+def outputs_for(train: Samples, loss: str) -> int:
     """Number of outputs that the loss needs: classes, or numbers of a target."""
     labels = train.labels
     if loss == "mse":
@@ -70,7 +70,7 @@ def outputs_of(train: Samples, loss: str) -> int:
     return int(labels.max()) + 1
 
 
-def check_outputs(model: nn.Module, train: Samples, outputs: int, loss: str) -> None:
+def check_fit(model: nn.Module, train: Samples, outputs: int, loss: str) -> None:
     """One forward pass before the first step, so that a misfit is said in one line.
 
     Raises:

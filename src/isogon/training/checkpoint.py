@@ -120,7 +120,7 @@ class Checkpoint:
         with isolated():  # building draws initial weights
             net = copy.deepcopy(self.template) if self.template is not None else self._build(arch)
         load_state(net, self.weights, what=self.spec or type(net).__name__)
-        net = normalized(net, self.meta["normalize"])
+        net = with_normalization(net, self.meta["normalize"])
         source = None if self.path is None else str(self.path)
         return marked(net, self.meta["classes"], source, self.meta["shape"]).eval()
 
@@ -239,7 +239,7 @@ def _all(values: Any, kind: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, kind) for v in values)
 
 
-def normalized(net: nn.Module, constants: dict[str, list[float]] | None) -> nn.Module:
+def with_normalization(net: nn.Module, constants: dict[str, list[float]] | None) -> nn.Module:
     """``net`` behind a `Normalize` layer of these constants (None: ``net`` itself)."""
     from isogon.nets.normalize import normalized as behind
 

@@ -87,7 +87,7 @@ def data_spec(model: str | Spec, split: str = "test") -> Spec:
     if split == "val" or any(options.get(k, getattr(plain, k)) != getattr(plain, k) for k in other):
         return Spec("data_of", (spec if spec.name == "trained" else str(spec.path), split))
     if split == "test":
-        return derived.with_split(derived.without_limit(derived.called(data)), "test")
+        return derived.with_split(derived.without_limit(derived.as_call(data)), "test")
     return derived.with_split(data, split, only_open=True)
 
 

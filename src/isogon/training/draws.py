@@ -50,7 +50,7 @@ def bits(
     return _mix(rows[:, None] + columns[None, :])
 
 
-def permutation(n: int, *, seed: int, epoch: int = 0, purpose: int = ORDER) -> np.ndarray:
+def random_order(n: int, *, seed: int, epoch: int = 0, purpose: int = ORDER) -> np.ndarray:
     """A random order of ``0 .. n-1``: int64 `[n]`."""
     words = bits(np.arange(n), seed=seed, epoch=epoch, purpose=purpose)[:, 0]
     return words.argsort(kind="stable")

@@ -151,11 +151,11 @@ def evaluate(
     one_pass(model, batches, [watcher], shard=(rank, world), numbers=False)
     if fabric and world > 1:
         sums = watcher.sums.to(device_dtype(model)[0])
-        watcher.sums = summed(fabric, sums)
+        watcher.sums = total_of(fabric, sums)
     return watcher.result()
 
 
-def summed(fabric: Fabric, values: Tensor) -> Tensor:
+def total_of(fabric: Fabric, values: Tensor) -> Tensor:
     """The sum of all processes' values, on the CPU."""
     total = fabric.all_reduce(values, reduce_op="sum")
     assert isinstance(total, Tensor)

@@ -185,7 +185,7 @@ class Feed:
         """
         size, config = self.config.batch_size, self.config
         order = (
-            draws.permutation(self.count, seed=config.seed, epoch=epoch)
+            draws.random_order(self.count, seed=config.seed, epoch=epoch)
             if config.shuffle
             else np.arange(self.count)
         )

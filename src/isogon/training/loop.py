@@ -21,7 +21,7 @@ from isogon.specs import Spec, parse
 from isogon.storage import digests, references
 from isogon.training import building, draws, feeds
 from isogon.training.callbacks import Callback, Log, Stop, TensorBoard
-from isogon.training.checkpoint import Checkpoint, normalized
+from isogon.training.checkpoint import Checkpoint, with_normalization
 from isogon.training.config import FitConfig
 from isogon.training.evaluation import loss_of
 from isogon.training.observing import Observe
@@ -217,10 +217,10 @@ def _attempt(
     feed = feeds.Feed(sets.train, config, rank=fabric.global_rank, world=fabric.world_size)
     loss = loss_of(config, sets.train.labels[:1])[0]
     with isolated(config.seed):
-        outputs = building.outputs_of(sets.train, loss)
-        net, spec = building.build(arch, sets.train, outputs)
+        outputs = building.outputs_for(sets.train, loss)
+        net, spec = building.build_network(arch, sets.train, outputs)
     constants = feeds.constants(sets.train, config, sets.spec) if spec else None
-    building.check_outputs(normalized(net, constants), sets.train, outputs, loss)
+    building.check_fit(with_normalization(net, constants), sets.train, outputs, loss)
     named = None if isinstance(arch, nn.Module) else parse(arch)
     given = named is None or named.path is not None
     facts = {

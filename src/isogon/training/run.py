@@ -15,9 +15,9 @@ from isogon import __version__, context, storage
 from isogon.errors import FileError, ModelError
 from isogon.nets.outputs import output_tensor
 from isogon.training.callbacks import Callback
-from isogon.training.checkpoint import Checkpoint, load_state, normalized
+from isogon.training.checkpoint import Checkpoint, load_state, with_normalization
 from isogon.training.config import FitConfig
-from isogon.training.evaluation import evaluate, loss_of, right, summed
+from isogon.training.evaluation import evaluate, loss_of, right, total_of
 from isogon.training.feeds import Feed, Sets
 from isogon.training.resuming import LAST
 from isogon.training.schedule import learning_rate, make_optimizer
@@ -64,7 +64,7 @@ class Run:
         self.fabric, self.net, self.sets, self.config = fabric, net, sets, config
         self.feed, self.facts, self.out = feed, facts, out
         self.callbacks = list(callbacks) if fabric.is_global_zero else []
-        self.model = normalized(net, facts["normalize"]).train()
+        self.model = with_normalization(net, facts["normalize"]).train()
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(config, net)
@@ -269,7 +269,7 @@ class Run:
         if self.fabric.world_size == 1:
             return self._sums
         device = self.fabric.device
-        return summed(self.fabric, self._sums.clone().to(device))
+        return total_of(self.fabric, self._sums.clone().to(device))
 
     def _write(self, found: Checkpoint, path: Path) -> None:
         if self.fabric.is_global_zero:

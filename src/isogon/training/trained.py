@@ -180,6 +180,6 @@ def _learned(data: Spec) -> str:
 def _start(arch: Spec, data: Spec, config: FitConfig) -> nn.Module:
     """The network as training finds it."""
     train = feeds.resolve(data, config).train
-    outputs = building.outputs_of(train, loss_of(config, train.labels[:1])[0])
+    outputs = building.outputs_for(train, loss_of(config, train.labels[:1])[0])
     with isolated(config.seed):
-        return building.build(arch, train, outputs)[0]
+        return building.build_network(arch, train, outputs)[0]

@@ -46,7 +46,7 @@ def scaled(lower: Lowering, x: Ref, scale: Tensor, shift: Tensor | None = None) 
 
     def weights(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         factor = f(scale)
-        return lambda v: spread(v if same else v * factor, sizes)
+        return lambda v: broadcast(v if same else v * factor, sizes)
 
     copies = shift is None and bool((scale.abs() == 1).all())
     if x.shape == sizes:
@@ -56,11 +56,11 @@ def scaled(lower: Lowering, x: Ref, scale: Tensor, shift: Tensor | None = None) 
         lower.forms[ref.name] = (base, factor * scale, total)
         return ref
     return lower.affine(
-        lambda v: spread(function(v), sizes), x, shift, weights=weights, copies=copies
+        lambda v: broadcast(function(v), sizes), x, shift, weights=weights, copies=copies
     )
 
 
-def spread(v: Tensor, sizes: tuple[int, ...]) -> Tensor:
+def broadcast(v: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Broadcast samples `[N, ...]` to `[N, *sizes]`."""
     missing = len(sizes) + 1 - v.ndim
     return v.reshape(len(v), *(1,) * missing, *v.shape[1:]).expand(len(v), *sizes)
@@ -193,6 +193,6 @@ def grid_sample(lower: Lowering, x, grid, *rest):
 
 
 @lowers("aten.mean.default", "aten.sum.default")
-def over_all(lower: Lowering, x, **_):
+def reduce_over_samples(lower: Lowering, x, **_):
     """A reduction over the samples too."""
     lower.refuse("mixes the samples of a batch", "Reduce over dimensions from 1 on.")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.lowering import Lowering, Ref
-from isogon.cpwl.rules.arithmetic import scaled, spread
+from isogon.cpwl.rules.arithmetic import broadcast, scaled
 from isogon.registry import lowers
 
 
@@ -18,7 +18,7 @@ def bend(lower: Lowering, x: Ref, low, high, apply=None) -> Ref:
     ]
     if x.shape != lower.shape:
         sizes = lower.shape
-        x, apply = lower.affine(lambda v: spread(v, sizes), x, None, copies=True), None
+        x, apply = lower.affine(lambda v: broadcast(v, sizes), x, None, copies=True), None
     low, high = bounds
     if low is not None and bool(torch.isneginf(low).all()):
         low = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.lowering import Lowering, Opaque, Ref
-from isogon.cpwl.rules.arithmetic import spread
+from isogon.cpwl.rules.arithmetic import broadcast
 from isogon.cpwl.rules.kinks import bend
 from isogon.registry import lowers
 
@@ -23,7 +23,7 @@ def negative(lower: Lowering, x: Ref) -> Ref:
 
 def _entries(x: Ref, sizes: tuple[int, ...], start: int) -> Tensor:
     index = torch.arange(start, start + math.prod(x.shape)).reshape(1, *x.shape)
-    return spread(index, sizes)[0]
+    return broadcast(index, sizes)[0]
 
 
 def larger(lower: Lowering, a, b, apply=None) -> Ref:
@@ -103,7 +103,7 @@ def min_dim(lower: Lowering, x, dim, keepdim=False):
 
 
 @lowers("aten.max.default", "aten.min.default")
-def over_all(lower: Lowering, x):
+def maximum_over_samples(lower: Lowering, x):
     """A maximum over the samples too."""
     lower.refuse("mixes the samples of a batch", "Reduce over dimensions from 1 on.")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.lowering import Condition, Lowering, Ref
-from isogon.cpwl.rules.arithmetic import spread
+from isogon.cpwl.rules.arithmetic import broadcast
 from isogon.registry import lowers
 
 
@@ -71,14 +71,14 @@ def native_dropout(lower: Lowering, x, p, train):
 @lowers("aten.reflection_pad1d.default", "aten.reflection_pad2d.default")
 @lowers("aten.reflection_pad3d.default", "aten.replication_pad1d.default")
 @lowers("aten.replication_pad2d.default", "aten.replication_pad3d.default")
-def entries(lower: Lowering, x, *rest, **options):
+def selection(lower: Lowering, x, *rest, **options):
     """Entries of the first argument, each where it goes (or zero)."""
     op = lower.target
     return lower.affine(lambda v: op(v, *rest, **options), x, None, copies=True)
 
 
 @lowers("aten.t.default", "aten.numpy_T.default")
-def over_all(lower: Lowering, x):
+def move_samples(lower: Lowering, x):
     """A transposition that moves the samples."""
     lower.refuse(
         "moves the axis of the samples",
@@ -114,7 +114,7 @@ def expand(lower: Lowering, x, *_, **__):
     sizes = lower.shape
     if sizes == x.shape:
         return x
-    return lower.affine(lambda v: spread(v, sizes), x, None, copies=True)
+    return lower.affine(lambda v: broadcast(v, sizes), x, None, copies=True)
 
 
 @lowers("aten.repeat.default", "aten.tile.default")

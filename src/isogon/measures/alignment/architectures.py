@@ -9,7 +9,7 @@ from isogon.errors import ModelError, OptionError
 from isogon.nets.graph import place
 from isogon.nets.hygiene import device_dtype, preserved
 from isogon.nets.origin import shape_of
-from isogon.nets.outputs import called
+from isogon.nets.outputs import run_on
 from isogon.nets.sites import ExampleInputs, inputs
 from isogon.nets.trace import trace
 from isogon.nets.unwrap import unwrap
@@ -111,7 +111,7 @@ def _shapes(model: nn.Module) -> list[tuple[int, ...]]:
 def _takes(model: nn.Module, x: Tensor) -> bool:
     try:
         with torch.no_grad(), preserved(model):
-            called(model, x)
+            run_on(model, x)
     except (RuntimeError, ValueError, IndexError):
         return False
     return True

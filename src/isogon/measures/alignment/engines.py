@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isogon.measures.alignment import hsic
 from isogon.measures.alignment.metrics.metric import Metric
-from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
+from isogon.measures.alignment.moments import CrossSums, CrossView, SiteSums, SiteView
 from isogon.measures.alignment.permutations import ROUNDING, SampleOrders
 from isogon.measures.alignment.representations import RowPlace
 from isogon.measures.alignment.samples import SampleView
@@ -137,7 +137,7 @@ class HeldValues:
             return
         assert kept.values is not None
         x = formed(kept.values[: kept.seen], place, form).double()
-        sums = Sums.empty(x.mean(0))
+        sums = SiteSums.empty(x.mean(0))
         x = x - sums.shift
         sums.update(x, x.square().sum(1))
         self.samples = kept.seen

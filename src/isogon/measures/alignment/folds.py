@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isogon.errors import DataError
 from isogon.measures.alignment.metrics.metric import Metric
-from isogon.measures.alignment.moments import CrossSums, CrossView, SiteView, Sums
+from isogon.measures.alignment.moments import CrossSums, CrossView, SiteSums, SiteView
 from isogon.measures.alignment.permutations import SampleOrders
 from isogon.measures.alignment.watchers import PairMoments
 
@@ -164,7 +164,7 @@ def _reversed(views: Views) -> Views:
     return Views(views.y, views.x, CrossView(views.y, views.x, turned))
 
 
-def _added(sums: Sequence[Sums] | Sequence[CrossSums]) -> Any:
+def _added(sums: Sequence[SiteSums] | Sequence[CrossSums]) -> Any:
     first = copy.deepcopy(sums[0])
     for other in sums[1:]:
         first.merge(other)  # type: ignore[arg-type]

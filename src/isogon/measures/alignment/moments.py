@@ -22,7 +22,7 @@ from isogon.measures.alignment.products import half_square, mirrored, product
 
 
 @dataclass
-class Sums:
+class SiteSums:
     """Sums over the shifted rows of one representation, float64.
 
     Attributes:
@@ -117,7 +117,7 @@ class SiteView:
         count: Number of rows.
     """
 
-    def __init__(self, sums: Sums) -> None:
+    def __init__(self, sums: SiteSums) -> None:
         self.sums, self.count = sums, sums.count
 
     @cached_property

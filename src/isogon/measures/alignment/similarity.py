@@ -22,7 +22,7 @@ from isogon.measures.alignment.representations import (
     places,
     representation,
 )
-from isogon.measures.alignment.subsets import check_subsets, drawn, spread
+from isogon.measures.alignment.subsets import check_subsets, over_subsets, random_subsets
 from isogon.nets.behaviour import FEW, examine
 from isogon.readings import Grid
 from isogon.registry import measure
@@ -130,8 +130,8 @@ def similarity(
         few.gather(part, rows, x[:SHIFTED], same)
         return [_padded(few.layer(m, generator)["similarity"], blank) for m in chosen]
 
-    parts = drawn(sides, data, size, repeats, generator)
-    return _with_spread(found, spread(parts, repeats, values), repeats, size)
+    parts = random_subsets(sides, data, size, repeats, generator)
+    return _with_spread(found, over_subsets(parts, repeats, values), repeats, size)
 
 
 def _with_spread(found: Grid, layers: list[dict], repeats: int, size: int) -> Grid:

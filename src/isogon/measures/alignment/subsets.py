@@ -36,7 +36,7 @@ def check_subsets(repeats: int, subset: int | None, count: int) -> int:
     return size
 
 
-def drawn(
+def random_subsets(
     sides: list[nn.Module],
     data: Batches | Rows,
     size: int,
@@ -65,7 +65,7 @@ def _taken(side: nn.Module, rows: torch.Tensor) -> nn.Module:
     return Features({name: array[rows.numpy()] for name, array in side.arrays.items()})
 
 
-def spread(
+def over_subsets(
     parts: Iterator[tuple[list[nn.Module], Batches | Rows]],
     repeats: int,
     values: Callable[[list[nn.Module], Batches | Rows], list[np.ndarray]],
@@ -73,7 +73,7 @@ def spread(
     """Mean and standard deviation over subsets of each array of values, and every one of them.
 
     Args:
-        parts: See `drawn`.
+        parts: See `random_subsets`.
         repeats: How many there are.
         values: Compares both sides on the data of one subset.
 

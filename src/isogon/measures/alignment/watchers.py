@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isogon.measures.alignment import hsic
 from isogon.measures.alignment.metrics.kernels import Alignment
-from isogon.measures.alignment.moments import CrossSums, Sums
+from isogon.measures.alignment.moments import CrossSums, SiteSums
 from isogon.measures.alignment.representations import RowPlace
 from isogon.stats.wrappers import matrix, same_positions
 
@@ -105,7 +105,7 @@ class PairMoments:
         self.single = single
         self.pairs, self.maps, self.example = list(pairs), list(maps), example
         self.sites = tuple(dict.fromkeys(p.key for pair in pairs for p in pair))
-        self.own: dict[tuple, Sums] = {}
+        self.own: dict[tuple, SiteSums] = {}
         self.frames: dict[tuple, tuple[Tensor, float]] = {}  # shift and a power of two
         self.cross: list[CrossSums | None] = [None] * len(self.pairs)
         self.forms = [_forms(a, b, m) for (a, b), m in zip(self.pairs, self.maps)]
@@ -133,7 +133,7 @@ class PairMoments:
                 size = float((first - shift).abs().max()) if self.single else 0.0
                 factor = 0.5 ** math.frexp(size)[1] if 0 < size < math.inf else 1.0
                 self.frames[key] = shift, factor
-                self.own[key] = Sums.empty(shift * factor)
+                self.own[key] = SiteSums.empty(shift * factor)
             rows = self._framed(x, *self.frames[key])
             held[key] = rows, rows.square().sum(1)
             self.own[key].update(*held[key])

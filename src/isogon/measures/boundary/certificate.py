@@ -26,7 +26,7 @@ SHARE = 0.7  # of the time that is for pieces, where time is bounded
 SHORTEST = 1e-12  # of the slice's extent: a stretch without a length
 
 
-def certify(
+def certify_boundary(
     b: Boundary,
     frozen: Frozen,
     points: int | None,

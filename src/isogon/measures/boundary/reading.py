@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from isogon.cpwl.certificate import Certificate
 from isogon.errors import ModelError, OptionError
-from isogon.measures.boundary.certificate import certify
+from isogon.measures.boundary.certificate import certify_boundary
 from isogon.measures.boundary.frozen import Frozen
 from isogon.measures.partition.slices import Slice, lowered
 from isogon.readings import Reading
@@ -113,7 +113,7 @@ class Boundary(Reading):
                 "a boundary read from disk has no network to be checked against",
                 fix="Call boundary.attach(model) first.",
             )
-        found = certify(self, self.frozen, points, generator, seconds)
+        found = certify_boundary(self, self.frozen, points, generator, seconds)
         self.meta["certificate"] = found.to_json()
         return found
 

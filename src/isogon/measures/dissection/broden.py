@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from isogon.data.archive import Source, open_source
-from isogon.data.folders import find
+from isogon.data.folders import user_path
 from isogon.data.images import ImageStore, divisor
 from isogon.errors import DataError, FileError, OptionError
 from isogon.measures.dissection.concepts import Concepts
@@ -54,7 +54,7 @@ def broden(
             got=f"limit={limit}, batch_size={batch_size}",
             expected="at least 1",
         )
-    index = _Index(open_source(find(path)))
+    index = _Index(open_source(user_path(path)))
     rows = [r for r in index.rows if split in ("all", r["split"])][:limit]
     if not rows:
         held = sorted({r["split"] for r in index.rows})

@@ -199,10 +199,10 @@ def evolution(
     given = Snapshots.of(snapshots)
     data = {k: as_batches(b) for k, b in (("train", train), ("test", test)) if b is not None}
     near = near_data(plane, *data.values())
-    names = spread(list(given), most)
+    names = evenly(list(given), most)
     order = sequence(model, given, names)
     total = len(order)
-    shown = spread(range(total), frames)
+    shown = evenly(range(total), frames)
     report = progress or context.progress()
     arrays = {"slice_corners": plane.corners, "near": near}
     rows: list[dict[str, Any]] = []
@@ -254,7 +254,7 @@ def evolution(
     )
 
 
-def spread(items: Sequence[T], count: int | None) -> list[T]:
+def evenly(items: Sequence[T], count: int | None) -> list[T]:
     """At most so many of the items, evenly spread, the first and the last among them."""
     if count is None or count >= len(items):
         return list(items)

@@ -21,7 +21,7 @@ from isogon.measures.partition.kernels import geometry
 from isogon.measures.partition.locate import located
 from isogon.measures.partition.mesh import memory
 from isogon.measures.partition.mesh.mesh import INDEX
-from isogon.measures.partition.mesh.zeros import outputs_of
+from isogon.measures.partition.mesh.zeros import outputs_at
 from isogon.measures.partition.patterns import Patterns, SitePattern
 from isogon.measures.partition.slices import Slice, lowered
 from isogon.measures.partition.statistics import sampled, statistics, summary
@@ -159,7 +159,7 @@ class Partition(Neighbours, Reading):
     def _boundary(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return edge_of_classes.argmax_boundary(
             self.face_offsets, self.face_vertices, self.vertices, self.outputs,
-            self.edges, self.edge_faces, outputs_of(self), self.finished,
+            self.edges, self.edge_faces, outputs_at(self), self.finished,
         )  # fmt: skip
 
     @property
@@ -222,7 +222,7 @@ class Partition(Neighbours, Reading):
         """`[n, C, 2]` slopes of many regions (default: all); NaN where not cut to the end."""
         faces = np.arange(len(self)) if regions is None else np.asarray(regions)
         size = 2 * len(faces) * self.outputs.shape[1]
-        memory.check(size, "the slopes of these regions", "Ask for fewer regions at a time.")
+        memory.check_room(size, "the slopes of these regions", "Ask for fewer regions at a time.")
         found = np.full((len(faces), self.outputs.shape[1], 2), np.nan)
         own = self.finished[faces]
         faces, at = faces[own], self.centroid[faces[own]]

@@ -16,7 +16,7 @@ from torch import Tensor
 from isogon.cpwl.rounding import EPS, ROUNDING
 from isogon.errors import ModelError, OptionError
 from isogon.measures.partition.affine import affine_maps
-from isogon.measures.partition.mesh.zeros import outputs_of
+from isogon.measures.partition.mesh.zeros import outputs_at
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -194,7 +194,7 @@ def joined_regions(p: Partition, tolerance: float) -> tuple[np.ndarray, np.ndarr
     left, right = p.edge_faces.T
     inner = np.flatnonzero((left >= 0) & (right >= 0))
     # (never to that of another output, nor to its own value, which may be all rounding)
-    size = np.maximum(outputs_of(p).error[0] / (ROUNDING * EPS), 1e-290)[-p.outputs.shape[1] :]
+    size = np.maximum(outputs_at(p).error[0] / (ROUNDING * EPS), 1e-290)[-p.outputs.shape[1] :]
     extent = float(np.ptp(p.plane.corners, axis=0).max())
     same = np.zeros(len(p.edges), bool)
     step = max(1, (1 << 24) // p.outputs.shape[1])

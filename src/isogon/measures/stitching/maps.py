@@ -36,7 +36,7 @@ class Assignment(nn.Module):
         return found
 
 
-class Affine(nn.Module):
+class AffineMap(nn.Module):
     """A linear map of channels, by option with an offset: ``y = weight x + bias``.
 
     Args:

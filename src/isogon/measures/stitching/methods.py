@@ -13,7 +13,7 @@ from torch import nn
 from isogon import registry
 from isogon.errors import OptionError
 from isogon.measures.stitching import closed
-from isogon.measures.stitching.maps import Affine, Assignment
+from isogon.measures.stitching.maps import AffineMap, Assignment
 from isogon.measures.stitching.refine import refinable
 from isogon.measures.stitching.refine.refinable import Refinable
 from isogon.measures.stitching.refine.relaxed import Birkhoff, Turns, Wreath
@@ -124,7 +124,8 @@ def g_relu() -> Stitch:
 def orthogonal() -> Stitch:
     """A rotation times a scale, by orthogonal Procrustes, nothing centred."""
     return Stitch(
-        lambda m, _: Affine(closed.scaled_rotation(m)), train=lambda map, _: refinable.Rotation(map)
+        lambda m, _: AffineMap(closed.scaled_rotation(m)),
+        train=lambda map, _: refinable.Rotation(map),
     )
 
 
@@ -151,7 +152,7 @@ def low_rank(rank: int | tuple[int, ...], bias: bool = True) -> Stitch:
         if rank < 1:
             raise OptionError("a rank too low", got=rank, expected="at least 1")
         return Stitch(
-            lambda m, _: Affine(*closed.reduced_rank(m, int(rank), bias=bias)),
+            lambda m, _: AffineMap(*closed.reduced_rank(m, int(rank), bias=bias)),
             train=lambda map, _: refinable.LowRank(map, int(rank)),
         )
 
@@ -175,6 +176,16 @@ def lasso(strength: float | tuple[float, ...] = 0.01, bias: bool = True) -> Stit
         return Stitch(start, train=lambda map, _: refinable.Lasso(map, strength), only=True)
 
     return _choice(_strengths(strength), one)
+
+
+def _turns(scaled: bool, hold: int, alternate: int, share: float) -> Turns:
+    _ranges(share=(share, 0, 1))
+    return Turns(scaled, hold, alternate, share)
+
+
+def _permuting(train: Callable[..., Refinable], scaled: bool) -> Stitch:
+    """A stitch that begins as an assignment and is a permutation only once it is trained."""
+    return Stitch(_scaled if scaled else _assigned, same=True, train=train, only=True)
 
 
 @registry.register("stitch")
@@ -208,8 +219,8 @@ def birkhoff(
         alternate: Steps of P and steps of scales in turns of this length; 0: both in every step.
         share: Of all steps, those after which P is rounded; scales go on alone.
     """
-    _ranges(rate=(rate, 0, 1e3), softness=(softness, 0, 1), share=(share, 0, 1))
-    turns = Turns(scaled, hold, alternate, share)
+    _ranges(rate=(rate, 0, 1e3), softness=(softness, 0, 1))
+    turns = _turns(scaled, hold, alternate, share)
 
     def one(strength: float) -> Stitch:
         def train(map: Assignment, generator: torch.Generator) -> Refinable:
@@ -224,7 +235,7 @@ def birkhoff(
                 generator=generator,
             )
 
-        return Stitch(_scaled if scaled else _assigned, same=True, train=train, only=True)
+        return _permuting(train, scaled)
 
     return _choice(_strengths(strength), one)
 
@@ -251,13 +262,13 @@ def wreath(
         alternate: Steps of scores and of scales in turns of this length; 0: both in every step.
         share: Of all steps, those after which the order is fixed; scales go on alone.
     """
-    _ranges(rate=(rate, 0, 1e3), temperature=(temperature, 1e-6, 1e6), share=(share, 0, 1))
-    turns = Turns(scaled, hold, alternate, share)
+    _ranges(rate=(rate, 0, 1e3), temperature=(temperature, 1e-6, 1e6))
+    turns = _turns(scaled, hold, alternate, share)
 
     def train(map: Assignment, _: torch.Generator) -> Refinable:
         return Wreath(map, turns, rate=rate, temperature=temperature)
 
-    return Stitch(_scaled if scaled else _assigned, same=True, train=train, only=True)
+    return _permuting(train, scaled)
 
 
 # --------------------------------------------------------------------------- what they share
@@ -273,7 +284,7 @@ def _scaled(m: Cross, _: torch.Generator) -> nn.Module:
 
 
 def _least_squares(bias: bool) -> Callable[[Cross, torch.Generator], nn.Module]:
-    return lambda m, _: Affine(*closed.least_squares(m, bias=bias))
+    return lambda m, _: AffineMap(*closed.least_squares(m, bias=bias))
 
 
 def _choice(given: float | tuple[float, ...], one: Callable[[float], Stitch]) -> Stitch:

@@ -19,7 +19,7 @@ BLOCK = 2**17  # numbers that are worked on at a time: they stay in the cache
 Form = tuple[Any, tuple[int, ...]]  # a cut's key, and the positions that it is brought to
 
 
-class Sums:
+class CutSums:
     """Sums over the shifted columns of one activation in one form.
 
     Args:
@@ -37,7 +37,7 @@ class Sums:
         self.total += x.sum(1)
         self.square.addmm_(x, x.T)
 
-    def merge(self, other: Sums) -> None:
+    def merge(self, other: CutSums) -> None:
         """Add the sums of other columns, whatever their shift."""
         apart = other.shift - self.shift
         moved = torch.outer(other.total, apart)
@@ -74,7 +74,7 @@ class PairSums(Once):
         self.sites = tuple(dict.fromkeys(c.key for pair in pairs for c in pair))
         most = max(math.prod(c.site.shape) for pair in self.pairs for c in pair)
         self.size = max(1, BLOCK // max(1, most))
-        self.own: dict[Form, Sums] = {}
+        self.own: dict[Form, CutSums] = {}
         self.cross: dict[tuple[Form, Form], Tensor] = {}
 
     def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
@@ -96,7 +96,7 @@ class PairSums(Once):
             x = placed(values[cut.key], cut.axis, space).transpose(0, 1)
             x = self._room(len(held), x).copy_(x).flatten(1)
             if form not in self.own:
-                self.own[form] = Sums(x.mean(1))
+                self.own[form] = CutSums(x.mean(1))
             x -= self.own[form].shift[:, None]
             self.own[form].update(x)
             held[form] = x

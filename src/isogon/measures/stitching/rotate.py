@@ -15,7 +15,7 @@ from isogon.actions import Channels, Group
 from isogon.data import Batches, as_batches
 from isogon.errors import OptionError
 from isogon.measures.stitching.cuts import Cut, Cuts
-from isogon.measures.stitching.maps import Affine, Between
+from isogon.measures.stitching.maps import AffineMap, Between
 from isogon.nets.behaviour import FEW, examine
 from isogon.nets.finite import check_finite
 from isogon.nets.labels import classes_of
@@ -149,7 +149,7 @@ class Rotated:
 
     def __init__(self, cuts: Cuts, cut: Cut, element: Channels | None) -> None:
         self.module, self.norms = with_norms(cuts.anatomy.tail(*cut.nodes), shared=False)
-        inner = nn.Identity() if element is None else Affine(element.matrix)
+        inner = nn.Identity() if element is None else AffineMap(element.matrix)
         self.element = Between(inner, (cut.axis, cut.axis), cut.space).requires_grad_(False)
         self.right = self.total = 0
         self.steps: torch.optim.Optimizer | None = None

@@ -11,7 +11,7 @@ from isogon.data import Batches, as_batches
 from isogon.errors import OptionError
 from isogon.measures.stitching.cuts import Cuts, paired
 from isogon.measures.stitching.methods import stitches
-from isogon.measures.stitching.stitching import Settings, Stitching
+from isogon.measures.stitching.stitched_pairs import Settings, Stitching
 from isogon.nets.behaviour import FEW, examine
 from isogon.nets.finite import check_finite
 from isogon.nets.origin import check_classes

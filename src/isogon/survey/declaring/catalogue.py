@@ -60,7 +60,7 @@ def names(kind: str) -> list[str]:
     """Names of a kind: built in, from entry points, and registered in this process."""
     if not sources.available():
         return registry.names(kind)
-    return sorted({*sources.entries(kind), *registry.points(kind), *registry.known(kind)})
+    return sorted({*sources.source_entries(kind), *registry.points(kind), *registry.known(kind)})
 
 
 def holds(kind: str, name: str) -> bool:
@@ -130,7 +130,7 @@ def entry(kind: str, name: str) -> registry.Entry:
 
 
 def _summary(kind: str, name: str) -> tuple[str, str]:
-    found = sources.entries(kind).get(name)
+    found = sources.source_entries(kind).get(name)
     try:
         found = found or registry.get(kind, name)
     except DependencyError as error:  # a broken package of someone else must not hide the rest

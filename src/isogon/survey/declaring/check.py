@@ -9,7 +9,7 @@ from isogon.survey.declaring.declare import Declaration
 from isogon.survey.declaring.job import Job
 
 
-def check(job: Job, declaration: Declaration | None = None) -> tuple[Job, Declaration]:
+def check_job(job: Job, declaration: Declaration | None = None) -> tuple[Job, Declaration]:
     """The job in canonical form (specs rewritten, defaults filled in) and its declaration.
 
     Args:
@@ -51,7 +51,7 @@ def check(job: Job, declaration: Declaration | None = None) -> tuple[Job, Declar
                 fix=f"See isogon {d.command} --help.",
             )
         value = job.options.get(o.name, o.default)
-        if o.name in job.options and not types.fits(value, o.type) and value != o.default:
+        if o.name in job.options and not types.fits_code(value, o.type) and value != o.default:
             raise OptionError(
                 f"wrong value for {o.name} of {d.command}",
                 got=repr(value),

@@ -38,7 +38,7 @@ from isogon.errors import FileError, IsogonError, OptionError, unknown
 from isogon.specs import Spec, parse
 from isogon.storage.yaml_text import MAX_BYTES, MAX_CHARACTERS, MAX_VALUES, read_yaml
 from isogon.survey.declaring import catalogue, types
-from isogon.survey.declaring.check import check
+from isogon.survey.declaring.check import check_job
 from isogon.survey.declaring.declare import Declaration
 from isogon.survey.declaring.job import Job, key_of
 from isogon.survey.declaring.pairs import Filled, many, paired
@@ -64,7 +64,7 @@ class Plan:
         return {_id(j): j for j in self.jobs}
 
 
-def read(path: str | Path, *, scale: str | None = None, shards: int | None = None) -> Plan:
+def read_plan(path: str | Path, *, scale: str | None = None, shards: int | None = None) -> Plan:
     """Read and check a plan, at one of its scales (the first one by default).
 
     Args:
@@ -97,7 +97,7 @@ def expand(
     """All jobs that a plan stands for.
 
     Raises:
-        OptionError, SpecError: As `read`.
+        OptionError, SpecError: As `read_plan`.
     """
     if not isinstance(data, dict) or not (data.get("measures") or data.get("pairs")):
         raise OptionError(
@@ -137,7 +137,7 @@ def expand(
                     made += 1 if count == 1 else 1 + count
                     if made > MAX_JOBS:  # also where they are the same job again
                         raise OptionError("plan too large", expected=f"<= {MAX_JOBS} jobs")
-                    job, _ = check(job, declaration)
+                    job, _ = check_job(job, declaration)
                     names_exist(job, declaration)
                     check_splits(job, declaration, count)
                     for each in [*(job.shares(count) if count > 1 else []), job]:
@@ -312,7 +312,7 @@ def _jobs(
 def _values(value: Any, code: Any) -> list:
     """The values of an option: a list multiplies, unless the option itself is a list."""
     value = _numbers(value)
-    if not isinstance(value, list) or types.fits(value, code):
+    if not isinstance(value, list) or types.fits_code(value, code):
         return [tuple(value) if isinstance(value, list) else value]
     return [tuple(v) if isinstance(v, list) else v for v in value]
 

@@ -32,7 +32,7 @@ PLAIN = ("isogon.specs", "isogon.errors")  # imported as they are: they need not
 
 
 @cache
-def entries(kind: str) -> dict[str, Entry]:
+def source_entries(kind: str) -> dict[str, Entry]:
     """Name -> stand-in of every built-in entry of a kind; empty where there are no sources."""
     modules = (_Module.at(path) for path in _registering().get(kind, ()))
     found = (e for module in modules for e in module.registered() if e.kind == kind)
@@ -47,7 +47,7 @@ def entry(kind: str, name: str) -> Entry | None:
         for found in _Module.at(path).registered():
             if (found.kind, found.name) == (kind, name):
                 return found
-    return entries(kind).get(name)
+    return source_entries(kind).get(name)
 
 
 def available() -> bool:

@@ -81,6 +81,6 @@ def is_tuple(code: Any) -> bool:
     return isinstance(code, list) and code[0] == "tuple"
 
 
-def fits(value: Any, code: Any) -> bool:
+def fits_code(value: Any, code: Any) -> bool:
     """Whether a value (from YAML, JSON or Python) is of the encoded type."""
     return hints.fits(value, decode(code))

@@ -164,7 +164,7 @@ class WalkStudy:
     ) -> readings.Path:
         """The walk from its record: found whole, or taken up where it was left, or begun."""
         job = Job(self.name, {}, {**facts, "steps": steps, "step": options["step"]}, self.seed)
-        code = [modules.measure(f.__module__) for f in (walk, with_regions)]
+        code = [modules.code_digest(f.__module__) for f in (walk, with_regions)]
         key = digests.of(job.to_json(), self.model, origin, options, code)[:24]
         folder = self.out / "record"
         record = load_record(folder, key)

@@ -62,14 +62,14 @@ def works() -> dict[str, Work]:
     return {w.key: w for w in parse(FILE.read_text(encoding="utf-8"))}
 
 
-def find(key: str) -> Work | None:
+def work_of(key: str) -> Work | None:
     """The work with that key, or None."""
     return works().get(key)
 
 
 def line(key: str) -> str:
     """One line for a terminal."""
-    work = find(key)
+    work = work_of(key)
     if work is None:
         return key
     parts = [

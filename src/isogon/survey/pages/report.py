@@ -199,7 +199,7 @@ def _section(line: Line, record: Record) -> dict[str, Any]:
         "nofigure": nofigure,
         "page": _inside(record),
         "caption": reading.meta.get("caption", ""),
-        "table": table(reading.summary(), title(job.measure), reading.units),
+        "table": table_cells(reading.summary(), title(job.measure), reading.units),
         "size": f"{len(whole):,} {reading.row}{'' if len(whole) == 1 else 's'}",
         "rows": f"{len(whole):,}",
         "csv": _data_uri("text/csv", csv.encode()) if 0 < len(csv) < CSV_LIMIT else "",
@@ -262,7 +262,7 @@ def embedded(drawn: Figure, salt: str) -> str:
 
 def cited(declaration: Declaration) -> list[dict[str, str]]:
     """The works that define a measure."""
-    works = [w for key in declaration.cite if (w := bibliography.find(key)) is not None]
+    works = [w for key in declaration.cite if (w := bibliography.work_of(key)) is not None]
     empty = {"title": "", "year": "", "volume": ""}
     return [
         {"authors": w.authors, "venue": w.venue, "url": w.url}
@@ -272,7 +272,7 @@ def cited(declaration: Declaration) -> list[dict[str, str]]:
     ]
 
 
-def table(frame: pd.DataFrame, label: str, units: dict[str, str]) -> dict[str, Any]:
+def table_cells(frame: pd.DataFrame, label: str, units: dict[str, str]) -> dict[str, Any]:
     """A frame as cells with their text and the value they sort by."""
     frame = frame.loc[:, ~frame.isna().all()] if len(frame) else frame
     numeric = [frame[c].dtype.kind in "iuf" for c in frame.columns]

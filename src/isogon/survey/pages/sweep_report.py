@@ -17,7 +17,7 @@ from isogon.survey.declaring.check import given
 from isogon.survey.declaring.job import Job
 from isogon.survey.pages.figures import Drawn, study
 from isogon.survey.pages.prose import definition
-from isogon.survey.pages.report import cited, embedded, page, span, table, title
+from isogon.survey.pages.report import cited, embedded, page, span, table_cells, title
 from isogon.survey.running.record import Record, load_inside
 from isogon.survey.running.states import JobState
 from isogon.survey.running.sweep import Sweep
@@ -130,7 +130,9 @@ def _section(k: int, drawn: Drawn, sweep: Sweep) -> dict[str, Any]:
         "figure": embedded(drawn.figure, f"{sweep.title}-{k}"),
         "caption": drawn.caption,
         "tables": [
-            (name, table(frame, name, {})) for name, frame in drawn.tables.items() if len(frame)
+            (name, table_cells(frame, name, {}))
+            for name, frame in drawn.tables.items()
+            if len(frame)
         ],
     }
 

@@ -15,7 +15,7 @@ FEWEST, MOST = 10.0, 30.0  # seconds; in between as long as the measure itself t
 SHARE = 0.25  # of what is left of a budget, at most
 
 
-def certify(reading: Reading, spent: float, until: float | None = None) -> None:
+def certify_within(reading: Reading, spent: float, until: float | None = None) -> None:
     """Let a reading that has a certificate make it; the reading keeps it.
 
     Args:

@@ -48,12 +48,12 @@ def reopen(sweep: Sweep) -> list[str]:
         opaque = not trains and any(map(references.runs_code, specs))
         if not opaque and _untouched(sweep.directory, id):
             continue
-        from isogon.survey.running.run import Session, find
+        from isogon.survey.running.run import Session, find_record
 
         session = session or Session()
         try:
             with noting() as files:
-                found = None if trains else find(job, out=sweep.records, session=session)
+                found = None if trains else find_record(job, out=sweep.records, session=session)
         except IsogonError:
             continue  # can't be told here, e.g. the data are elsewhere: its record stays
         if found is not None:

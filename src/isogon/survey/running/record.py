@@ -59,7 +59,7 @@ class Record:
                 "key": self.key,
                 "job": self.job.to_json(),
                 "provenance": dict(self.provenance),
-                "reading": file_digests.read(temporary / "reading" / MANIFEST),
+                "reading": file_digests.file_digest(temporary / "reading" / MANIFEST),
             }
             storage.write_json(temporary / FILE, data)
             if directory.exists():  # half a record, or one that does not match its digests
@@ -116,7 +116,7 @@ def load(directory: Path, key: str | None = None) -> Record | None:
         data = storage.read_json(directory / FILE)
         if data["format"] != FORMAT or (key is not None and data["key"] != key):
             return None
-        if data["reading"] != file_digests.read(directory / "reading" / MANIFEST):
+        if data["reading"] != file_digests.file_digest(directory / "reading" / MANIFEST):
             return None
         reading = read(directory / "reading")
         job = Job.from_json(data["job"])

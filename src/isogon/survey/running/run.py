@@ -29,11 +29,11 @@ from isogon.specs import Spec, parse
 from isogon.storage import digests, modules, references
 from isogon.storage.stamps import Stamp, note_again, noting, untouched
 from isogon.survey.declaring import catalogue
-from isogon.survey.declaring.check import check
+from isogon.survey.declaring.check import check_job
 from isogon.survey.declaring.declare import Declaration
 from isogon.survey.declaring.job import Job, key_of
 from isogon.survey.running import sharing
-from isogon.survey.running.certifying import certify
+from isogon.survey.running.certifying import certify_within
 from isogon.survey.running.placing import place
 from isogon.survey.running.record import Record, load
 
@@ -185,7 +185,7 @@ def run(
         seconds += meeting.seconds(job.measure)
         together = meeting.facts(job.measure)
     taken = sharing.seconds(shares) if job.shard is None else []
-    certify(reading, seconds, until)
+    certify_within(reading, seconds, until)
     provenance = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": seconds + sum(taken),
@@ -227,7 +227,7 @@ def call(
         OptionError: A required input is missing.
     """
     build = catalogue.entry("experiment", declaration.name).build
-    job, _ = check(Job(declaration.name, specs, options, seed), declaration)
+    job, _ = check_job(Job(declaration.name, specs, options, seed), declaration)
     objects, _ = session.inputs(job, declaration)
     extra = {"out": str(out), "seed": seed, "generator": torch.Generator().manual_seed(seed)}
     wanted = inspect.signature(build).parameters
@@ -236,7 +236,7 @@ def call(
     return build(*positional, **keywords)
 
 
-def find(job: Job, *, out: str | Path, session: Session) -> Record | None:
+def find_record(job: Job, *, out: str | Path, session: Session) -> Record | None:
     """The record of a job where it was computed before; nothing is measured."""
     _, key, directory, _, _ = _addressed(job, out, session)
     return None if directory is None else load(directory, key)
@@ -286,14 +286,14 @@ def content(found: Any) -> str:
 
 
 def code_of(declaration: Declaration) -> str:
-    """Digest of the source of a measure, see `isogon.storage.modules.measure`."""
+    """Digest of the source of a measure, see `isogon.storage.modules.code_digest`."""
     homes = [declaration.module]
     homes += [catalogue.declaration(name).module for name in complements(declaration.name)]
     if not modules.files(declaration.module):  # typed into a session: no file holds it
         build = inspect.unwrap(catalogue.entry("measure", declaration.name).build)
         code = getattr(build, "__code__", None)
         return digests.of(build, None if code is None else marshal.dumps(code))
-    return digests.of([modules.measure(home) for home in homes])
+    return digests.of([modules.code_digest(home) for home in homes])
 
 
 def versions() -> dict[str, str]:
@@ -337,7 +337,7 @@ def _addressed(job: Job, out: str | Path | None, session: Session) -> tuple:
     The key stands for the job in words, the content of its inputs, and the source of the code
     that measures: the same words with other content, or an improved measure, are another record.
     """
-    job, declaration = check(job)
+    job, declaration = check_job(job)
     objects, prints = session.inputs(job, declaration)
     identity = job.to_json() | {
         "fingerprints": prints,

@@ -91,7 +91,7 @@ def identifier() -> str:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
-def check() -> None:
+def check_slurm() -> None:
     """Refuse to go on where Slurm or submitit is missing.
 
     Raises:
@@ -124,7 +124,7 @@ def submit(
         DependencyError: Slurm or submitit is missing.
         FileError: Slurm does not take them.
     """
-    check()
+    check_slurm()
     import submitit
 
     executor = submitit.AutoExecutor(folder=sweep.directory / "slurm", cluster="slurm")

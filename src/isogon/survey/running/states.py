@@ -59,7 +59,7 @@ def stored(data: Any, id: str) -> JobState:
     return found
 
 
-def table(states: Iterable[JobState]) -> dict[str, int]:
+def count_states(states: Iterable[JobState]) -> dict[str, int]:
     """How many jobs are in each state."""
     counts: dict[str, int] = dict.fromkeys(STATES, 0)
     for state in states:

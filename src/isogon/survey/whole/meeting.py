@@ -9,10 +9,10 @@ from pathlib import Path
 from isogon.errors import IsogonError
 from isogon.nets.meeting import Meeting
 from isogon.nets.passes import all_passes
-from isogon.survey.declaring.check import check
+from isogon.survey.declaring.check import check_job
 from isogon.survey.declaring.declare import Declaration
 from isogon.survey.declaring.job import Job
-from isogon.survey.running.run import Session, call_measure, find
+from isogon.survey.running.run import Session, call_measure, find_record
 from isogon.survey.whole.defaults import NotSupplied
 
 
@@ -24,7 +24,7 @@ def meet(jobs: Sequence[Job], session: Session) -> Meeting:
     """
     meeting = Meeting()
     for job in jobs:
-        checked, declaration = check(job)
+        checked, declaration = check_job(job)
         objects, _ = session.inputs(checked, declaration)
         meeting.ask(job.measure, partial(call_measure, checked, objects))
     meeting.run(all_passes)
@@ -71,7 +71,7 @@ class Company:
         for declaration in self.joining:
             try:
                 job = self.made(declaration)
-                there = not self.again and find(job, out=self.out, session=self.session)
+                there = not self.again and find_record(job, out=self.out, session=self.session)
             except (IsogonError, NotSupplied):
                 continue
             if not there:

@@ -17,12 +17,12 @@ from isogon import context, hints, storage
 from isogon.errors import FileError, IsogonError, NoSuchSite, OptionError, SpecError
 from isogon.nets.origin import check_classes
 from isogon.survey.declaring import catalogue
-from isogon.survey.declaring.check import canonical, check, given
+from isogon.survey.declaring.check import canonical, check_job, given
 from isogon.survey.declaring.declare import Declaration
 from isogon.survey.declaring.job import Job
 from isogon.survey.running.certifying import verdict
 from isogon.survey.running.record import Record, load_inside
-from isogon.survey.running.run import Session, find, run, versions, writable
+from isogon.survey.running.run import Session, find_record, run, versions, writable
 from isogon.survey.whole.defaults import NotSupplied, Subject, options, supply
 from isogon.survey.whole.meeting import Company
 from isogon.survey.whole.subject import facts
@@ -230,7 +230,9 @@ def _job(declaration: Declaration, subject: Subject, seed: int) -> Job:
     chosen = options(declaration)
     if declaration.option("seed"):
         chosen.setdefault("seed", seed)
-    return check(Job(declaration.name, supply(declaration, subject), chosen, seed), declaration)[0]
+    return check_job(
+        Job(declaration.name, supply(declaration, subject), chosen, seed), declaration
+    )[0]
 
 
 def _one(
@@ -252,7 +254,7 @@ def _one(
         short = Job(name, job.inputs, given(job, declaration), seed)
         line.command = short.command(globals_=surroundings)
         out = directory / "records"
-        record = None if again else find(job, out=out, session=session)
+        record = None if again else find_record(job, out=out, session=session)
         if record is None and left <= 0:
             raise OutOfTime
         if record is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isogon.measures.alignment.symmetry.element import Element
-from isogon.measures.alignment.symmetry.sums import Lines, ScaledSums, bearing, summed
+from isogon.measures.alignment.symmetry.sums import Lines, ScaledSums, bearing, sums_of
 from isogon.measures.alignment.symmetry.symmetries import Symmetries, Weight, scaled, transformed
 from isogon.measures.alignment.symmetry.terms import Term
 
@@ -58,8 +58,8 @@ def products(pairs: Sequence[Term], found: Symmetries, element: Element) -> list
                 Weight(weight.name, weight.rows, tuple(s.size for s in sides), sides),
                 1.0 / square if square else 0.0,
                 float(np.vdot(a, a)),
-                summed(a, b, kept),
-                summed(b, b, kept),
+                sums_of(a, b, kept),
+                sums_of(b, b, kept),
                 a.size,
             )
         )

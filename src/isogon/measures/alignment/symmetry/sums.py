@@ -80,7 +80,7 @@ def bearing(weight: Weight) -> list[int]:
     return [k for k, s in enumerate(weight.sides) if any((n >= 0).any() for n, _ in s.scales)]
 
 
-def summed(a: np.ndarray, b: np.ndarray, kept: Sequence[int]) -> np.ndarray:
+def sums_of(a: np.ndarray, b: np.ndarray, kept: Sequence[int]) -> np.ndarray:
     """``sum a b`` over all axes but some."""
     axes = list(range(a.ndim))
     return np.asarray(np.einsum(a, axes, b, axes, list(kept)))

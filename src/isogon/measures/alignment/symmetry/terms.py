@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from isogon.measures.alignment.symmetry.sums import ScaledSums, bearing, summed
+from isogon.measures.alignment.symmetry.sums import ScaledSums, bearing, sums_of
 from isogon.measures.alignment.symmetry.symmetries import Symmetries, Weight, scaled
 
 ROUNDS = 200  # of balancing and of fitting
@@ -83,7 +83,7 @@ def balance(
     if not free.any():
         return np.ones(len(log))
     squares = ScaledSums(
-        (w, summed(v, v, bearing(w))) for w, v in zip(weights, values, strict=True)
+        (w, sums_of(v, v, bearing(w))) for w, v in zip(weights, values, strict=True)
     )
     for _ in range(ROUNDS):
         made, read = squares.at(np.exp(2 * log)).by_scale(len(log))

@@ -73,7 +73,7 @@ def low_bit(word):
 
 
 @kernel
-def interpolate(rows, source, ratio, start):
+def append_between(rows, source, ratio, start):
     """Fill the rows from `start` on: `(1 - t) rows[p] + t rows[q]`."""
     for n in range(len(ratio)):
         p, q, t = source[n, 0], source[n, 1], ratio[n]

@@ -121,7 +121,7 @@ def cut_kink(
     if len(mesh) + new.sum() > limit.counted:
         raise Full(new)
     by_edge = _crossings(mesh, signs)
-    if not memory.fits(mesh.live, len(by_edge[1])):
+    if not memory.has_room(mesh.live, len(by_edge[1])):
         raise Full(new, memory=True)
     errors = Errors(judge, mesh, functions.unit, functions.other, bound)
     vertex, f = cut_edges(mesh, name, functions, errors, *by_edge)

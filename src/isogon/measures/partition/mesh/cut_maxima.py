@@ -51,7 +51,7 @@ def cut_max(
     if len(varying) == 0:
         empty = np.zeros((len(mesh), 0), np.uint64)
         return SitePattern(stage.site, "max", base, varying, empty, parent, tol), None
-    used, entry, mesh.live[table] = entries(stage, index, flat, varying)
+    used, entry, mesh.live[table] = used_entries(stage, index, flat, varying)
     z = mesh.values(table)
     sizes = Table(bound[used], len(z), lambda rows: judge.zero(mesh.xy[rows])[:, used])
     sizes.settle(open_)
@@ -76,7 +76,7 @@ def cut_max(
     by_edge = off_seams(
         mesh, z, functions, entry[np.searchsorted(varying, functions.unit)], sizes, *by_edge
     )
-    if not memory.fits(mesh.live, len(by_edge[1])):
+    if not memory.has_room(mesh.live, len(by_edge[1])):
         raise Full(np.diff(first), memory=True)
     errors = Errors(judge, mesh, used[functions.column], used[functions.other], bound)
     old = len(z)
@@ -228,7 +228,7 @@ def everywhere(
     return base, np.flatnonzero(base == 0), np.zeros(0, np.int64)
 
 
-def entries(
+def used_entries(
     stage: Max, index: np.ndarray, flat: Tensor, varying: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, Tensor]:
     """Which entries the varying groups use, these as columns of a table, the table `[V, columns]`.

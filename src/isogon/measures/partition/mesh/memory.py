@@ -46,7 +46,7 @@ def _asked() -> int:
         return 8 << 30
 
 
-def fits(live: dict[str, Tensor], new: int) -> bool:
+def has_room(live: dict[str, Tensor], new: int) -> bool:
     """Whether the live tensors can be extended by `new` vertices, with half as much to spare."""
     count = next(iter(live.values())).shape[0]
     width = sum(held.numel() // count for held in live.values())
@@ -80,7 +80,7 @@ def most(program: Program) -> int:
     return max(1, int(SHARE * free() / face(program)))
 
 
-def check(size: int, what: str, fix: str) -> None:
+def check_room(size: int, what: str, fix: str) -> None:
     """Refuse what would not fit in memory.
 
     Args:

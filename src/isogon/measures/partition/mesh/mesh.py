@@ -135,7 +135,7 @@ class Mesh:
             buffer[:n] = held
             self.room[name] = buffer
         flat = buffer.reshape(buffer.shape[0], -1).numpy()
-        ek.interpolate(flat, source, ratio, n)
+        ek.append_between(flat, source, ratio, n)
         return buffer[: n + m]
 
     def owns(self, name: str) -> bool:

@@ -239,7 +239,7 @@ def pin(mesh: Mesh, position: int, functions: Functions, name: str) -> None:
     store(mesh, name, vertex, which, functions.column, functions.offset)
 
 
-def outputs_of(p: Partition) -> Table:
+def outputs_at(p: Partition) -> Table:
     """What counts as zero of a partition's outputs, at its vertices.
 
     One output is compared with a constant 0, which comes first.

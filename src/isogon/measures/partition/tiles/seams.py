@@ -24,10 +24,10 @@ from isogon.measures.partition.mesh.cut_kinks import TABLE, every_function, list
 from isogon.measures.partition.mesh.cut_maxima import (
     as_functions,
     contending,
-    entries,
     equal,
     everywhere,
     keep,
+    used_entries,
 )
 from isogon.measures.partition.mesh.cutting import cut_edges
 from isogon.measures.partition.mesh.mesh import Mesh
@@ -183,7 +183,7 @@ def _maximum(line: Mesh, stage: Max, judge: Judge) -> tuple[np.ndarray, ...]:
     nothing = np.zeros(0, np.int64)
     if len(varying) == 0:
         return nothing, nothing, nothing, nothing
-    used, entry, line.live[TABLE] = entries(stage, index, flat, varying)
+    used, entry, line.live[TABLE] = used_entries(stage, index, flat, varying)
     z = line.values(TABLE)
     sizes = Table(bound[used], len(z), lambda rows: judge.zero(line.xy[rows])[:, used])
     sizes.settle(open_)

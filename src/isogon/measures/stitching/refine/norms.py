@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from isogon.measures.stitching.maps import Affine, Assignment
+from isogon.measures.stitching.maps import AffineMap, Assignment
 from isogon.nets.recalibrate import GraphNorm
 from isogon.stats.cross import Cross
 
@@ -65,7 +65,7 @@ def matrix_of(inner: nn.Module, channels: int) -> Tensor | None:
     """The matrix ``[q, p]`` that a map stands for; None of a map of another kind."""
     if isinstance(inner, Normed):
         return matrix_of(inner.inner, channels)
-    if isinstance(inner, Affine):
+    if isinstance(inner, AffineMap):
         return inner.weight.detach()
     if isinstance(inner, Assignment):
         return inner.matrix(channels)
@@ -77,7 +77,7 @@ def _through(inner: nn.Module, m: Cross) -> tuple[Tensor, Tensor]:
     w = matrix_of(inner, len(m.mean_x))
     if w is None:
         return m.mean_y, _variance(m.yy, m.count)
-    bias = inner.bias if isinstance(inner, Affine) and inner.bias is not None else 0.0
+    bias = inner.bias if isinstance(inner, AffineMap) and inner.bias is not None else 0.0
     centred: Any = m.xx
     variance = ((w @ centred) * w).sum(1).clamp(min=0) / m.count
     return (w @ m.mean_x + bias).detach(), variance

@@ -120,7 +120,7 @@ def monotone(p: Tensor, generator: torch.Generator, draws: int = 32) -> Tensor:
     return orders[int(values.argmax())]
 
 
-def permutation(order: Tensor) -> Tensor:
+def permutation_matrix(order: Tensor) -> Tensor:
     """The matrix of ``y_i = x_order(i)``."""
     return torch.eye(len(order), dtype=torch.float64)[order]
 

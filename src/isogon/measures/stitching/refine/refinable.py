@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from isogon.measures.stitching.maps import Affine, Assignment
+from isogon.measures.stitching.maps import AffineMap, Assignment
 
 BETA2, TINY = 0.999, 1e-8  # of Adam
 RELATIVE = 10.0  # learning rate of logarithms of scales: entries of a matrix are about a tenth
@@ -72,7 +72,7 @@ class Free(Refinable):
         start: Where it begins; copied.
     """
 
-    def __init__(self, start: Affine) -> None:
+    def __init__(self, start: AffineMap) -> None:
         super().__init__()
         self.inner = copy.deepcopy(start)
 
@@ -110,7 +110,7 @@ class Lasso(Free):
         strength: Of the penalty, in nats per unit of the matrix; offsets are free.
     """
 
-    def __init__(self, start: Affine, strength: float) -> None:
+    def __init__(self, start: AffineMap, strength: float) -> None:
         super().__init__(start)
         self.strength = strength
 
@@ -134,7 +134,7 @@ class LowRank(Refinable):
         rank: The rank.
     """
 
-    def __init__(self, start: Affine, rank: int) -> None:
+    def __init__(self, start: AffineMap, rank: int) -> None:
         super().__init__()
         u, s, vt = torch.linalg.svd(start.weight.detach(), full_matrices=False)
         root = s[:rank].sqrt()
@@ -153,7 +153,7 @@ class LowRank(Refinable):
     def settled(self) -> nn.Module:
         """The product."""
         bias = None if self.bias is None else self.bias.detach().clone()
-        return Affine((self.left @ self.right).detach(), bias).requires_grad_(False)
+        return AffineMap((self.left @ self.right).detach(), bias).requires_grad_(False)
 
 
 class Scales(Refinable):

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from isogon.measures.stitching.maps import Affine, Assignment
+from isogon.measures.stitching.maps import AffineMap, Assignment
 from isogon.measures.stitching.refine import polytope
 from isogon.measures.stitching.refine.refinable import RELATIVE, Refinable
 
@@ -127,7 +127,7 @@ class Birkhoff(Relaxed):
     ) -> None:
         super().__init__(start, turns)
         n = len(start.order)
-        begin = polytope.permutation(start.order)
+        begin = polytope.permutation_matrix(start.order)
         self.matrix = nn.Parameter((1 - softness) * begin + softness / n)
         self.rate, self.strength, self.by = rate, strength, by
         self.rounding: Rounding = rounding
@@ -159,7 +159,7 @@ class Birkhoff(Relaxed):
     def fix(self) -> None:
         """P is rounded."""
         if self.rounding != "relaxed":
-            self.matrix.copy_(polytope.permutation(self.rounded()))
+            self.matrix.copy_(polytope.permutation_matrix(self.rounded()))
             self.matrix.requires_grad_(False)
 
     def settled(self) -> nn.Module:
@@ -167,7 +167,7 @@ class Birkhoff(Relaxed):
         if self.rounding != "relaxed":
             return super().settled()
         matrix = self.scales()[:, None] * self.matrix
-        return Affine(matrix.detach().clone()).requires_grad_(False)
+        return AffineMap(matrix.detach().clone()).requires_grad_(False)
 
 
 class Wreath(Relaxed):
@@ -198,7 +198,9 @@ class Wreath(Relaxed):
         return found[:, columns]
 
     def _hard(self) -> Tensor:
-        return polytope.permutation(self.scores.detach().argsort(descending=True, stable=True))
+        return polytope.permutation_matrix(
+            self.scores.detach().argsort(descending=True, stable=True)
+        )
 
     def move(self, factor: float) -> None:
         """A step of the scores."""
