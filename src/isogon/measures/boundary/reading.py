@@ -150,8 +150,9 @@ class Boundary(Reading):
         missed: dict[str, float] = self.meta["missed"]
         kept = f", {self.certificate.verdict}" if self.certificate is not None else ""
         curves = f"{len(self):,} curve{'' if len(self) == 1 else 's'}"
+        stopped = " so far, not whole" if self.meta.get("stopped") else ""
         return (
-            f"Boundary: {curves} ({int(self.table['closed'].sum()):,} closed) of "
+            f"Boundary{stopped}: {curves} ({int(self.table['closed'].sum()):,} closed) of "
             f"{len(self.curve_of):,} pieces, length {self.length:.6g}, "
             f"{missed['curves']} curves of length {missed['length']:.3g} found by the second image "
             f"alone, drift {self.meta['drift']:.1e}{kept}"
