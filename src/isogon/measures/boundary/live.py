@@ -1,7 +1,9 @@
-"""Traces that wait for their turn, and those that advance together."""
+"""Traces that wait for their turn, those that advance together, and where all of them stop."""
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,23 @@ from isogon.measures.boundary.frozen import Frozen, Pieces
 from isogon.measures.boundary.strokes import End
 
 Tail = End | list[End] | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where tracing stops before all is found.
+
+    Attributes:
+        pieces: Most pieces.
+        end: Time (`time.monotonic`) after which it stops.
+    """
+
+    pieces: float = math.inf
+    end: float = math.inf
+
+    def reached(self, pieces: int) -> bool:
+        """Whether it stops with so many pieces."""
+        return pieces >= self.pieces or time.monotonic() > self.end
 
 
 @dataclass(eq=False)

@@ -15,10 +15,11 @@ from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.boundary.frozen import Frozen
+from isogon.measures.boundary.live import Limits
 from isogon.measures.boundary.reading import Boundary
 from isogon.measures.boundary.scan import GOLDEN, Gaps, Scan
 from isogon.measures.boundary.strokes import TIED, Strokes
-from isogon.measures.boundary.trace import Limits, Tracer
+from isogon.measures.boundary.trace import Tracer
 from isogon.measures.partition.slices import Slice, lowered
 from isogon.registry import measure
 
@@ -213,6 +214,7 @@ def read_off(tracer: Tracer, scan: Scan, known: int, unexplained: int) -> Bounda
         "open": left,
         "unexplained": unexplained,
         "single": frozen.single,
+        "outputs": frozen.outputs,
         "classes": None if frozen.classes is None else frozen.classes.tolist(),
         "shape": list(plane.shape),
         "dtype": "float64",

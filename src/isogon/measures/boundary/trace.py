@@ -8,9 +8,7 @@ piece that is known already.
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,7 +26,7 @@ from isogon.measures.boundary.exits import (
     moved,
 )
 from isogon.measures.boundary.frozen import Frozen, Pieces, Seen
-from isogon.measures.boundary.live import Live, Start, Tail, started
+from isogon.measures.boundary.live import Limits, Live, Start, Tail, started
 from isogon.measures.boundary.sides import sides
 from isogon.measures.boundary.strokes import (
     BORDER,
@@ -50,23 +48,6 @@ FAR = 1e-6  # of the slice's extent: a trace that is so far beside its line is l
 MOMENT = 0.1  # seconds between two reports
 PATIENCE = 500  # regions after which states are carried
 NEVER = 1 << 62
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Where tracing stops before all is found.
-
-    Attributes:
-        pieces: Most pieces.
-        end: Time (`time.monotonic`) after which it stops.
-    """
-
-    pieces: float = math.inf
-    end: float = math.inf
-
-    def reached(self, pieces: int) -> bool:
-        """Whether it stops with so many pieces."""
-        return pieces >= self.pieces or time.monotonic() > self.end
 
 
 class Tracer:
