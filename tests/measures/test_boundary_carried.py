@@ -17,6 +17,7 @@ from isogon.cpwl.matrices import TooManyEntries, matrix
 from isogon.cpwl.program import Affine, mlp
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.boundary import carried, trace
+from isogon.measures.boundary import frozen as frozen_module
 from isogon.measures.boundary.frozen import Frozen
 from isogon.measures.boundary.measure import boundary, traced
 from isogon.measures.boundary.suffix import suffix_of
@@ -212,6 +213,25 @@ def moved_by(carrier, state, pieces, unit, now, to, at):
             else:
                 spread(u, row[s.argument_of[u]] * s.slope[piece[u], u])
     return state + row[:, None] * change
+
+
+def test_single_precision_decides_only_what_it_can(monkeypatch):
+    """Classes on a grid of a residual network, among them points on its boundary."""
+    net, images = residual()
+    label = net(images).argmax(1)
+    plane = ig.Slice.crossing(net, images[0], images[label != label[0]][0], radius=4)
+    program, plane = lowered(net, plane)
+    frozen = Frozen(program, plane)
+    assert program.chunk() <= frozen_module.NARROW
+    at = np.random.default_rng(0).uniform(-4, 4, (200, 2))
+    at = np.concatenate([at, np.zeros((1, 2)), 1e-9 * at[:20]])  # the middle is on the boundary
+    double = []
+    values = Frozen.values
+    monkeypatch.setattr(Frozen, "values", lambda f, p: double.append(len(p)) or values(f, p))
+    found = frozen.largest(at)
+    assert 20 < sum(double) < 60
+    monkeypatch.setattr(frozen_module, "NARROW", 0)
+    assert np.array_equal(found, frozen.largest(at))
 
 
 def test_tracing_stops_at_its_limits():

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from isogon.cpwl.program import Affine, Kink, Max, Program
 from isogon.cpwl.rounding import EPS, ROUNDING, finite, magnitude, squares, summed
+from isogon.cpwl.single import COARSE, evaluate
 from isogon.measures.partition.slices import Slice
 
 Pieces = list[Tensor]  # per cut `[n, units]` int16: piece of a kink, winner of a maximum
-Carried = tuple[Tensor, Tensor, Tensor, Tensor]  # values, derivatives, squared errors of both
+NARROW = 256  # samples: a network of which a batch of double numbers holds fewer is large
 SAMPLE = 64  # points at which the sizes of values are looked at
 
 
@@ -111,11 +112,23 @@ class Frozen:
         return self.largest(p).argmax(1)
 
     def largest(self, p: np.ndarray) -> np.ndarray:
-        """`[n, C]` which outputs are the largest, up to rounding."""
-        value = self.values(p)
-        best = value.argmax(1)
-        top = value[np.arange(len(p)), best] - self.slack[best]
-        return value >= top[:, None] - self.slack
+        """`[n, C]` which outputs are the largest, up to rounding.
+
+        Of a large network single precision decides where it can: where no other output comes
+        near the largest one, by its own rounding.
+        """
+        if self.program.chunk() > NARROW:
+            return _top(self.values(p), self.slack)
+        step, parts = NARROW, [np.zeros((0, len(self.names)))]
+        for low in range(0, len(p), step):
+            found = evaluate(self.program, self.embed(p[low : low + step]))
+            found = self.competing(found.reshape(len(found), -1))
+            parts.append(found.to(torch.float64).numpy())
+        found = _top(np.concatenate(parts), COARSE * self.slack)
+        close = found.sum(1) != 1
+        if close.any():
+            found[close] = _top(self.values(p[close]), self.slack)
+        return found
 
     @torch.no_grad()
     def held(self, p: np.ndarray, pieces: Pieces) -> tuple[Tensor, Tensor, list[Seen]]:
@@ -250,6 +263,13 @@ class Frozen:
         self.sizes = np.array(sizes)
         ends = [self.competing(_zero(e)[None])[0] for e in held[program.output][2:]]
         return found, Allowance(*ends)
+
+
+def _top(value: np.ndarray, slack: np.ndarray) -> np.ndarray:
+    """`[n, C]` which values are the largest of their row, up to a slack of each column."""
+    best = value.argmax(1)
+    top = value[np.arange(len(value)), best] - slack[best]
+    return value >= top[:, None] - slack
 
 
 def _largest(*values: Tensor) -> float:
