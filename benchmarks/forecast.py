@@ -10,6 +10,7 @@ their ratio; of the reference slices those above 1,000 regions. ``--write`` keep
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Residual(nn.Module):
         self.last = nn.Linear(width, 10)
 
     def forward(self, x):
+        """``[N, 1, H, W]`` to logits ``[N, 10]``."""
         h = torch.relu(self.stem(x))
         h = torch.relu(h + self.two(torch.relu(self.one(h))))
         return self.last(h.mean((2, 3)))
@@ -43,7 +45,7 @@ class Residual(nn.Module):
 def dense(*widths: int, kink=nn.ReLU) -> nn.Sequential:
     """A fully connected network."""
     layers: list[nn.Module] = [nn.Flatten()]
-    for a, b in zip(widths[:-1], widths[1:], strict=True):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b), kink()]
     return nn.Sequential(*layers[:-1])
 
