@@ -70,7 +70,7 @@ def test_an_inset_shows_the_regions_of_a_part(traced):
     corners = part.embed(part.corners).numpy()
     mapped = (corners - traced.plane.origin) @ np.linalg.pinv(traced.plane.basis).T
     assert np.abs(place[:4] - mapped).max() < 1e-9
-    assert {t.get_text() for t in fig.legends[0].texts} <= {*NAMES, "boundary"}
+    assert {t.get_text() for t in left.get_legend().texts} <= {*NAMES, "boundary"}
     assert texts(left) & set(NAMES)
 
 

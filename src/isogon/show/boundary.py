@@ -22,7 +22,7 @@ from isogon.registry import draws
 from isogon.show import mesh, style
 from isogon.show.areas import TINTS, by_class, name_classes, named
 from isogon.show.class_places import class_places
-from isogon.show.partition import frame, marks, overlay, regions
+from isogon.show.partition import below, frame, marks, overlay, regions
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -83,7 +83,7 @@ def draw_boundary(
         _names(ax, reading, names)
     if anchors and len(reading.plane.marks):
         marks(ax, reading.plane.marks)
-    what = "Zero set" if single else "Decision boundary"
+    what = "Zero set" if single else "Boundary" if both else "Decision boundary"
     count = f"{len(reading):,} curve{'' if len(reading) == 1 else 's'}"
     state = "" if reading.complete else ", not whole"
     ax.set_title(f"{what}: {count}, {len(reading.curve_of):,} pieces{state}")
@@ -94,7 +94,7 @@ def draw_boundary(
         _zoom(fig, ax, axes[0][1], reading, inset, names)
         style.letter(list(axes[0]))
         if handles:
-            fig.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
+            below(ax, handles, 5)
     elif handles:
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7)
     return fig

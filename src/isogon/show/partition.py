@@ -288,7 +288,7 @@ def _legend(ax: Axes, p: Partition, single: bool, names: Sequence[str] | None) -
     if len(p.boundary):
         what = "zero set" if single else "boundary"
         handles.append(Line2D([], [], color=style.INK, lw=1.3, label=what))
-    _below(ax, handles, 5)
+    below(ax, handles, 5)
 
 
 def _edges(ax: Axes, p: Partition) -> None:
@@ -311,10 +311,11 @@ def _edges(ax: Axes, p: Partition) -> None:
         handles.append(Line2D([], [], color=color, lw=1.4, label=label))
     ax.set_title("Edges by layer")
     if 0 < len(handles) <= LEGEND:
-        _below(ax, handles, 2)
+        below(ax, handles, 2)
 
 
-def _below(ax: Axes, handles: list[Any], columns: int) -> None:
+def below(ax: Axes, handles: list[Any], columns: int) -> None:
+    """A legend under the axes and the name of their first coordinate."""
     fig: Any = ax.figure
     below = ax.transAxes + ScaledTranslation(0, -36 / 72, fig.dpi_scale_trans)
     ax.legend(
