@@ -14,7 +14,8 @@ from torch import nn
 
 import isogon as ig
 from isogon.cpwl.matrices import TooManyEntries, matrix
-from isogon.cpwl.program import Affine, mlp
+from isogon.cpwl.program import mlp
+from isogon.cpwl.stages import Affine
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.boundary import carried, trace
 from isogon.measures.boundary import frozen as frozen_module

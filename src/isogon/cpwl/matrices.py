@@ -15,7 +15,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from isogon.cpwl.program import Affine
+from isogon.cpwl.stages import Affine
 
 BLOCK = 1 << 22  # numbers per batch of probes
 

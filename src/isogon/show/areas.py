@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 
 from isogon.errors import OptionError
 from isogon.measures.partition.decisions import decisions
@@ -84,5 +84,5 @@ def name_classes(ax: Axes, p: Partition, names: Sequence[str] | None = None) -> 
             text = names[label]
         else:
             text = "−+"[label] if single else f"class {label}" if wide else str(label)
-        words: Any = ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4.5)
+        words: Text = ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4.5)
         words.set_path_effects([withStroke(linewidth=2.2, foreground="white")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,7 +26,6 @@ from isogon.show.partition import below, frame, marks, overlay, regions
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-
 
 SIMPLE = 1e-4  # of the slice's extent: bends that are not drawn
 ROOM = 0.05  # of the image: half the width from which an area is named in it
@@ -209,12 +208,12 @@ def _colors(present: np.ndarray, single: bool) -> list[tuple[float, ...]]:
 
 def _handles(
     present: np.ndarray, single: bool, names: Sequence[str] | None, curves: bool
-) -> list[Any]:
+) -> list[Artist]:
     """The entries of the legend; none where there are too many classes."""
     if len(present) > LEGEND:
         return []
     label = dict(enumerate(names or (("output < 0", "output > 0") if single else ())))
-    found: list[Any] = [
+    found: list[Artist] = [
         Patch(color=c, label=label.get(int(k), f"class {k}"))
         for k, c in zip(present, _colors(present, single), strict=True)
     ]

@@ -31,6 +31,9 @@ from isogon.show.areas import (
 from isogon.show.panel import Panel
 from isogon.show.run_figures import dots
 
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+
 LEVELS = 128  # of a colour scale
 LEGEND = 10  # classes or layers that a legend still lists
 BLOCK = 1 << 23  # slopes at a time
@@ -277,7 +280,7 @@ def _legend(ax: Axes, p: Partition, single: bool, names: Sequence[str] | None) -
         return
     label = dict(enumerate(names or (("output < 0", "output > 0") if single else ())))
     shade, palette = by_class(present, np.full(len(present), TINTS // 2), single)
-    handles: list[Any] = [
+    handles: list[Artist] = [
         Patch(color=tuple(palette[s]), label=label.get(int(k), f"class {k}"))
         for k, s in zip(present, shade, strict=True)
     ]
@@ -314,7 +317,7 @@ def _edges(ax: Axes, p: Partition) -> None:
         below(ax, handles, 2)
 
 
-def below(ax: Axes, handles: list[Any], columns: int) -> None:
+def below(ax: Axes, handles: list[Artist], columns: int) -> None:
     """A legend under the axes and the name of their first coordinate."""
     fig: Any = ax.figure
     below = ax.transAxes + ScaledTranslation(0, -36 / 72, fig.dpi_scale_trans)

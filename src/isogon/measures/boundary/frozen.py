@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.program import Affine, Kink, Max, Program
+from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import EPS, ROUNDING, finite, magnitude, squares, summed
 from isogon.cpwl.single import COARSE, evaluate
+from isogon.cpwl.stages import Affine, Kink, Max, Stage
 from isogon.measures.partition.slices import Slice
 
 Pieces = list[Tensor]  # per cut `[n, units]` int16: piece of a kink, winner of a maximum
+Carried = tuple[Tensor, Tensor, Tensor, Tensor]  # values, derivatives, squared errors of both
 NARROW = 256  # samples: a network of which a batch of double numbers holds fewer is large
 SAMPLE = 64  # points at which the sizes of values are looked at
 
@@ -227,11 +229,12 @@ class Frozen:
         program, x = self.program, self.embed(p)
         value, rate = x, torch.cat([v.expand(x.shape) for v in self.directions])
         size = x.abs().amax(0, keepdim=True)
-        held = {program.input: (value, rate, (2 * EPS * size).square(), torch.zeros_like(size))}
         sizes: list[tuple[float, float]] = []
+        start = value, rate, (2 * EPS * size).square(), torch.zeros_like(size)
         found: list[Allowance] = []
-        for i, stage in enumerate(program.stages):
-            v, d, e2, r2 = zip(*(held[name] for name in stage.inputs), strict=True)
+
+        def visit(_: int, stage: Stage, held: list[Carried]) -> Carried:
+            v, d, e2, r2 = zip(*held, strict=True)
             if not isinstance(stage, Affine):
                 sizes.append((_largest(*v), _largest(*d)))
             if isinstance(stage, Affine):
@@ -246,23 +249,19 @@ class Frozen:
                     if (stage.apply is not torch.relu)
                     else 0.0
                 )
-                out = stage(v[0]), moved, e2[0] * most + own, r2[0] * most
-            else:
-                index, missing = stage.index.clamp(min=0), stage.index < 0
-                both = [stage.flat(*e)[0][index].masked_fill(missing, 0.0) for e in (e2, r2)]
-                found.append(Allowance(*(ROUNDING * e.sqrt() for e in both)))
-                winner = _first_largest(stage.candidates(*v))
-                most = [e.amax(1).reshape(1, *stage.shape) for e in both]
-                moved = stage.choose(torch.cat([winner, winner]), *d)
-                out = stage.choose(winner, *v), moved, most[0], most[1]
-            held[stage.output] = out
-            for name in program.dead_after(i):
-                if name != program.output:
-                    del held[name]
-        sizes.append((_largest(held[program.output][0]), _largest(held[program.output][1])))
+                return stage(v[0]), moved, e2[0] * most + own, r2[0] * most
+            index, missing = stage.index.clamp(min=0), stage.index < 0
+            both = [stage.flat(*e)[0][index].masked_fill(missing, 0.0) for e in (e2, r2)]
+            found.append(Allowance(*(ROUNDING * e.sqrt() for e in both)))
+            winner = _first_largest(stage.candidates(*v))
+            error, drift = (e.amax(1).reshape(1, *stage.shape) for e in both)
+            moved = stage.choose(torch.cat([winner, winner]), *d)
+            return stage.choose(winner, *v), moved, error, drift
+
+        end = program.run({program.input: start}, visit=visit)[program.output]
+        sizes.append((_largest(end[0]), _largest(end[1])))
         self.sizes = np.array(sizes)
-        ends = [self.competing(_zero(e)[None])[0] for e in held[program.output][2:]]
-        return found, Allowance(*ends)
+        return found, Allowance(*(self.competing(_zero(e)[None])[0] for e in end[2:]))
 
 
 def _top(value: np.ndarray, slack: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from isogon.cpwl.matrices import TooManyEntries, axes, matrix
-from isogon.cpwl.program import Affine, Kink, Max
+from isogon.cpwl.stages import Affine, Kink, Max
 from isogon.measures.boundary.frozen import Frozen, knots_of
 
 MOST = 60_000_000  # entries of the matrices: 0.7 GB while they are made
