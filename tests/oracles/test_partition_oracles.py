@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from isogon.cpwl.program import mlp
+from isogon.measures.boundary import trace
 from isogon.measures.boundary.measure import traced
 from isogon.measures.partition.forecast import forecast
 from isogon.measures.partition.measure import partition
@@ -47,7 +49,9 @@ def test_counts(shared, name):
 @pytest.mark.parametrize(
     "name", [name for name in CASES if name not in ("scex", "deg_dead", "w64")]
 )
-def test_the_traced_boundary_is_that_of_the_partition(shared, name):
+@pytest.mark.parametrize("patience", [0, sys.maxsize], ids=["carried", "literal"])
+def test_the_traced_boundary_is_that_of_the_partition(shared, name, patience, monkeypatch):
+    monkeypatch.setattr(trace, "PATIENCE", patience)
     _case, program, plane = load(shared, name)
     p, b = partition(program, plane), traced(program, plane, 200)
     found = compared(b, p)

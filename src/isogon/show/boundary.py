@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,59 +10,140 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import ConnectionPatch, Patch
 from matplotlib.path import Path
+from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
+from isogon.errors import OptionError
 from isogon.measures.boundary.reading import Boundary
+from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
-from isogon.show import style
+from isogon.show import mesh, style
+from isogon.show.areas import TINTS, by_class, name_classes, named
 from isogon.show.class_places import class_places
-from isogon.show.partition import TINTS, by_class, frame, marks
+from isogon.show.partition import below, frame, marks, overlay, regions
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
 
-
 SIMPLE = 1e-4  # of the slice's extent: bends that are not drawn
 ROOM = 0.05  # of the image: half the width from which an area is named in it
+SIDE = 3.0  # inches: of the axes
+MANY = 50_000  # corners from which curves are drawn as pixels, also in vector formats
+SEEN = 1 / 40  # of the slice's extent: a smaller part is ringed
 LEGEND = 10  # classes that a legend still lists
 
 
 @draws("boundary")
-def draw_boundary(reading: Boundary, anchors: bool = True, names: bool = True) -> Figure:
-    """The boundary over the class image, anchors marked.
+def draw_boundary(
+    reading: Boundary,
+    anchors: bool = True,
+    labels: bool = True,
+    names: Sequence[str] | None = None,
+    hatch: bool = False,
+    inset: Partition | None = None,
+) -> Figure:
+    """The boundary over the class image, anchors marked; beside it a part of it with its regions.
 
     Args:
         reading: Of `boundary`.
         anchors: Whether to mark the inputs that the slice was made from, in their order.
-        names: Whether to write the classes into their areas.
+        labels: Whether to write the classes into their areas.
+        names: What the classes are called, in their order.
+        hatch: Whether each class has a pattern, too, for print without colours.
+        inset: The partition of a small part of the same plane (`Boundary.zoom`), drawn beside
+            it with lines to its place.
+
+    Raises:
+        OptionError: The inset is of another plane, or classes have too few names.
     """
-    fig, axes = style.panels(1, width=4.4, height=3.9)
-    ax = axes[0][0]
     single = bool(reading.meta["single"])
-    _classes(ax, reading, single)
-    for k in range(len(reading)):
-        corners = simplified(reading.curve(k), SIMPLE * float(np.ptp(reading.plane.corners)))
+    names = named(names, 2 if single else int(reading.meta["outputs"]))
+    both = inset is not None
+    fig, axes = style.panels(1 + both, width=style.WIDTH if both else 4.4, height=3.9)
+    ax = axes[0][0]
+    present = _classes(ax, reading, single, hatch)
+    extent = float(np.ptp(reading.plane.corners, axis=0).max())
+    curves = [simplified(reading.curve(k), SIMPLE * extent) for k in range(len(reading))]
+    width = style.thickness(reading.length, extent, SIDE, 0.9)
+    many = sum(map(len, curves)) > MANY
+    for corners in curves:
         ax.plot(
             *corners.T,
             color=style.INK,
-            lw=0.9,
+            lw=width,
             zorder=4,
             solid_capstyle="round",
-            rasterized=len(reading.points) > 50_000,
+            rasterized=many,
         )
     frame(ax, reading.plane.corners)
-    if names and not single:
-        _names(ax, reading)
+    if labels and not single:
+        _names(ax, reading, names)
     if anchors and len(reading.plane.marks):
         marks(ax, reading.plane.marks)
-    what = "Zero set" if single else "Decision boundary"
+    what = "Zero set" if single else "Boundary" if both else "Decision boundary"
     count = f"{len(reading):,} curve{'' if len(reading) == 1 else 's'}"
-    ax.set_title(f"{what}: {count}, {len(reading.curve_of):,} pieces")
+    state = "" if reading.complete else ", not whole"
+    ax.set_title(f"{what}: {count}, {len(reading.curve_of):,} pieces{state}")
     ax.set_xlabel("slice coordinate 1")
     ax.set_ylabel("slice coordinate 2")
+    handles = _handles(present, single, names, bool(len(reading)))
+    if inset is not None:
+        _zoom(fig, ax, axes[0][1], reading, inset, names)
+        style.letter(list(axes[0]))
+        if handles:
+            below(ax, handles, 5)
+    elif handles:
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7)
     return fig
+
+
+def _zoom(
+    fig: Figure,
+    ax: Axes,
+    side: Axes,
+    b: Boundary,
+    p: Partition,
+    names: Sequence[str] | None,
+) -> None:
+    """The regions of a part of the plane, and lines to where it is."""
+    place = _place(b, p)
+    regions(fig, side, p, "class", 0, names, legend=False)
+    overlay(side, p, True, False)
+    name_classes(side, p, names)
+    size = float(np.ptp(place, axis=0).max()) / float(np.ptp(b.plane.corners, axis=0).max())
+    side.set_title(f"Regions of the marked part, {1 / size:,.0f}× ({len(p):,})")
+    border = np.vstack([place, place[:1]])
+    ax.plot(*border.T, color=style.INK, lw=1.0, zorder=6)
+    middle = place.mean(0)
+    if size < SEEN:  # too small to be seen: a ring around it
+        ax.scatter(*middle, s=70, facecolors="none", edgecolors=style.INK, lw=1.1, zorder=6)
+    low, high = p.plane.corners.min(0), p.plane.corners.max(0)
+    right = float(place[:, 0].max() if size >= SEEN else middle[0])
+    for y, corner in ((place[:, 1].min(), low[1]), (place[:, 1].max(), high[1])):
+        line = ConnectionPatch(
+            (right, y), (low[0], corner), "data", "data", axesA=ax, axesB=side,
+            color=style.MUTED, lw=0.6, zorder=7,
+        )  # fmt: skip
+        line.set_in_layout(False)
+        fig.add_artist(line)
+
+
+def _place(b: Boundary, p: Partition) -> np.ndarray:
+    """`[k, 2]` the corners of a partition's slice in the coordinates of a boundary's."""
+    at = p.plane.embed(p.plane.corners).reshape(len(p.plane.corners), -1).numpy()
+    step = at - b.plane.origin
+    found, *_ = np.linalg.lstsq(b.plane.basis, step.T, rcond=None)
+    off = np.abs(b.plane.basis @ found - step.T).max()
+    if off > 1e-6 * np.abs(step).max():
+        raise OptionError(
+            "the inset is not in the boundary's plane",
+            got=f"corners {off:.2g} beside it",
+            expected="the partition of a slice of the same plane",
+            fix="boundary.zoom(...) makes one.",
+        )
+    return found.T
 
 
 def simplified(corners: np.ndarray, size: float) -> np.ndarray:
@@ -86,12 +168,11 @@ def simplified(corners: np.ndarray, size: float) -> np.ndarray:
     return corners[kept]
 
 
-def _classes(ax: Axes, b: Boundary, single: bool) -> None:
-    """The class image, cut to the slice's polygon, and its legend."""
+def _classes(ax: Axes, b: Boundary, single: bool, hatch: bool) -> np.ndarray:
+    """The class image, cut to the slice's polygon; the classes that it holds."""
     image, x, y = b.image, b.arrays["image_x"], b.arrays["image_y"]
     present = np.unique(image[image >= 0])
-    shade, palette = by_class(present, np.full(len(present), TINTS // 2), single)
-    colors = [tuple(palette[s]) for s in shade]
+    colors = _colors(present, single)
     filled = _spread(image)
     index = np.searchsorted(present, filled)
     dx, dy = x[1] - x[0], y[1] - y[0]
@@ -107,18 +188,39 @@ def _classes(ax: Axes, b: Boundary, single: bool) -> None:
         zorder=1,
         aspect="auto",
     )
-    shown.set_clip_path(Path(np.vstack([b.plane.corners, b.plane.corners[:1]])), ax.transData)
+    outline = Path(np.vstack([b.plane.corners, b.plane.corners[:1]]))
+    shown.set_clip_path(outline, ax.transData)
+    for k in present if hatch else []:
+        pattern = style.HATCHES[int(k) % len(style.HATCHES)]
+        if pattern:
+            look: Any = {"colors": "none", "levels": [0.5, 1.5], "hatches": [pattern]}
+            drawn = ax.contourf(x, y, (filled == k).astype(float), zorder=1.1, **look)
+            drawn.set_edgecolor(mesh.GRID)
+            drawn.set_linewidth(0.0)
+            drawn.set_clip_path(outline, ax.transData)
+    return present
+
+
+def _colors(present: np.ndarray, single: bool) -> list[tuple[float, ...]]:
+    shade, palette = by_class(present, np.full(len(present), TINTS // 2), single)
+    return [tuple(palette[s]) for s in shade]
+
+
+def _handles(
+    present: np.ndarray, single: bool, names: Sequence[str] | None, curves: bool
+) -> list[Artist]:
+    """The entries of the legend; none where there are too many classes."""
     if len(present) > LEGEND:
-        return
-    label = {0: "output < 0", 1: "output > 0"} if single else {}
-    handles: list[Artist] = [
+        return []
+    label = dict(enumerate(names or (("output < 0", "output > 0") if single else ())))
+    found: list[Artist] = [
         Patch(color=c, label=label.get(int(k), f"class {k}"))
-        for k, c in zip(present, colors, strict=True)
+        for k, c in zip(present, _colors(present, single), strict=True)
     ]
-    if len(b):
+    if curves:
         what = "zero set" if single else "boundary"
-        handles.append(Line2D([], [], color=style.INK, lw=0.9, label=what))
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7)
+        found.append(Line2D([], [], color=style.INK, lw=0.9, label=what))
+    return found
 
 
 def _spread(image: np.ndarray) -> np.ndarray:
@@ -129,16 +231,10 @@ def _spread(image: np.ndarray) -> np.ndarray:
     return image[tuple(found[1])]
 
 
-def _names(ax: Axes, b: Boundary) -> None:
+def _names(ax: Axes, b: Boundary, names: Sequence[str] | None) -> None:
     """Classes written where their areas are widest, away from the anchors."""
     image, x, y = b.image, b.arrays["image_x"], b.arrays["image_y"]
     for place in class_places(image, x, y, b.plane.marks, ROOM):
-        ax.annotate(
-            f"class {place.label}",
-            (place.x, place.y),
-            ha="center",
-            va="center",
-            fontsize=7,
-            color=style.INK,
-            zorder=3,
-        )
+        text = f"class {place.label}" if names is None else names[place.label]
+        words = ax.text(place.x, place.y, text, ha="center", va="center", fontsize=7.5, zorder=4.5)
+        words.set_path_effects([withStroke(linewidth=2.2, foreground="white")])

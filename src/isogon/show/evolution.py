@@ -18,7 +18,8 @@ from isogon.errors import OptionError
 from isogon.measures.evolution.evolution import Evolution
 from isogon.registry import draws
 from isogon.show import mesh, style
-from isogon.show.partition import LEVELS, TINTS, by_class, frame, marks
+from isogon.show.areas import TINTS, by_class
+from isogon.show.partition import LEVELS, frame, marks
 from isogon.storage import atomic
 
 Color = Literal["class", "area"]

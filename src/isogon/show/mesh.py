@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, TriMesh
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgba
 from matplotlib.path import Path
 from matplotlib.tri import Triangulation
 
@@ -74,9 +74,25 @@ def fill(
 
 
 def hatched(
-    ax: Axes, vertices: np.ndarray, offsets: np.ndarray, loops: np.ndarray, which: np.ndarray
+    ax: Axes,
+    vertices: np.ndarray,
+    offsets: np.ndarray,
+    loops: np.ndarray,
+    which: np.ndarray,
+    hatch: str = HATCH,
+    face: str | None = PALE,
 ) -> None:
-    """Hatch some polygons of a mesh: of them nothing is known."""
+    """Hatch some polygons of a mesh: of them nothing is known, or to tell classes apart.
+
+    Args:
+        ax: Where to.
+        vertices: `[V, 2]`.
+        offsets: As in `fill`.
+        loops: Likewise.
+        which: The polygons.
+        hatch: Matplotlib's pattern.
+        face: Colour behind it; None: what is there already.
+    """
     if not len(which):
         return
     sizes = np.diff(offsets)[which]
@@ -88,10 +104,10 @@ def hatched(
         first,
         loops[corner],
         np.zeros(len(which), np.int64),
-        np.array([to_rgb(PALE)]),
+        np.array([to_rgba(face) if face is not None else (0, 0, 0, 0)]),
         zorder=1.1,
     )
-    shapes.set_hatch(HATCH)
+    shapes.set_hatch(hatch)
     shapes.set_edgecolor(GRID)
     shapes.set_linewidth(0.0)
 

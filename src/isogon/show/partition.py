@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import CenteredNorm, LogNorm, to_rgb
+from matplotlib.colors import CenteredNorm, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import ScaledTranslation
 
 from isogon.errors import OptionError
@@ -20,20 +19,26 @@ from isogon.measures.partition.decisions import decisions
 from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
 from isogon.show import mesh, style
-from isogon.show.class_places import partition_places
+from isogon.show.areas import (
+    TINTS,
+    alone_in,
+    by_class,
+    hatch_classes,
+    name_classes,
+    named,
+    only_class,
+)
 from isogon.show.panel import Panel
 from isogon.show.run_figures import dots
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-    from matplotlib.text import Text
 
-
-TINTS = 6  # of one class, so that neighbours stay apart
 LEVELS = 128  # of a colour scale
 LEGEND = 10  # classes or layers that a legend still lists
 BLOCK = 1 << 23  # slopes at a time
 LABELS = 12  # anchors that are numbered
+PANEL = 3.0  # inches: side of the axes
 PICTURES = 6  # of many partitions
 STATISTICS = ("count", "boundary_length", "area_mean")  # of many partitions
 Faces = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -55,8 +60,8 @@ def partition_pictures(panels: Sequence[Panel]) -> Figure:
     top, bottom = halves
     axes = list(top.subplots(down, across, squeeze=False).flat)
     for ax, (reading, title) in zip(axes, shown):
-        _regions(fig, ax, reading, "class", 0)
-        _overlay(ax, reading, True, True)
+        regions(fig, ax, reading, "class", 0)
+        overlay(ax, reading, True, True)
         if ax.get_legend() is not None:
             ax.get_legend().remove()  # the classes of one are not those of all
         ax.set_title(f"{title} ({len(reading):,})" if title else f"Regions ({len(reading):,})")
@@ -80,8 +85,13 @@ def draw_partition(
     boundary: bool = True,
     anchors: bool = True,
     labels: bool = True,
+    names: Sequence[str] | None = None,
+    hatch: bool = False,
 ) -> Figure:
     """Regions coloured by class on the left, edges coloured by layer on the right.
+
+    A slice that lies in one class says so, and its regions are coloured by the norm of their
+    slope instead (where that is the same everywhere, by area).
 
     Args:
         reading: A partition.
@@ -93,34 +103,34 @@ def draw_partition(
         boundary: Whether to draw the decision boundary (one output: zero set) on top.
         anchors: Whether to mark the inputs that the slice was made from, in their order.
         labels: Whether to write the class into its larger areas, so that colours alone tell none.
+        names: What the classes are called, in their order.
+        hatch: Whether each class has a pattern, too, for print without colours.
     """
+    names = named(names, reading.outputs.shape[1])
     fig, axes = style.panels(2 if edges else 1, width=style.WIDTH if edges else 4.2, height=3.5)
     panels = list(axes[0])
-    _regions(fig, panels[0], reading, color, output)
+    alone = only_class(reading) if color == "class" else None
+    if alone is not None:
+        color = "slope" if varies(slope_norms(reading)) else "area"
+    regions(fig, panels[0], reading, color, output, names)
+    if alone is not None:
+        panels[0].set_title(f"{alone_in(reading, alone, names)}: {panels[0].get_title('left')}")
+    if hatch and color == "class":
+        hatch_classes(panels[0], reading)
     if edges:
         _edges(panels[1], reading)
     for ax in panels:
-        _overlay(ax, reading, boundary and ax is panels[0], anchors)
+        overlay(ax, reading, boundary and ax is panels[0], anchors)
     if labels and color == "class":
-        _name_classes(panels[0], reading)
+        name_classes(panels[0], reading, names)
     if edges:
         style.letter(panels)
     return fig
 
 
-def by_class(labels: np.ndarray, tint: np.ndarray, single: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Row of the palette for regions of these classes and tints (0..TINTS - 1); the palette.
-
-    Args:
-        labels: `[R]` classes.
-        tint: `[R]`, or 0.
-        single: One output, whose sign is the class.
-    """
-    tints = np.linspace(0.72, 0.40, TINTS)[:, None]
-    base = style.CYCLE[:2] if single else style.CYCLE
-    colors = np.array([to_rgb(c) for c in base])
-    palette = np.concatenate([1 - tints * (1 - c) for c in colors])
-    return (labels % len(base)) * TINTS + tint, palette
+def varies(values: np.ndarray) -> bool:
+    """Whether values differ by more than rounding."""
+    return len(values) > 1 and bool(np.ptp(values) > 1e-9 * np.abs(values).max())
 
 
 def frame(ax: Axes, corners: np.ndarray) -> None:
@@ -157,7 +167,16 @@ def marks(ax: Axes, at: np.ndarray) -> None:
         )
 
 
-def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> None:
+def regions(
+    fig: Figure,
+    ax: Axes,
+    p: Partition,
+    color: str,
+    output: int,
+    names: Sequence[str] | None = None,
+    legend: bool = True,
+) -> None:
+    """The regions of a partition, coloured by what `draw_partition` says."""
     rng = np.random.default_rng(0)
     faces: Faces = (p.vertices, p.face_offsets, p.face_vertices)
     single = p.outputs.shape[1] == 1
@@ -168,7 +187,8 @@ def _regions(fig: Figure, ax: Axes, p: Partition, color: str, output: int) -> No
         part = decisions(p)
         mesh.fill(ax, *part[:3], *by_class(np.maximum(part.label, 0), tint[part.region], single))
         title = f"Regions by {'sign' if single else 'class'}"
-        _legend(ax, p, single)
+        if legend:
+            _legend(ax, p, single, names)
     elif color == "random":
         shade = rng.integers(32, size=len(p))
         mesh.fill(ax, *faces, shade, style.SEQUENTIAL(np.linspace(0.1, 0.9, 32)))
@@ -254,14 +274,14 @@ def _bar(fig: Figure, ax: Axes, colors: ScalarMappable, label: str) -> None:
     bar.set_label(label, fontsize=7.5)
 
 
-def _legend(ax: Axes, p: Partition, single: bool) -> None:
+def _legend(ax: Axes, p: Partition, single: bool, names: Sequence[str] | None) -> None:
     present = np.unique(p.label[p.finished])
     if len(present) > LEGEND:
         return
-    names = {0: "output < 0", 1: "output > 0"} if single else {}
+    label = dict(enumerate(names or (("output < 0", "output > 0") if single else ())))
     shade, palette = by_class(present, np.full(len(present), TINTS // 2), single)
     handles: list[Artist] = [
-        Patch(color=tuple(palette[s]), label=names.get(int(k), f"class {k}"))
+        Patch(color=tuple(palette[s]), label=label.get(int(k), f"class {k}"))
         for k, s in zip(present, shade, strict=True)
     ]
     if not p.complete:
@@ -271,13 +291,16 @@ def _legend(ax: Axes, p: Partition, single: bool) -> None:
     if len(p.boundary):
         what = "zero set" if single else "boundary"
         handles.append(Line2D([], [], color=style.INK, lw=1.3, label=what))
-    _below(ax, handles, 5)
+    below(ax, handles, 5)
 
 
 def _edges(ax: Axes, p: Partition) -> None:
     count = len(p.sites)
-    shades = style.SEQUENTIAL(np.linspace(1.0, 0.35, max(count, 1)))
-    thin = float(np.clip(40 / np.sqrt(max(len(p.edges), 1)), 0.12, 0.6))
+    shades = style.SEQUENTIAL(np.linspace(1.0, 0.5, max(count, 1)))
+    extent = float(np.ptp(p.plane.corners, axis=0).max())
+    inner = p.vertices[p.edges[p.edge_site >= 0]]
+    total = float(np.linalg.norm(inner[:, 1] - inner[:, 0], axis=1).sum())
+    thin = style.thickness(2 * total, extent, PANEL, 0.6)  # deep layers show between the first
     handles = []
     for site in range(count):
         own = p.edges[p.edge_site == site]
@@ -291,21 +314,11 @@ def _edges(ax: Axes, p: Partition) -> None:
         handles.append(Line2D([], [], color=color, lw=1.4, label=label))
     ax.set_title("Edges by layer")
     if 0 < len(handles) <= LEGEND:
-        _below(ax, handles, 2)
+        below(ax, handles, 2)
 
 
-def _name_classes(ax: Axes, p: Partition) -> None:
-    """The number of the class (one output: its sign) in the middle of each larger area."""
-    single = p.outputs.shape[1] == 1
-    extent = float(np.ptp(p.plane.corners, axis=0).max())
-    for x, y, radius, label in partition_places(p):
-        wide = radius > extent / 12  # room for words, which no anchor's number is taken for
-        text = "−+"[label] if single else f"class {label}" if wide else str(label)
-        words: Text = ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4.5)
-        words.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
-
-
-def _below(ax: Axes, handles: list[Artist], columns: int) -> None:
+def below(ax: Axes, handles: list[Artist], columns: int) -> None:
+    """A legend under the axes and the name of their first coordinate."""
     fig: Any = ax.figure
     below = ax.transAxes + ScaledTranslation(0, -36 / 72, fig.dpi_scale_trans)
     ax.legend(
@@ -319,10 +332,14 @@ def _below(ax: Axes, handles: list[Artist], columns: int) -> None:
     )
 
 
-def _overlay(ax: Axes, p: Partition, boundary: bool, anchors: bool) -> None:
+def overlay(ax: Axes, p: Partition, boundary: bool, anchors: bool) -> None:
+    """Frame, decision boundary and anchors on top of regions."""
     frame(ax, p.plane.corners)
     if boundary and len(p.boundary):
-        mesh.strokes(ax, p.boundary, color=style.INK, linewidths=1.3, zorder=4)
+        length = float(np.linalg.norm(p.boundary[:, 1] - p.boundary[:, 0], axis=1).sum())
+        extent = float(np.ptp(p.plane.corners, axis=0).max())
+        width = style.thickness(length, extent, PANEL, 1.3)
+        mesh.strokes(ax, p.boundary, color=style.INK, linewidths=width, zorder=4)
     if anchors and len(p.plane.marks):
         marks(ax, p.plane.marks)
     ax.set_xlabel("slice coordinate 1")

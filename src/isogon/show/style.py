@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 INK = "#22303c"  # text, outlines
 MUTED = "#7b8794"  # secondary text, reference lines
 FAINT = "#e4e8ec"  # grids, spines of empty axes
-BLUE, ORANGE, GREEN, RED, PURPLE, GOLD = (
+BLUE, ORANGE, GREEN, GOLD, RED, PURPLE = (
     "#2b6c9f",
-    "#d1782c",
-    "#3d8b6d",
-    "#b5443f",
-    "#76619f",
-    "#c2a02d",
+    "#c47024",
+    "#489e84",
+    "#d8af37",
+    "#ac3a30",
+    "#964469",
 )
-CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, GOLD, "#5f9ea8", "#8a6d5a", "#a0527a", "#6b7280")
+# told apart also without red or green receptors (tests/show/test_colors.py)
+CYCLE = (BLUE, ORANGE, GREEN, GOLD, RED, PURPLE, "#61a6b2", "#416acf", "#8a6d5a", "#6d768c")
+HATCHES = ("", "////", "....", "\\\\\\\\", "++", "oo", "--", "xx", "||", "**")  # of classes
 
 SEQUENTIAL = LinearSegmentedColormap.from_list(
     "isogon", ["#f7f9fb", "#cfe0ec", "#93bcd6", "#4f8fb8", "#24648f", "#123a5a"]
@@ -42,8 +44,11 @@ DIVERGING = LinearSegmentedColormap.from_list(
 )
 MISSING = "#f0eeea"  # cells without a value
 
+INKED = 0.14  # of the axes: lines cover no more
+THINNEST = 0.12  # points
 WIDTH = 7.2  # inches: the width of a page's text block
 
+TEXT: dict[str, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
 RC: dict[str, Any] = {
     "font.family": ["sans-serif"],
     "font.sans-serif": ["Inter", "Source Sans 3", "Helvetica Neue", "Arial", "DejaVu Sans"],
@@ -90,8 +95,7 @@ RC: dict[str, Any] = {
     "savefig.dpi": 200.0,
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.08,
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
+    **TEXT,
     "image.interpolation": "nearest",
 }
 
@@ -106,9 +110,18 @@ def styled() -> Iterator[None]:
         yield
 
 
+class Plate(Figure):
+    """A figure whose text stays text in vector formats, wherever it is saved."""
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Write it, as `matplotlib.figure.Figure.savefig`."""
+        with mpl.rc_context(TEXT):
+            super().savefig(*args, **kwargs)
+
+
 def figure(width: float = WIDTH, height: float = 2.6) -> Figure:
     """An empty figure of the given size in inches, apart from pyplot's global state."""
-    fig = Figure(figsize=(width, height), layout="constrained")
+    fig = Plate(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
     fig.get_layout_engine().set(w_pad=0.06, h_pad=0.05, wspace=0.04, hspace=0.04)  # type: ignore
     return fig
@@ -129,6 +142,22 @@ def letter(axes: Sequence[Axes]) -> None:
     for place, ax in enumerate(axes):
         title = ax.get_title(loc="left")
         ax.set_title(rf"$\bf{{{chr(97 + place)}}}$  {title}", loc="left")
+
+
+def thickness(length: float, extent: float, inches: float, most: float) -> float:
+    """Width in points of lines that must leave their ground to be seen.
+
+    So that all lines together cover no more than a share of the axes.
+
+    Args:
+        length: Of all lines, in data coordinates.
+        extent: Side of the axes in data coordinates.
+        inches: The same side on paper.
+        most: Width where there is room.
+    """
+    points = 72 * inches
+    drawn = max(length, 1e-300) / extent * points
+    return float(np.clip(INKED * points * points / drawn, THINNEST, most))
 
 
 def log_axis(axis: Any, values: np.ndarray) -> None:

@@ -40,6 +40,7 @@ def certify_boundary(
       errors. They are affine between the ends where these lie in one region.
     - *Joints*: where a piece was left and the next one entered are the same point; *drift*: no
       trace was beside its line behind an exit.
+    - *Carried*: the states that were carried from region to region were those computed afresh.
     - *Ends*: a curve that is not closed ends at the slice's border, where a third class comes
       in, or where classes are tied on an area; *triple points*: three curves end at each.
     - *Once*: no piece is there twice.
@@ -57,6 +58,8 @@ def certify_boundary(
     _ends(b, found, extent)
     found.check("joints", b.meta["joint"], NEAR, "largest gap between two pieces, of the extent")
     found.check("drift", b.meta["drift"], NEAR, "largest distance from the line, of the extent")
+    note = "largest difference of a carried state from one computed afresh, relative"
+    found.check("carried", b.meta.get("carried", 0.0), NEAR, note)
     middles = np.round(segments.mean(1) / (SHORTEST * extent)).astype(np.int64)
     real = size > 1e3 * SHORTEST * extent
     double = real.sum() - len(

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.program import Program
-from isogon.cpwl.rounding import EPS, ROUNDING, magnitude, squares, summed
+from isogon.cpwl.rounding import EPS, ROUNDING, finite, magnitude, squares, summed
+from isogon.cpwl.single import COARSE, evaluate
 from isogon.cpwl.stages import Affine, Kink, Max, Stage
 from isogon.measures.partition.slices import Slice
 
 Pieces = list[Tensor]  # per cut `[n, units]` int16: piece of a kink, winner of a maximum
 Carried = tuple[Tensor, Tensor, Tensor, Tensor]  # values, derivatives, squared errors of both
+NARROW = 256  # samples: a network of which a batch of double numbers holds fewer is large
 SAMPLE = 64  # points at which the sizes of values are looked at
 
 
@@ -61,6 +63,8 @@ class Frozen:
     Attributes:
         allow: What counts as zero at every cut.
         zero: What counts as zero of what competes; `slack` are its values `[C]`.
+        sizes: `[cuts + 1, 2]` largest value and derivative that each cut sees at some points of
+            the slice, of the outputs last.
     """
 
     def __init__(
@@ -110,11 +114,23 @@ class Frozen:
         return self.largest(p).argmax(1)
 
     def largest(self, p: np.ndarray) -> np.ndarray:
-        """`[n, C]` which outputs are the largest, up to rounding."""
-        value = self.values(p)
-        best = value.argmax(1)
-        top = value[np.arange(len(p)), best] - self.slack[best]
-        return value >= top[:, None] - self.slack
+        """`[n, C]` which outputs are the largest, up to rounding.
+
+        Of a large network single precision decides where it can: where no other output comes
+        near the largest one, by its own rounding.
+        """
+        if self.program.chunk() > NARROW:
+            return _top(self.values(p), self.slack)
+        step, parts = NARROW, [np.zeros((0, len(self.names)))]
+        for low in range(0, len(p), step):
+            found = evaluate(self.program, self.embed(p[low : low + step]))
+            found = self.competing(found.reshape(len(found), -1))
+            parts.append(found.to(torch.float64).numpy())
+        found = _top(np.concatenate(parts), COARSE * self.slack)
+        close = found.sum(1) != 1
+        if close.any():
+            found[close] = _top(self.values(p[close]), self.slack)
+        return found
 
     @torch.no_grad()
     def held(self, p: np.ndarray, pieces: Pieces) -> tuple[Tensor, Tensor, list[Seen]]:
@@ -213,11 +229,14 @@ class Frozen:
         program, x = self.program, self.embed(p)
         value, rate = x, torch.cat([v.expand(x.shape) for v in self.directions])
         size = x.abs().amax(0, keepdim=True)
+        sizes: list[tuple[float, float]] = []
         start = value, rate, (2 * EPS * size).square(), torch.zeros_like(size)
         found: list[Allowance] = []
 
         def visit(_: int, stage: Stage, held: list[Carried]) -> Carried:
             v, d, e2, r2 = zip(*held, strict=True)
+            if not isinstance(stage, Affine):
+                sizes.append((_largest(*v), _largest(*d)))
             if isinstance(stage, Affine):
                 return stage(*v), stage.linear(*d), *_carried(stage, v, d, e2, r2)
             if isinstance(stage, Kink):
@@ -240,7 +259,21 @@ class Frozen:
             return stage.choose(winner, *v), moved, error, drift
 
         end = program.run({program.input: start}, visit=visit)[program.output]
+        sizes.append((_largest(end[0]), _largest(end[1])))
+        self.sizes = np.array(sizes)
         return found, Allowance(*(self.competing(_zero(e)[None])[0] for e in end[2:]))
+
+
+def _top(value: np.ndarray, slack: np.ndarray) -> np.ndarray:
+    """`[n, C]` which values are the largest of their row, up to a slack of each column."""
+    best = value.argmax(1)
+    top = value[np.arange(len(value)), best] - slack[best]
+    return value >= top[:, None] - slack
+
+
+def _largest(*values: Tensor) -> float:
+    """The largest finite size."""
+    return max(float(finite(v).max()) for v in values)
 
 
 def _zero(square: Tensor) -> Tensor:

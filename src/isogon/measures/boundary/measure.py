@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.boundary.frozen import Frozen
+from isogon.measures.boundary.live import Limits
 from isogon.measures.boundary.reading import Boundary
 from isogon.measures.boundary.scan import GOLDEN, Gaps, Scan
 from isogon.measures.boundary.strokes import TIED, Strokes
@@ -42,6 +44,8 @@ def boundary(
     *,
     grid: int = 200,
     classes: tuple[int, ...] | None = None,
+    max_pieces: int | None = None,
+    seconds: float | None = None,
     progress: context.Progress | None = None,
 ) -> Boundary:
     """The exact decision boundary of a network on a slice, traced from region to region.
@@ -63,6 +67,9 @@ def boundary(
         grid: Lines of the grid, each way.
         classes: Outputs among which the largest counts (two or more); the others don't exist.
             Default: all.
+        max_pieces: Stop after about so many pieces; what was traced by then is exact, and the
+            reading says that it is not all (`complete`, `meta["stopped"]`). Default: all.
+        seconds: Stop tracing after so much time, likewise.
         progress: Called with (pieces done, pieces expected, what); default: the context's.
 
     Returns:
@@ -72,11 +79,15 @@ def boundary(
     Raises:
         UnsupportedOp: The network is not continuous piecewise linear.
         DataError: The slice does not fit the network's input.
-        OptionError: A grid of fewer than two lines, or classes that don't exist.
+        OptionError: A grid of fewer than two lines, classes that don't exist, or no room for a
+            piece.
     """
     if grid < 2:
         raise OptionError("no grid", got=grid, expected="grid >= 2")
-    found = traced(model, plane, grid, classes, progress)
+    for name, most in (("max_pieces", max_pieces), ("seconds", seconds)):
+        if most is not None and not most > 0:
+            raise OptionError(f"no room for a piece: {name}", got=most, expected="> 0, or None")
+    found = traced(model, plane, grid, classes, progress, max_pieces, seconds)
     if not found.complete:
         warnings.warn(_told(found), IncompleteWarning, stacklevel=2)
     return found
@@ -85,6 +96,13 @@ def boundary(
 def _told(b: Boundary) -> str:
     """What is missing from a boundary, in words."""
     m = b.meta
+    if m["stopped"]:
+        return (
+            f"the boundary is not whole: tracing stopped at its limit, after {m['pieces']:,} "
+            f"pieces of length {b.length:.4g}; by the class image {m['expected_length']:.4g} is to "
+            f"be expected, about {m['expected_pieces']:,} pieces. "
+            "Raise max_pieces or seconds, or take a smaller slice."
+        )
     return (
         f"the boundary is not whole: {m['open']} curves end inside the slice and "
         f"{m['unexplained']} stretches of the grid are not explained by it (drift "
@@ -98,6 +116,8 @@ def traced(
     grid: int,
     classes: tuple[int, ...] | None = None,
     progress: context.Progress | None = None,
+    max_pieces: int | None = None,
+    seconds: float | None = None,
 ) -> Boundary:
     """The boundary, without a warning where it is not whole."""
     report = progress or context.progress()
@@ -106,7 +126,10 @@ def traced(
     check_outputs(program, start, "the slice's corners")
     frozen = Frozen(program, plane, _checked(program, classes))
     first = Scan(frozen, grid, GOLDEN, report)
-    tracer = Tracer(frozen, report)
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    limits = Limits(math.inf if max_pieces is None else max_pieces, end)
+    tracer = Tracer(frozen, report, limits)
+    tracer.expected = first.expected()
     changes = first.changes()
     border = changes.line >= first.first_border
     inside = np.flatnonzero(~border)
@@ -116,8 +139,9 @@ def traced(
     tracer.run()
     unexplained = explain(tracer, first)
     known = len(tracer.strokes)
-    second = Scan(frozen, grid, GOLDEN + 0.5, report)
-    unexplained += explain(tracer, second)
+    if not tracer.stopped:
+        second = Scan(frozen, grid, GOLDEN + 0.5, report)
+        unexplained += explain(tracer, second)
     return read_off(tracer, first, known, unexplained)
 
 
@@ -131,7 +155,7 @@ def explain(tracer: Tracer, scan: Scan) -> int:
         gaps = scan.gaps(tracer.strokes)
         names = [(int(k), *ends) for k, ends in zip(gaps.line, gaps.ends.tolist(), strict=True)]
         new = np.array([n for n, name in enumerate(names) if name not in tried], np.int64)
-        if not len(new):
+        if not len(new) or tracer.stopped:
             return _real(scan, gaps)
         new = new[np.unique(np.linspace(0, len(new) - 1, min(SEEDS, len(new))).astype(np.int64))]
         tried.update(names[n] for n in new)
@@ -174,22 +198,29 @@ def read_off(tracer: Tracer, scan: Scan, known: int, unexplained: int) -> Bounda
         "slice_marks": plane.marks,
     }
     left = strokes.left()
+    ratio = tracer.expected / strokes.length if strokes.length else 0.0
     meta = {
         "pieces": len(strokes),
+        "stopped": tracer.stopped,
+        "expected_length": tracer.expected,
+        "expected_pieces": max(len(strokes), round(len(strokes) * ratio)),
         "steps": tracer.steps,
         "grid": len(scan.x),
         "missed": {"curves": int(late.sum()), "length": float(table["length"][late].sum())},
         "drift": tracer.drift,
+        "carried": tracer.carried,
         "joint": strokes.joint() / tracer.extent,
         "tied": tracer.ended.get(TIED, 0),
         "open": left,
         "unexplained": unexplained,
         "single": frozen.single,
+        "outputs": frozen.outputs,
         "classes": None if frozen.classes is None else frozen.classes.tolist(),
         "shape": list(plane.shape),
         "dtype": "float64",
     }
-    whole = not left and not unexplained and tracer.drift <= DRIFT
+    drift = max(tracer.drift, tracer.carried)
+    whole = not (left or unexplained or tracer.stopped) and drift <= DRIFT
     units = {"length": "slice coordinates"}
     found = Boundary("boundary", table=table, arrays=arrays, units=units, meta=meta, complete=whole)
     found.frozen = frozen

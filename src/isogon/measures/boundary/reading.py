@@ -13,6 +13,7 @@ from isogon.cpwl.certificate import Certificate
 from isogon.errors import ModelError, OptionError
 from isogon.measures.boundary.certificate import certify_boundary
 from isogon.measures.boundary.frozen import Frozen
+from isogon.measures.partition.forecast import Chords
 from isogon.measures.partition.slices import Slice, lowered
 from isogon.readings import Reading
 
@@ -122,6 +123,55 @@ class Boundary(Reading):
         """What `certify` found last; None where it was not called."""
         return Certificate.from_json(self.meta.get("certificate"))
 
+    def zoom(
+        self, radius: float | None = None, *, at: np.ndarray | None = None, regions: int = 2000
+    ) -> Slice:
+        """A small square of the same plane at the boundary, for a partition of it.
+
+        Args:
+            radius: Half its side, in the units of the input; default: one in which about
+                `regions` regions are to be expected.
+            at: `[2]` its middle in slice coordinates; default: the corner of the boundary that
+                is nearest to the middle of the anchors, or of the slice.
+            regions: See `radius`.
+
+        Raises:
+            OptionError: There is no boundary, and no place was given.
+            ModelError: The reading comes from a file, knows no network, and no radius was given.
+        """
+        plane = self.plane
+        if at is None:
+            if not len(self.points):
+                raise OptionError("no boundary to look at", got="0 curves", expected="at=[x, y]")
+            middle = (plane.marks if len(plane.marks) else plane.corners).mean(0)
+            at = self.points[np.linalg.norm(self.points - middle, axis=1).argmin()]
+        center = plane.embed(np.asarray(at, np.float64)[None])[0]
+        u, v = (torch.from_numpy(c.copy()).reshape(center.shape) for c in plane.basis.T)
+        if radius is None:
+            if self.frozen is None:
+                raise ModelError(
+                    "a boundary read from disk has no network to count regions of",
+                    fix="Give a radius, or call boundary.attach(model) first.",
+                )
+            radius = self._radius_for(regions, center, u, v)
+        return Slice.square(center, u, v, radius=radius)
+
+    def _radius_for(
+        self, regions: int, center: torch.Tensor, u: torch.Tensor, v: torch.Tensor
+    ) -> float:
+        """Half the side of a square with about so many regions, from chords through it."""
+        assert self.frozen is not None
+        radius = float(np.ptp(self.plane.corners, axis=0).max()) / 200
+        for _ in range(3):
+            square = Slice.square(center, u, v, radius=radius)
+            lines = Chords(self.frozen.program, square, torch.Generator().manual_seed(0))
+            for _ in range(8):
+                lines.look(200)
+            radius = lines.forecast().radius_for(regions)
+            if not np.isfinite(radius):
+                break
+        return float(min(radius, np.ptp(self.plane.corners, axis=0).max() / 2))
+
     def attach(self, model: Module) -> Boundary:
         """Give a boundary that was read from disk its network again."""
         program, plane = lowered(model, self.plane)
@@ -150,8 +200,9 @@ class Boundary(Reading):
         missed: dict[str, float] = self.meta["missed"]
         kept = f", {self.certificate.verdict}" if self.certificate is not None else ""
         curves = f"{len(self):,} curve{'' if len(self) == 1 else 's'}"
+        stopped = " so far, not whole" if self.meta.get("stopped") else ""
         return (
-            f"Boundary: {curves} ({int(self.table['closed'].sum()):,} closed) of "
+            f"Boundary{stopped}: {curves} ({int(self.table['closed'].sum()):,} closed) of "
             f"{len(self.curve_of):,} pieces, length {self.length:.6g}, "
             f"{missed['curves']} curves of length {missed['length']:.3g} found by the second image "
             f"alone, drift {self.meta['drift']:.1e}{kept}"

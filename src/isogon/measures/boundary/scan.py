@@ -173,6 +173,17 @@ class Scan:
         """All stretches between neighbouring nodes of different classes."""
         return self.gaps(Strokes())
 
+    def expected(self) -> float:
+        """The boundary's length by what crosses the lines: N crossings of lines at a spacing s.
+
+        Lines in two directions are crossed (4 / pi) L / s times by curves of length L that run
+        in all directions alike.
+        """
+        found = self.changes().line
+        across = (found < len(self.y)).sum() * self.step[1]
+        along = ((found >= len(self.y)) & (found < self.first_border)).sum() * self.step[0]
+        return float(np.pi / 4 * (across + along))
+
     def gaps(self, strokes: Strokes) -> Gaps:
         """The stretches whose crossings with the known boundary don't fit their classes."""
         line, at, before, after = self._crossings(strokes)

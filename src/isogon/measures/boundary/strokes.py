@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,7 @@ class Strokes:
         stops: End of a piece -> why none follows, and where it is the slice's border, which
             edge of it.
         known: Region and classes -> piece.
+        length: Of all pieces.
     """
 
     ends: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -29,15 +31,17 @@ class Strokes:
     links: dict[End, End] = field(default_factory=dict)
     stops: dict[End, tuple[int, int]] = field(default_factory=dict)
     known: dict[Region, int] = field(default_factory=dict)
+    length: float = 0.0
 
     def __len__(self) -> int:
         return len(self.ends)
 
-    def add(self, key: Region, start: np.ndarray, end: np.ndarray, left: int, right: int) -> int:
-        """Keep a piece; returns its number."""
+    def add(self, key: Region, ends: list[float], left: int, right: int) -> int:
+        """Keep a piece with its ends (x, y, x, y); returns its number."""
         self.known[key] = len(self.ends)
-        self.ends.append((*start.tolist(), *end.tolist()))
+        self.ends.append((ends[0], ends[1], ends[2], ends[3]))
         self.pairs.append((left, right))
+        self.length += math.hypot(ends[2] - ends[0], ends[3] - ends[1])
         return len(self.ends) - 1
 
     def link(self, a: End, b: End) -> None:

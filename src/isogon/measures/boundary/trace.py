@@ -9,12 +9,12 @@ piece that is known already.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from isogon.context import Progress
+from isogon.measures.boundary.carried import Carried, Carrier
 from isogon.measures.boundary.exits import (
     CLASS,
     EDGE,
@@ -26,6 +26,7 @@ from isogon.measures.boundary.exits import (
     moved,
 )
 from isogon.measures.boundary.frozen import Frozen, Pieces, Seen
+from isogon.measures.boundary.live import Limits, Live, Start, Tail, started
 from isogon.measures.boundary.sides import sides
 from isogon.measures.boundary.strokes import (
     BORDER,
@@ -34,10 +35,10 @@ from isogon.measures.boundary.strokes import (
     TIED,
     TRIPLE,
     End,
+    Region,
     Strokes,
 )
 
-Tail = End | list[End] | None
 LARGEST = 256  # traces that advance together
 SMALLEST = 8
 ATTEMPTS = 200  # changes of units in one point
@@ -45,50 +46,8 @@ EPS = float(np.finfo(np.float64).eps)
 SHORT = 64 * EPS  # of the slice's extent: a piece without a length
 FAR = 1e-6  # of the slice's extent: a trace that is so far beside its line is lost
 MOMENT = 0.1  # seconds between two reports
-
-
-@dataclass(eq=False)
-class Start:
-    """A trace that waits for its turn.
-
-    Attributes:
-        p: Where it starts.
-        pair: Class on its left, class on its right.
-        pieces: Those of its region; None: the network's own at `p`, and the trace goes both ways.
-        banned: A change that is not made first.
-        tail: End of the piece that it comes from; None: a point where three classes meet; a
-            list: another trace starts at the same place, and the list gets the first piece.
-    """
-
-    p: np.ndarray
-    pair: tuple[int, int]
-    pieces: Pieces | None
-    banned: np.ndarray
-    tail: Tail
-
-
-@dataclass(eq=False)
-class Live:
-    """The traces that advance: `n` rows of what a `Start` has one of."""
-
-    p: np.ndarray
-    pair: np.ndarray
-    pieces: Pieces
-    banned: np.ndarray
-    tail: list[Tail]
-    idle: np.ndarray
-    fresh: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.p)
-
-    def take(self, rows: np.ndarray) -> Live:
-        """Some of the rows."""
-        at = torch.from_numpy(rows)
-        return Live(
-            self.p[rows], self.pair[rows], [x[at] for x in self.pieces], self.banned[rows],
-            [self.tail[r] for r in rows], self.idle[rows], self.fresh[rows],
-        )  # fmt: skip
+PATIENCE = 500  # regions after which states are carried
+NEVER = 1 << 62
 
 
 class Tracer:
@@ -99,12 +58,16 @@ class Tracer:
         drift: Largest distance by which a trace was beside its line behind an exit, in parts of
             the slice's extent.
         steps: Number of regions that were entered.
+        carried: Largest difference of a state that was carried from region to region from one
+            computed afresh, relative to the largest value that the same cut sees.
         ended: Traces that ended where classes are tied on an area (`TIED`), where the boundary
             only touches (`TOUCH`), or without a way out of a point (`STUCK`).
         refused: Seeds that were on no boundary.
+        limits: Where it stops.
+        expected: Length that the boundary is expected to have, for reports; 0: not known.
     """
 
-    def __init__(self, frozen: Frozen, report: Progress) -> None:
+    def __init__(self, frozen: Frozen, report: Progress, limits: Limits | None = None) -> None:
         self.frozen, self.regions, self.report = frozen, Regions(frozen), report
         self.strokes = Strokes()
         self.waiting: list[Start] = []
@@ -121,24 +84,39 @@ class Tracer:
         ]
         self.width = int(np.clip(frozen.program.chunk() // 6, SMALLEST, LARGEST))
         self.told = 0.0
+        self.limits, self.expected = limits or Limits(), 0.0
+        self.carrier: Carrier | None = None
+        self.patience, self.carried = PATIENCE, 0.0
+        self.passed: set[int] = set()
 
     def seed(self, p: np.ndarray, pairs: np.ndarray) -> None:
         """Let traces start both ways at points `[n, 2]` where two classes `[n, 2]` change."""
         for at, (i, j) in zip(p, pairs.tolist(), strict=True):
             self.waiting.append(Start(at, (i, j), None, NOTHING, None))
 
-    def run(self, expected: int | None = None) -> None:
-        """Advance until no trace is left."""
+    def run(self) -> None:
+        """Advance until no trace is left, or a limit is reached."""
         live: Live | None = None
-        while self.waiting or live is not None:
+        while (self.waiting or live is not None) and not self.stopped:
             live = self._filled(live)
             keep = self._step(live)
             live = None if not len(keep) else live if len(keep) == len(live) else live.take(keep)
             if time.monotonic() - self.told > MOMENT:
                 self.told = time.monotonic()
-                done = len(self.strokes)
-                total = None if expected is None else max(expected, done)
-                self.report(done, total, f"{done:,} pieces of the boundary")
+                self.report(*self.progress())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a limit is reached."""
+        return self.limits.reached(len(self.strokes))
+
+    def progress(self) -> tuple[int, int | None, str]:
+        """Pieces so far, pieces to be expected, and words for both."""
+        done, length = len(self.strokes), self.strokes.length
+        if not self.expected or not length:
+            return done, None, f"{done:,} pieces of the boundary"
+        total = max(done + 1, round(done * self.expected / length))
+        return done, total, f"{done:,} pieces of the boundary, about {total:,} to be expected"
 
     # -- rows --------------------------------------------------------------------------------
 
@@ -148,30 +126,8 @@ class Tracer:
         if not starts:
             assert live is not None
             return live
-        fresh = [s for s in starts if s.pieces is None]
-        starts = fresh + [s for s in starts if s.pieces is not None]
-        rows: list[Pieces] = []
-        if fresh:
-            own = self.frozen.natural(np.stack([s.p for s in fresh]))
-            rows.append(own)
-        for s in starts[len(fresh) :]:
-            assert s.pieces is not None
-            rows.append([x[None] for x in s.pieces])
-        new = Live(
-            np.stack([s.p for s in starts]), np.array([s.pair for s in starts]),
-            [torch.cat(parts) for parts in zip(*rows, strict=True)],
-            np.stack([s.banned for s in starts]), [s.tail for s in starts],
-            np.zeros(len(starts), np.int64), np.arange(len(starts)) < len(fresh),
-        )  # fmt: skip
-        if live is None:
-            return new
-        both = zip(live.pieces, new.pieces, strict=True)
-        return Live(
-            np.concatenate([live.p, new.p]), np.concatenate([live.pair, new.pair]),
-            [torch.cat(parts) for parts in both], np.concatenate([live.banned, new.banned]),
-            live.tail + new.tail, np.concatenate([live.idle, new.idle]),
-            np.concatenate([live.fresh, new.fresh]),
-        )  # fmt: skip
+        new = started(starts, self.frozen)
+        return new if live is None else live.joined(new)
 
     def keys(self, pieces: Pieces, n: int) -> np.ndarray:
         """`[n, 2]` the 128-bit keys of regions: sums of odd numbers times pieces."""
@@ -190,6 +146,7 @@ class Tracer:
         value, slope, seen = self.frozen.held(live.p, live.pieces)
         values = value.numpy(), slope.numpy()
         self.steps += n
+        states = self._states(live, values, seen)
         i, j = live.pair.T
         gap = values[0][rows, i] - values[0][rows, j]
         g = (values[1][:, rows, i] - values[1][:, rows, j]).T
@@ -214,7 +171,8 @@ class Tracer:
         over = self._beaten(values, delta, live, slack)
         edge = self.regions.edge_of(entry, leave, SHORT * self.extent)
         why = np.select([flat, lost | ~np.isfinite(out.s), edge >= 0], [TIED, STUCK, BORDER], OPEN)
-        keep = []
+        keep: list[int] = []
+        self.passed.clear()
         for r in range(n):
             if flat[r] and live.fresh[r] and live.idle[r] == 0:
                 goes = self._leave(live, r)
@@ -232,7 +190,57 @@ class Tracer:
                     self.drift = max(self.drift, float(off[r]))
                 goes = self._advance(live, r, told[r], entry[r], leave[r], out, back)
             keep += [r] * goes
+        if states is not None:
+            keep = [r for r in keep if self._run(live, r, states[r], told[r])]
         return np.array(keep, np.int64)
+
+    def _states(self, live: Live, values, seen: list[Seen]) -> list[Carried] | None:
+        """The states of all rows, compared with those that were carried; None: nothing is."""
+        if self.carrier is None and self.steps >= self.patience:
+            self.carrier = Carrier.of(self.frozen, self.regions, self.odd, self.extent)
+            self.patience = NEVER if self.carrier is None else self.patience
+        if self.carrier is None:
+            return None
+        found = self.carrier.states(live.p, values, seen)
+        for r, before in enumerate(live.carried):
+            if before is not None:
+                self.carried = max(self.carried, self.carrier.apart(before, found[r]))
+                live.carried[r] = None
+        return found
+
+    def _run(self, live: Live, r: int, state: Carried, key: list[int]) -> bool:
+        """Take a row on through regions that it leaves by units; whether it goes on."""
+        if r not in self.passed:
+            return True
+        assert self.carrier is not None
+        left, right = live.pair[r].tolist()
+        low, high = min(left, right), max(left, right)
+        found = self.carrier.follow(
+            state, live.p[r], live.pair[r], live.pieces, r, live.banned[r], int(live.idle[r]), key
+        )
+        self.steps += found.steps
+        self.drift = max(self.drift, found.drift)
+        for ends, region in zip(found.ends.tolist(), found.keys.tolist(), strict=True):
+            if not self._follows(live, r, (region[0], region[1], low, high), ends):
+                return False
+        live.p[r], live.banned[r], live.idle[r] = found.p, found.banned, found.still
+        live.carried[r] = state
+        return True
+
+    def _follows(self, live: Live, r: int, region: Region, ends: list[float]) -> bool:
+        """Keep a trace's next piece; False where it is known already, and the trace ends."""
+        left, right = live.pair[r].tolist()
+        tail, known = live.tail[r], self.strokes.known.get(region)
+        if known is not None:
+            same = self.strokes.pairs[known][0] == left
+            self._joined(tail, (known, 0 if same else 1))
+            return False
+        piece = self.strokes.add(region, ends, left, right)
+        if tail is None:
+            self.strokes.stops[piece, 0] = (TRIPLE, -1)
+        self._joined(tail, (piece, 0))
+        live.tail[r] = (piece, 1)
+        return True
 
     def _backwards(self, live: Live, seen: list[Seen], values, start) -> dict[int, tuple]:
         """The other ends of the pieces of fresh rows.
@@ -269,7 +277,6 @@ class Tracer:
     def _advance(self, live: Live, r: int, key, entry, leave, out: Exit, back) -> bool:
         left, right = live.pair[r].tolist()
         region = (key[0], key[1], min(left, right), max(left, right))
-        tail = live.tail[r]
         known = self.strokes.known.get(region)
         if live.fresh[r]:
             other, k, place, _ = back[r]
@@ -282,7 +289,8 @@ class Tracer:
                     own = [x[r].clone() for x in live.pieces]
                     self.waiting.append(Start(entry, pair, own, NOTHING, both))
                 return False
-            piece = self.strokes.add(region, place, leave, left, right)
+            ends = [*place.tolist(), *leave.tolist()]
+            piece = self.strokes.add(region, ends, left, right)
             if np.isfinite(other.s[k]):
                 behind = [x[r].clone() for x in live.pieces]
                 self._turn(Start(place, (right, left), behind, NOTHING, (piece, 0)), other, k, key)
@@ -291,22 +299,16 @@ class Tracer:
             live.idle[r] += 1
             if live.idle[r] > ATTEMPTS:
                 return self._over(live, r, STUCK)
-        elif known is not None:
-            same = self.strokes.pairs[known][0] == left
-            self._joined(tail, (known, 0 if same else 1))
-            return False
         else:
             live.idle[r] = 0
-            piece = self.strokes.add(region, entry, leave, left, right)
-            if tail is None:
-                self.strokes.stops[piece, 0] = (TRIPLE, -1)
-            self._joined(tail, (piece, 0))
-            live.tail[r] = (piece, 1)
+            if not self._follows(live, r, region, [*entry.tolist(), *leave.tolist()]):
+                return False
         if out.kind[r] == UNIT:
             cut, unit, to = out.which[r]
             live.banned[r] = (cut, unit, int(live.pieces[cut][r, unit]))
             live.pieces[cut][r, unit] = int(to)
             live.p[r] = leave
+            self.passed.add(r)
             return True
         row = [x[r] for x in live.pieces] if out.kind[r] == CLASS else []
         self._turn(Start(leave, (left, right), row, NOTHING, live.tail[r]), out, r, key)

@@ -61,7 +61,8 @@ def _folder() -> Path | None:
     It is named by the sources of all kernels: numba looks at one file only, not at what it calls.
     """
     sources = []
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    rooms = Path(__file__).parents[2] / "partition", Path(__file__).parents[2] / "boundary"
+    for path in sorted(path for room in rooms for path in room.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         if any(word in text for word in ("@kernel", "@inline", "@unfold")):
             sources.append(text)
