@@ -12,7 +12,7 @@ from test_certificate_checks import noisy, one_layer
 from test_partition_graphs import Graphs
 
 import isogon as ig
-from isogon.cpwl.program import Affine
+from isogon.cpwl.stages import Affine
 from isogon.errors import ModelError
 from isogon.measures.partition.certificate.segments import BESIDE
 from isogon.measures.segments import Segments
