@@ -131,6 +131,48 @@ def watertight():
     )  # fmt: skip
 
 
+def watertight_sides():
+    """A border edge without a region, and one inside that is said to be the border's.
+
+    In numbers there are as many sides of edges as there should be.
+    """
+    p = watertight()
+    site, unit = p.edge_site.copy(), p.edge_unit.copy()
+    inner = np.flatnonzero(site >= 0)[0]
+    site[inner] = unit[inner] = -1
+    found = tampered(p, edge_site=site, edge_unit=unit)
+    borders = int((site < 0).sum())
+    assert 2 * (len(site) - borders) + borders == len(found.face_edges)
+    return found
+
+
+def watertight_loops():
+    """A tiny region whose loop runs back and forth along an edge: both its sides are there."""
+    p = partition(one_layer([(1.0, 0.0, 0.0), CORNER], [1.0, 1.0]), SQUARE)
+    order = np.argsort(p.area)  # the tiny one first: its neighbour writes the edge's sides last
+    parts = [np.arange(*p.face_offsets[i : i + 2]) for i in order]
+    half, tiny = np.concatenate(parts), 0
+    p = tampered(
+        p, face_offsets=np.cumsum([0, *map(len, parts)]), face_vertices=p.face_vertices[half],
+        face_edges=p.face_edges[half], site0_bits=p.arrays["site0_bits"][order],
+    )  # fmt: skip
+    assert p.certify(100).passed
+    low, high = p.face_offsets[tiny : tiny + 2]
+    inner = np.flatnonzero(p.edge_site[p.face_edges[low:high]] >= 0)
+    # its region on the other side is written last, so that the edge has both
+    k = next(h for h in low + inner if p.edge_faces[p.face_edges[h]].max() > tiny)
+    a, b = p.face_vertices[k], p.face_vertices[k + 1 if k + 1 < high else low]
+    e = p.face_edges[k]
+    offsets = p.face_offsets.copy()
+    offsets[tiny + 1 :] += 2
+    found = tampered(
+        p, face_offsets=offsets, face_vertices=np.insert(p.face_vertices, k + 1, [b, a]),
+        face_edges=np.insert(p.face_edges, k + 1, [e, e]),
+    )  # fmt: skip
+    assert (found.edge_faces[p.edge_site >= 0] >= 0).all()
+    return found
+
+
 def distinct():
     """A unit that is zero everywhere is said to be off in one strip and on beside it, twice."""
     lines = [(1.0, 0.0, 0.0), (0.0, 1.0, -0.3), (0.0, 1.0, -0.1)]
@@ -225,7 +267,8 @@ def neighbours():
 
 FAULTS = {
     name: globals()[name] for name in NAMES if name != "outputs"
-} | {"outputs": outputs_of_a_vertex, "outputs ": outputs_inside}  # fmt: skip
+} | {"outputs": outputs_of_a_vertex, "outputs ": outputs_inside,
+     "watertight ": watertight_sides, "watertight  ": watertight_loops}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -235,6 +278,17 @@ def test_only_this_check_fails(name):
     assert {c.name for c in certificate if not c.passed} == {name.strip()}, str(certificate)
     assert not certificate.passed
     assert certificate.verdict.startswith("NOT certified: ")
+
+
+def test_regions_that_are_not_finished_hide_none_that_share_a_pattern():
+    """Two pairs share one; the two others, of patterns of their own, were left half cut."""
+    p = distinct()
+    middle = (p.centroid[:, 1] > 0.1) & (p.centroid[:, 1] < 0.3)
+    assert middle.sum() == 2
+    found = tampered(p, depth=np.where(middle, 0, 1).astype(np.int32))
+    found.complete = False
+    assert (found.finished == ~middle).all()
+    assert found.certify(100)["distinct"].value == 2
 
 
 def test_sound_partitions_pass():

@@ -23,12 +23,13 @@ from isogon.cpwl.certificate import Certificate
 from isogon.cpwl.program import mlp
 from isogon.cpwl.rounding import errors
 from isogon.measures.partition.certificate.allowances import Allowances, Closeness
-from isogon.measures.partition.certificate.places import Places
+from isogon.measures.partition.certificate.places import Places, displacements
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.slices import Slice
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reference"))
 import exact_cells as exact
+import huge_unit
 
 SQUARE = Slice.box2d([-1, -1], [1, 1])
 CORNERS = [(Fraction(x), Fraction(y)) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
@@ -108,8 +109,7 @@ def test_what_can_be_decided_is_found_and_what_can_not_is_said(seed, how, power,
         area[own] += p.area[i]
         point = center([tuple(map(Fraction, c)) for c in p.polygon(i).tolist()])
         seen = seen_at(rational, point)
-        # (corners are off by their own rounding, too)
-        assert signs(seen) == own or not decided(program, seen, point, 256)
+        assert signs(seen) == own or not decided(program, seen, point)
     assert max(have.values()) == 1, "regions that share a pattern"
     certain = True
     for cell in cells:
@@ -165,6 +165,26 @@ def test_certificates_of_models_with_one_unit_scaled(seed, how, power, bias, con
         assert "rescale" in certificate["decided"].note
 
 
+# what went wrong with each: angles below 1e-12 were taken for none; a chain of crossings, each near
+# the next, became one vertex; a line was led to a vertex that it clearly misses
+@pytest.mark.parametrize("seed", [1, 70, 104])
+def test_lines_that_run_side_by_side(seed):
+    """Behind a unit of 1e13 the lines of a layer differ by angles of 1e-13."""
+    certificate = partition(*huge_unit.network(seed, 1e13)).certify(200)
+    assert certificate.passed, str(certificate)
+    assert certificate.remarks
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("factor", [1e8, 1e13, 1e15, 2e16])
+def test_three_hundred_networks_with_a_huge_unit(factor):
+    """pytest -m long tests/measures/test_partition_huge.py; some minutes."""
+    for seed in range(300):
+        certificate = partition(*huge_unit.network(seed, factor)).certify(500)
+        failed = {c.name for c in certificate if not c.passed}
+        assert failed <= {"decided"}, f"seed {seed}: {certificate}"
+
+
 def test_a_remark_names_the_unit_and_stays_with_the_reading():
     w = [torch.tensor([[1e16, 1e15], [1.0, 0.3], [0.4, 1]]).double(), torch.ones(3, 3).double()]
     b = [torch.tensor([0.0, 0.5, 0.1]), torch.tensor([-0.2, -0.1, -0.3])]
@@ -203,6 +223,19 @@ def test_places_of_vertices_by_the_slopes_of_what_meets_there():
     found = type("", (), {"unit": [2], "entry": [-1], "top": [-1], "__len__": lambda _: 1})()
     assert places.of(0, found, np.array([v])) == pytest.approx([64 * 1e-3 * 1e3])
     assert places.of_output(np.array([v])) == pytest.approx(64 * (1e-9 + 1.001))
+
+
+def test_where_two_lines_cross_is_known_as_well_as_their_angle():
+    off = np.full(2, 1e-15)
+    for angle, longest, along in (
+        (1e-13, 1.0, 0.02),
+        (1e-13, 1e-3, 1e-3),
+        (0.0, 0.5, 0.5),
+        (1e-16, 0.5, 0.5),
+    ):
+        columns = displacements(np.array([[0.0, 1.0], [angle, 1.0]]), off, longest)
+        assert np.abs(columns).sum(1)[0] == pytest.approx(along, rel=1e-2)
+        assert np.abs(columns).sum(1)[1] < 4e-15 + 1e-12 * longest
 
 
 def test_errors_decide_where_caps_do_not():

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from isogon.cpwl.program import mlp
 from isogon.measures import partition as package
@@ -273,6 +275,33 @@ def test_chords(seed):
             regions += 1 + sum(slow.alternate(c[1:], d[1:]) for d in own[:k])
             allowed += regions <= limit
     assert ch.count_meetings(kept, low, high, limit, meetings) == allowed
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 9))
+def test_what_shares_a_vertex_has_that_place_in_common(seed, n):
+    """However long a chain of crossings is of which each is near the next."""
+    rng = np.random.default_rng(seed)
+    own = 10.0 ** -rng.integers(2, 5) * rng.uniform(0.5, 1, n)  # how uncertain each is
+    t = 0.3 + np.cumsum(rng.uniform(0, 4, n) * own.max())
+    t = np.minimum(t, 0.9)
+    z = np.stack([-t, 1 - t])  # an edge from 0 to 1, functions of slope 1
+    first, which = np.array([0, n]), rng.permutation(n)
+    source, ratio = np.empty((n, 2), np.int64), np.empty(n)
+    chain, place, unclear = np.empty(2, np.int64), np.empty(n, np.int64), np.ones(1, bool)
+    made = ek.cut_edges(
+        np.array([[0, 1]], INDEX), z, np.arange(n), np.full(n, -1), np.zeros(n), own[which], first,
+        which, source, ratio, chain, place, unclear, np.empty(n), np.empty(n, np.int64),
+    )  # fmt: skip
+    assert (np.diff(ratio[:made]) > 0).all()
+    assert (np.abs(ratio[place] - t[which]) <= own[which] + 1e-12).all()
+    # as few as can be, from the left: a new one where the last ones' common place is passed
+    expected, high = 0, -1.0
+    for k in np.argsort(t, kind="stable"):
+        if t[k] - own[k] > high + 1e-12:
+            expected, high = expected + 1, t[k] + own[k]
+        high = min(high, t[k] + own[k])
+    assert made == expected
 
 
 @twin("split_faces", "put")

@@ -12,7 +12,9 @@ from test_certificate_checks import noisy, one_layer
 from test_partition_graphs import Graphs
 
 import isogon as ig
+from isogon.cpwl.stages import Affine
 from isogon.errors import ModelError
+from isogon.measures.partition.certificate.segments import BESIDE
 from isogon.measures.segments import Segments
 
 A, B = torch.tensor([-1.0, -0.4]).double(), torch.tensor([1.0, 0.9]).double()
@@ -162,6 +164,36 @@ def test_an_output_that_the_network_does_not_have_fails(where):
     lengths = s.table["length"].to_numpy().copy()
     lengths[1] *= 1 + 1e-6
     assert not changed(s, length=lengths).certify()["cover"].passed
+
+
+class Bumps(Affine):
+    """Values (of some units) that are 1e-9 too large at some places, told by the first unit."""
+
+    def __call__(self, z):
+        t = ((z[:, 0] - LINES[0][2]) - A[0]) / (B[0] - A[0])
+        return z + 1e-9 * self.apply(t)[:, None] * self.bias
+
+
+@pytest.mark.parametrize("place", ["ends", "middles", "beside", "random"])
+def test_outputs_are_compared_at_each_kind_of_place(place):
+    """The network has another output there alone."""
+    s = segments()
+    knots = np.concatenate([[0.0], s.breakpoints, [1.0]])
+    k = int(s.outputs[1:-1, 0].argmax()) + 1
+    start, width = knots[k], knots[k + 1] - knots[k]
+    assert s.outputs[k, 0] > 0.1
+    where = {"ends": start, "middles": start + width / 2, "beside": start + BESIDE}
+    others = torch.ones(len(LINES)).double()
+    others[int(s.table["unit"].iloc[k - 1])] = 0  # what vanishes at the start stays zero
+    low, high = start + 0.2 * width, start + 0.4 * width
+    if place != "random":
+        low, high = where[place] - 1e-10, where[place] + 1e-10
+    bumps = Bumps(
+        output="y", inputs=("z",), linear=lambda z: z.clone(), bias=others,
+        apply=lambda t: (t > low) & (t < high),
+    )  # fmt: skip
+    certificate = changed(s, one_layer(LINES, through=bumps)).certify()
+    assert {c.name for c in certificate if not c.passed} == {"outputs"}, str(certificate)
 
 
 def test_it_stays_with_the_reading(tmp_path):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from isogon.errors import ModelError
-from isogon.nets.trace import place, shape, trace
+from isogon.nets.trace import fingerprint, place, shape, trace
 from isogon.nets.unwrap import unwrap
 
 
@@ -331,3 +331,24 @@ def test_gradients_flow_to_the_models_weights():
     twin(x).sum().backward()
     for p, q in zip(model.parameters(), twin.parameters()):
         assert torch.equal(p.grad, q.grad)
+
+
+def test_a_tensor_that_is_a_plain_attribute_is_traced_anew_when_it_is_changed_in_place():
+    """It is a constant of the graph: the same tensor with other numbers is another graph."""
+
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = torch.zeros(3)
+
+        def forward(self, x):
+            return torch.relu(x + self.shift)
+
+    model, x = Shifted(), torch.ones(2, 3)
+    first = trace(model, x)
+    assert trace(model, x) is first
+    before = fingerprint(model)
+    assert before == fingerprint(model)
+    model.shift.add_(1)
+    assert before != fingerprint(model)
+    assert trace(model, x) is not first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -302,6 +303,21 @@ def test_a_record_whose_reading_was_swapped_or_edited_is_none(here):
     shutil.rmtree(one.directory / "reading")
     shutil.copytree(other.directory / "reading", one.directory / "reading")
     assert load(one.directory) is None, "a whole reading, but of another record"
+
+
+def test_a_record_of_another_key_or_format_is_none(here):
+    """A whole one: only what it says of itself differs."""
+    npz(here / "d.npz", n=20)
+    record = measured()
+    assert load(record.directory, record.key) is not None
+    assert load(record.directory, record.key[:-1] + "x") is None
+    path = record.directory / "record.json"
+    text = path.read_text()
+    data = json.loads(text)
+    path.write_text(json.dumps(data | {"format": data["format"] - 1}))
+    assert load(record.directory) is None
+    path.write_text(json.dumps(data))
+    assert load(record.directory) is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -6,6 +6,10 @@ the rounding of coordinates where a function is noisy, or both run side by side.
 changes by its own slope g times as much::
 
     |g G^-1| e
+
+Behind a unit of 1e13 all lines run side by side: their angles are 1e-13, and where on them they
+cross is known to a part of their length only. How well an angle is known, the slopes' own rounding
+tells. Below that it is not, and the place is anywhere on the vertex's edges along the lines.
 """
 
 from __future__ import annotations
@@ -15,14 +19,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isogon.cpwl.rounding import ROUNDING
+from isogon.cpwl.rounding import EPS, ROUNDING
 from isogon.measures.partition.certificate.allowances import MARGIN, Allowances
 from isogon.measures.partition.certificate.contradictions import Found, seen_by
 
 if TYPE_CHECKING:
     from isogon.measures.partition.reading import Partition
 
-PARALLEL = 1e-12  # sine of an angle below which nothing is said of the place along both lines
+PARALLEL = 64 * EPS  # sine of an angle that the rounding of slopes makes or hides
 
 Spread = list[tuple[np.ndarray, list[np.ndarray]]]
 
@@ -55,6 +59,8 @@ class Places:
         p, xy = self.p, self.p.vertices[v : v + 1]
         low, high = np.searchsorted(self.vertex, [v, v + 1])
         edges = self.edge[low:high]
+        ends = p.vertices[p.edges[edges]]
+        longest = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1).max(initial=0.0)
         values = [z[0] for z in seen_by(p.program, self.allowances.embed(xy))]
         error, slopes = self.allowances.errors_and_slopes(xy)
         slope = [s[:, 0] for s in slopes]
@@ -75,8 +81,8 @@ class Places:
             both = np.stack([g, h])
             size = np.linalg.norm(both, axis=1)
             if np.isfinite(size).all() and size.min() > 0:
-                inverse = np.linalg.pinv(both / size[:, None], rcond=PARALLEL)
-                found.append((inverse * (np.array([e, f]) / size), slope))
+                columns = displacements(both / size[:, None], np.array([e, f]) / size, longest)
+                found.append((columns, slope))
         return found
 
     def of(self, number: int, found: Found, vertex: np.ndarray) -> np.ndarray:
@@ -100,3 +106,20 @@ class Places:
             if shifts:
                 total[n] = np.min(shifts, axis=0)
         return total
+
+
+def displacements(lines: np.ndarray, off: np.ndarray, longest: float) -> np.ndarray:
+    """Displacements `[2, k]`, as columns that add up, of where two lines cross.
+
+    Args:
+        lines: Unit normals of the lines, `[2, 2]`, in rows.
+        off: `[2]` how far off each line is.
+        longest: Most that the place is off along the lines.
+    """
+    left, size, right = np.linalg.svd(lines)
+    if size[1] > PARALLEL * size[0]:
+        columns = np.linalg.inv(lines) * off
+        if np.linalg.norm(columns, axis=0).sum() <= longest:
+            return columns
+    across = np.abs(left[:, 0]) @ off / size[0]
+    return right.T * np.array([across, longest])

@@ -230,10 +230,12 @@ def cut_edges(
 ):
     """New vertices along every edge that functions cross, in order from its first end.
 
-    Crossings that rounding can't tell apart share a vertex: those whose positions are uncertain
-    by as much as lies between them. Vertex number `len(z) + n` lies at `(1 - ratio[n])
-    source[n, 0] + ratio[n] source[n, 1]`; the vertices of edge e are numbered from `chain[e]`
-    (counted in n) to `chain[e + 1]`. Returns how many there are.
+    Crossings that rounding can't tell apart share a vertex: those that have a place in common
+    within what each position is uncertain by. (Neighbours in pairs would not do: a chain of them
+    may be as long as you like, and what is wider than rounding would be lost in it.) Vertex
+    number `len(z) + n` lies at `(1 - ratio[n]) source[n, 0] + ratio[n] source[n, 1]`; the
+    vertices of edge e are numbered from `chain[e]` (counted in n) to `chain[e + 1]`. Returns how
+    many there are.
 
     Args:
         ends: `[E, 2]` vertices of the edges.
@@ -264,24 +266,26 @@ def cut_edges(
             keys[k] = p / (p - q)
             items[k] = first[e] + k
         sort_by(keys, items, n)
-        last, doubt = -1.0, 0.0
+        last, low, high, best, doubt = -1.0, 0.0, 0.0, 0.0, 0.0
         for k in range(n):
-            f = functions[items[k]]
+            f, t = functions[items[k]], keys[k]
             p = value(z, a, f, column, other, offset)
             q = value(z, b, f, column, other, offset)
             own = NEAR + error[items[k]] / abs(p - q)
-            gap = keys[k] - last
+            gap = t - last
             if last >= 0:
                 unclear[e] |= gap > NEAR and gap <= WIDE * (own + doubt)
-            if last < 0 or gap > own + doubt:
+            if last < 0 or t - own > high:
                 source[made, 0] = a
                 source[made, 1] = b
-                ratio[made] = last = keys[k]
-                doubt = own
+                ratio[made] = last = best = t
+                low, high, doubt = t - own, t + own, own
                 made += 1
-            elif own < doubt:  # the best known of what lies in one place
-                ratio[made - 1] = last = keys[k]
-                doubt = own
+            else:  # the best known of what lies in one place, as far as the others allow
+                low, high = max(low, t - own), min(high, t + own)
+                if own < doubt:
+                    best, doubt = t, own
+                ratio[made - 1] = last = min(max(best, low), high)
             place[items[k]] = made - 1
     chain[ends.shape[0]] = made
     return made

@@ -9,7 +9,8 @@ import numpy as np
 
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels.chords import count_meetings, find_chords, keep_chords
-from isogon.measures.partition.kernels.faces import Cut, Made, Room, split_faces
+from isogon.measures.partition.kernels.faces import split_faces
+from isogon.measures.partition.kernels.meetings import Cut, Made, Room
 from isogon.measures.partition.mesh.mesh import INDEX, Mesh, sizes
 from isogon.measures.partition.mesh.stream import Pending
 
