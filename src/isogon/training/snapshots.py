@@ -78,8 +78,8 @@ class Snapshots(Mapping[str, dict[str, Tensor]]):
 @register(
     "noun",
     "Snapshots",
-    help="a training run's folder of snapshots",
-    typed="runs/cnn",
+    help="a training run's folder of snapshots, e.g. runs/cnn, or one earlier state",
+    typed="trained(cnn, digits, epochs=1)",
     example="cnn(width=2, size=8)",
     default="@initial",
 )

@@ -99,6 +99,7 @@ class Match(Reading):
     cost=5.0,
     survey=False,
     example={"b": "cnn(width=2, seed=1)"},
+    typed={"b": "trained(cnn, digits, epochs=5, seed=1)"},
 )
 def match(
     a: Module,

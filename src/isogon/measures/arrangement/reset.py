@@ -32,6 +32,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     cost=3.0,
     survey={"random": 3},
     example={"snapshots": "cnn(width=2, size=8)", "random": 1},
+    typed={"random": 3},
 )
 def reset(
     model: Module,
