@@ -53,9 +53,7 @@ def test_bars_go_with_an_exception_too():
 
 def test_a_function_of_the_users_is_told_instead():
     seen = []
-    with ig.progress(callback=lambda *told: seen.append(told)):
-        ig.data_matrix(
-            ig.load("mlp(4, inputs=2, classes=2)"), ig.batches("two_moons(test, 6)", batch_size=3)
-        )
-    assert seen
-    assert all(done <= (total or done) for done, total, _ in seen)
+    with ig.progress(callback=lambda *told: seen.append(told)) as bars:
+        context.progress()(1, None, "a")
+    assert seen == [(1, None, "a")]
+    assert bars._drawn is None

@@ -107,4 +107,4 @@ def progress(*, callback: context.Progress | None = None, file: IO[str] | None =
     Returns:
         A context manager that is also the callback itself.
     """
-    return Bars(file)
+    return Bars(file, callback=callback)

@@ -15,7 +15,7 @@ from isogon.survey.declaring import catalogue
 MEASURES = [name.replace("_", "-") for name in catalogue.names("measure")]
 EXPERIMENTS = [name.replace("_", "-") for name in catalogue.names("experiment")]
 # Tested without being asked for: one of each sort, of a second or less; the others take minutes.
-QUICK = {"data-matrix", "list", "families", "orientation"}
+QUICK = {"data-matrix", "list", "families"}
 HELPS = {
     "isogon": ["--help"],
     **{name: [name, "--help"] for name in (*commands.COMMANDS, *MEASURES)},
@@ -54,7 +54,7 @@ def case(name: str):
     return pytest.param(name, marks=() if name in QUICK else pytest.mark.long)
 
 
-@pytest.mark.parametrize("name", map(case, HELPS))
+@pytest.mark.parametrize("name", [case(name) for name in HELPS])
 def test_examples_run_as_they_stand(name, here, capsys):
     text = said(HELPS[name])
     if plan := re.search(r"example plan:\n((?:  .*\n)+)", text):
@@ -63,7 +63,7 @@ def test_examples_run_as_they_stand(name, here, capsys):
         assert main(words) == 0, (words, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("name", HELPS)
+@pytest.mark.parametrize("name", list(HELPS))
 def test_there_is_an_example(name, monkeypatch):
     found = examples(said(HELPS[name]))
     assert found or name in WITHOUT

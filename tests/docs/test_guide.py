@@ -31,7 +31,7 @@ def test_tasks_are_one_click_from_the_front_page(page):
     assert f"]({page})" in text("docs/index.md")
 
 
-@pytest.mark.parametrize("word", SOUGHT)
+@pytest.mark.parametrize("word", list(SOUGHT))
 def test_words_are_in_the_pages_that_answer(word):
     found = text(f"docs/{SOUGHT[word]}.md").lower()
     assert len(re.findall(rf"\b{word}", found)) >= 2

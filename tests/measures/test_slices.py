@@ -104,7 +104,7 @@ def test_zoom_has_the_axes_of_the_slice():
     small = plane.zoom((0.3, -0.2), 0.1)
     assert small.shape == plane.shape
     np.testing.assert_allclose(small.corners.mean(0), (0.3, -0.2), atol=1e-12)
-    np.testing.assert_allclose(small.area(), 0.04, rtol=1e-12)
+    np.testing.assert_allclose(small.area, 0.04, rtol=1e-12)
     same = np.array([[0.25, -0.15]])
     assert torch.equal(small.embed(same), plane.embed(same))
     with pytest.raises(OptionError, match="no inside"):
