@@ -168,7 +168,8 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("Every job of a plan, here or on a cluster", _lazy("sweep", "sweep")),
     "status": Command("How far a sweep is, and what failed", _lazy("sweep", "status")),
     "list": Command(
-        "What has a name: measures, archs, datasets, families, ...", _lazy("listing", "list_command")
+        "What has a name: measures, archs, datasets, families, ...",
+        _lazy("listing", "list_command"),
     ),
     "families": Command(
         "Families of transformations, or the members of one", _lazy("listing", "families")

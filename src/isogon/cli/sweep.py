@@ -275,7 +275,7 @@ def _summary(held: Sweep, alive: set[str] | None, answer: Queue, on: str | None 
     return 1 if bad or ((here or unknown) and not whole) else 0
 
 
-def _next(held: Any, counts: dict[str, int], *, waiting: int, answered: bool) -> str:
+def _next(held: Sweep, counts: dict[str, int], *, waiting: int, answered: bool) -> str:
     """What to do about a sweep that is in such a state."""
     command = f"{held.command} --out {shlex.quote(str(held.directory))}"
     if counts["failed"] or counts["died"]:

@@ -119,7 +119,7 @@ def models(declaration: Declaration) -> list[str]:
 
 def module(kind: str, name: str) -> str:
     """The module that registers a name; "" where that is not known without importing it."""
-    found = registry.known(kind).get(name) or sources.entries(kind).get(name)
+    found = registry.known(kind).get(name) or sources.source_entries(kind).get(name)
     return "" if found is None else found.build.__module__ or ""
 
 
