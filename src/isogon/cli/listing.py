@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from isogon.cli.parser import Parser
 from isogon.survey.declaring import catalogue
 
 OFFLINE = ("seed", "batch_size", "device", "again")  # of no use to commands that compute nothing
@@ -70,6 +69,7 @@ def _heading(kind: str, name: str) -> str:
 def list_command(words: list[str]) -> int:
     """`isogon list [KIND]`."""
     from isogon.cli import console
+    from isogon.cli.parser import Parser
 
     parser = Parser(
         "list",
@@ -103,6 +103,7 @@ def _some(kind: str) -> str:
 def families(words: list[str]) -> int:
     """`isogon families [SPEC]`: what there is, or the members of one with their matrices."""
     from isogon.cli import console
+    from isogon.cli.parser import Parser
 
     parser = Parser(
         "families",
