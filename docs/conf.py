@@ -45,7 +45,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"plot_",
     "image_scrapers": ("gallery_figures.scrape",),
     "capture_repr": (),
-    "ignore_pattern": r"extending",
+    "ignore_pattern": r"extending|readme_pictures",
     "remove_config_comments": True,
     "download_all_examples": False,
     "show_memory": False,

@@ -1,10 +1,10 @@
 """
-A slice through a verification network from an ONNX file
-========================================================
+A policy for collision avoidance, from an ONNX file
+===================================================
 
-Networks come as ONNX files in formal verification: here one of the kind that advises aircraft on
-collisions, five numbers in and five advisories out, exported on the fly. It is read without
-executing anything, cut exactly along any slice, and certified.
+Networks come as ONNX files in formal verification. ACAS Xu (Katz et al. 2017) advises aircraft:
+five numbers in, five advisories out, of which the smallest wins. Where its file lies under the data
+root it is read without executing anything; else a network of its kind is exported on the fly.
 """
 
 import tempfile
@@ -16,30 +16,34 @@ import torch
 from torch import nn
 
 import isogon as ig
+from isogon import context
 
-WIDTH, DEPTH = 24, 4
-torch.manual_seed(0)
-layers: list[nn.Module] = [nn.Linear(5, WIDTH), nn.ReLU()]
-for _ in range(DEPTH - 1):
-    layers += [nn.Linear(WIDTH, WIDTH), nn.ReLU()]
-network = nn.Sequential(*layers, nn.Linear(WIDTH, 5)).eval()
-for layer in network[::2]:  # wide enough weights that something happens
-    nn.init.normal_(layer.weight, std=1.6 / layer.in_features**0.5)
-
-with tempfile.TemporaryDirectory() as folder:
-    path = Path(folder) / "advisor.onnx"
+path = context.data_root() / "onnx" / "ACASXU_run2a_1_1.onnx"
+if not path.is_file():
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Linear(5, 24), nn.ReLU()]
+    for _ in range(3):
+        layers += [nn.Linear(24, 24), nn.ReLU()]
+    network = nn.Sequential(*layers, nn.Linear(24, 5)).eval()
+    for layer in network[::2]:  # wide enough weights that something happens
+        nn.init.normal_(layer.weight, std=1.6 / layer.in_features**0.5)
+    path = Path(tempfile.mkdtemp()) / "advisor.onnx"
     with warnings.catch_warnings(action="ignore"):  # the newer exporter needs more packages
         torch.onnx.export(network, (torch.zeros(1, 5),), str(path), dynamo=False)
-    model = ig.load(str(path))
+print(path.name)
+negative = nn.Linear(5, 5, bias=False)  # the smallest score wins: its negative is the largest
+negative.weight.data = -torch.eye(5)
+model = nn.Sequential(ig.load(str(path)), negative).eval()
 
 # %%
-# The slice: first two inputs from -1/2 to 1/2, the other three at zero.
+# The slice: distance and angle to the intruder from -1/2 to 1/2, the other three inputs at zero.
 
-basis = np.eye(5)[:, :2]
-square = 0.5 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-p = ig.partition(model, ig.Slice.polygon(np.zeros(5), basis, square))
+shape = (1, 1, 1, 5) if path.name.startswith("ACAS") else (5,)
+basis, square = np.eye(5)[:, :2], 0.5 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+plane = ig.Slice.polygon(np.zeros(5), basis, square).with_shape(shape)
+p = ig.partition(model, plane)
 print(p)
-print(p.certify(5_000))
+print(p.certify(2_000))
 
 # %%
 

@@ -13,7 +13,7 @@ from isogon.survey.declaring import sources
 ROOT = Path(__file__).resolve().parents[1] / "src" / "isogon"
 LAYERS = {
     "errors": 0, "context": 0, "specs": 0, "registry": 0, "nesting": 0, "variants": 0, "lazy": 0,
-    "storage": 0, "readings": 0, "jit": 0, "hints": 0, "processes": 0, "stopping": 0,
+    "storage": 0, "readings": 0, "jit": 0, "hints": 0, "bars": 0, "processes": 0, "stopping": 0,
     "nets": 1, "actions": 1, "data": 1, "stats": 1,
     "cpwl": 2, "training": 2,
     "measures": 3,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from isogon import lazy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # public name -> where it lives; one line each, grouped by capability
 _API = {
@@ -55,6 +55,7 @@ _API = {
     # readings and figures
     "read": "isogon.readings",
     "draw": "isogon.show.figure",
+    "progress": "isogon.bars",
 }
 
 __all__ = ["__version__", *_API]

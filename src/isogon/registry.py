@@ -151,7 +151,9 @@ def measure(
             ``cost=3.0`` (order in which the survey tries measures; lower runs first), or
             ``shards=True``: all that it reads of its data are passes of mergeable watchers, so that
             a sweep may share one measurement out over jobs (not with the options in ``whole``);
-            ``joins=True``: its first pass may be run with those of others, in a survey.
+            ``joins=True``: its first pass may be run with those of others, in a survey;
+            ``typed={"radius": 0.05}``: what the example in its help types besides its required
+            inputs, or instead of what their nouns type.
     """
     keys = (cite,) if isinstance(cite, str) else tuple(cite)
     return register("measure", name, cite=keys, **extra)

@@ -289,3 +289,54 @@ def test_mnist(shared):
     assert b.classes == list("0123456789")
     raw = np.fromfile(shared / "data/MNIST/raw/t10k-images-idx3-ubyte", np.uint8)[16:]
     assert torch.equal(x.flatten(), torch.from_numpy(raw[: x.numel()]).float() / 255)
+
+
+class TestWithoutLabels:
+    """Inputs alone are data of every form; their labels are NaN, which what needs them refuses."""
+
+    X = torch.rand(6, 2, generator=torch.Generator().manual_seed(0))
+
+    class Bare(torch.utils.data.Dataset):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, i):
+            return TestWithoutLabels.X[i]
+
+    class Single(Bare):
+        def __getitem__(self, i):
+            return (TestWithoutLabels.X[i],)
+
+    class Nothing(Bare):
+        def __getitem__(self, i):
+            return TestWithoutLabels.X[i], None
+
+    FORMS = (
+        X,
+        [X[:4], X[4:]],
+        [(X, None)],
+        torch.utils.data.TensorDataset(X),
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X), batch_size=4),
+        Bare(),
+        Single(),
+        Nothing(),
+    )
+
+    @pytest.mark.parametrize("form", range(len(FORMS)))
+    def test_they_are_measured(self, form):
+        batches = ig.batches(self.FORMS[form])
+        x, y = batches.first(6)
+        assert torch.equal(x, self.X)
+        assert y.isnan().all()
+        model = ig.load("mlp(4, inputs=2, classes=3)")
+        assert ig.data_matrix(model, batches).table["label"].isna().all()
+        with pytest.raises(DataError, match="no labels"):
+            ig.reset(model, [], batches, random=1)
+
+    def test_a_triple_is_none(self):
+        class Triple(self.Bare):
+            def __getitem__(self, i):
+                return TestWithoutLabels.X[i], 0, 1
+
+        with pytest.raises(DataError, match="not a pair"):
+            ig.batches(Triple())

@@ -11,7 +11,7 @@ from torch import nn
 
 import isogon as ig
 from isogon import registry
-from isogon.errors import DataError
+from isogon.errors import DataError, OptionError
 from isogon.measures.partition.crossings import first_crossing
 
 
@@ -96,3 +96,16 @@ def test_anchors_outside_of_their_square_are_told():
         warnings.simplefilter("error")
         plane = ig.Slice.anchors(a, b, radius=1.2)
     assert repr(plane) == "Slice: square, 2.4 x 2.4 in inputs of shape [5], 2 of 2 anchors inside"
+
+
+def test_zoom_has_the_axes_of_the_slice():
+    images = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    plane = ig.Slice.through(*images)
+    small = plane.zoom((0.3, -0.2), 0.1)
+    assert small.shape == plane.shape
+    np.testing.assert_allclose(small.corners.mean(0), (0.3, -0.2), atol=1e-12)
+    np.testing.assert_allclose(small.area, 0.04, rtol=1e-12)
+    same = np.array([[0.25, -0.15]])
+    assert torch.equal(small.embed(same), plane.embed(same))
+    with pytest.raises(OptionError, match="no inside"):
+        plane.zoom((0, 0), 0.0)

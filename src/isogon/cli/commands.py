@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 RUNS = "runs"
-OFFLINE = ("seed", "batch_size", "device", "again")  # of no use to commands that compute nothing
 
 
 @dataclass(frozen=True)
@@ -153,72 +152,6 @@ def surroundings(options: Namespace):
             sys.path.remove(here)
 
 
-def list_command(words: list[str]) -> int:
-    """`isogon list [KIND]`."""
-    from isogon.cli import console
-    from isogon.cli.parser import Parser
-
-    parser = Parser("list", "What has a name in isogon: kinds, or the names of one kind.")
-    parser.positional("kind", "measures, archs, datasets, families, ...", optional=True)
-    parser.commons(out=None, skip=OFFLINE)
-    options = parser.parse(words)
-    if options.kind is None:
-        rows = [(f"{plural(k)}", f"{len(catalogue.names(k))} of them") for k in catalogue.LISTED]
-        console.listing(rows, "kinds (isogon list KIND shows one)")
-        return 0
-    kind = catalogue.kind(options.kind)
-    rows = []
-    for name, (call, summary) in catalogue.summaries(kind).items():
-        rows.append((name.replace("_", "-") if kind == "measure" else call, summary))
-    console.listing(rows)
-    return 0
-
-
-def families(words: list[str]) -> int:
-    """`isogon families [SPEC]`: what there is, or the members of one with their matrices."""
-    from isogon.cli import console
-    from isogon.cli.parser import Parser
-
-    parser = Parser(
-        "families",
-        "Families of transformations: all that there are, with their arguments; or the members\n"
-        "of one, with parameters and, for affine maps, the two rows of the matrix that moves a\n"
-        "point (x right, y down, in pixels from the centre) of the image.",
-        'examples:\n  isogon families\n  isogon families "rotations(8)"\n'
-        '  isogon families "product(rotations(4), scales(3, 0.7, 1.3))"\n'
-        "  isogon show rotations            its arguments explained",
-    )
-    parser.positional("spec", 'a family, e.g. "rotations(16)"', optional=True)
-    parser.commons(out=None, skip=OFFLINE)
-    options = parser.parse(words)
-    if options.spec is None:
-        console.listing(list(catalogue.summaries("family").values()))
-        console.say("")
-        console.say(
-            "isogon show NAME explains the arguments; functions of your own: docs/howto/family"
-        )
-        return 0
-    from isogon.actions import family
-
-    found = family(options.spec)
-    rows = []
-    for row in found.to_frame().to_dict("records"):
-        known = {str(k): v for k, v in row.items() if k != "label" and v == v}
-        facts = [f"{k}={v:g}" for k, v in known.items() if not k.startswith("matrix_")]
-        if "matrix_a" in known:
-            a, b, c, d, e, f = (f"{known[f'matrix_{n}'] + 0.0:.4g}" for n in "abcdef")
-            facts.append(f"[{a} {b} {c}; {d} {e} {f}]")
-        rows.append((str(row["label"]), "  ".join(facts)))
-    console.listing(rows, f"{found.name}: {len(found)} members")
-    return 0
-
-
-def plural(kind: str) -> str:
-    """The kind as `isogon list` calls it."""
-    plurals = {"family": "families", "stitch": "stitches", "concepts": "concepts"}
-    return plurals.get(kind, f"{kind}s")
-
-
 def _lazy(module: str, function: str) -> Callable[[list[str]], int]:
     def call(words: list[str]) -> int:
         return getattr(importlib.import_module(f"isogon.cli.{module}"), function)(words)
@@ -241,8 +174,13 @@ COMMANDS: dict[str, Command] = {
     ),
     "sweep": Command("Every job of a plan, here or on a cluster", _lazy("sweep", "sweep")),
     "status": Command("How far a sweep is, and what failed", _lazy("sweep", "status")),
-    "list": Command("What has a name: measures, archs, datasets, families, ...", list_command),
-    "families": Command("Families of transformations, or the members of one", families),
+    "list": Command(
+        "What has a name: measures, archs, datasets, families, ...",
+        _lazy("listing", "list_command"),
+    ),
+    "families": Command(
+        "Families of transformations, or the members of one", _lazy("listing", "families")
+    ),
     "show": Command("What a spec names, or what a folder of results holds", _lazy("show", "show")),
     "export": Command("A reading as JSON, CSV or Parquet", _lazy("show", "export")),
     "experiment": Command("Studies that combine steps, by name", _lazy("experiment", "experiment")),

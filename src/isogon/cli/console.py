@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from isogon import context
+from isogon.bars import Bars
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,11 +29,6 @@ def out() -> Console:
     )
 
 
-def err() -> Console:
-    """The console on standard error."""
-    return Console(file=sys.stderr, highlight=False)
-
-
 def say(text: str, style: str = "") -> None:
     """One line on standard output, never wrapped, never read as markup."""
     out().print(escape(text), style=style or None, soft_wrap=True)
@@ -53,28 +40,13 @@ def progress(quiet: bool) -> Iterator[None]:
     if quiet or not sys.stderr.isatty():
         yield
         return
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-        console=err(),
-        transient=True,
-        refresh_per_second=8,
-    )
-    tasks: dict[str, TaskID] = {}
-
-    def draw(done: int, total: int | None, what: str) -> None:
-        if what not in tasks:
-            if len(tasks) >= 4:  # the work of long ago makes room
-                bars.remove_task(tasks.pop(next(iter(tasks))))
-            tasks[what] = bars.add_task(escape(what), total=total)
-        bars.update(tasks[what], completed=done, total=total)
-        if total is not None and done >= total:
-            bars.remove_task(tasks.pop(what))
-
-    with bars, context.use(progress=draw):
+    with Bars(sys.stderr):
         yield
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: ``1 job``, ``1,200 jobs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def print_table(frame: pd.DataFrame, title: str = "", *, rows: int = ROWS) -> None:
@@ -87,8 +59,9 @@ def print_table(frame: pd.DataFrame, title: str = "", *, rows: int = ROWS) -> No
     for row in frame[columns].head(rows).itertuples(index=False):
         drawn.add_row(*(escape(cell(v)) for v in row))
     _print(drawn)
-    left = [f"{len(frame) - rows} more rows"] if len(frame) > rows else []
-    left += [f"{len(frame.columns) - COLUMNS} more columns"] if len(frame.columns) > COLUMNS else []
+    left = [counted(len(frame) - rows, "more row")] if len(frame) > rows else []
+    if (more := len(frame.columns) - COLUMNS) > 0:
+        left.append(counted(more, "more column"))
     if left:
         say(f"  ... {', '.join(left)}", "dim")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from isogon.cli.commands import OFFLINE, RUNS, surroundings
+from isogon.cli.commands import RUNS, surroundings
+from isogon.cli.listing import OFFLINE
 from isogon.cli.parser import Parser, derived
 from isogon.errors import OptionError, unknown
 from isogon.survey.declaring import catalogue

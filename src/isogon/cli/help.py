@@ -7,8 +7,7 @@ import sys
 import textwrap
 
 from isogon import __version__
-from isogon.cli import commands
-from isogon.survey.declaring import catalogue
+from isogon.cli import commands, listing
 
 OVERVIEW = """\
 isogon {version}: what function is this network, geometrically?
@@ -18,8 +17,8 @@ usage: isogon COMMAND [options]        (isogon COMMAND --help explains one of th
 {start}
   isogon survey "trained(cnn, digits, epochs=5)" --batches "digits(test)"
       trains a small network, runs every measure that applies, writes report.html
-  isogon data-matrix --model "my.module:build()@weights.pt" --batches "mnist(test, 256)"
-      one measure, on a model of your own
+  isogon data-matrix --model "trained(cnn, digits, epochs=5)" --batches "digits(test, 64)"
+      one measure; with --model "my.module:build()@weights.pt" on a model of your own
   isogon list measures
       what can be measured; also: isogon list archs, datasets, families, ...
 
@@ -51,10 +50,9 @@ def overview() -> str:
     width = min(shutil.get_terminal_size((100, 24)).columns, 110)
     text = OVERVIEW.format(version=__version__, start=_head("start here"))
     text += _table("commands", {n: c.summary for n, c in commands.COMMANDS.items()}, width)
-    measures = catalogue.summaries("measure")
-    text += "\n" + _table(
-        "measures", {n.replace("_", "-"): s for n, (_, s) in measures.items()}, width
-    )
+    text += f"\n{_head('measures')}\n"
+    for heading, rows in listing.grouped("measure").items():
+        text += "\n" + _table(heading, dict(rows), width)
     return text + SPECS.format(specs=_head("specs"), options=_head("options"))
 
 

@@ -309,21 +309,30 @@ def derived(declaration: Declaration, *, out: str | None, title: str = "") -> Pa
 
 
 def epilog(declaration: Declaration, title: str) -> str:
-    """Source and examples, for the end of a help text."""
+    """Source and an example that runs as it stands, for the end of a help text."""
     from isogon.survey.pages import bibliography
 
-    example = ["isogon", title]
-    for wanted in declaration.inputs:
-        if wanted.required:
-            example += [
-                f"--{wanted.name.replace('_', '-')}",
-                f'"{catalogue.noun(wanted.noun).get("typed", "SPEC")}"',
-            ]
-    lines = ["example:", "  " + " ".join(example)]
+    lines = ["example:", f"  {example(declaration, title)}"]
     sources = [bibliography.line(key) for key in declaration.cite]
     if sources:
         lines += ["", "source:" if len(sources) == 1 else "sources:", *(f"  {s}" for s in sources)]
     return "\n".join(lines)
+
+
+def example(declaration: Declaration, title: str) -> str:
+    """A command on embedded data: required inputs as their nouns type them, or as the measure does.
+
+    What else a measure types is in its registration: ``@measure(typed={"radius": 0.05})``.
+    """
+    typed: dict[str, Any] = dict(declaration.extra.get("typed", {}))
+    words = ["isogon", title]
+    for wanted in declaration.inputs:
+        if wanted.required or wanted.name in typed:
+            value = typed.pop(wanted.name, catalogue.noun(wanted.noun).get("typed", "SPEC"))
+            words += [f"--{wanted.name.replace('_', '-')}", f'"{value}"']
+    for name, value in typed.items():
+        words += [f"--{name.replace('_', '-')}", spelled(value)]
+    return " ".join(words)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isogon import context
-from isogon.cli.commands import OFFLINE, surroundings
+from isogon.cli.commands import surroundings
+from isogon.cli.listing import OFFLINE
 from isogon.cli.parser import Parser
 from isogon.errors import FileError, IsogonError, OptionError
 from isogon.specs import Spec, parse
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
     from isogon.survey.running.record import Record
 
 
+EXAMPLES = """\
+examples:
+  isogon show "resnet18(num_classes=10)"
+  isogon show "digits(test)"
+  isogon show data-matrix
+  isogon invariance --model "cnn(width=4)" --batches "digits(test)" --family "rotations(8)" \\
+      --measures variance,anova
+  isogon show runs/invariance
+  isogon show runs/invariance --draw "column=anova_f" --out anova.pdf
+  isogon show runs/invariance --draw "scatter=anova_f"
+  isogon show runs/invariance --draw graph --model "cnn(width=4)" --batches "digits(test)"
+
+runs/invariance is the newest record of that measure in runs; each has a folder of its own there.
+"""
 FORMATS = ("json", "csv", "parquet", "tex")
 PICTURES = ("png", "svg", "pdf")
 
@@ -32,12 +47,7 @@ def show(words: list[str]) -> int:
         "show",
         "What a spec names (a model with its layers, a data set, a family), how a measure is\n"
         "defined, or what a folder of results holds; with --draw, another figure of a reading.",
-        'examples:\n  isogon show "resnet18(num_classes=10)"\n  isogon show "mnist(test)"\n'
-        "  isogon show data-matrix\n  isogon show runs/data_matrix-1a2b3c4d5e6f\n"
-        "  isogon show runs/invariance-1a2b3c4d5e6f --draw graph --out graph.png\n"
-        '  isogon show runs/invariance-1a2b3c4d5e6f --draw "scatter=anova_f"\n'
-        '  isogon show runs/invariance-1a2b3c4d5e6f --draw graph --model "cnn(width=4)" \\\n'
-        '      --batches "digits(test)"',
+        EXAMPLES,
     )
     parser.positional("what", "a spec, a measure's name, or a folder of results")
     text = "options of the figure of a reading: maps, scatter=anova_f, graph, column=anova_f, ..."
@@ -47,7 +57,9 @@ def show(words: list[str]) -> int:
         parser.option(Option(name, ["union", "str", "none"], None, help=text))
     parser.commons(out=None, skip=[n for n in OFFLINE if n != "seed"])
     options = parser.parse(words)
-    path = Path(options.what)
+    from isogon.survey.running import record
+
+    path = record.named(Path(options.what))
     with surroundings(options):
         if options.draw is not None or options.out:
             _draw(path, options.draw or "", options)
@@ -113,7 +125,9 @@ def export(words: list[str]) -> int:
     parser = Parser(
         "export",
         "A reading as one file: csv, parquet and tex (LaTeX) hold its table, json everything.",
-        "example:\n  isogon export runs/data_matrix-1a2b3c4d5e6f --format csv --out traces.csv",
+        'examples:\n  isogon data-matrix --model "cnn(width=4)" --batches "digits(test, 64)"\n'
+        "  isogon export runs/data-matrix --format csv --out traces.csv\n"
+        "runs/data-matrix is the newest record of that measure in runs.",
     )
     parser.positional("directory", "the folder of a record or of a reading")
     parser.option(Option("format", ["literal", *FORMATS], "csv", help="of the file"))
@@ -121,9 +135,9 @@ def export(words: list[str]) -> int:
     options = parser.parse(words)
     with surroundings(options), context.from_file(options.directory):
         from isogon import readings
+        from isogon.survey.running import record
 
-        folder = Path(options.directory)
-        held = _reading_folder(folder)
+        held = _reading_folder(record.named(Path(options.directory)))
         reading = readings.read(held)
         out = Path(options.out) if options.out else Path(f"{reading.measure}.{options.format}")
         if out.is_dir():
@@ -134,9 +148,10 @@ def export(words: list[str]) -> int:
 
 
 def _reading_folder(folder: Path) -> Path:
-    for candidate in (folder, folder / "reading"):
-        if (candidate / "reading.json").is_file():
-            return candidate
+    from isogon.readings.files import MANIFEST, located
+
+    if (located(folder) / MANIFEST).is_file():
+        return located(folder)
     raise FileError(
         "no reading there",
         got=str(folder),
@@ -165,7 +180,7 @@ def _folder(folder: Path) -> None:
         held = record.scan(folder / "records" if (folder / sweep.PLAN).is_file() else folder)
         if held:
             rows = [(str(r.directory), _command(r.job)) for r in held]
-            console.listing(rows, f"{len(held)} records")
+            console.listing(rows, console.counted(len(held), "record"))
             return
     kept = record.load(folder)
     reading = kept.reading if kept is not None else readings.read(_reading_folder(folder))
@@ -277,7 +292,7 @@ def _other(kind: str, name: str, spec: Spec) -> None:
     if kind == "family":
         members = list(registry.build(kind, spec))
         console.say("")
-        console.say(f"{len(members)} transformations:")
+        console.say(f"{console.counted(len(members), 'transformation')}:")
         labels = [str(getattr(m, "label", m)) for m in members[:40]]
         more = ["..."] if len(members) > 40 else []
         console.say("  " + ", ".join(labels + more))

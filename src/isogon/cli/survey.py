@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isogon import stopping
-from isogon.cli.commands import OFFLINE, surroundings
+from isogon.cli.commands import surroundings
+from isogon.cli.listing import OFFLINE
 from isogon.cli.parser import Parser
 from isogon.specs import parse
 from isogon.survey.declaring import catalogue

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isogon import stopping
-from isogon.cli.commands import OFFLINE, surroundings
+from isogon.cli.commands import surroundings
+from isogon.cli.listing import OFFLINE
 from isogon.cli.parser import Parser
 from isogon.survey.declaring.declare import Option
 
@@ -22,20 +23,22 @@ EXAMPLE = """\
 example plan:
   axes:
     seed: [0, 1, 2]
-  model: trained(cnn, digits, seed={seed})
+  model: trained(cnn, digits, epochs=2, seed={seed})
   batches: digits(test)
   measures:
     - name: data-matrix
     - name: invariance
       family: [rotations(8), rotations(16)]
 
-examples:
+examples, with that text in plan.yaml:
   isogon sweep plan.yaml --check
   isogon sweep plan.yaml --on processes --out sweeps/plan
-  isogon sweep plan.yaml --on slurm --shards 8
-  isogon sweep plans/invariance/augmentation.yaml --scale paper --on slurm
   isogon status sweeps/plan
   isogon report sweeps/plan
+
+on a cluster, and at another scale of a plan that has one:
+  isogon sweep plan.yaml --on slurm --shards 8
+  isogon sweep plans/invariance/augmentation.yaml --scale paper --on slurm
 """
 OPTIONS = (
     Option("on", ["literal", "inline", "processes", "slurm"], "inline", help="where the jobs run"),
@@ -84,7 +87,7 @@ def sweep(words: list[str]) -> int:
         found = plan.read_plan(options.plan, scale=options.scale, shards=options.shards)
         if options.check:
             console.listing([(i, j.command()) for i, j in found.ids().items()])
-            console.say(f"{len(found.jobs)} jobs, all of them valid")
+            console.say(f"{console.counted(len(found.jobs), 'job')}, valid throughout")
             return 0
         from isogon import context
         from isogon.survey.running import executors, freshness, slurm
@@ -178,7 +181,7 @@ def _left(held: Sweep, alive: set[str] | None, quiet: bool) -> list[str]:
     if not unsure:
         return []
     if not quiet:
-        what = f"{len(unsure)} jobs run on another machine, or did"
+        what = f"{console.counted(len(unsure), 'job')} in the hands of another machine"
         console.say(f"{what}: watching their heartbeats, at most {claims.STALE:.0f} s")
     held.watch(alive, unsure)
     return [s.id for s in held.states(alive, unsure) if s.state == "died"]
@@ -198,7 +201,7 @@ def status(words: list[str]) -> int:
     parser = Parser(
         "status",
         "How far a sweep is: counts by state, failures with their logs.\n"
-        "Exit code 1 where a job has failed or died.",
+        "Exit code 1 where a job has failed or died. The last line says what to do next.",
     )
     parser.positional("directory", "the folder of a sweep")
     parser.flag("all", "list every job")
@@ -248,7 +251,8 @@ def _summary(held: Sweep, alive: set[str] | None, answer: Queue, on: str | None 
         if log.is_file():
             console.say(f"        log {log}")
     console.say(
-        f"{len(states)} jobs: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+        f"{console.counted(len(states), 'job')}: "
+        + ", ".join(f"{n} {name}" for name, n in counts.items() if n)
     )
     console.say(f"records  {held.records}")
     given = sum(waits(s) for s in states)
@@ -258,12 +262,29 @@ def _summary(held: Sweep, alive: set[str] | None, answer: Queue, on: str | None 
         )
         fix = "run again when it answers" if answer.installed else "run where it is, or use --retry"
         console.say(f"what Slurm holds is not known ({answer.problem}): {told}; {fix}")
-    if bad:
+    if bad and on is not None:
         console.say("run the sweep again with --retry to repeat what failed")
     others = sum(s.state == "running" or waits(s) for s in states)
     here, whole = on in ("inline", "processes"), counts["done"] == len(states)
     if here and others:
         what = f"{others} of {len(states)} jobs are in other hands"
         console.say(f"{what}; run the sweep again when they have ended")
+    if on is None:
+        console.say(f"next     {_next(held, counts, waiting=given, answered=not answer.problem)}")
     unknown = on == "slurm" and bool(answer.problem)
     return 1 if bad or ((here or unknown) and not whole) else 0
+
+
+def _next(held: Sweep, counts: dict[str, int], *, waiting: int, answered: bool) -> str:
+    """What to do about a sweep that is in such a state."""
+    command = f"{held.command} --out {shlex.quote(str(held.directory))}"
+    if counts["failed"] or counts["died"]:
+        return f"{command} --retry"
+    if counts["running"] or (waiting and answered):
+        return f"wait, then isogon status {shlex.quote(str(held.directory))}"
+    if counts["queued"]:
+        return command
+    page = held.directory / "report.html"
+    if not page.is_file():
+        return f"isogon report {shlex.quote(str(held.directory))}"
+    return f"open {page}"

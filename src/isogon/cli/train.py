@@ -14,9 +14,9 @@ from isogon.survey.declaring.declare import dataclass_options
 EXAMPLE = """\
 examples:
   isogon train --arch cnn --data digits --epochs 5
-  isogon train --arch "cifar_resnet20(width=16)" --data cifar10 --optimizer sgd --lr 0.1 \\
-      --schedule cosine --epochs 60 --out runs/r20
-  isogon survey runs/r20/last.safetensors --batches "cifar10(test, 512)"
+  isogon train --arch "cifar_resnet20(width=4)" --data "digits(train, 500)" --optimizer sgd \\
+      --lr 0.1 --schedule cosine --epochs 2 --snapshot-every 1 --out runs/r20
+  isogon reset --model runs/r20/last.safetensors --snapshots runs/r20 --batches "digits(test)"
 """
 
 

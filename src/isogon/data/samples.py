@@ -299,7 +299,8 @@ def as_samples(found: Any, *, name: str) -> Samples:
     """What a user's function returned, as `Samples`.
 
     Accepts `Samples`, a pair of arrays or tensors ``(x [N, ...], y [N])``, and any map-style
-    data set of pairs (``TensorDataset``, torchvision's, a list).
+    data set of pairs (``TensorDataset``, torchvision's, a list) or of inputs alone, whose
+    labels are NaN.
 
     Raises:
         DataError: Anything else, or nothing in it.
@@ -309,8 +310,10 @@ def as_samples(found: Any, *, name: str) -> Samples:
     arrays = isinstance(found, tuple) and len(found) == 2
     if arrays and all(isinstance(a, Tensor | np.ndarray) for a in found):
         return Samples(found[0], found[1], name=name)
-    if isinstance(found, torch.utils.data.TensorDataset) and len(found.tensors) == 2:
-        return Samples(*found.tensors, name=name)
+    if isinstance(found, torch.utils.data.TensorDataset) and len(found.tensors) in (1, 2):
+        x = found.tensors[0]
+        unlabelled = torch.full((len(x),), torch.nan)
+        return Samples(x, (*found.tensors, unlabelled)[1], name=name)
     if hasattr(found, "__len__") and hasattr(found, "__getitem__") and not isinstance(found, dict):
         return MapSamples(found, name=name)
     raise DataError(
@@ -322,11 +325,15 @@ def as_samples(found: Any, *, name: str) -> Samples:
 
 
 def _pair(found: Any, name: str) -> tuple[Tensor, Tensor]:
+    if isinstance(found, Tensor | np.ndarray):
+        found = (found,)
+    if isinstance(found, tuple | list) and (len(found) == 1 or tuple(found[1:]) == (None,)):
+        found = (found[0], torch.nan)  # without a label
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise DataError(
             f"a sample of data set {name} is not a pair",
             got=type(found).__name__,
-            expected="(x, y)",
+            expected="(x, y), or x alone",
             fix="Return the input and its label.",
         )
     x, y = found

@@ -24,7 +24,13 @@ from isogon.registry import measure
 DIRECTIONS = 16
 
 
-@measure(cite="humayun2024", cost=7.5, survey={"radius": 0.05}, example={"radius": 0.05})
+@measure(
+    cite="humayun2024",
+    cost=7.5,
+    survey={"radius": 0.05},
+    example={"radius": 0.05},
+    typed={"radius": 0.05, "chords": 4},
+)
 def local_complexity(
     model: Module,
     points: Points,

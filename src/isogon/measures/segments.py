@@ -93,6 +93,7 @@ class Segments(Curve):
     cost=7.0,
     survey={"a": "@class:0", "b": "@class:1"},
     example={"a": "digits(test)[0]", "b": "digits(test)[1]"},
+    typed={"a": "digits(test)[0]", "b": "digits(test)[1]"},
 )
 def segments(model: Module, a: Points, b: Points) -> Segments:
     """All breakpoints of a continuous piecewise-linear network between two inputs, exactly.

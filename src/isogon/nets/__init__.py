@@ -11,6 +11,7 @@ from isogon import lazy
 _NAMES = {
     "build": "isogon.nets.load",
     "Output": "isogon.nets.outputs",
+    "Normalize": "isogon.nets.normalize",
     "ChannelsFirst": "isogon.nets.layout",
 }
 

@@ -59,7 +59,8 @@ def read(directory: str | os.PathLike) -> Reading:
     """Read back what `Reading.save` wrote.
 
     Args:
-        directory: The folder, or its ``reading.json``.
+        directory: The folder, its ``reading.json``, or the folder of a record (what a command
+            printed, or ``records/...`` of a survey or sweep), which holds one.
 
     Returns:
         A reading of the class that was saved.
@@ -67,9 +68,7 @@ def read(directory: str | os.PathLike) -> Reading:
     Raises:
         FileError: No reading there, or one that is damaged or names files outside its folder.
     """
-    folder = pathlib.Path(directory)
-    if folder.name == MANIFEST and not folder.is_dir():
-        folder = folder.parent
+    folder = located(directory)
     for attempt in (0, 1):
         manifest = _manifest(folder)
         try:
@@ -79,6 +78,15 @@ def read(directory: str | os.PathLike) -> Reading:
             if attempt or _manifest(folder) == manifest:
                 raise
     raise AssertionError("unreachable")
+
+
+def located(directory: str | os.PathLike) -> pathlib.Path:
+    """The folder of a reading: itself, its manifest's, or the one inside a record's folder."""
+    folder = pathlib.Path(directory)
+    if folder.name in (MANIFEST, "record.json") and not folder.is_dir():
+        folder = folder.parent
+    inner = folder / "reading"
+    return inner if (inner / MANIFEST).is_file() and not (folder / MANIFEST).exists() else folder
 
 
 def export(reading: Reading, path: str | os.PathLike, format: str | None = None) -> pathlib.Path:

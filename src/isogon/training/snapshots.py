@@ -80,8 +80,8 @@ class Snapshots(Mapping[str, dict[str, Tensor]]):
 @register(
     "noun",
     "Snapshots",
-    help="a training run's folder of snapshots, or a text file that lists them",
-    typed="runs/cnn",
+    help="a training run's folder of snapshots, a text file that lists them, or one earlier state",
+    typed="trained(cnn, digits, epochs=1)",
     example="cnn(width=2, size=8)",
     default="@initial",
 )

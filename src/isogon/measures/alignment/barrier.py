@@ -82,6 +82,7 @@ class Barrier(Curve):
         "match": True,
         "recalibrate": "digits(train, 12)",
     },
+    typed={"b": "trained(cnn, digits, epochs=5, seed=1)", "points": 11},
 )
 def barrier(
     a: Module,

@@ -99,6 +99,7 @@ class Match(Reading):
     cost=9.0,
     survey={"b": "@twin"},
     example={"b": "cnn(width=2, seed=1)"},
+    typed={"b": "trained(cnn, digits, epochs=5, seed=1)"},
 )
 def match(
     a: Module,

@@ -40,6 +40,7 @@ Maps = Literal["flatten", "positions", "mean"]
     cost=4.0,
     survey={"b": "@initial", "batches": "@batches", "metric": ("cka", "procrustes(modulo=G_relu)")},
     example={"b": "cnn(width=2, seed=1)", "batches": "digits(test, 12)", "null": 9},
+    typed={"b": "trained(cnn, digits, epochs=5, seed=1)", "batches": "digits(test)"},
 )
 def similarity(
     a: Representation,

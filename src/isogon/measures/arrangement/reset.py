@@ -54,6 +54,7 @@ class Reset(Grid):
     cost=3.0,
     survey={"random": 3},
     example={"snapshots": "cnn(width=2, size=8)", "random": 1},
+    typed={"random": 3},
 )
 def reset(
     model: Module,

@@ -137,6 +137,12 @@ class Evolution(Curve):
         "test": "digits(test, 12)",
         "train": "digits(train, 12)",
     },
+    typed={
+        "model": "trained(mlp(16), two_moons, epochs=20, snapshot_every=5)",
+        "snapshots": "trained(mlp(16), two_moons, epochs=20, snapshot_every=5)",
+        "plane": "box2d((-1.5, -1.2), (2.5, 1.7))",
+        "test": "two_moons(test)",
+    },
 )
 def evolution(
     model: Module,

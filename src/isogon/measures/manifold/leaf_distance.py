@@ -25,6 +25,7 @@ from isogon.registry import measure
     cost=6.0,
     survey={"start": "@class:0", "steps": 200},
     example={"steps": 5},
+    typed={"start": "digits(test, 4)", "family": "rotations(4)", "steps": 100},
 )
 def leaf_distance(
     model: Module,

@@ -29,6 +29,7 @@ SMALLEST = 1 / 256  # an adaptive step is not halved below this share of `step`
     cost=5.0,
     survey={"start": "@class:0", "toward": "@class:1", "steps": 400, "step": 0.05, "patience": 50},
     example={"steps": 5},
+    typed={"start": "digits(test)[0]", "toward": "digits(test)[1]", "patience": 50},
 )
 def walk(
     model: Module,

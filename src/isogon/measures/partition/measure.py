@@ -29,6 +29,10 @@ UNLIMITED = 1 << 40
     cost=8.0,
     survey={"max_regions": 100_000},
     example={"plane": "anchors(digits(test)[0], digits(test)[1], digits(test)[2], radius=0.3)"},
+    typed={
+        "plane": "crossing(trained(cnn, digits, epochs=5), digits(test)[0], digits(test)[1],"
+        " radius=0.3)"
+    },
 )
 def partition(
     model: Module,

@@ -290,6 +290,11 @@ class Slice:
         """Area of the polygon in coordinates."""
         return float(signed_area(self.corners))
 
+    def zoom(self, point: Any, radius: float) -> Slice:
+        """The square of half side ``radius`` around a point ``[2]`` of this slice, in its axes."""
+        corners = _square(_array(point, "the point"), radius)
+        return Slice(self.origin, self.basis, corners, self.shape)
+
     def with_shape(self, shape: tuple[int, ...]) -> Slice:
         """The same slice for a network that takes its inputs in another shape."""
         if tuple(shape) == self.shape:

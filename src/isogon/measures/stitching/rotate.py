@@ -34,6 +34,7 @@ from isogon.registry import measure
     cost=20.0,
     survey=False,
     example={"train": "digits(train, 24)", "test": "digits(test, 12)", "epochs": 1},
+    typed={"train": "digits(train)", "epochs": 2},
 )
 def rotate(
     model: Module,

@@ -36,6 +36,7 @@ from isogon.registry import measure
         "test": "digits(test, 12)",
         "by": ("identity", "G_relu", "linear"),
     },
+    typed={"b": "trained(cnn, digits, epochs=5, seed=1)", "train": "digits(train)"},
 )
 def stitch(
     a: Module,

@@ -117,6 +117,12 @@ def models(declaration: Declaration) -> list[str]:
     ]
 
 
+def module(kind: str, name: str) -> str:
+    """The module that registers a name; "" where that is not known without importing it."""
+    found = registry.known(kind).get(name) or sources.source_entries(kind).get(name)
+    return "" if found is None else found.build.__module__ or ""
+
+
 def entry(kind: str, name: str) -> registry.Entry:
     """The registered entry; imports the one module that holds it, where the sources tell it."""
     found = sources.entry(kind, name)

@@ -137,3 +137,12 @@ def scan(root: Path) -> list[Record]:
     """All whole records below a folder, in the order of their measures."""
     found = [load(path.parent) for path in sorted(root.glob(f"*/{FILE}"))]
     return [r for r in found if r is not None]
+
+
+def named(path: Path) -> Path:
+    """The folder that is meant: ``runs/data-matrix`` is the newest record of that measure there."""
+    if path.exists() or not path.parent.is_dir():
+        return path
+    key = re.escape(path.name.replace("-", "_"))
+    held = [p.parent for p in path.parent.glob(f"*/{FILE}") if re.match(rf"{key}-", p.parent.name)]
+    return max(held, key=lambda p: (p / FILE).stat().st_mtime, default=path)
