@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -12,6 +13,11 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 def pytest_configure(config):
     os.environ.setdefault("MPLBACKEND", "agg")
+    # a busy machine draws its cases slowly: that says nothing of what is tested
+    hypothesis.settings.register_profile(
+        "isogon", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("isogon")
 
 
 @pytest.fixture(scope="session")

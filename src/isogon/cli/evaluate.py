@@ -85,5 +85,5 @@ def evaluate(words: list[str]) -> int:
         table = pd.DataFrame(rows)
         if options.out:
             storage.write_table(Path(options.out) / "evaluation.parquet", table)
-    console.table(table, spec)
+    console.print_table(table, spec)
     return 0
