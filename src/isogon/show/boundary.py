@@ -201,9 +201,9 @@ def _classes(ax: Axes, b: Boundary, single: bool, hatch: bool) -> np.ndarray:
     return present
 
 
-def _colors(present: np.ndarray, single: bool) -> list[tuple[float, ...]]:
+def _colors(present: np.ndarray, single: bool) -> list[tuple[float, float, float]]:
     shade, palette = by_class(present, np.full(len(present), TINTS // 2), single)
-    return [tuple(palette[s]) for s in shade]
+    return [(float(r), float(g), float(b)) for r, g, b in palette[shade][:, :3]]
 
 
 def _handles(
@@ -213,7 +213,8 @@ def _handles(
     if len(present) > LEGEND:
         return []
     label = dict(enumerate(names or (("output < 0", "output > 0") if single else ())))
-    found: list[Artist] = [
+    found: list[Artist] = []
+    found += [
         Patch(color=c, label=label.get(int(k), f"class {k}"))
         for k, c in zip(present, _colors(present, single), strict=True)
     ]

@@ -48,7 +48,7 @@ INKED = 0.14  # of the axes: lines cover no more
 THINNEST = 0.12  # points
 WIDTH = 7.2  # inches: the width of a page's text block
 
-TEXT: dict[str, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
+TEXT: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
 RC: dict[str, Any] = {
     "font.family": ["sans-serif"],
     "font.sans-serif": ["Inter", "Source Sans 3", "Helvetica Neue", "Arial", "DejaVu Sans"],

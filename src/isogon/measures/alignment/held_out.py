@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from isogon.measures.alignment.metrics.metric import Metric
-from isogon.measures.alignment.moments import SiteView, Sums
+from isogon.measures.alignment.moments import SiteSums, SiteView
 from isogon.measures.alignment.permutations import SampleOrders
 from isogon.measures.alignment.products import gram
 from isogon.measures.alignment.watchers import Activations, formed
@@ -128,7 +128,7 @@ class HeldOut:
             found = []
             for f in range(int(self.fold.max()) + 1):
                 y = self.rows[key][self.fold != f].flatten(0, 1)
-                sums, mean = Sums.empty(y.mean(0)), y.mean(0)
+                sums, mean = SiteSums.empty(y.mean(0)), y.mean(0)
                 y = y - mean
                 sums.update(y, y.square().sum(1))
                 white = SiteView(sums).whiten()

@@ -36,7 +36,7 @@ def embedded(drawn: Figure, salt: str) -> str:
     text = _svg(drawn, salt)
     if len(text) > SVG_LIMIT:
         for part in drawn.findobj(Collection):
-            if len(part.get_paths()) > MANY or len(part.get_offsets()) > MANY:
+            if max(len(part.get_paths()), np.size(part.get_offsets()) // 2) > MANY:
                 part.set_rasterized(True)
         for line in drawn.findobj(Line2D):
             if np.size(line.get_xdata()) > MANY:
