@@ -85,7 +85,7 @@ def test_it_is_its_definition(q):
     for site, maps_of_units in values.items():
         expected, thresholds = slow.table(maps_of_units.numpy(), sets(maps, (8, 10)), q)
         here = rows[rows["site"] == site]
-        assert here["activation"].tolist() == thresholds
+        assert here["activation"].tolist() == pytest.approx(thresholds, rel=1e-12)  # batches differ
         for row, unit in zip(here.index, here["unit"]):
             want = [expected[unit, category, int(name)] for category, name in names]
             assert found.arrays["iou"][row].tolist() == want

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def samples(
     default="@data",
 )
 def batches(
-    spec: DataLike,
+    spec: str | Spec | Samples | Any,
     *,
     batch_size: int = 256,
     root: str | os.PathLike | None = None,

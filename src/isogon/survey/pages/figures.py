@@ -208,10 +208,13 @@ def _word(value: Any) -> str:
 
 
 def _default(facts: Facts) -> dict[str, Any]:
-    """Panels by family, where the jobs differ in it and in something else; seeds told apart."""
+    """Panels by family, where the jobs differ in it and in something else; seeds told apart.
+
+    Tables are over seeds, also where figures show a curve of each.
+    """
     varying = [f for f in next(iter(facts.values()), {}) if f != SEED]
     if not varying and 1 < len({f.get(SEED) for f in facts.values()}) == len(facts) <= APART:
-        return {"curves": SEED}
+        return {"curves": SEED, "pooled": True}
     return {"panels": "family"} if "family" in varying and len(varying) > 1 else {}
 
 
@@ -265,6 +268,8 @@ def _together(
                 held.append(Panel(text, readings, words, column, labels))
         figure = draw_together(held)
         title = ": ".join(t for t in (str(entry["title"]), name) if t)
+        if entry.get("pooled"):
+            held = [replace(panel, names=("",) * len(panel.names)) for panel in held]
         yield Drawn(title, figure, str(entry.get("caption", "")), tables(held))
 
 

@@ -23,7 +23,7 @@ def test_every_plan_is_read_at_every_scale():
     }
     for path in paths:
         for scale in ("laptop", "paper"):
-            assert plan.read(path, scale=scale).jobs
+            assert plan.read_plan(path, scale=scale).jobs
         assert f"plans/{path.parent.name}/{path.name}" in path.read_text()
 
 
