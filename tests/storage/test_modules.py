@@ -196,7 +196,7 @@ def test_a_file_that_names_files_gets_none_opened(here):
 ASK = """
 import json, sys
 from isogon.storage import modules, references
-print(json.dumps({m: modules.measure(m) for m in sys.argv[1:]}))
+print(json.dumps({m: modules.code_digest(m) for m in sys.argv[1:]}))
 """
 
 

@@ -240,7 +240,7 @@ def test_the_command_refuses_an_empty_plan(alike, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     path.write_text(f"axes: {{seed: [0, 1]}}\nmodel: '{SEEDED}'\npairs: [alike]\n")
     assert main(["sweep", str(path), "--check"]) == 0
-    assert "1 jobs" in capsys.readouterr().out
+    assert "1 job, valid" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pandas as pd
+
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
 from isogon.findings.intervals import drop
 from isogon.findings.words import between, number, points
@@ -61,7 +63,7 @@ def _loses(lost: float) -> str:
     return f"loses {points(lost)} points" if lost >= 0 else f"gains {points(-lost)} points"
 
 
-def _words(row: Any) -> str:
+def _words(row: pd.Series) -> str:
     when = "after matching" if row["matched"] else "before matching"
     return f"{when} with batch-norm recalibrated" if row["recalibrated"] else when
 

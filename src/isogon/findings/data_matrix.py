@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
 from isogon.findings.intervals import LEVEL, median, separation
@@ -19,7 +20,7 @@ EACH = 5  # samples classified wrong, and right, that a comparison of the two ne
 
 def data_matrix_numbers(reading: Reading) -> list[Number]:
     """Median trace, effective number of directions, and the most sensitive tenth's part."""
-    table: Any = reading.table
+    table: pd.DataFrame = reading.table
     trace = table["trace"].to_numpy(float)
     directions = float(table["participation_ratio"].median())
     return [
@@ -54,7 +55,7 @@ def differs_data_matrix(a: Reading, b: Reading, names: Names) -> list[Finding]:
 @finds("data_matrix", numbers=data_matrix_numbers, differs=differs_data_matrix)
 def finds_data_matrix(reading: Reading, names: Names) -> list[Finding]:
     """Rank and effective directions, spread of the trace, samples that it gets wrong."""
-    table: Any = reading.table
+    table: pd.DataFrame = reading.table
     trace = table["trace"].to_numpy(float)
     if not np.any(trace > 0):
         text = f"At all of {count(len(table), 'sample')} the output does not change to first order."
@@ -73,7 +74,7 @@ def finds_data_matrix(reading: Reading, names: Names) -> list[Finding]:
     return found + _wrong(table, trace)
 
 
-def _directions(reading: Reading, table: Any) -> Finding:
+def _directions(reading: Reading, table: pd.DataFrame) -> Finding:
     most = sum(str(c).startswith("eigenvalue_") for c in table)
     spread = table["participation_ratio"].to_numpy(float)
     centre, low, high = median(spread)
@@ -95,7 +96,7 @@ def _top(trace: np.ndarray) -> tuple[float, int]:
     return (float(np.sort(trace)[-top:].sum()) / total if total > 0 else 0.0), top
 
 
-def _named(reading: Reading, row: Any) -> str:
+def _named(reading: Reading, row: pd.Series) -> str:
     """What a sample is and what it was taken for."""
     kinds = reading.meta.get("classes")
 
@@ -110,7 +111,7 @@ def _named(reading: Reading, row: Any) -> str:
     return f" (class {name(label)}{taken})"
 
 
-def _wrong(table: Any, trace: np.ndarray) -> list[Finding]:
+def _wrong(table: pd.DataFrame, trace: np.ndarray) -> list[Finding]:
     """Samples that are classified wrong against the others."""
     if "label" not in table or not np.isin(table["label"], table["prediction"]).any():
         return []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+
+import pandas as pd
 
 from isogon.findings.finding import Finding, Names, Number, described, nothing
 from isogon.findings.words import count, number, percent
@@ -15,7 +16,7 @@ SAME = 0.02  # a relative change of the number of regions below it is none
 
 def evolution_numbers(reading: Reading) -> list[Number]:
     """Regions at the start and at the end, near the data and elsewhere."""
-    table: Any = reading.table
+    table: pd.DataFrame = reading.table
     found = [
         Number("the regions on the slice at the start", float(table["regions"].iloc[0])),
         Number("the regions on the slice at the end", float(table["regions"].iloc[-1])),
@@ -28,7 +29,7 @@ def evolution_numbers(reading: Reading) -> list[Number]:
 @finds("evolution", numbers=evolution_numbers)
 def finds_evolution(reading: Reading, names: Names) -> list[Finding]:
     """Regions from first to last snapshot, and whether they gathered near the data."""
-    table: Any = reading.table
+    table: pd.DataFrame = reading.table
     first, last = float(table["regions"].iloc[0]), float(table["regions"].iloc[-1])
     against = f"exact counts on one slice, over {count(len(table), 'snapshot')}"
     if not reading.complete or not bool(table["complete"].all()):
@@ -52,7 +53,7 @@ def finds_evolution(reading: Reading, names: Names) -> list[Finding]:
     return found
 
 
-def _gathered(table: Any, against: str) -> list[Finding]:
+def _gathered(table: pd.DataFrame, against: str) -> list[Finding]:
     ratio = table["density_near"] / table["density_far"]
     first, last = float(ratio.iloc[0]), float(ratio.iloc[-1])
     if not (math.isfinite(first) and math.isfinite(last)) or not min(first, last) > 0:
@@ -66,5 +67,5 @@ def _gathered(table: Any, against: str) -> list[Finding]:
     return [described(text, f"{number(last)} times", against, size)]
 
 
-def _last(table: Any, name: str) -> float:
+def _last(table: pd.DataFrame, name: str) -> float:
     return float(table[name].iloc[-1])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import pandas as pd
 
 from isogon.findings.finding import Finding, Names, Number, described
 from isogon.findings.words import count, listed, number, percent
@@ -76,7 +77,7 @@ def _classes(p: Partition) -> list[Finding]:
     return [described(text, value, against, 0.4 * size)]
 
 
-def _near(p: Partition, rows: Any) -> list[Finding]:
+def _near(p: Partition, rows: pd.DataFrame) -> list[Finding]:
     if not {"near", "far"} <= set(rows.index):
         return []
     near, far = float(rows["density"]["near"]), float(rows["density"]["far"])

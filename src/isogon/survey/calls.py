@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogon.survey.pages import report
 from isogon.survey.whole import compare as comparison
 from isogon.survey.whole import survey as everything
 from isogon.survey.whole.kept import Survey
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from isogon.data.batches import DataLike
+
 
 def survey(
-    model: Any, batches: Any, *, budget: float = 120.0, out: str | Path, **options: Any
+    model: str | Module,
+    batches: DataLike,
+    *,
+    budget: float = 120.0,
+    out: str | Path,
+    **options: Any,
 ) -> Survey:
     """Run every measure that a model and its data can supply; write ``report.html``.
 
@@ -37,7 +47,13 @@ def survey(
 
 
 def compare(
-    a: Any, b: Any, batches: Any, *, train: Any = None, out: str | Path, **options: Any
+    a: str | Module,
+    b: str | Module,
+    batches: DataLike,
+    *,
+    train: DataLike | None = None,
+    out: str | Path,
+    **options: Any,
 ) -> Survey:
     """Every measure of two networks, and each measure of one side by side; write ``report.html``.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,15 +26,20 @@ from isogon.survey.whole.objects import handed_over, session_of
 from isogon.survey.whole.subject import facts
 from isogon.survey.whole.survey import Task, carried_out, declarations
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from isogon.data.batches import DataLike
+
 SIDES = ("a", "b")
 
 
 def compare(
-    a: Any,
-    b: Any,
-    batches: Any,
+    a: str | Module,
+    b: str | Module,
+    batches: DataLike,
     *,
-    train: Any = None,
+    train: DataLike | None = None,
     budget: float = 120.0,
     out: str | Path,
     names: tuple[str, ...] = (),

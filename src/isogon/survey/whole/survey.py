@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isogon import context
 from isogon.errors import FileError, IsogonError, NoSuchSite, OptionError, SpecError
@@ -29,6 +29,11 @@ from isogon.survey.whole.kept import FILE, Line, Survey, read_survey
 from isogon.survey.whole.meeting import Company
 from isogon.survey.whole.objects import handed_over, session_of
 from isogon.survey.whole.subject import facts
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from isogon.data.batches import DataLike
 
 LOOK = 3.0  # seconds that an interrupted survey looks for what was computed before
 __all__ = ["FILE", "Line", "Survey", "read_survey", "survey"]
@@ -47,8 +52,8 @@ class OutOfTime(BaseException):
 
 
 def survey(
-    model: Any,
-    batches: Any,
+    model: str | Module,
+    batches: DataLike,
     *,
     budget: float = 120.0,
     out: str | Path,

@@ -87,7 +87,7 @@ def through(walk: Labelling, x: Data, found: Passing) -> Data:
     *("round", "floor", "log1p", "expm1", "erfc", "tan", "cosh", "rrelu", "neg"),
     weights=True,
 )
-def _pointwise(walk: Labelling, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Data:
+def _pointwise(walk: Labelling, node: fx.Node, x: object, *args: Any, **kwargs: Any) -> Data:
     """The same function of every number."""
     operands = [v for v in (x, *args, *kwargs.values()) if isinstance(v, Held | Data)]
     numbers = [v for v in operands if v is not x and _single(walk, v)]  # a learned exponent, say
