@@ -10,10 +10,12 @@ import isogon as ig
 from isogon.cli import main
 from isogon.errors import OptionError, SpecError
 from isogon.findings import Finding
-from isogon.survey.pages import report
+from isogon.survey.declaring.job import Job
+from isogon.survey.pages import report, sections
 from isogon.survey.pages.naming import called
+from isogon.survey.running.record import Record
 from isogon.survey.whole.compare import compare
-from isogon.survey.whole.kept import Survey, read_survey
+from isogon.survey.whole.kept import Line, Survey, read_survey
 
 A, B = "cnn(width=2)", "cnn(width=2, seed=1)"
 ONLY = ("orientation", "data_matrix", "similarity", "match", "stitch")
@@ -176,3 +178,14 @@ def _sweep(findings: list) -> dict:
 
     empty: dict = {"figures": [], "sections": [], "jobs": [], "definitions": [], "provenance": []}
     return {"sweep": Empty, "heading": "h", "problem": "", "findings": findings, **empty}
+
+
+def test_what_one_of_two_networks_says_alone_names_it_and_counts_half(tmp_path):
+    reading = ig.orientation(ig.load("cnn(width=4)"))
+    job = Job("orientation", {"model": "cnn(width=4)"}, {}, 0)
+    record = Record(job, reading, {}, "0" * 24)
+    plain = sections.found_of([sections.Part(Line("orientation", "done"), record)], None)
+    line = Line("orientation", "done", side="a")
+    (first, *_) = sections.found_of([sections.Part(line, record, "seed 0")], None)
+    assert first.text == f"Seed 0 alone: {plain[0].text}"
+    assert first.weight == plain[0].weight / 2

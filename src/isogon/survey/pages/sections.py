@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -81,10 +81,19 @@ def found_of(parts: Sequence[Part], names: Names | None) -> list[Finding]:
     try:
         if len(parts) == 2:
             return differences(parts[0].record.reading, parts[1].record.reading, names)
-        return findings(parts[0].record.reading, names or names_of(parts[0].record))
+        found = findings(parts[0].record.reading, names or names_of(parts[0].record))
+        if parts[0].line.side:  # of a comparison that has no time for the other one
+            return [_alone(finding, parts[0].name) for finding in found]
+        return found
     except Exception as error:  # of a measure of somebody else, say: the numbers stand
         text = f"No finding could be made ({type(error).__name__}: {error})."
         return [Finding(text, "", "", 0.0, effect=False, measure=parts[0].line.measure)]
+
+
+def _alone(finding: Finding, name: str) -> Finding:
+    """What is said of one of two networks: it compares nothing, so it counts half."""
+    text = f"{name[:1].upper()}{name[1:]} alone: {finding.text}"
+    return replace(finding, text=text, weight=finding.weight / 2)
 
 
 def names_of(record: Record) -> Names:

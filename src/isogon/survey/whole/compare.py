@@ -122,7 +122,11 @@ def compare(
             )
             for side in SIDES
         }
-        for d in sorted([*chosen, *both], key=lambda d: (d.extra.get("cost", 5.0), d.name)):
+        # what is about the two comes first: where time is short it must not be what is left out
+        order = sorted(
+            [*both, *chosen], key=lambda d: (d not in both, d.extra.get("cost", 5.0), d.name)
+        )
+        for d in order:
             if d in both:
                 tasks.append(Task(d, partial(_pair, d, subjects, seed)))
             else:
