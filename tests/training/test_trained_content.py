@@ -101,8 +101,8 @@ def test_the_same_words_in_another_folder_are_other_data(here, monkeypatch):
 def test_changed_images_train_anew(here):
     photos(here / "photos")
     assert anew(
-        lambda: photos(here / "photos", last=1),
-        data="imagefolder('photos', channels=1)", arch="mlp(2, depth=1, inputs=16)",
+        lambda: photos(here / "photos", last=40),
+        data="imagefolder('photos', channels=1)", arch="mlp(8, depth=1, inputs=16)",
     )  # fmt: skip
 
 

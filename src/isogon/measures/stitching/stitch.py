@@ -105,7 +105,8 @@ def stitch(
         refine, in_block, accuracy, penalty, penalty_frozen_bn, floor, ceiling (fractions; the
         ceiling is not trained), loss (cross-entropy, nats), agreement (share of samples on which
         the stitched network answers as b recalibrated), strength (that was chosen), sparsity
-        (share of the map's entries that are 0), seconds (of fitting: the row's share of the pass,
+        (share of the map's entries that are 0 up to rounding), seconds (of fitting: the row's
+        share of the pass,
         its solution, and its training). ``meta["strengths"]``: loss on validation samples of each
         strength.
 
