@@ -22,7 +22,7 @@ from isogon.measures.stitching.methods import Stitch
 from isogon.measures.stitching.moments import PairSums, connected
 from isogon.measures.stitching.refine.course import Course, Pace
 from isogon.measures.stitching.refine.kept import Kept
-from isogon.measures.stitching.refine.norms import Norm, matrix_of, normed
+from isogon.measures.stitching.refine.norms import Norm, normed, share_of_zeros
 from isogon.measures.stitching.trials import Counting, Recalibrating, Tail, Trial
 from isogon.nets.hygiene import device_dtype
 from isogon.nets.passes import one_pass
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from isogon.nets.watchers import Viewer
 
 
-ROUNDING = 1e-12  # of the largest entry: what products leave of a channel that is dead
 CHUNK = 64  # samples whose activations of a wait for those of b
 
 
@@ -347,7 +346,7 @@ class Stitching:
                     "loss": stitched.loss / stitched.total,
                     "agreement": stitched.agreed / stitched.total,
                     "strength": float("nan") if r.strength is None else r.strength,
-                    "sparsity": _sparsity(r),
+                    "sparsity": share_of_zeros(r.map, r.a.channels),
                     "seconds": r.seconds,
                 }
             )
@@ -388,13 +387,3 @@ class Stitching:
 
 def _between(inner: Module, one: Cut, two: Cut) -> Module:
     return Between(inner, (one.axis, two.axis), two.space)
-
-
-def _sparsity(row: Row) -> float:
-    """Share of the entries of a map that are 0 up to rounding; NaN of a map that is no matrix."""
-    assert row.map is not None
-    matrix = matrix_of(row.map, row.a.channels)
-    if matrix is None:
-        return float("nan")
-    size = matrix.abs()
-    return float((size <= ROUNDING * size.max()).double().mean())

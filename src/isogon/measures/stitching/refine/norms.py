@@ -13,6 +13,7 @@ from isogon.stats.cross import Cross
 
 Norm = Literal["none", "before", "after", "both"]
 EPS = 1e-5
+ROUNDING = 1e-12  # of the largest entry: what products leave of a channel that is dead
 
 
 class Normed(nn.Module):
@@ -97,3 +98,12 @@ def _norm(
     found = GraphNorm(weight, bias, there[0].to(dtype), there[1].to(dtype), EPS)
     found.training = False
     return found
+
+
+def share_of_zeros(map: nn.Module | None, channels: int) -> float:
+    """Share of the entries of a map that are 0 up to rounding; NaN of a map that is no matrix."""
+    matrix = None if map is None else matrix_of(map, channels)
+    if matrix is None:
+        return float("nan")
+    size = matrix.abs()
+    return float((size <= ROUNDING * size.max()).double().mean())
