@@ -12,7 +12,6 @@ REASONS = {
     ("nets/passes.py", "_share"): "the loop",
     ("nets/recalibrate.py", "recalibrated"): "runs batch-norm in training mode, which changes it",
     ("training/run.py", "_train_epoch"): "trains",
-    ("survey/whole/compare.py", "agreement"): "outputs of two networks, which have no site",
     ("training/feeds.py", "_measure"): "mean and spread of inputs, no model",
     ("nets/labels.py", "__iter__"): "passes batches on, labels checked",
     ("survey/running/placing.py", "__iter__"): "passes batches on, to a device",

@@ -14,6 +14,7 @@ from isogon.survey.declaring.job import Job
 from isogon.survey.pages import report, sections
 from isogon.survey.pages.naming import called
 from isogon.survey.running.record import Record
+from isogon.survey.whole.agreement import agreement
 from isogon.survey.whole.compare import compare
 from isogon.survey.whole.kept import Line, Survey, read_survey
 
@@ -189,3 +190,15 @@ def test_what_one_of_two_networks_says_alone_names_it_and_counts_half(tmp_path):
     (first, *_) = sections.found_of([sections.Part(line, record, "seed 0")], None)
     assert first.text == f"Seed 0 alone: {plain[0].text}"
     assert first.weight == plain[0].weight / 2
+
+
+def test_agreement_is_counted_sample_by_sample():
+    models = [ig.load(f"cnn(width=2, size=8, seed={k})") for k in (0, 1)]
+    data = ig.batches("digits(test, 50)", batch_size=7)
+    (x, y), counts = data.first(50), [0, 0, 0, 0]
+    for one, label in zip(x, y, strict=True):
+        a, b = (int(m(one[None]).argmax()) for m in models)
+        counts = [n + k for n, k in zip(counts, (1, a == b, a == label != b, b == label != a))]
+    assert list(agreement(*models, data).values()) == [int(n) for n in counts]
+    wide = ig.load("cnn(width=2, size=8, classes=12)")
+    assert agreement(models[0], wide, data) == {}

@@ -8,17 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from isogon.errors import IsogonError, OptionError
-from isogon.nets import hygiene
+from isogon.errors import OptionError
 from isogon.nets.origin import check_classes
-from isogon.nets.outputs import correct, logits
 from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.check import check_job
 from isogon.survey.declaring.declare import Declaration
 from isogon.survey.declaring.job import Job
 from isogon.survey.running.run import Session, versions, writable
+from isogon.survey.whole.agreement import agreement
 from isogon.survey.whole.defaults import Subject, options, supply
 from isogon.survey.whole.kept import Line, Survey
 from isogon.survey.whole.meeting import Company
@@ -109,7 +106,7 @@ def compare(
             other=specs["b"],
             names=dict(zip(SIDES, names)),
             other_facts=facts(subjects["b"]),
-            agreement=agreement(subjects["a"], subjects["b"]),
+            agreement=agreement(subjects["a"].module, subjects["b"].module, subjects["a"].data),
         )
         tasks = []
         companies = {
@@ -134,25 +131,6 @@ def compare(
                     made = partial(_job, d, side, subjects, seed)
                     tasks.append(Task(d, made, companies[side], side))
         return carried_out(found, tasks, session, again, surroundings, notify)
-
-
-def agreement(a: Subject, b: Subject) -> dict[str, int]:
-    """How often two networks say the same, and which alone is right, over all samples."""
-    total = same = only_a = only_b = 0
-    try:
-        with hygiene.preserved(a.module), hygiene.preserved(b.module), torch.no_grad():
-            for x, y in a.data:
-                z, w = (logits(s.module, hygiene.cast(x, s.module)).flatten(1) for s in (a, b))
-                if z.shape != w.shape or y.is_floating_point():
-                    return {}
-                right, other = correct(z, y), correct(w, y)
-                total += len(x)
-                same += int((z.argmax(1) == w.argmax(1)).sum())
-                only_a += int((right & ~other).sum())
-                only_b += int((other & ~right).sum())
-    except (IsogonError, RuntimeError):
-        return {}  # no classes
-    return {"total": total, "same": same, "only_a": only_a, "only_b": only_b}
 
 
 def _chosen(
