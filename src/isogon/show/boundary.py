@@ -123,9 +123,16 @@ def _zoom(
     right = float(place[:, 0].max() if size >= SEEN else middle[0])
     for y, corner in ((place[:, 1].min(), low[1]), (place[:, 1].max(), high[1])):
         line = ConnectionPatch(
-            (right, y), (low[0], corner), "data", "data", axesA=ax, axesB=side,
-            color=style.MUTED, lw=0.6, zorder=7,
-        )  # fmt: skip
+            (right, y),
+            (low[0], corner),
+            "data",
+            "data",
+            axesA=ax,
+            axesB=side,
+            color=style.MUTED,
+            lw=0.6,
+            zorder=7,
+        )
         line.set_in_layout(False)
         fig.add_artist(line)
 

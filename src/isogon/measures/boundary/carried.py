@@ -166,10 +166,23 @@ class Carrier:
         number = np.array([*p, reach, 0.0])
         count = np.array([unit, banned[2], *pair, still, 0, 0], np.int64)
         kernels.run(
-            s, own.state, piece, to, self.odd, self.zero, self.inward, self.offset, own.p,
-            self.extent, number, count, np.array(key, np.int64), self.record, self.record_key,
+            s,
+            own.state,
+            piece,
+            to,
+            self.odd,
+            self.zero,
+            self.inward,
+            self.offset,
+            own.p,
+            self.extent,
+            number,
+            count,
+            np.array(key, np.int64),
+            self.record,
+            self.record_key,
             *self.room,
-        )  # fmt: skip
+        )
         for x, low in zip(pieces, s.unit_start, strict=False):
             x[row] = torch.from_numpy(piece[low : low + x.shape[1]])
         size = int(count[kernels.PIECES])
@@ -179,7 +192,11 @@ class Carrier:
         cut = int(s.cut_of[count[kernels.UNIT]])
         back = cut, int(count[kernels.UNIT] - s.unit_start[cut]), int(count[kernels.BACK])
         return Passed(
-            number[:2].copy(), back, int(count[kernels.STILL]), ends,
-            self.record_key[:size].copy(), int(count[kernels.STEPS]),
+            number[:2].copy(),
+            back,
+            int(count[kernels.STILL]),
+            ends,
+            self.record_key[:size].copy(),
+            int(count[kernels.STEPS]),
             float(number[kernels.DRIFT]),
-        )  # fmt: skip
+        )

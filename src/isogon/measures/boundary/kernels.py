@@ -226,9 +226,30 @@ def _on_edge(inward, offset, a, b, c, d, size):
 
 @kernel
 def run(
-    s, state, piece, to, odd, zero, inward, offset, reference, extent,
-    number, count, key, record, record_key, row, low, high, touched, near, flag, work, banned,
-):  # fmt: skip
+    s,
+    state,
+    piece,
+    to,
+    odd,
+    zero,
+    inward,
+    offset,
+    reference,
+    extent,
+    number,
+    count,
+    key,
+    record,
+    record_key,
+    row,
+    low,
+    high,
+    touched,
+    near,
+    flag,
+    work,
+    banned,
+):
     """Follow a trace from a flip through regions that it leaves by units.
 
     It stops before a region that it does not leave by a unit, or where a line runs along its
@@ -297,9 +318,16 @@ def run(
             why = EVENT
             break
         nearest = _others(
-            s, state, zero, ray, left, right, inward, offset,
+            s,
+            state,
+            zero,
+            ray,
+            left,
+            right,
+            inward,
+            offset,
             (ray[0] + reference[0], ray[1] + reference[1]),
-        )  # fmt: skip
+        )
         plain, first = True, reach < 0
         while True:
             if first:

@@ -73,20 +73,29 @@ class Live:
         """Some of the rows."""
         at = torch.from_numpy(rows)
         return Live(
-            self.p[rows], self.pair[rows], [x[at] for x in self.pieces], self.banned[rows],
-            [self.tail[r] for r in rows], self.idle[rows], self.fresh[rows],
+            self.p[rows],
+            self.pair[rows],
+            [x[at] for x in self.pieces],
+            self.banned[rows],
+            [self.tail[r] for r in rows],
+            self.idle[rows],
+            self.fresh[rows],
             [self.carried[r] for r in rows],
-        )  # fmt: skip
+        )
 
     def joined(self, new: Live) -> Live:
         """These rows and others."""
         both = zip(self.pieces, new.pieces, strict=True)
         return Live(
-            np.concatenate([self.p, new.p]), np.concatenate([self.pair, new.pair]),
-            [torch.cat(parts) for parts in both], np.concatenate([self.banned, new.banned]),
-            self.tail + new.tail, np.concatenate([self.idle, new.idle]),
-            np.concatenate([self.fresh, new.fresh]), self.carried + new.carried,
-        )  # fmt: skip
+            np.concatenate([self.p, new.p]),
+            np.concatenate([self.pair, new.pair]),
+            [torch.cat(parts) for parts in both],
+            np.concatenate([self.banned, new.banned]),
+            self.tail + new.tail,
+            np.concatenate([self.idle, new.idle]),
+            np.concatenate([self.fresh, new.fresh]),
+            self.carried + new.carried,
+        )
 
 
 def started(starts: list[Start], frozen: Frozen) -> Live:
@@ -98,9 +107,12 @@ def started(starts: list[Start], frozen: Frozen) -> Live:
         rows.append(frozen.natural(np.stack([s.p for s in fresh])))
     rows += [[x[None] for x in s.pieces] for s in starts if s.pieces is not None]
     return Live(
-        np.stack([s.p for s in starts]), np.array([s.pair for s in starts]),
+        np.stack([s.p for s in starts]),
+        np.array([s.pair for s in starts]),
         [torch.cat(parts) for parts in zip(*rows, strict=True)],
-        np.stack([s.banned for s in starts]), [s.tail for s in starts],
-        np.zeros(len(starts), np.int64), np.arange(len(starts)) < len(fresh),
+        np.stack([s.banned for s in starts]),
+        [s.tail for s in starts],
+        np.zeros(len(starts), np.int64),
+        np.arange(len(starts)) < len(fresh),
         [None] * len(starts),
-    )  # fmt: skip
+    )
