@@ -226,5 +226,6 @@ def dense(output: str, source: str, weight: Tensor, bias: Tensor | None) -> Affi
         bias=bias,
         apply=lambda x: torch.nn.functional.linear(x, weight, bias),
         weights=lambda f: lambda x: torch.nn.functional.linear(x, f(weight)),
+        lean=True,
         op="linear",
     )

@@ -31,6 +31,7 @@ class Affine:
             being `torch.abs` or `torch.square`; coefficients from 0 to 1 may stay as they are.
             None: unknown; rounding errors are then estimated.
         copies: Every entry of the result is an entry of an input, perhaps negated, or constant.
+        lean: One call makes nothing beside its result, of however many samples.
         op: What it was in the model, for messages.
     """
 
@@ -41,6 +42,7 @@ class Affine:
     apply: Callable[..., Tensor] | None = None
     weights: Weights | None = None
     copies: bool = False
+    lean: bool = False
     op: str = "affine"
 
     def __call__(self, *values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from isogon.context import Progress
 from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import Bounds
-from isogon.cpwl.stages import Kink, Max, Stage
+from isogon.cpwl.stages import Affine, Kink, Max, Stage
 from isogon.measures.partition.mesh import memory, stopping, stream
 from isogon.measures.partition.mesh.cut_kinks import cut_kink
 from isogon.measures.partition.mesh.cut_maxima import cut_max
@@ -245,7 +245,7 @@ def by_tiles(
 def in_chunks(stage: Stage, arguments: list[Tensor], chunk: int) -> Tensor:
     """A stage on many vertices, with bounded intermediates."""
     n = arguments[0].shape[0]
-    if n <= chunk:
+    if n <= chunk or (isinstance(stage, Affine) and stage.lean):
         return stage(*arguments)
     first = stage(*(a[:chunk] for a in arguments))
     result = torch.empty((n, *first.shape[1:]), dtype=first.dtype)

@@ -91,16 +91,19 @@ def interpolated(rows, source, ratio, found):
 
 
 @kernel
-def look(z, knots, least, low, high, unclear):
-    """The range of every unit, and where one is so close to a knot that its sign is unclear.
+def look(z, column, offset, least, low, high, unclear, positive, negative):
+    """All that one reading of the values gives: ranges, signs, and which signs are unclear.
 
     Args:
         z: `[V, units]`.
-        knots: `[K, units]`.
-        least: `[units]`: a value farther than this from the knot has a clear sign ...
-        low: ... `[units]`: is lowered to the smallest values ...
+        column: `[F]` the unit that each cut function reads ...
+        offset: ... and what it subtracts.
+        least: `[F]`: farther than this from zero a function has a clear sign.
+        low: `[units]`: is lowered to the smallest values ...
         high: ... is raised to the largest.
-        unclear: `[V]`: is set where some value is within `least` of its knot, and not on it.
+        unclear: `[V]`: is set where some function is within `least` of zero, and not zero.
+        positive: `[V, words]` masks as of `sign_masks` ...
+        negative: ... at tolerance 0.
     """
     units = z.shape[1]
     for v in range(len(z)):
@@ -109,10 +112,16 @@ def look(z, knots, least, low, high, unclear):
             low[u] = x if x < low[u] else low[u]
             high[u] = x if x > high[u] else high[u]
         found = False
-        for k in range(len(knots)):
-            for u in range(units):
-                d = abs(z[v, u] - knots[k, u])
-                found |= (d > 0.0) & (d <= least[u])
+        for w in range(positive.shape[1]):
+            up, down = np.uint64(0), np.uint64(0)
+            first = 64 * w
+            for k in range(min(64, len(column) - first)):
+                d = z[v, column[first + k]] - offset[first + k]
+                up |= np.uint64(d > 0.0) << np.uint64(k)
+                down |= np.uint64(d < 0.0) << np.uint64(k)
+                found |= (d != 0.0) & (abs(d) <= least[first + k])
+            positive[v, w] = up
+            negative[v, w] = down
         unclear[v] = found
 
 

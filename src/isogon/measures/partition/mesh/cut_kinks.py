@@ -11,7 +11,7 @@ from isogon.measures.partition.mesh import memory, stream
 from isogon.measures.partition.mesh.cutting import Full, Functions, Limit, cut_edges, cut_faces
 from isogon.measures.partition.mesh.mesh import INDEX, Mesh, sizes
 from isogon.measures.partition.mesh.stream import Pending
-from isogon.measures.partition.mesh.zeros import Errors, Judge, clear, pin, store
+from isogon.measures.partition.mesh.zeros import Errors, Judge, clear, pin, sign_room, store
 from isogon.measures.partition.patterns import SitePattern
 
 TABLE = "#cut"  # name of the table of cut values among the live tensors
@@ -42,8 +42,7 @@ def select(functions: Functions, which: np.ndarray) -> Functions:
 
 def masks(z: np.ndarray, functions: Functions) -> tuple[np.ndarray, np.ndarray]:
     """Sign masks of all vertices, `[V, words]` each."""
-    words = max(1, -(-len(functions) // 64))
-    found = np.empty((len(z), words), np.uint64), np.empty((len(z), words), np.uint64)
+    found = sign_room(len(z), len(functions))
     ek.sign_masks(z, functions.column, functions.offset, 0.0, *found)
     return found
 
@@ -86,10 +85,9 @@ def cut_kink(
     held = mesh.live[name]
     functions = every_function(stage, held.shape[1:])
     pin(mesh, judge.position, functions, name)
-    bound = clear(mesh, stage, functions, judge)
+    bound, signs = clear(mesh, stage, functions, judge)
     tol = float(bound.max(initial=0))
     held = mesh.live[name]
-    signs = masks(mesh.values(name), functions)
     up, down = np.zeros_like(signs[0][0]), np.zeros_like(signs[0][0])
     ek.either(*signs, up, down)
     up, down = of_bits(up, len(functions)), of_bits(down, len(functions))

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from isogon.cpwl.stages import Max
 from isogon.errors import UnsupportedOp
-from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels import envelope as ev
 from isogon.measures.partition.kernels.boundary import workplace
 from isogon.measures.partition.kernels.edges import WIDE
@@ -182,9 +181,7 @@ def equal(
 def contending(stage: Max, flat: Tensor, judge: Judge, bound: np.ndarray) -> np.ndarray:
     """The groups `[groups, K]` without entries that are never the largest, such as padding."""
     z = flat.contiguous().numpy()
-    units = z.shape[1]
-    low, high = np.full(units, np.inf), np.full(units, -np.inf)
-    ek.look(z, np.empty((0, units)), np.empty(0), low, high, np.empty(len(z), np.bool_))
+    low, high = z.min(0, initial=np.inf), z.max(0, initial=-np.inf)
     judge.bounds.cut(judge.position, low, high)
     index = stage.index.numpy()
     top = np.where(index >= 0, low[index], -np.inf)

@@ -182,21 +182,28 @@ class Table:
         self.row = np.concatenate([self.row, more])
 
 
-def clear(mesh: Mesh, stage: Kink, functions: Functions, judge: Judge) -> np.ndarray:
-    """Set values that are zero to their knot, at all vertices; returns the bounds `[units]`.
+def clear(
+    mesh: Mesh, stage: Kink, functions: Functions, judge: Judge
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Set values that are zero to their knot, at all vertices.
 
     Args:
         mesh: Its live tensors are written to.
         stage: The kink.
         functions: Its cut functions, one per unit and knot, knot by knot.
         judge: Decides what is zero.
+
+    Returns:
+        The bounds `[units]`, and the masks of signs of all vertices, `[V, words]` each.
     """
     name, bound = stage.inputs[0], judge.bound()
     z, units = mesh.values(name), len(bound)
     knots = functions.offset.reshape(-1, units)
     low, high = np.full(units, np.inf), np.full(units, -np.inf)
     unclear = np.empty(len(z), np.bool_)
-    ek.look(z, knots, WIDE * bound, low, high, unclear)
+    signs = sign_room(len(z), len(functions))
+    column, offset = functions.column, functions.offset
+    ek.look(z, column, offset, WIDE * bound[column], low, high, unclear, *signs)
     rows = np.flatnonzero(unclear)
     if len(rows):
         z = mesh.writable(name)
@@ -206,8 +213,18 @@ def clear(mesh: Mesh, stage: Kink, functions: Functions, judge: Judge) -> np.nda
             for knot in knots:
                 values = np.where(np.abs(values - knot) <= zero, knot, values)
             z[part] = values
+            again = sign_room(len(part), len(functions))
+            ek.sign_masks(z[part], column, offset, 0.0, *again)
+            for mask, new in zip(signs, again, strict=True):
+                mask[part] = new
     judge.bounds.cut(judge.position, low, high)
-    return bound
+    return bound, signs
+
+
+def sign_room(count: int, functions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Room for the masks of positive and of negative functions at so many vertices."""
+    words = max(1, -(-functions // 64))
+    return np.empty((count, words), np.uint64), np.empty((count, words), np.uint64)
 
 
 def store(
