@@ -172,8 +172,14 @@ def test_clear_sets_to_its_knot_what_is_within_true_errors_and_tells_the_ranges(
     bound = np.full(4, 1e-8)
     mesh, judge = values(table.copy()), FakeJudge(sizes, bound, position=7)
     functions = every_function(stage, torch.Size([4]))
-    assert zeros.clear(mesh, stage, functions, judge) is bound
+    returned, signs = zeros.clear(mesh, stage, functions, judge)
+    assert returned is bound
     assert np.array_equal(mesh.values("z"), expected)
+    above = (expected[:, None] - knots.numpy()).reshape(count, -1)  # knot by knot
+    for mask, want in zip(signs, (above > 0, above < 0), strict=True):
+        bits = np.unpackbits(mask.view(np.uint8), axis=1, bitorder="little")
+        assert np.array_equal(bits[:, :8], want)
+        assert not bits[:, 8:].any()
     assert expected[7, 0] == 0
     assert (expected != table).sum() > 500
     ((position, low, high),) = judge.ranges

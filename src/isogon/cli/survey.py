@@ -18,6 +18,9 @@ from isogon.survey.declaring.declare import Option
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
+
+    from isogon.survey.whole.kept import Survey
 
 
 DEFAULT_OUT = "surveys"
@@ -25,8 +28,6 @@ DEFAULT_OUT = "surveys"
 
 def survey(words: list[str]) -> int:
     """`isogon survey MODEL --batches DATA`."""
-    from isogon.cli import console
-
     parser = Parser(
         "survey",
         "Run every measure that a model and its data can supply, cheap ones first, within a\n"
@@ -45,33 +46,61 @@ def survey(words: list[str]) -> int:
     parser.commons(out=None)
     options = parser.parse(words)
     model, data = str(parse(options.model)), str(parse(options.batches))
-    out = Path(options.out) if options.out else Path(DEFAULT_OUT) / slug(model, data)
-    shown = kept_globals(options)
-    command = shlex.join(["isogon", "survey", options.model, "--batches", options.batches])
-    for name, value in {"budget": options.budget}.items() if options.budget != 120 else ():
-        command += f" --{name} {value:g}"
-    command += "".join(f" --{k.replace('_', '-')} {shlex.quote(str(v))}" for k, v in shown.items())
 
+    def run(**common: Any) -> Survey:
+        from isogon.survey.whole import survey as everything
+
+        return everything.survey(model, data, **common)
+
+    return carried_out(
+        run,
+        options,
+        slug(model, data),
+        ["survey", options.model, "--batches", options.batches],
+        f"survey of {model} on {data}",
+    )
+
+
+def carried_out(
+    run: Callable[..., Survey], options: Namespace, folder: str, words: list[str], heading: str
+) -> int:
+    """Run a survey or a comparison, write its page and give the exit code.
+
+    Args:
+        run: Takes what the two have in common, as keywords.
+        options: As parsed.
+        folder: Name of the folder below `DEFAULT_OUT`, where none was given.
+        words: What the command is run again with, beside budget and global options.
+        heading: What is said first.
+    """
+    from isogon.cli import console
+
+    out = Path(options.out) if options.out else Path(DEFAULT_OUT) / folder
+    shown = kept_globals(options)
+    words = ["isogon", *words]
+    if options.budget != 120:
+        words += ["--budget", f"{options.budget:g}"]
+    for name in ("only", "skip"):
+        if chosen := getattr(options, name):
+            words += [f"--{name}", ",".join(chosen)]
+    for name, value in shown.items():
+        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     with surroundings(options):
         from isogon.survey.pages import report
         from isogon.survey.running.run import Session, writable
-        from isogon.survey.whole import survey as everything
 
         writable(out)
-        session = Session(device=options.device, batch_size=options.batch_size)
         if not options.quiet:
-            console.say(f"survey of {model} on {data}")
-        done = everything.survey(
-            model,
-            data,
+            console.say(heading)
+        done = run(
             budget=options.budget,
             out=out,
-            session=session,
+            session=Session(device=options.device, batch_size=options.batch_size),
             only=options.only,
             skip=options.skip,
             again=options.again,
             seed=options.seed,
-            command=command,
+            command=shlex.join(words),
             surroundings=shown,
             notify=None if options.quiet else told,
         )
