@@ -78,7 +78,7 @@ def manifold_cases(_options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
         batches = [(x, torch.zeros(count, dtype=torch.long))]
 
         def matrix(model=model, batches=batches) -> float:
-            return float(ig.data_matrix(model, batches).trace.mean())
+            return float(ig.data_matrix(model, batches).table["trace"].mean())
 
         yield f"data matrix, {spec}", matrix
         if count > 64:
@@ -94,26 +94,29 @@ def manifold_cases(_options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
 
 def invariance_cases(options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
     """Every one-pass statistic of every activation, and the same of the maps moved back."""
-    import invariance as rows
     import torch
 
     import isogon as ig
     from isogon.nets.load import build
 
+    moments = ("variance", "squared", "anova")
     family = ig.family("rotations(24)")
-    for name in rows.DEFAULT:
-        spec, data = rows.MODELS[name]
+    colours = f"imagefolder('{options.data}/cifar10-imagefolder.zip', test, 48)"
+    for name, spec, data in (
+        ("simple_conv", "simple_conv(32)", "mnist(test, 48)"),
+        ("vgg16d", "vgg16d(32)", "mnist(test, 48)"),
+        ("resnet18", "resnet18(num_classes=10)", colours),
+    ):
         torch.manual_seed(0)
         net = build(spec).eval()
-        x, y = rows.samples(data, options.data)
-        batches = [(x[:48], y[:48])]
+        batches = list(ig.batches(data, batch_size=48, root=options.data))
 
         def one(net=net, batches=batches) -> float:
-            ig.invariance(net, batches, family, measures=rows.MOMENTS)
+            ig.invariance(net, batches, family, measures=moments)
             return 0.0
 
         def moved(net=net, batches=batches) -> float:
-            ig.equivariance(net, batches, family, measures=rows.MOMENTS)
+            ig.equivariance(net, batches, family, measures=moments)
             return 0.0
 
         yield f"invariance, {name}", one
