@@ -44,6 +44,21 @@ def test_inner_products_are_those_of_permuted_matrices(n, count, symmetric):
                 assert float(found[k, i, j]) == pytest.approx(want, abs=1e-11)
 
 
+@pytest.mark.parametrize(("n", "count"), [*CASES, (60, 59), (61, 200), (64, 500)])
+@pytest.mark.parametrize("k", [1, 3])
+def test_ones_that_meet_are_those_of_permuted_matrices(n, count, k):
+    """Counted one by one where there are few, under several factors too, else by products."""
+    made, r = drawn(n, count), rng(n + k)
+    a, b = ([torch.from_numpy(np.stack([r.permutation(n)[:k] for _ in range(n)]))
+             for _ in range(m)] for m in (2, 3))  # fmt: skip
+    found = made.common(a, b)
+    assert found.shape == (count, 2, 3)
+    x, y = ([torch.zeros(n, n).scatter_(1, v, 1.0) for v in side] for side in (a, b))
+    for i, order in enumerate(made.orders()):
+        want = torch.tensor([[float((u * v[order][:, order]).sum()) for v in y] for u in x])
+        assert torch.equal(found[i].float(), want)
+
+
 @pytest.mark.parametrize("n", [8, 51, 200])
 @pytest.mark.parametrize("heavy", [False, True])
 def test_single_precision_stays_within_its_bound(n, heavy):
