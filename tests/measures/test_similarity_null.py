@@ -235,7 +235,7 @@ def test_the_spread_of_ten_thousand_permutations():
     ("spec", "width"),
     [
         ("cka", 2), ("cka", 64), ("cka", 2048), ("rsa", 64), ("cka(kernel=max)", 8),
-        ("linear_regression(held_out=2)", 16),
+        ("linear_regression(held_out=2)", 16), ("mutual_knn", 64),
     ],
 )  # fmt: skip
 def test_one_in_twenty_null_pairs_is_significant_at_five_percent(spec, width):

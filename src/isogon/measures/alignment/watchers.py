@@ -204,7 +204,7 @@ class Minibatch:
 
     def __init__(self, a: Sequence[RowPlace], b: Sequence[RowPlace], chosen: Alignment) -> None:
         self.a, self.b, self.chosen = list(a), list(b), chosen
-        self._places = {p.key: p for p in (*a, *b)}
+        self._places: dict[Key, RowPlace] = {p.key: p for p in (*a, *b)}
         self.sites = tuple(self._places)
         self.between = np.zeros((len(a), len(b)))
         self.within = [np.zeros(len(a)), np.zeros(len(b))]
