@@ -300,7 +300,7 @@ def rows(options, peers):
         ),
         "two networks": (
             "minibatch CKA, ResNet-20 x ResNet-20, 361 pairs, batch 128", forward, "isogon", 1.25,
-            lambda: with_floor(two_networks(1, peers), count),
+            lambda: with_floor(two_networks(count, peers), count),
         ),
         "together, n = 2,000": (
             "13 metrics of second moments, d = 512", "CKA alone", "second moments", 1.3,

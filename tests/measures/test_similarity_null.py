@@ -232,14 +232,19 @@ def test_the_spread_of_ten_thousand_permutations():
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("spec", "width"),
+    ("spec", "width", "least"),
     [
-        ("cka", 2), ("cka", 64), ("cka", 2048), ("rsa", 64), ("cka(kernel=max)", 8),
-        ("linear_regression(held_out=2)", 16), ("mutual_knn", 64),
+        ("cka", 2, 0.04), ("cka", 64, 0.04), ("cka", 2048, 0.04), ("rsa", 64, 0.04),
+        ("cka(kernel=max)", 8, 0.04),
+        ("linear_regression(held_out=2)", 16, 0.04), ("mutual_knn", 64, 0.03),
     ],
 )  # fmt: skip
-def test_one_in_twenty_null_pairs_is_significant_at_five_percent(spec, width):
-    """Of each pair alone, and of the largest of the four pairs of two sites each."""
+def test_one_in_twenty_null_pairs_is_significant_at_five_percent(spec, width, least):
+    """Of each pair alone, and of the largest of the four pairs of two sites each.
+
+    Common neighbours are whole numbers, about 100 here with a deviation of 10: what is as large as
+    the value counts against it, which costs some half percent and lets the share lie lower.
+    """
     families, alone, largest = 4000, 0, 0
     for family in range(families):
         generator = torch.Generator().manual_seed(families * width + family)
@@ -252,5 +257,5 @@ def test_one_in_twenty_null_pairs_is_significant_at_five_percent(spec, width):
         largest += int(found.arrays["p_max"].min() <= 0.05)
     print(f"{spec}, d = {width}: {alone / families:.4f} of pairs,", end=" ")
     print(f"{largest / families:.4f} of families")
-    assert 0.04 <= alone / families <= 0.06
-    assert 0.04 <= largest / families <= 0.06
+    assert least <= alone / families <= 0.06
+    assert least <= largest / families <= 0.06
