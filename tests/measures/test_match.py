@@ -231,6 +231,32 @@ def test_a_match_comes_back_from_disk_and_is_applied(tmp_path):
         back.apply(ig.load("mlp(inputs=10, width=32, depth=3)"))
 
 
+def test_a_match_of_an_earlier_version_is_applied_as_it_was_or_refused():
+    """It did not say which scales are sizes and which are signs; these had another order."""
+
+    def mixed(seed):
+        torch.manual_seed(seed)
+        layers = [nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)]
+        return nn.Sequential(*layers).double()
+
+    a, b = mixed(0), mixed(1)
+    found = ig.match(a, b)
+    assert (found.arrays["scale"] < 0).any()
+    held = {k: v for k, v in found.arrays.items() if k != "facts"}
+
+    def before(scale):
+        return type(found)("match", found.table, held | {"scale": scale}, meta=found.meta)
+
+    x = torch.randn(5, 4, dtype=torch.float64)
+    assert gap(b, before(held["scale"]).apply(b), x) < 1e-12
+    scale = held["scale"]
+    for other in (np.concatenate([scale[6:], scale[:6]]), scale[:6] * scale[6:]):
+        with pytest.raises(ModelError, match=r"by an earlier version of isogon.*again"):
+            before(other).apply(b)
+    with pytest.raises(ModelError, match="another architecture"):
+        found.apply(nn.Sequential(*(nn.ReLU() if k == 1 else m for k, m in enumerate(b))))
+
+
 def test_a_model_matches_itself_and_tied_weights_stay_tied():
     torch.manual_seed(0)
     layers = [nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()]

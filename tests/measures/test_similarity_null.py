@@ -44,6 +44,21 @@ def test_inner_products_are_those_of_permuted_matrices(n, count, symmetric):
                 assert float(found[k, i, j]) == pytest.approx(want, abs=1e-11)
 
 
+@pytest.mark.parametrize(("n", "count"), [*CASES, (60, 59), (61, 200), (64, 500)])
+@pytest.mark.parametrize("k", [1, 3])
+def test_ones_that_meet_are_those_of_permuted_matrices(n, count, k):
+    """Counted one by one where there are few, under several factors too, else by products."""
+    made, r = drawn(n, count), rng(n + k)
+    a, b = ([torch.from_numpy(np.stack([r.permutation(n)[:k] for _ in range(n)]))
+             for _ in range(m)] for m in (2, 3))  # fmt: skip
+    found = made.common(a, b)
+    assert found.shape == (count, 2, 3)
+    x, y = ([torch.zeros(n, n).scatter_(1, v, 1.0) for v in side] for side in (a, b))
+    for i, order in enumerate(made.orders()):
+        want = torch.tensor([[float((u * v[order][:, order]).sum()) for v in y] for u in x])
+        assert torch.equal(found[i].float(), want)
+
+
 @pytest.mark.parametrize("n", [8, 51, 200])
 @pytest.mark.parametrize("heavy", [False, True])
 def test_single_precision_stays_within_its_bound(n, heavy):
@@ -217,14 +232,19 @@ def test_the_spread_of_ten_thousand_permutations():
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("spec", "width"),
+    ("spec", "width", "least"),
     [
-        ("cka", 2), ("cka", 64), ("cka", 2048), ("rsa", 64), ("cka(kernel=max)", 8),
-        ("linear_regression(held_out=2)", 16),
+        ("cka", 2, 0.04), ("cka", 64, 0.04), ("cka", 2048, 0.04), ("rsa", 64, 0.04),
+        ("cka(kernel=max)", 8, 0.04),
+        ("linear_regression(held_out=2)", 16, 0.04), ("mutual_knn", 64, 0.03),
     ],
 )  # fmt: skip
-def test_one_in_twenty_null_pairs_is_significant_at_five_percent(spec, width):
-    """Of each pair alone, and of the largest of the four pairs of two sites each."""
+def test_one_in_twenty_null_pairs_is_significant_at_five_percent(spec, width, least):
+    """Of each pair alone, and of the largest of the four pairs of two sites each.
+
+    Common neighbours are whole numbers, about 100 here with a deviation of 10: what is as large as
+    the value counts against it, which costs some half percent and lets the share lie lower.
+    """
     families, alone, largest = 4000, 0, 0
     for family in range(families):
         generator = torch.Generator().manual_seed(families * width + family)
@@ -237,5 +257,5 @@ def test_one_in_twenty_null_pairs_is_significant_at_five_percent(spec, width):
         largest += int(found.arrays["p_max"].min() <= 0.05)
     print(f"{spec}, d = {width}: {alone / families:.4f} of pairs,", end=" ")
     print(f"{largest / families:.4f} of families")
-    assert 0.04 <= alone / families <= 0.06
-    assert 0.04 <= largest / families <= 0.06
+    assert least <= alone / families <= 0.06
+    assert least <= largest / families <= 0.06

@@ -14,6 +14,7 @@ import isogon as ig
 from isogon.errors import ModelError
 from isogon.measures.alignment.matching import image, tensors
 from isogon.measures.alignment.symmetry.symmetries import symmetries
+from isogon.measures.alignment.symmetry.units import distinct
 from reference.planted import Block, ResidualMLP
 
 
@@ -442,3 +443,15 @@ def test_blocks_share_the_stream():
         "0.weight", "0.bias", "1.a.weight", "1.b.weight", "1.b.bias", "2.a.weight", "2.b.weight",
         "2.b.bias", "3.weight",
     }  # fmt: skip
+
+
+def test_distinct_pairs_of_labels_are_those_of_rows():
+    g = torch.Generator().manual_seed(0)
+    for high in (1, 3, 40):
+        a, b = (torch.randint(-1, high, (200,), generator=g) for _ in range(2))
+        pairs, where = distinct(a, b)
+        want, at = torch.stack([a, b], 1).unique(dim=0, return_inverse=True)
+        assert torch.equal(pairs, want)
+        assert torch.equal(where, at)
+    assert distinct(a[:0], b[:0])[0].shape == (0, 2)
+    assert distinct(torch.tensor([-1]), torch.tensor([-1]))[0].tolist() == [[-1, -1]]

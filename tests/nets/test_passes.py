@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -273,6 +275,49 @@ def test_what_a_watcher_computes_is_no_operation_of_the_model():
     one_pass(net, data(), watchers)
     assert torch.equal(watchers[-1].of(LOGITS), watchers[-1].of(Site("out")))
     assert all(w.rows == list(range(11)) for w in watchers)
+
+
+class Sizes(Seen):
+    """Wants of each value the sums over samples alone."""
+
+    def __init__(self, *keys, keeps_nan=True):
+        super().__init__(*keys)
+        self.keeps_nan, self.asked = keeps_nan, 0
+
+    def reduced(self, key, value):
+        self.asked += 1
+        return value.flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("kind", [None, "rotations(3)"])
+def test_what_is_made_of_values_at_once_comes_in_their_place(kind):
+    """Also of values that are overwritten before the last one is there, and beside others."""
+    net, x = Net(), torch.rand(10, 1, 6, 6)
+    chosen = sites(net, "all", example=x)
+    data = [(x[:7], torch.zeros(7)), (x[7:], torch.zeros(3))]
+    orbit = None if kind is None else family(kind)
+    small, alone, whole = Sizes(*chosen), Sizes(*chosen), Seen(*chosen)
+    one_pass(net, data, [alone], orbit=orbit, chunk=4)
+    one_pass(net, data, [small, whole], orbit=orbit, chunk=4)
+    assert len(small.got) == len(whole.got) == len(alone.got)
+    for site in chosen:
+        want = whole.of(site).flatten(1).sum(1)
+        assert torch.equal(small.of(site), want)
+        assert torch.equal(alone.of(site), want)
+    assert alone.asked == len(chosen) * len(alone.got)
+
+
+@pytest.mark.parametrize("keeps_nan", [True, False])
+def test_no_numbers_are_refused_also_where_values_are_made_into_something(keeps_nan):
+    class Lost(Sizes):
+        def reduced(self, key, value):
+            return super().reduced(key, value if keeps_nan else value.nan_to_num())
+
+    net, x = Net(), torch.rand(4, 1, 6, 6)
+    net.conv.bias.data[0] = math.nan
+    watcher = Lost(*sites(net, "relu", example=x), keeps_nan=keeps_nan)
+    with pytest.raises((DataError, ModelError), match="NaN"):
+        one_pass(net, [(x, torch.zeros(4))], [watcher])
 
 
 def test_no_numbers_are_refused_by_the_name_of_the_site():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -18,7 +18,7 @@ from isogon.nets.sites import Site
 from isogon.nets.tap import unreached, wanted_modules
 from isogon.nets.unwrap import uncompiled, unwrap
 from isogon.nets.watch import misfit, watched
-from isogon.nets.watchers import INPUT, LOGITS, OUTPUT, Key, Orbit, Viewer
+from isogon.nets.watchers import INPUT, LOGITS, OUTPUT, Key, Orbit, Reducer, Viewer
 
 _INPUT, _OUTPUT, _LOGITS = _AROUND = tuple((s.path, s.call) for s in (INPUT, OUTPUT, LOGITS))
 
@@ -45,6 +45,8 @@ class Delivery:
         for i, keys in enumerate(self.keys):
             for address in keys:
                 self.asking.setdefault(address, []).append(i)
+        self.reducers = {i: w for i, w in enumerate(self.watchers) if isinstance(w, Reducer)}
+        self.reduced: dict[int, dict[Address, Tensor]] = {i: {} for i in self.reducers}
         self.copied: set[Address] = set()  # what is overwritten in place before it is taken
         self.giving = False  # whether a watcher is at work
         self.active: str | None = None  # models may share modules: only the one that runs reports
@@ -173,9 +175,12 @@ class Delivery:
             if len(held) < self.pieces:
                 return
             value = torch.cat(self.parts.pop(address))
-        self.check(address, value)
+        whole = [i for i in waiting if i not in self.reducers]
+        parts = [self._reduce(i, address, value) for i in waiting if i in self.reducers]
+        if whole or not parts or not all(parts):
+            self.check(address, value)
         version = None
-        if any(self.missing[i] - {address} for i in waiting):
+        if any(self.missing[i] - {address} for i in whole):
             if value.is_inference() or address in self.copied:
                 value = value.clone()
             else:
@@ -186,9 +191,26 @@ class Delivery:
             if not self.missing[i]:
                 self.deliver(i, {address: value})
 
+    def _reduce(self, i: int, address: Address, value: Tensor) -> bool:
+        """What a watcher takes of a value at once; whether that shows that it is all numbers."""
+        self.check_rows(address, value)
+        watcher = self.reducers[i]
+        with self._apart():
+            made = watcher.reduced(self.keys[i][address], self.shaped(value))
+        self.reduced[i][address] = made
+        return watcher.keeps_nan and math.isfinite(float(made.sum()))
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """While a watcher computes: within a forward pass that is no operation of the model."""
+        with torch._C.DisableTorchFunction() if self.active is not None else nullcontext():
+            self.giving = True  # stays, where the watcher raises
+            yield
+            self.giving = False
+
     def deliver(self, i: int, last: dict[Address, Tensor] | None = None) -> None:
         """Give a watcher its values; not where one of them was overwritten while it waited."""
-        values, keys = last or {}, self.keys[i]
+        values, keys = self.reduced.get(i) or last or {}, self.keys[i]
         for address in keys.keys() - values.keys():
             value, version = self.held[address]
             if version is not None and value._version != version:
@@ -198,12 +220,13 @@ class Delivery:
         if self.missing[i]:
             return
         self.open.discard(i)
-        given = {key: self.shaped(values[address]) for address, key in keys.items()}
-        # within a forward pass, what it computes is no operation of the model
-        with torch._C.DisableTorchFunction() if self.active is not None else nullcontext():
-            self.giving = True  # stays, where the watcher raises
+        given = {key: values[address] for address, key in keys.items()}
+        if i in self.reducers:
+            self.reduced[i] = {}
+        else:
+            given = {key: self.shaped(value) for key, value in given.items()}
+        with self._apart():
             self.watchers[i].update(given, self.labels, self.rows)
-            self.giving = False
         for address in [a for a in keys if a in self.held]:
             if not any(j in self.open for j in self.asking[address]):
                 del self.held[address]
@@ -214,27 +237,33 @@ class Delivery:
             return value
         return value.reshape(len(self.orbit), -1, *value.shape[1:]).transpose(0, 1)
 
-    def check(self, address: Address, value: Tensor) -> None:
-        """Refuse what has no row per sample, and what is not a number."""
-        name, site = address[0], self.sites[address[0]][address[1]]
+    def check_rows(self, address: Address, value: Tensor) -> None:
+        """Refuse what has no row per sample."""
         count = len(self.rows) * (1 if self.orbit is None else len(self.orbit))
-        where = f"{site}" + (f" of {name}" if name else "")
         if value.dim() == 0 or len(value) != count:
             raise ModelError(
                 "an activation has no row per sample",
-                got=f"{list(value.shape)} at {where}, for {count} inputs",
+                got=f"{list(value.shape)} at {self._where(address)}, for {count} inputs",
                 expected=f"[{count}, ...]",
                 fix="Choose other sites, or wrap the model so that the samples come first.",
             )
+
+    def _where(self, address: Address) -> str:
+        name, place = address
+        return f"{self.sites[name][place]}" + (f" of {name}" if name else "")
+
+    def check(self, address: Address, value: Tensor) -> None:
+        """Refuse what has no row per sample, and what is not a number."""
+        self.check_rows(address, value)
         if not self.numbers or not value.is_floating_point() or math.isfinite(float(value.sum())):
             return
         bad = value.reshape(len(value), -1).isnan().any(1)
         if bool(bad.any()):
-            check_finite(self.models[name])
+            check_finite(self.models[address[0]])
             sample = int(self.rows[int(bad.nonzero()[0]) % len(self.rows)])
             raise DataError(
-                f"NaN at {where}",
-                got=f"for {int(bad.sum())} of {count} inputs, first of sample {sample}",
+                f"NaN at {self._where(address)}",
+                got=f"for {int(bad.sum())} of {len(value)} inputs, first of sample {sample}",
                 expected="numbers",
                 fix="Look at the layer before it, or leave out these samples.",
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,24 @@ class Watcher(Viewer, Protocol):
 
     def result(self) -> Any:
         """What was found."""
+        ...
+
+
+@runtime_checkable
+class Reducer(Viewer, Protocol):
+    """A viewer of many sites at once that needs something smaller than what lies there.
+
+    It is asked for that as soon as a site is reached, while the values are in the cache, and
+    nothing else is kept until `update` gets what it made, for all sites.
+    """
+
+    @property
+    def keeps_nan(self) -> bool:
+        """Whether a NaN in a value is a NaN in what is made of it: then only that is looked at."""
+        ...
+
+    def reduced(self, key: Key, value: Tensor) -> Tensor:
+        """What `update` is to be given in place of a site's value, as it would be given."""
         ...
 
 

@@ -242,8 +242,12 @@ class AllPairs:
         inner = self.metric.inner
         assert inner is not None
         sides = [{k: v for k, v in side.items() if v is not None} for side in (self.x, self.y)]
-        mine, theirs = ([inner.matrix(v).float() for v in side.values()] for side in sides)
-        products = drawn.inner(mine, theirs, symmetric=inner.symmetric).numpy()
+        mine, theirs = ([inner.matrix(v) for v in side.values()] for side in sides)
+        if inner.ones:
+            products = drawn.common(mine, theirs).numpy()
+        else:
+            mine, theirs = ([m.float() for m in side] for side in (mine, theirs))
+            products = drawn.inner(mine, theirs, symmetric=inner.symmetric).numpy()
         found = np.full((drawn.count, *self.shape), math.nan)
         rows, columns = ({k: i for i, k in enumerate(side)} for side in sides)
         for i, j in self.pairs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -219,10 +218,13 @@ def ratio(inner: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(size > 0, inner / size, math.nan)
 
 
-def minibatch(chosen: Alignment, values: list[Any]) -> np.ndarray:
-    """Centred matrices of one batch, a row per representation ``[sites, b * b]``, float64."""
-    b = len(values[0])
-    found = torch.stack([_of_batch(x, chosen).double().cpu() for x in values])
+def centred_rows(found: Tensor) -> np.ndarray:
+    """U-centred matrices of one batch, a row per representation ``[sites, b * b]``.
+
+    Args:
+        found: Their kernels' matrices ``[sites, b, b]``, float64, which are overwritten.
+    """
+    b = found.shape[1]
     off = found.diagonal(dim1=1, dim2=2)
     off.zero_()
     rows = found.sum(2, keepdim=True) / (b - 2)
@@ -246,7 +248,7 @@ def _uncentred(x: Tensor) -> Tensor | None:
     return found if max(1e-25, offset / NEAR) < spread < 1e37 else None
 
 
-def _of_batch(x: Tensor, chosen: Alignment) -> Tensor:
+def of_batch(x: Tensor, chosen: Alignment) -> Tensor:
     """The kernel's matrix of a batch, of its own scale and up to what centring takes away."""
     if chosen.kernel == "linear" and chosen.normalize == "none" and x.dtype == torch.float32:
         if (near := _uncentred(x.flatten(1))) is not None:

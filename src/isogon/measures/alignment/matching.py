@@ -21,6 +21,7 @@ from isogon.measures.alignment.correlations import correlations
 from isogon.measures.alignment.symmetry.closest import Closest, closest
 from isogon.measures.alignment.symmetry.element import Element
 from isogon.measures.alignment.symmetry.symmetries import Symmetries, symmetries
+from isogon.measures.alignment.symmetry.units import UNIT
 from isogon.nets.behaviour import examine
 from isogon.nets.finite import check_finite
 from isogon.nets.hygiene import cast, device_dtype, precision, preserved
@@ -73,21 +74,45 @@ class Match(Reading):
             b: The model that was matched, or another one of its architecture. It is not changed.
 
         Raises:
-            ModelError: Another architecture.
+            ModelError: Another architecture, or a match that an earlier version of isogon saved
+                whose scales can't be told from one another.
         """
         shape = self.meta["shape"]
         device, dtype = device_dtype(unwrap(b))
         kind = torch.int64 if self.meta["integers"] else dtype
         found = symmetries(b, torch.zeros(2, *shape, dtype=kind, device=device))
-        if list(found.groups) != self.meta["groups"] or len(found.facts) != len(
-            self.arrays["scale"]
-        ):
+        if list(found.groups) != self.meta["groups"]:
             raise ModelError(
                 "a match of another architecture",
                 got=f"groups of {list(found.groups)[:8]} units",
                 expected=f"groups of {self.meta['groups'][:8]} units",
             )
+        if not self._numbered_as(found):
+            before = "facts" not in self.arrays
+            raise ModelError(
+                "a match by an earlier version of isogon, which numbered scales otherwise"
+                if before
+                else "a match of another architecture",
+                got=f"{len(self.arrays['scale'])} scales",
+                expected=f"{len(found.facts)}: {_signs(found.facts)} of them signs",
+                fix="Match the two models again." if before else "Pass a model of that one.",
+            )
         return image(b, found, self.element)
+
+    def _numbered_as(self, found: Symmetries) -> bool:
+        """Whether the scales are those of a model, by what each of them is.
+
+        That was not kept at first: then by what they do to the channels of every site.
+        """
+        if "facts" in self.arrays:
+            return np.array_equal(self.arrays["facts"], found.facts)
+        if len(found.facts) != len(self.arrays["scale"]):
+            return False
+        sites = [s.name for s in found.sites]
+        if sites != list(self.table["site"]):
+            return False
+        factors = [np.zeros(0), *(s.factor(self.arrays["scale"]) for s in found.sites)]
+        return np.allclose(np.concatenate(factors), self.arrays["factor"], rtol=1e-9, atol=0)
 
     def summary(self) -> pd.DataFrame:
         """Per site how many channels there are, how many moved, and how far the weights are."""
@@ -175,6 +200,10 @@ def match(
     return _reading(found, best, x, b, by)
 
 
+def _signs(facts: np.ndarray) -> int:
+    return int((facts & UNIT != 0).sum())
+
+
 def tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, each once."""
     model = unwrap(model)
@@ -208,6 +237,7 @@ def _reading(found: Symmetries, best: Closest, x: Tensor, b: nn.Module, by: str)
         {
             "order": np.concatenate([np.zeros(0, int), *best.element.order]),
             "scale": best.element.scale,
+            "facts": found.facts.astype(np.int64),
             "source": np.concatenate([np.zeros(0, int), *sources]),
             "factor": np.concatenate([np.zeros(0), *factors]),
         },

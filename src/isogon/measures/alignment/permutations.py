@@ -12,10 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from isogon.jit import loop
+
 BYTES = 2**28  # of transformed diagonals at once
+FEW = 2  # times k^2 within n samples: k neighbours are counted one by one
 ROUNDING = 1e-7  # of the product of two float32 matrices' norms: how far an inner product is off
 
 
@@ -79,6 +83,50 @@ class SampleOrders:
             found[mine] = self._shifted(a, b, factor, symmetric)[self.elements[mine, 1]]
         return found
 
+    def common(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """`inner` of matrices of zeros and a few ones, from where the ones lie.
+
+        Two ones on diagonals at the same distance from the main one meet under one shift: they are
+        counted pair by pair, about ``n k^2`` of them, where `inner` transforms ``n^2`` numbers.
+
+        Args:
+            a: Columns of the k ones of each row, ``[n, k]`` for each matrix.
+            b: The same of the others.
+
+        Returns:
+            ``[K, len(a), len(b)]``, whole numbers.
+        """
+        n, k = self.samples, max(v.shape[1] for v in (*a, *b))
+        if self.elements is None or k * k > n // FEW:
+            dense = ([torch.zeros(n, n).scatter_(1, v, 1.0) for v in side] for side in (a, b))
+            return self.inner(*dense, symmetric=False).round()
+        found = torch.empty(self.count, len(a), len(b), dtype=torch.float64)
+        mine = self._diagonals(a, 1)
+        for factor in self.elements[:, 0].unique().tolist():
+            counts = np.zeros((len(a), len(b), n), dtype=np.int64)
+            _meet(*mine, *self._diagonals(b, pow(factor, -1, n)), counts)
+            rows = (self.elements[:, 0] == factor).nonzero()[:, 0]
+            taken = torch.from_numpy(counts)[..., self.elements[rows, 1]]
+            found[rows] = taken.movedim(2, 0).double()
+        return found
+
+    def _diagonals(self, ones: Sequence[Tensor], factor: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the ones by diagonal, and where each diagonal begins, by matrix.
+
+        Both in the labels' order times a factor: ``[matrices, n k]`` and ``[matrices, n + 1]``.
+        """
+        n = self.samples
+        place = torch.empty(n, dtype=torch.int64)
+        place[self.labels] = factor * torch.arange(n) % n
+        rows, starts = [], []
+        for columns in ones:
+            diagonal = ((place[columns] - place[:, None]) % n).flatten()
+            order = diagonal.argsort()
+            rows.append(place[order // columns.shape[1]])
+            ends = torch.bincount(diagonal, minlength=n).cumsum(0)
+            starts.append(torch.cat((ends.new_zeros(1), ends)))
+        return torch.stack(rows).numpy(), torch.stack(starts).numpy()
+
     def _shifted(
         self, a: Sequence[Tensor], b: Sequence[Tensor], factor: int, symmetric: bool
     ) -> Tensor:
@@ -107,6 +155,22 @@ class SampleOrders:
         n = self.samples
         twice = self.labels[factor * torch.arange(2 * n) % n]
         return twice[:n, None] * n + twice[torch.arange(n)[:, None] + offsets]
+
+
+@loop()
+def _meet(rows_a, starts_a, rows_b, starts_b, counts):
+    """Count the pairs of ones of each two matrices by the shift under which they meet."""
+    n = starts_a.shape[1] - 1
+    for i in range(rows_a.shape[0]):
+        for j in range(rows_b.shape[0]):
+            for d in range(n):
+                for u in range(starts_a[i, d], starts_a[i, d + 1]):
+                    row = rows_a[i, u]
+                    for v in range(starts_b[j, d], starts_b[j, d + 1]):
+                        shift = rows_b[j, v] - row
+                        if shift < 0:
+                            shift += n
+                        counts[i, j, shift] += 1
 
 
 def _spectra(

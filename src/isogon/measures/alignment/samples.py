@@ -36,11 +36,6 @@ class Near(NamedTuple):
         place[order] = torch.arange(len(order))
         return Near(place[self.order[order]], self.cosines[order], self.unit[order])
 
-    def members(self) -> Tensor:
-        """``[n, n]``, 1 where the column is among the row's nearest."""
-        n = len(self.order)
-        return torch.zeros(n, n, dtype=torch.float32).scatter_(1, self.order, 1.0)
-
 
 class SampleView:
     """One representation.

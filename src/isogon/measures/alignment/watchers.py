@@ -204,17 +204,29 @@ class Minibatch:
 
     def __init__(self, a: Sequence[RowPlace], b: Sequence[RowPlace], chosen: Alignment) -> None:
         self.a, self.b, self.chosen = list(a), list(b), chosen
-        self.sites = tuple(dict.fromkeys(p.key for p in (*a, *b)))
+        self._places: dict[Key, RowPlace] = {p.key: p for p in (*a, *b)}
+        self.sites = tuple(self._places)
         self.between = np.zeros((len(a), len(b)))
         self.within = [np.zeros(len(a)), np.zeros(len(b))]
         self.sizes: dict[int, int] = {}
 
+    @property
+    def keeps_nan(self) -> bool:
+        """Only of products of rows as they are: a channel's NaN may be taken for a dead one's."""
+        return self.chosen.kernel == "linear" and self.chosen.normalize == "none"
+
+    def reduced(self, key: Key, value: Tensor) -> Tensor:
+        """The kernel's matrix of a batch ``[b, b]``, float64, which centring is to come to."""
+        if len(value) < hsic.LEAST:
+            return value.new_zeros(len(value), len(value))
+        return hsic.of_batch(_by_channel(value, self._places[key]), self.chosen).double().cpu()
+
     def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
-        """Take in a batch; one of fewer than four samples counts nothing."""
+        """Take in the matrices of a batch; one of fewer than four samples counts nothing."""
         if len(rows) < hsic.LEAST:
             return
         sides = [
-            hsic.minibatch(self.chosen, [_by_channel(values[p.key], p) for p in side])
+            hsic.centred_rows(torch.stack([values[p.key] for p in side]))
             for side in (self.a, self.b)
         ]
         self.between += sides[0] @ sides[1].T

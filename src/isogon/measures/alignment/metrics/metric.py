@@ -19,14 +19,17 @@ class Inner:
     """How a metric follows from inner products of n x n matrices, one of each side.
 
     Attributes:
-        matrix: ``matrix(state) -> [n, n]``.
+        matrix: ``matrix(state) -> [n, n]``; where ``ones``, matrices of zeros and ones, of which
+            ``matrix(state) -> [n, k]`` says where the ones of each row lie.
         value: ``value(products, state_x, state_y)``, for an array of inner products.
         symmetric: Whether the matrices are.
+        ones: Whether they are given by the columns of their ones.
     """
 
     matrix: Callable[[Any], Any]
     value: Callable[[Any, Any, Any], Any]
     symmetric: bool = True
+    ones: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,9 +32,10 @@ def mutual_knn(k: int = 10) -> Metric:
 
     # as for all pairs at once under permutations: each sample has k neighbours
     inner = Inner(
-        Near.members,
-        lambda common, x, y: np.rint(common) / (len(x.order) * k),
+        lambda near: near.order,
+        lambda common, x, y: common / (len(x.order) * k),
         symmetric=False,
+        ones=True,
     )
     return _metric("mutual_knn", k, pair, inner=inner)
 

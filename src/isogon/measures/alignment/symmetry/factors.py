@@ -8,6 +8,7 @@ one.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ from isogon.measures.alignment.symmetry.units import (
     UNIT,
     ZERO,
     Classes,
+    different,
+    distinct,
 )
 
 CLOSE = 1e-9  # powers that differ by less are the same
@@ -30,15 +33,15 @@ class Sizes:
     """Positive numbers 1, a, b, ..., of which some are powers of others (union-find)."""
 
     def __init__(self) -> None:
-        self.parents, self.powers = [FIXED], [1.0]
-        self.normed = [False]
+        self.parents, self.powers = array("q", [FIXED]), array("d", [1.0])
+        self.normed = array("b", [0])
 
     def fresh(self, count: int) -> list[int]:
         """So many sizes of their own."""
         start = len(self.parents)
         self.parents.extend(range(start, start + count))
         self.powers.extend([1.0] * count)
-        self.normed.extend([False] * count)
+        self.normed.extend([0] * count)
         return list(range(start, start + count))
 
     def root(self, size: int) -> tuple[int, float]:
@@ -96,30 +99,29 @@ class Scales:
 
     def __init__(self) -> None:
         self.sizes, self.signs = Sizes(), Classes()
-        self._size, self._power, self._sign = [FIXED], [1.0], [FIXED]
+        self._size, self._sign = array("q", [FIXED]), array("q", [FIXED])
+        self._power = array("d", [1.0])
         self._known: dict[tuple[int, float, int], int] = {}
         self._table: Tensor | None = None
 
     def fresh(self, count: int) -> Tensor:
         """So many labels of their own, ``[count]``."""
         start = len(self._size)
-        self._size += self.sizes.fresh(count)
-        self._power += [1.0] * count
-        self._sign += self.signs.fresh(count).tolist()
+        self._size.extend(self.sizes.fresh(count))
+        self._power.extend([1.0] * count)
+        self._sign.extend(self.signs.fresh(count).tolist())
         self._table = None
         return torch.arange(start, start + count)
 
     def join(self, a: Tensor, b: Tensor) -> None:
         """Make scales the same, pair by pair; those of what is 0 join nothing."""
-        a, b = torch.broadcast_tensors(a, b)
-        differ = (a != b) & (a != ZERO) & (b != ZERO)
-        if not bool(differ.any()):
+        pairs = different(a, b)
+        if not len(pairs):
             return
         self._table = None
-        pairs = torch.stack([a[differ], b[differ]], 1).unique(dim=0)
         for i, j in pairs.tolist():
             self.sizes.join(self._size[i], self._power[i], self._size[j], self._power[j])
-        signs = torch.tensor(self._sign)
+        signs = torch.from_numpy(np.array(self._sign))
         self.signs.join(signs[pairs[:, 0]], signs[pairs[:, 1]])
 
     def say(self, labels: Tensor, fact: int) -> None:
@@ -132,7 +134,7 @@ class Scales:
             if fact & UNIT:
                 self.sizes.fix(self._size[i])
             if fact & NORMED:
-                self.sizes.normed[self.sizes.root(self._size[i])[0]] = True
+                self.sizes.normed[self.sizes.root(self._size[i])[0]] = 1
 
     def now(self, labels: Tensor) -> Tensor:
         """Of labels of the same scale the first."""
@@ -163,7 +165,7 @@ class Scales:
         None where one is of two scales that have nothing to do with each other.
         """
         a, b = self.now(a), self.now(b)
-        pairs, where = torch.stack([a.flatten(), b.flatten()], 1).unique(dim=0, return_inverse=True)
+        pairs, where = distinct(a.flatten(), b.flatten())
         found = []
         for i, j in pairs.tolist():
             if ZERO in (i, j):
@@ -187,7 +189,7 @@ class Scales:
             roots[size],
             np.where(roots[size] == FIXED, 1.0, (powers[size] * np.array(self._power)).round(9)),
             self.signs.roots()[np.array(self._sign)],
-            np.where(self.sizes.normed, POSITIVE | NORMED, POSITIVE),
+            np.where(np.array(self.sizes.normed), POSITIVE | NORMED, POSITIVE),
         )
 
     def _label(self, size: int, power: float, sign: int) -> int:
