@@ -13,6 +13,7 @@ competition (github.com/stanleybak/vnncomp2021). What comes out of a network and
 - ``fault``: another exception, a number that is wrong, a certificate that fails, or too long.
 
 Measures of two networks take the network and a second initialisation, up to LARGE parameters.
+``--out`` keeps what the file holds of networks that are not tried again.
 """
 
 from __future__ import annotations
@@ -198,6 +199,9 @@ def main() -> None:
     torch.set_num_threads(1)
     print(" ".join(f"{n[:4]:>4}" for n in options.measures))
     rows: list[Row] = []
+    kept: list[Row] = []
+    if options.out and options.out.exists():
+        kept = json.loads(options.out.read_text())
     for case in cases(options):
         if not case.name.startswith(options.only):
             continue
@@ -208,7 +212,10 @@ def main() -> None:
         marks = " ".join(f"{by.get(n, ' '):>4}" for n in options.measures)
         print(f"{marks}  {case.name} {by.get('load', '')} ({taken:.0f} s)", flush=True)
         if options.out:
-            options.out.write_text(json.dumps(rows, indent=0) + "\n")
+            done = {r["network"] for r in rows}
+            whole = [*(r for r in kept if r["network"] not in done), *rows]
+            lines = ",\n".join(json.dumps(r, ensure_ascii=False) for r in whole)
+            options.out.write_text(f"[\n{lines}\n]\n")
     summary(rows)
 
 
