@@ -82,8 +82,8 @@ def _unshaped(node: fx.Node) -> fx.Node:
 
 def _one_row(before: fx.Node, after: fx.Node) -> bool:
     """Whether a sample's values all lie along one axis in both, as those of `[N, C, 1, 1]` do."""
-    rows = [shape(node)[1:] for node in (before, after)]
-    if any(not row or None in row for row in rows):
+    rows = [[n for n in shape(node)[1:] if n is not None] for node in (before, after)]
+    if any(len(row) < len(shape(node)[1:]) or not row for row, node in zip(rows, (before, after))):
         return False
     return prod(rows[0]) == max(rows[0]) == prod(rows[1]) == max(rows[1])
 
