@@ -126,3 +126,14 @@ def test_figures(reading):
     assert labels == [
         "as trained", "as trained, recalibrated", "matched", "matched, recalibrated"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1)])
+def test_the_loss_is_of_logits_also_behind_a_softmax(end):
+    torch.manual_seed(0)
+    a, b = (nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)) for _ in range(2))
+    data = [(torch.rand(9, 5), torch.arange(9) % 3)]
+    plain = ig.barrier(a, b, data, points=3).to_frame()
+    ended = ig.barrier(nn.Sequential(*a, end), nn.Sequential(*b, end), data, points=3).to_frame()
+    assert ended["loss"].tolist() == plain["loss"].tolist()
+    assert ended["accuracy"].tolist() == plain["accuracy"].tolist()

@@ -7,13 +7,14 @@ import math
 import warnings
 from collections import OrderedDict, namedtuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import isogon as ig
 from isogon.cpwl.lower import lower
-from isogon.errors import ModelError
+from isogon.errors import ModelError, UnsupportedOp
 from isogon.nets import Output
 from isogon.nets.accuracy import accuracy
 from isogon.nets.outputs import logits
@@ -211,3 +212,46 @@ def test_below_a_trailing_softmax_of_maps_and_tokens(axes, dim):
 def test_another_softmax_after_the_one_that_is_returned():
     net = Net(lambda z: (z.softmax(1), (2 * z).softmax(1))[0])
     assert torch.equal(logits(net, X), net.fc(X))
+
+
+ENDS = {
+    "flatten": lambda p: p.flatten(1),
+    "view": lambda p: p.view(p.shape[0], -1),
+    "squeeze": lambda p: p.squeeze(3).squeeze(2),
+    "indices": lambda p: p[:, :, 0, 0],
+    "mean of one place": lambda p: p.mean((2, 3)),
+    "module": nn.Flatten(),
+    "its logarithm": lambda p: p.flatten(1).log(),
+}
+
+
+class Convolutional(nn.Module):
+    """Classes lie along the channels of a map of one place, as ONNX files and detectors have it."""
+
+    def __init__(self, end, size: int = 1) -> None:
+        super().__init__()
+        self.net, self.end, self.size = nn.Linear(6, 4 * size * size), end, size
+
+    def forward(self, x):
+        z = self.net(x).reshape(-1, 4, self.size, self.size)
+        return self.end(z.softmax(1))
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_softmax_whose_result_is_only_reshaped_is_trailing(end):
+    torch.manual_seed(0)
+    net, x = Convolutional(ENDS[end]).double().eval(), torch.rand(3, 6, dtype=torch.float64)
+    assert torch.equal(logits(net, x), net.net(x))
+    data = [(x, torch.arange(3))]
+    plain = ig.data_matrix(net.net, data).to_frame()["trace"]
+    assert ig.data_matrix(net, data).to_frame()["trace"].tolist() == plain.tolist()
+    seen = ig.segments(net, x[0], x[1])
+    assert np.allclose(seen.outputs[0].ravel(), net.net(x[0]).detach().numpy(), atol=1e-12)
+
+
+def test_a_mean_of_a_softmax_over_places_is_none():
+    """The mean of distributions is no softmax of anything that the network computes."""
+    net, x = Convolutional(lambda p: p.mean((2, 3)), 2).eval(), torch.rand(3, 6)
+    assert torch.equal(logits(net, x), net(x))
+    with pytest.raises(UnsupportedOp, match="couples"):
+        ig.segments(net, x[0], x[1])

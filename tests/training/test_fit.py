@@ -111,6 +111,14 @@ def test_schedules():
     assert warm[0] < warm[5] < warm[10] == warm[11] == 1
 
 
+def test_fractions_of_training_are_those_of_the_nearest_step(tmp_path):
+    config = FitConfig(epochs=1, batch_size=1, snapshot_at=(0.24, 0.58))  # of 10 steps
+    data = (torch.rand(10, 2), torch.arange(10) % 2)
+    fit(nn.Linear(2, 2), data, config=config, out=tmp_path)
+    names = sorted(p.name for p in (tmp_path / "snapshots").iterdir())
+    assert names == ["step-00000002.safetensors", "step-00000006.safetensors"]
+
+
 def test_float_labels_are_regression():
     torch.manual_seed(0)
     x = torch.rand(64, 2)

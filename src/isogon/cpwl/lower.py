@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -21,6 +23,10 @@ __all__ = ["check_outputs", "logits_node", "lower", "lower_graph", "program_for"
 
 _SOFTMAX = {"softmax", "_softmax", "log_softmax", "_log_softmax", "softmin"}
 _SAME = {"clone", "contiguous", "alias", "detach", "dropout", "squeeze", "to", "_to_copy"}
+_RESHAPING = {
+    *("view", "flatten", "reshape", "unsqueeze", "slice", "select"),
+    *("mean", "adaptive_avg_pool2d"),
+}
 
 
 def lower(model: nn.Module, example: Tensor) -> Program:
@@ -52,17 +58,34 @@ def lower_graph(graph: Graph) -> Program:
 
 def logits_node(graph: Graph) -> fx.Node:
     """The node of the model's output, or what enters the softmax or log-softmax at its end."""
-    end = node = graph.outputs[0]
-    while _name(node) in _SAME and isinstance(node.args[0], fx.Node):
-        node = node.args[0]
+    end = graph.outputs[0]
+    node = _unshaped(end)
     below = node.args[0] if node.args else None
-    if _name(node) == "log" and isinstance(below, fx.Node) and _name(below) in _SOFTMAX:
-        node = below
+    if _name(node) == "log" and isinstance(below, fx.Node):
+        below = _unshaped(below)
+        node = below if _name(below) in _SOFTMAX else node
     if _name(node) in _SOFTMAX and isinstance(node.args[0], fx.Node):
         axis = node.args[1]
         if isinstance(axis, int) and axis % len(shape(node)) != 0:
             return node.args[0]
     return end
+
+
+def _unshaped(node: fx.Node) -> fx.Node:
+    """What a node is a copy of, up to the shape of a sample's values."""
+    while isinstance(before := node.args[0] if node.args else None, fx.Node) and (
+        _name(node) in _SAME or (_name(node) in _RESHAPING and _one_row(before, node))
+    ):
+        node = before
+    return node
+
+
+def _one_row(before: fx.Node, after: fx.Node) -> bool:
+    """Whether a sample's values all lie along one axis in both, as those of `[N, C, 1, 1]` do."""
+    rows = [[n for n in shape(node)[1:] if n is not None] for node in (before, after)]
+    if any(len(row) < len(shape(node)[1:]) or not row for row, node in zip(rows, (before, after))):
+        return False
+    return prod(rows[0]) == max(rows[0]) == prod(rows[1]) == max(rows[1])
 
 
 def check_outputs(program: Program, x: Tensor, where: str) -> None:

@@ -151,6 +151,41 @@ _SOFTMAX = {
     _ATEN._log_softmax.default,
 }
 _LOG = {torch.log, Tensor.log, _ATEN.log.default}
+# What changes the shape of a tensor and, of `[N, C, 1, 1]`, none of its values or their order.
+_RESHAPING = {
+    torch.flatten,
+    torch.reshape,
+    torch.squeeze,
+    torch.unsqueeze,
+    torch.mean,
+    F.adaptive_avg_pool2d,
+    Tensor.flatten,
+    Tensor.reshape,
+    Tensor.view,
+    Tensor.squeeze,
+    Tensor.unsqueeze,
+    Tensor.mean,
+    Tensor.__getitem__,
+    Tensor.contiguous,
+    Tensor.clone,
+    Tensor.to,
+    Tensor.float,
+    Tensor.double,
+    _ATEN.flatten.using_ints,
+    _ATEN.reshape.default,
+    _ATEN.view.default,
+    _ATEN.squeeze.default,
+    _ATEN.squeeze.dim,
+    _ATEN.squeeze.dims,
+    _ATEN.unsqueeze.default,
+    _ATEN.mean.dim,
+    _ATEN.adaptive_avg_pool2d.default,
+    _ATEN.select.int,
+    _ATEN.clone.default,
+    _ATEN.contiguous.default,
+    _ATEN.to.dtype,
+    _ATEN._to_copy.default,
+}
 
 
 class _BelowSoftmax(TorchFunctionMode):
@@ -178,7 +213,18 @@ class _BelowSoftmax(TorchFunctionMode):
                 self._keep(result, x)
         elif func in _LOG and args and (below := self.below(args[0])) is not None:
             self._keep(result, below)
+        elif func in _RESHAPING and args and self._one_row(args[0], result):
+            below = self.below(args[0])
+            if below is not None and result is not args[0]:
+                self._keep(result, below.reshape(result.shape).to(result.dtype))
         return result
+
+    def _one_row(self, before: Any, after: Any) -> bool:
+        """Whether two tensors hold the same distribution per sample, all of it in one axis."""
+        if not (isinstance(before, Tensor) and isinstance(after, Tensor)) or before.dim() < 2:
+            return False
+        same = before.numel() == after.numel() and after.dim() > 0 and len(after) == len(before)
+        return same and before[:1].numel() == max(before.shape[1:]) and before.is_floating_point()
 
     def _keep(self, result: Tensor, x: Tensor) -> None:
         # a softmax of a softmax is not a softmax of the logits: what counts is the last one

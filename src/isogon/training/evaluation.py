@@ -15,6 +15,7 @@ from isogon.nets.hygiene import device_dtype
 from isogon.nets.labels import classes_of
 from isogon.nets.outputs import correct
 from isogon.nets.passes import OUTPUT, one_pass
+from isogon.nets.sites import Site
 from isogon.nets.watchers import Key, Once
 from isogon.training.config import FitConfig
 
@@ -89,17 +90,16 @@ class LossSum(Once):
     Args:
         kind: Name of the loss; that of classes comes with an accuracy.
         loss: From outputs and labels to one loss per sample.
+        site: Of what: the model's output, as in training, or `LOGITS`, before a softmax.
     """
 
-    sites = (OUTPUT,)
-
-    def __init__(self, kind: str, loss: Loss) -> None:
-        self.kind, self.loss = kind, loss
+    def __init__(self, kind: str, loss: Loss, site: Site = OUTPUT) -> None:
+        self.kind, self.loss, self.sites = kind, loss, (site,)
         self.sums = torch.zeros(3, dtype=torch.float64)  # samples, losses, right answers
 
     def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in outputs and labels."""
-        output = values[OUTPUT]
+        output = values[self.sites[0]]
         y = labels.to(output.device)
         self.sums[0] += len(output)
         self.sums[1] += self.loss(output, y).double().sum().cpu()
@@ -108,7 +108,7 @@ class LossSum(Once):
 
     def share(self) -> LossSum:
         """The same, nothing summed."""
-        return LossSum(self.kind, self.loss)
+        return LossSum(self.kind, self.loss, *self.sites)
 
     def merge(self, other: LossSum) -> LossSum:
         """Add what another one has summed."""

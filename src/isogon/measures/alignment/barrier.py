@@ -22,7 +22,7 @@ from isogon.nets.behaviour import FEW, examine
 from isogon.nets.finite import check_finite
 from isogon.nets.hygiene import precision
 from isogon.nets.origin import check_classes
-from isogon.nets.passes import all_passes
+from isogon.nets.passes import LOGITS, OUTPUT, all_passes
 from isogon.nets.recalibrate import recalibrated
 from isogon.nets.states import swapped
 from isogon.nets.unwrap import unwrap
@@ -145,7 +145,7 @@ def barrier(
             for t in line:
                 with _between(a, end, t) as model:
                     model = recalibrated(model, repair) if repaired else model  # type: ignore[arg-type]
-                    watcher = LossSum(kind, loss)
+                    watcher = LossSum(kind, loss, LOGITS if kind == "cross_entropy" else OUTPUT)
                     all_passes(model, batches, [watcher])
                 values = watcher.result()
                 rows.append(

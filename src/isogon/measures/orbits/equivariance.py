@@ -13,7 +13,7 @@ from isogon.data import Batches, as_batches
 from isogon.errors import OptionError
 from isogon.measures.orbits.lie import lie_columns, lie_derivatives
 from isogon.measures.orbits.reading import OrbitOptions
-from isogon.measures.orbits.watcher import measure_orbits, prepare
+from isogon.measures.orbits.watcher import channels_last, measure_orbits, prepare
 from isogon.readings import SiteTable
 from isogon.registry import measure
 
@@ -89,8 +89,9 @@ def equivariance(
     reading = measure_orbits("equivariance", model, data, members, sites, options, undone=True)
     if "lie" in measures:
         chosen = [s for s in prepare(model, data, members, sites) if len(s.shape) == 3]
-        found = lie_derivatives(model, data, members, chosen)
-        columns = [lie_columns(*found[site], aggregate) for site in chosen]
+        last = channels_last(model, next(iter(data))[0], chosen)
+        found = lie_derivatives(model, data, members, chosen, last)
+        columns = [lie_columns(*found[site], aggregate, site in last) for site in chosen]
         for name in ("lie_derivative", "lie_normalized") if columns else ():
             parts = [c[name].cpu().numpy().reshape(-1) for c in columns]
             reading.table[name] = np.concatenate(parts)

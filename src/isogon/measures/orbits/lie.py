@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,15 +99,17 @@ class LieWatcher:
     Args:
         site: The site.
         steps: The orbit that it is seen under.
+        last: Whether its maps are ``[h, w, C]``.
     """
 
-    def __init__(self, site: Site, steps: Steps) -> None:
-        self.site, self.steps, self.sites = site, steps, (site, INPUT)
+    def __init__(self, site: Site, steps: Steps, last: bool = False) -> None:
+        self.site, self.steps, self.sites, self.last = site, steps, (site, INPUT), last
         self.squares, self.values = Moments(), Moments()
 
     def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in ``[n, 1 + 2 G, C, h, w]``."""
         a, size = values[self.site].transpose(0, 1), values[INPUT].shape[-2:]
+        a = a.movedim(-1, 2) if self.last else a
         self.values.update(a[0])
         scale = np.diag([a.shape[-1] / size[-1], a.shape[-2] / size[-2], 1.0])
         back = scale @ np.linalg.inv(self.steps.matrices(size)) @ np.linalg.inv(scale)
@@ -122,7 +124,7 @@ class LieWatcher:
 
     def share(self) -> LieWatcher:
         """The same, empty."""
-        return LieWatcher(self.site, self.steps)
+        return LieWatcher(self.site, self.steps, self.last)
 
     def merge(self, other: LieWatcher) -> LieWatcher:
         """Take in what another one has seen."""
@@ -140,6 +142,7 @@ def lie_derivatives(
     batches: Iterable[tuple[Tensor, Tensor]],
     family: Family,
     sites: Sequence[Site],
+    last: Collection[Site] = (),
 ) -> dict[Site, tuple[Tensor, Tensor]]:
     """`LieWatcher` of every site.
 
@@ -148,20 +151,32 @@ def lie_derivatives(
         batches: Images and labels.
         family: Whose `generators` are used.
         sites: Sites with maps.
+        last: Those of them whose maps are ``[h, w, C]``.
 
     Returns:
         By site, ``[C, h, w]``: mean square of the derivative over samples and generators, and
         the variance of the activation over samples.
     """
     steps = Steps(generators(family))
-    watchers = [LieWatcher(site, steps) for site in sites]
+    watchers = [LieWatcher(site, steps, site in last) for site in sites]
     if watchers:
         all_passes(model, batches, watchers, orbit=steps, what="lie")
     return {site: watcher.result() for site, watcher in zip(sites, watchers)}
 
 
-def lie_columns(squares: Tensor, variance: Tensor, aggregate: str) -> dict[str, Tensor]:
-    """Root mean square of the derivative, and its quotient by the sd over samples."""
+def lie_columns(
+    squares: Tensor, variance: Tensor, aggregate: str, last: bool = False
+) -> dict[str, Tensor]:
+    """Root mean square of the derivative, and its quotient by the sd over samples.
+
+    Args:
+        squares: Mean squares, ``[C, h, w]``.
+        variance: Over samples, ``[C, h, w]``.
+        aggregate: ``unit``, ``channel`` or ``site``.
+        last: Whether units are in the order ``[h, w, C]``.
+    """
+    if last and aggregate == "unit":
+        squares, variance = squares.permute(1, 2, 0), variance.permute(1, 2, 0)
     axes = {"unit": (), "channel": (-2, -1), "site": (-3, -2, -1)}[aggregate]
     if axes:
         squares, variance = squares.mean(axes), variance.mean(axes)

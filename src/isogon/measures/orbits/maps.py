@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from isogon.actions import Family
 from isogon.measures.orbits.reading import OrbitTable
-from isogon.measures.orbits.watcher import prepare
+from isogon.measures.orbits.watcher import channels_last, prepare
 from isogon.nets.passes import INPUT, Of, all_passes
 from isogon.nets.sites import Site
 from isogon.stats import Kept
@@ -23,13 +23,15 @@ class Picked:
 
     Args:
         channels: Which channels.
+        last: Whether maps are ``[n, T, h, w, C]``.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
-        self.channels, self.kept = list(channels), Kept()
+    def __init__(self, channels: Sequence[int], last: bool = False) -> None:
+        self.channels, self.kept, self.last = list(channels), Kept(), last
 
     def update(self, a: Tensor) -> Self:
         """Keep their maps."""
+        a = a.movedim(-1, 2) if self.last else a
         self.kept.update(a[:, :, self.channels])
         return self
 
@@ -69,7 +71,8 @@ def keep_maps(
     chosen = [s for s in prepare(model, batches, family, sites) if len(s.shape) == 3]
     picked = {s: extremes(reading.table[reading.table["site"] == str(s)], count) for s in chosen}
     channels = {s: [int(c) for c in scores.index] for s, scores in picked.items()}
-    watchers = [Of(s, partial(Picked, kept)) for s, kept in channels.items() if kept]
+    last = channels_last(model, first[0][0], chosen)
+    watchers = [Of(s, partial(Picked, kept, s in last)) for s, kept in channels.items() if kept]
     images = Of(INPUT, Kept)
     all_passes(model, first, [*watchers, images], orbit=family)
     facts, found = [], []

@@ -30,6 +30,7 @@ from isogon.measures.orbits.statistics import (
     variance_columns,
 )
 from isogon.nets.behaviour import examine
+from isogon.nets.channel_axis import channel_axis
 from isogon.nets.finite import check_finite
 from isogon.nets.hygiene import precision
 from isogon.nets.labels import Classed
@@ -37,7 +38,7 @@ from isogon.nets.layout import check_images
 from isogon.nets.origin import check_classes
 from isogon.nets.outputs import outputs_of
 from isogon.nets.passes import INPUT, all_passes
-from isogon.nets.sites import Site
+from isogon.nets.sites import Site, called
 from isogon.nets.sites import sites as select_sites
 from isogon.stats import Blocks, ByClass, Kept, TwoWay, TwoWayMoments
 from isogon.stats.base import Stat
@@ -89,7 +90,8 @@ def measure_orbits(
         named = getattr(batches, "classes", None)
         batches = Classed(batches, len(named) if named else outputs_of(model, x))
     chosen = [s for s in found if not undone or len(s.shape) == 3]
-    watchers = [OrbitWatcher(site, options, family, undone) for site in chosen]
+    last = channels_last(model, x, chosen)
+    watchers = [OrbitWatcher(site, options, family, undone, site in last) for site in chosen]
     passes = 2 if "goodfellow" in options.measures else 1
     seen = 0
     if watchers:
@@ -146,6 +148,21 @@ def prepare(
     return select_sites(model, sites, example=x[:2]) if isinstance(sites, str) else list(sites)
 
 
+def channels_last(model: nn.Module, x: Tensor, chosen: Sequence[Site]) -> set[Site]:
+    """Those of some sites that are maps ``[h, w, C]``, as the layers of the model tell.
+
+    Such are the linear layers and activation functions within blocks of ConvNeXt and Swin.
+
+    Args:
+        model: The model.
+        x: Inputs ``[n, ...]``, of which two are run.
+        chosen: The sites.
+    """
+    maps = [site for site in chosen if len(site.shape) == 3]
+    every = called(model, x[:2]) if maps else []
+    return {site for site in maps if channel_axis(site, every) == 3}
+
+
 class OrbitWatcher:
     """The statistics of one site, within classes where asked for.
 
@@ -154,10 +171,15 @@ class OrbitWatcher:
         options: What to measure.
         family: The transformations of the orbit.
         undone: Whether its maps are moved back before anything is measured.
+        last: Whether its maps are ``[h, w, C]``; units keep that order.
     """
 
-    def __init__(self, site: Site, options: OrbitOptions, family: Family, undone: bool) -> None:
+    def __init__(
+        self, site: Site, options: OrbitOptions, family: Family, undone: bool, last: bool = False
+    ) -> None:
         self.site, self.options, self.family, self.undone = site, options, family, undone
+        self.last = last
+        shape = (site.shape[-1], *site.shape[:-1]) if last else site.shape
         self.sites: tuple[Site, ...] = (site, INPUT) if undone else (site,)
         self.shape: tuple[int, ...] = ()
         self.seen = 0
@@ -179,7 +201,7 @@ class OrbitWatcher:
         if "goodfellow" in wanted and options.threshold == "quantile":
             self.first = self._stat(Kept)
         if undone and {"simple", "floor"} & wanted:
-            self.moved = self._stat(lambda: Moved(site.shape, family, options.measures))
+            self.moved = self._stat(lambda: Moved(shape, family, options.measures))
 
     def _stat(self, make: Callable[[], Any]) -> Any:
         return ByClass(make) if self.options.by_class else make()
@@ -193,6 +215,8 @@ class OrbitWatcher:
 
     def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
         """Take in ``[n, T, *shape]``."""
+        if self.last:
+            values = {k: v.movedim(-1, 2) if k == self.site else v for k, v in values.items()}
         changed = values[self.site]
         if self.undone:
             size = values[INPUT].shape[-2:]
@@ -234,7 +258,7 @@ class OrbitWatcher:
 
     def share(self) -> OrbitWatcher:
         """The same for another share of the data."""
-        other = OrbitWatcher(self.site, self.options, self.family, self.undone)
+        other = OrbitWatcher(self.site, self.options, self.family, self.undone, self.last)
         if self.firing is not None:
             other.firing = self._stat(lambda: None) if self.options.by_class else None
             if other.firing is None:
@@ -282,6 +306,10 @@ class OrbitWatcher:
         if not found:  # columns that are added to the table later
             found = {"": next(iter(aggregated(variance_columns(layout), options).values()))}
         places = self._places(next(iter(found.values())).numel())
+        if self.last and "row" in places:  # back to the order of the site's own values
+            order = np.arange(len(places["unit"])).reshape(self.shape).transpose(1, 2, 0).ravel()
+            found = {k: v.flatten()[torch.from_numpy(order).to(v.device)] for k, v in found.items()}
+            places |= {k: v[order] for k, v in places.items() if k != "unit"}
         return rows_of(self.site, label, names, found, places)
 
     def _columns(
