@@ -123,8 +123,9 @@ def test_train_then_survey_then_report(here, capsys):
     text = out(capsys, "survey", "t/last.safetensors", "--batches", "two_moons(test, 16)",
                "--only", "data-matrix,orientation", "--out", "s")  # fmt: skip
     assert text.splitlines()[-1] == "s/report.html"
-    out(capsys, "survey", "t/last.safetensors", "--batches", "two_moons(test, 16)", "--budget",
-        "60", "--skip", "walk", "--only", "orientation", "--no-check", "--out", "again")  # fmt: skip
+    words = ("survey", "t/last.safetensors", "--batches", "two_moons(test, 16)", "--skip", "walk",
+             "--budget", "60", "--only", "orientation", "--no-check", "--out", "again")  # fmt: skip
+    out(capsys, *words)
     assert (  # what the page says runs it again, without a value for a switch
         "isogon survey t/last.safetensors --batches &#39;two_moons(test, 16)&#39; --budget 60 "
         "--only orientation --skip walk --no-check<" in Path("again/report.html").read_text()

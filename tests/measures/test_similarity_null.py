@@ -236,7 +236,7 @@ def test_the_spread_of_ten_thousand_permutations():
     [
         ("cka", 2, 0.04), ("cka", 64, 0.04), ("cka", 2048, 0.04), ("rsa", 64, 0.04),
         ("cka(kernel=max)", 8, 0.04),
-        ("linear_regression(held_out=2)", 16, 0.04), ("mutual_knn", 64, 0.03),
+        ("linear_regression(held_out=2)", 16, 0.04), ("mutual_knn", 64, 0.035),
     ],
 )  # fmt: skip
 def test_one_in_twenty_null_pairs_is_significant_at_five_percent(spec, width, least):
