@@ -34,7 +34,7 @@ with tempfile.TemporaryDirectory() as folder:
         words = shlex.split(command)
         if main(words[1:]):
             raise SystemExit(f"failed: {command}")
-        made = record.named(Path("runs") / words[1])
+        made = record.newest(Path("runs") / words[1])
         target = ROOT / place
         target.parent.mkdir(parents=True, exist_ok=True)
         small(made / f"{words[1].replace('-', '_')}.png", target)

@@ -27,7 +27,7 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, number: int = signal.SIGINT) -> None:
-        super().__init__(named(number))
+        super().__init__(signal_name(number))
         self.number = int(number)
 
 
@@ -104,7 +104,7 @@ def exit_code(request: Request) -> int:
     return 128 + int(request.number or signal.SIGINT)
 
 
-def named(number: int) -> str:
+def signal_name(number: int) -> str:
     """The name of a signal: SIGSEGV."""
     try:
         return signal.Signals(number).name

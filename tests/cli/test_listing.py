@@ -66,10 +66,10 @@ def test_one_is_not_many():
 def test_a_record_is_found_by_its_measure_and_read_from_its_folder(here, capsys):
     command = ("data-matrix", "--model", "mlp(4)", "--batches")
     said(capsys, *command, DATA)
-    first = record.named(here / "runs" / "data-matrix")
+    first = record.newest(here / "runs" / "data-matrix")
     os.utime(first / record.FILE, (1, 1))
     said(capsys, *command, "two_moons(test, 5)")
-    newest = record.named(here / "runs" / "data_matrix")
+    newest = record.newest(here / "runs" / "data_matrix")
     assert newest != first
     for place in (newest, newest / "reading", newest / record.FILE, newest / "reading.json"):
         if place.name != "reading.json":
@@ -84,8 +84,8 @@ def test_a_measure_whose_name_begins_another_is_not_taken_for_it(here):
     for name in ("walk-0123456789ab", "walk_far-0123456789ab"):
         (here / name).mkdir()
         (here / name / record.FILE).write_text("{}")
-    assert record.named(here / "walk").name == "walk-0123456789ab"
-    assert record.named(here / "walk-far").name == "walk_far-0123456789ab"
+    assert record.newest(here / "walk").name == "walk-0123456789ab"
+    assert record.newest(here / "walk-far").name == "walk_far-0123456789ab"
 
 
 def test_status_says_what_to_do_next(here, capsys):

@@ -180,5 +180,5 @@ def test_signals_that_are_ignored_stay_ignored_and_threads_change_nothing():
 
 
 def test_signals_without_a_name_are_numbered():
-    assert stopping.named(11) == "SIGSEGV"
-    assert stopping.named(63) == "signal 63"
+    assert stopping.signal_name(11) == "SIGSEGV"
+    assert stopping.signal_name(63) == "signal 63"

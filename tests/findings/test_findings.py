@@ -259,12 +259,12 @@ def test_numbers_in_words():
     assert words.number(45672.831632653055) == "45,673"
     assert words.number(0.000012345) == "1.2·10⁻⁵"
     assert words.number(math.nan) == "undefined"
-    assert words.points(0.583) == "58"
-    assert words.points(0.0031) == "0.3"
-    assert words.points(-0.0001) == "0"
+    assert words.in_points(0.583) == "58"
+    assert words.in_points(0.0031) == "0.3"
+    assert words.in_points(-0.0001) == "0"
     assert words.percent(0.999) == "99.9 %"
     assert words.percent(1.0) == "100 %"
-    assert words.listed(list("abcdefg")) == "a, b, c and 4 more"
+    assert words.enumerated(list("abcdefg")) == "a, b, c and 4 more"
     assert words.trimmed(["net.conv1", "net.conv2"]) == {"net.conv1": "conv1", "net.conv2": "conv2"}
 
 

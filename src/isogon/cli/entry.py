@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _stopped(request: stopping.Request) -> int:
     code = stopping.exit_code(request)
-    how = "interrupted" if code == 130 else f"stopped by {stopping.named(code - 128)}"
+    how = "interrupted" if code == 130 else f"stopped by {stopping.signal_name(code - 128)}"
     return _fail(f"{how}; what was finished is kept, run the same command to go on", code)
 
 

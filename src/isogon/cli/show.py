@@ -59,7 +59,7 @@ def show(words: list[str]) -> int:
     options = parser.parse(words)
     from isogon.survey.running import record
 
-    path = record.named(Path(options.what))
+    path = record.newest(Path(options.what))
     with surroundings(options):
         if options.draw is not None or options.out:
             _draw(path, options.draw or "", options)
@@ -137,7 +137,7 @@ def export(words: list[str]) -> int:
         from isogon import readings
         from isogon.survey.running import record
 
-        held = _reading_folder(record.named(Path(options.directory)))
+        held = _reading_folder(record.newest(Path(options.directory)))
         reading = readings.read(held)
         out = Path(options.out) if options.out else Path(f"{reading.measure}.{options.format}")
         if out.is_dir():

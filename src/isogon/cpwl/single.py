@@ -30,7 +30,7 @@ def _narrow(value: Any) -> Any:
 
 
 @torch.no_grad()
-def evaluate(program: Program, x: Tensor) -> Tensor:
+def evaluate_single(program: Program, x: Tensor) -> Tensor:
     """The network's output `[N, ...]` at `[N, *shape]`, as single numbers.
 
     Its errors are those of double precision times `COARSE`.

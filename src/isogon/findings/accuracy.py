@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from isogon.findings.finding import Finding, Names, described, effect, nothing
 from isogon.findings.intervals import paired_shares, wilson
-from isogon.findings.words import between, count, percent, points, start
+from isogon.findings.words import count, in_points, percent, span, start
 
 HERE = "overview"  # where the page tells of the samples
 
@@ -16,7 +16,7 @@ def finds_accuracy(share: float, total: int, classes: int) -> list[Finding]:
     right = round(share * total)
     low, high = wilson(right, total)
     text = f"It has {right:,} of {count(total, 'sample')} right, {percent(share)}."
-    against = f"95 % interval {between(low, high, percent)}"
+    against = f"95 % interval {span(low, high, percent)}"
     if classes < 2:
         return [described(text, percent(share), against, share).of(HERE)]
     guess = 1 / classes
@@ -34,8 +34,8 @@ def differs_accuracy(held: Mapping[str, int], names: Names) -> list[Finding]:
     if not total:
         return []
     gap, low, high = paired_shares(held["only_b"], held["only_a"], total)
-    value = f"{points(abs(gap))} points"
-    ends = between(low, high, points)
+    value = f"{in_points(abs(gap))} points"
+    ends = span(low, high, in_points)
     against = f"95 % interval {ends} points, paired over {count(total, 'sample')}"
     only = f"{held['only_b']} samples only {names.b} has right, {held['only_a']} only {names.a}"
     if low <= 0 <= high:
@@ -49,6 +49,6 @@ def differs_accuracy(held: Mapping[str, int], names: Names) -> list[Finding]:
     share = held["same"] / total
     low, high = wilson(held["same"], total)
     text = f"{start(names.a)} and {names.b} say the same of {percent(share)} of the samples."
-    against = f"95 % interval {between(low, high, percent)}; 100 % would be one function here"
+    against = f"95 % interval {span(low, high, percent)}; 100 % would be one function here"
     found.append(described(text, percent(share), against, 10 * (1 - share)))
     return [f.of(HERE) for f in found]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
 from isogon.findings.intervals import drop
-from isogon.findings.words import between, number, points
+from isogon.findings.words import in_points, number, span
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -46,11 +46,11 @@ def finds_barrier(reading: Reading, names: Names) -> list[Finding]:
     total = int(reading.meta["samples"])
     low, high = drop(middle, middle - lost, total)
     text = f"Half way between {names.a} and {names.b} the network {_loses(lost)} {_words(first)}"
-    after = [f"{points(float(row[MIDPOINT]))} {_words(row)}" for _, row in rest.iterrows()]
-    text += "".join(f", {t}" for t in after) + f", of {points(middle)}."
-    against = f"0 is no barrier; 95 % interval {between(low, high, points)} points over "
+    after = [f"{in_points(float(row[MIDPOINT]))} {_words(row)}" for _, row in rest.iterrows()]
+    text += "".join(f", {t}" for t in after) + f", of {in_points(middle)}."
+    against = f"0 is no barrier; 95 % interval {span(low, high, in_points)} points over "
     against += f"{total:,} samples"
-    value = f"{points(lost)} points"
+    value = f"{in_points(lost)} points"
     size = abs(lost) / middle if middle else 0.0
     if low > 0 or high < 0:
         return [effect(text, value, against, size)]
@@ -60,7 +60,7 @@ def finds_barrier(reading: Reading, names: Names) -> list[Finding]:
 
 
 def _loses(lost: float) -> str:
-    return f"loses {points(lost)} points" if lost >= 0 else f"gains {points(-lost)} points"
+    return f"loses {in_points(lost)} points" if lost >= 0 else f"gains {in_points(-lost)} points"
 
 
 def _words(row: pd.Series) -> str:

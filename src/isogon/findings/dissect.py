@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
-from isogon.findings.words import between, count, number, percent, trimmed
+from isogon.findings.words import count, number, percent, span, trimmed
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -44,7 +44,7 @@ def finds_dissect(reading: Reading, names: Names) -> list[Finding]:
             against = f"{count(len(draws), 'draw')} of the basis: too few for a range"
             found.append(described(f"{text}.", value, against, gap))
             continue
-        against = f"{between(draws.min(), draws.max())} over {len(draws)} draws of the basis"
+        against = f"{span(draws.min(), draws.max())} over {len(draws)} draws of the basis"
         apart = got > draws.max() or got < draws.min()
         text += "." if apart else ", as many as the draws allow for."
         found.append((effect if apart else nothing)(text, value, against, gap))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isogon.findings.finding import Finding, Names, Number, described
-from isogon.findings.words import between, count, number
+from isogon.findings.words import count, number, span
 from isogon.readings import Reading
 from isogon.readings.columns import quantities
 
@@ -24,7 +24,7 @@ def finds_generic(reading: Reading, names: Names | None = None) -> list[Finding]
             described(
                 f"{text}, between {number(low)} and {number(high)}.",
                 number(float(np.median(values))),
-                f"range {between(low, high)}; no null",
+                f"range {span(low, high)}; no null",
                 0.1,
             )
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from isogon.findings.finding import Finding, Names, Number, described
 from isogon.findings.intervals import wilson
-from isogon.findings.words import between, listed, number, percent
+from isogon.findings.words import enumerated, number, percent, span
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -35,11 +35,11 @@ def finds_leaf_distance(reading: Reading, names: Names) -> list[Finding]:
         text += f", on ways {number(float(ratio))} times as long as the straight one (median)"
     missed = list(dict.fromkeys(table.loc[~table["reached"], "transformation"]))
     if missed and got:
-        text += f"; not those under {listed(missed)}"
+        text += f"; not those under {enumerated(missed)}"
     if not got:
         left = (table["remaining"] / table["euclidean"]).median()
         text += f"; {percent(float(left))} of the distance is left (median)"
-    against = f"95 % interval {between(low, high, percent)}"
+    against = f"95 % interval {span(low, high, percent)}"
     against += "; walks that their limit of steps or patience ended count as not reached"
     return [described(f"{text}.", percent(share), against, 0.5 * (1 - share))]
 

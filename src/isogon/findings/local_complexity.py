@@ -9,7 +9,7 @@ import numpy as np
 from isogon.findings.finding import Finding, Names, Number, described
 from isogon.findings.intervals import median
 from isogon.findings.sides import of_pairs
-from isogon.findings.words import between, count, interval, number, percent, trimmed
+from isogon.findings.words import count, interval, number, percent, span, trimmed
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -43,7 +43,7 @@ def finds_local_complexity(reading: Reading, names: Names) -> list[Finding]:
     centre, low, high = median(values)
     radius = number(float(reading.meta["radius"]))
     text = f"Within {radius} of a sample {number(centre)} hyperplanes are crossed (median of "
-    text += f"{count(len(values), 'sample')}, {between(values.min(), values.max())})."
+    text += f"{count(len(values), 'sample')}, {span(values.min(), values.max())})."
     found = [described(text, number(centre), f"{interval(low, high)}; no null", 0.2)]
     layers = {c.removeprefix(AT): float(table[c].sum()) for c in table if str(c).startswith(AT)}
     total = sum(layers.values())

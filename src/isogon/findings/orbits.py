@@ -10,7 +10,7 @@ import pandas as pd
 
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
 from isogon.findings.sides import of_pairs
-from isogon.findings.words import between, count, number, start, trimmed
+from isogon.findings.words import count, number, span, start, trimmed
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -86,7 +86,7 @@ def _found(reading: Reading, how: str) -> list[Finding]:
     far = max(apart, key=lambda s: apart[s])
     if apart[far] < APART:
         text = f"Under {words} no site moves more or less than it does from image to image: "
-        text += f"normalised variance {between(sites['mean'].min(), sites['mean'].max())}."
+        text += f"normalised variance {span(sites['mean'].min(), sites['mean'].max())}."
         against = "1 is as much as from image to image"
         return [nothing(text, number(sites["mean"][far]), against, apart[far])]
     rows = {s: sites.loc[s] for s in (most, least)}
@@ -94,7 +94,7 @@ def _found(reading: Reading, how: str) -> list[Finding]:
     text += f"{number(rows[most]['mean'])} times as much as a change of image does"
     if most != least:
         text += f", and {least} most, {number(rows[least]['mean'])} times"
-    quartiles = between(rows[far]["low"], rows[far]["high"])
+    quartiles = span(rows[far]["low"], rows[far]["high"])
     against = "1 is as much as from image to image; middle half of "
     against += f"{count(int(rows[far]['units']), 'live unit')} {quartiles}"
     found = [effect(f"{text}.", number(sites["mean"][far]), against, apart[far])]

@@ -11,7 +11,15 @@ import pandas as pd
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
 from isogon.findings.intervals import LEVEL, coin, corrected, wilson
 from isogon.findings.sides import of_numbers, of_shares
-from isogon.findings.words import chance, count, listed, number, percent, points, trimmed
+from isogon.findings.words import (
+    chance,
+    count,
+    enumerated,
+    in_points,
+    number,
+    percent,
+    trimmed,
+)
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -63,7 +71,7 @@ def finds_orientation(reading: Reading, names: Names) -> list[Finding]:
         text = f"In {name}, {below[i]} of {total[i]} filters ({percent(share)}) have a sum of "
         text += f"weights that is not positive, against {_coin(total[i])} for a coin"
         others = [str(sites.index[k]) for k in parts if k != i]
-        more = f"; {listed(others)} part from it as well" if others else ""
+        more = f"; {enumerated(others)} part from it as well" if others else ""
         found.append(
             effect(
                 f"{text}{more}.",
@@ -113,4 +121,4 @@ def _sites(reading: Reading) -> Any:
 
 
 def _coin(n: int) -> str:
-    return f"50 ± {points(math.sqrt(0.25 / n))} %"
+    return f"50 ± {in_points(math.sqrt(0.25 / n))} %"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from isogon.findings.finding import Finding, Names, Number, described
-from isogon.findings.words import count, listed, number, percent
+from isogon.findings.words import count, enumerated, number, percent
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -70,7 +70,7 @@ def _classes(p: Partition) -> list[Finding]:
             f"The whole slice is given to class {order[0]}: no decision boundary runs through it."
         )
         return [described(text, value, "exact share of the area", 0.1)]
-    text = f"{count(len(order), 'class', 'classes')} share the slice: {listed(named)}, by area."
+    text = f"{count(len(order), 'class', 'classes')} share the slice: {enumerated(named)}, by area."
     even = 1 / len(order)
     against = "by the class at each region's centroid; no null"
     size = 1 - (shares[order[0]] - even) / (1 - even)

@@ -7,7 +7,7 @@ import numpy as np
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
 from isogon.findings.intervals import LEVEL, drop
 from isogon.findings.sides import of_numbers, of_shares
-from isogon.findings.words import between, count, number, points, trimmed
+from isogon.findings.words import count, in_points, number, span, trimmed
 from isogon.readings import Reading
 from isogon.registry import finds
 from isogon.specs import parse
@@ -88,16 +88,16 @@ def _state(
     order = np.argsort(drops)
     worst, best = int(order[-1]), int(order[0])
     total = reading.meta.get("samples")
-    value = f"{points(drops[worst])} points"
+    value = f"{in_points(drops[worst])} points"
     size = drops[worst] / whole if whole else 0.0
     new = each is not None
     act = f"Giving {sites[worst]}" if new else f"Putting {sites[worst]} back to"
-    text = f"{act} {words} costs {points(drops[worst])} of {points(whole)} points"
+    text = f"{act} {words} costs {in_points(drops[worst])} of {in_points(whole)} points"
     if len(sites) > 1:
         given = "be given them" if new else "be put back"
-        text += f"; {sites[best]} can {given} at {points(drops[best])}"
+        text += f"; {sites[best]} can {given} at {in_points(drops[best])}"
     if each is not None and each.shape[1] > 1:
-        ends = between(float(each[worst].min()), float(each[worst].max()), points)
+        ends = span(float(each[worst].min()), float(each[worst].max()), in_points)
         spread = f"{ends} points over the draws"
     else:
         spread = ""
@@ -106,7 +106,7 @@ def _state(
         return [described(f"{text}.", value, against, size)]
     # one test for each layer: corrected by Bonferroni
     low, high = drop(whole, whole - float(drops[worst]), total, LEVEL / len(sites))
-    against = f"95 % interval {between(low, high, points)} points over {number(total)} samples"
+    against = f"95 % interval {span(low, high, in_points)} points over {number(total)} samples"
     against += f"; {spread}" if spread else ""
     if low > 0:
         return [effect(f"{text}.", value, against, size)]

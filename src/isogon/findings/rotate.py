@@ -8,7 +8,7 @@ import numpy as np
 
 from isogon.findings.finding import Finding, Names, Number, effect, nothing
 from isogon.findings.intervals import LEVEL, drop
-from isogon.findings.words import between, count, points, trimmed
+from isogon.findings.words import count, in_points, span, trimmed
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -39,13 +39,13 @@ def finds_rotate(reading: Reading, names: Names) -> list[Finding]:
     group = str(reading.meta.get("group", "")).replace("_", " ")
     epochs = reading.meta.get("epochs")
     text = f"{f'A random element of the group {group}' if group else 'A rotation'} behind "
-    text += f"{short[worst]} costs {points(means[worst])} of {points(base)} points"
+    text += f"{short[worst]} costs {in_points(means[worst])} of {in_points(base)} points"
     text += f" after {count(int(epochs), 'epoch')} of retraining" if epochs is not None else ""
-    text += f"; behind {short[best]} {points(means[best])}" if worst != best else ""
-    value = f"{points(means[worst])} points"
-    against = f"95 % interval {between(*ends, points)} points over {total:,} samples"
+    text += f"; behind {short[best]} {in_points(means[best])}" if worst != best else ""
+    value = f"{in_points(means[worst])} points"
+    against = f"95 % interval {span(*ends, in_points)} points over {total:,} samples"
     if repeats > 1:
-        against += f"; {between(low[worst], high[worst], points)} points over {repeats} repeats"
+        against += f"; {span(low[worst], high[worst], in_points)} points over {repeats} repeats"
     size = float(means[worst]) / base if base else 0.0
     if ends[0] > 0:
         return [effect(f"{text}.", value, against, size)]

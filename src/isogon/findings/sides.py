@@ -9,16 +9,16 @@ import numpy as np
 
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
 from isogon.findings.intervals import apart, mean
-from isogon.findings.words import interval, number, percent, points, start
+from isogon.findings.words import in_points, interval, number, percent, start
 
 SMALL = 0.02  # a difference of exact numbers, as a share of what it could be, that is none
 FEW = 3  # pairs that an interval needs
 
 
-def shown(value: float, unit: str) -> str:
+def in_unit(value: float, unit: str) -> str:
     """A headline number with its unit."""
     if unit == "points":
-        return f"{points(value)} points"
+        return f"{in_points(value)} points"
     if unit == "%":
         return percent(value)
     return f"{number(value)} {unit}".strip()
@@ -35,7 +35,7 @@ def of_numbers(a: Sequence[Number], b: Sequence[Number], names: Names) -> list[F
         gap = other.value - mine.value
         top = max(abs(mine.value), abs(other.value))
         size = abs(gap) / (mine.span or top) if (mine.span or top) else 0.0
-        one, two = shown(mine.value, mine.unit), shown(other.value, other.unit)
+        one, two = in_unit(mine.value, mine.unit), in_unit(other.value, other.unit)
         value = f"{one} and {two}"
         if size < SMALL or one == two:
             text = f"{start(names.a)} and {names.b} hardly differ in {mine.name}: {value}."
@@ -66,9 +66,9 @@ def of_shares(
         over: What they were counted over.
     """
     gap, low, high = apart(a[0], a[1:], b[0], b[1:])
-    ends = f"{points(a[0])} for {names.a}, {points(b[0])} for {names.b}"
-    value = f"{points(abs(gap))} points"
-    against = f"{interval(low, high, points)} points; 0 would be no difference; {over}"
+    ends = f"{in_points(a[0])} for {names.a}, {in_points(b[0])} for {names.b}"
+    value = f"{in_points(abs(gap))} points"
+    against = f"{interval(low, high, in_points)} points; 0 would be no difference; {over}"
     if low <= 0 <= high:
         text = f"{start(what)} does not tell {names.a} from {names.b}: {ends}."
         return nothing(text, value, against, abs(gap))
@@ -85,7 +85,7 @@ def of_pairs(
     unit: str = "",
     span: float | None = None,
     ratio: bool = False,
-    shown: Callable[[float], str] = number,
+    in_unit: Callable[[float], str] = number,
 ) -> list[Finding]:
     """The mean difference of paired values, with its interval.
 
@@ -117,8 +117,8 @@ def of_pairs(
         middle = 0.0
         top = span or max(abs(a.mean()), abs(b.mean()), 1e-300)
         size = abs(centre) / top
-        size_text = f"{shown(abs(centre))} {unit}".strip()
-        against = f"{interval(low, high, shown)} {unit}".strip()
+        size_text = f"{in_unit(abs(centre))} {unit}".strip()
+        against = f"{interval(low, high, in_unit)} {unit}".strip()
         against += f"; 0 would be no difference; paired over {pairs}"
     if low <= middle <= high or (not ratio and not np.ptp(b - a) and not centre):
         text = f"{start(what)} does not tell {names.a} from {names.b}."
@@ -127,6 +127,6 @@ def of_pairs(
         text = f"{start(what)} is {size_text} as large for {names.b} as for"
         return [effect(f"{text} {names.a}.", size_text, against, size)]
     word = "larger" if centre > 0 else "smaller"
-    ends = f"{shown(float(a.mean()))} to {shown(float(b.mean()))}"
+    ends = f"{in_unit(float(a.mean()))} to {in_unit(float(b.mean()))}"
     text = f"{start(what)} is {size_text} {word} for {names.b} than for {names.a}"
     return [effect(f"{text} (from {ends}).", size_text, against, size)]

@@ -8,7 +8,7 @@ import numpy as np
 
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
 from isogon.findings.intervals import LEVEL, Z
-from isogon.findings.words import chance, count, listed, number, start, trimmed
+from isogon.findings.words import chance, count, enumerated, number, start, trimmed
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -105,7 +105,7 @@ def _shifted(reading: Reading) -> list[Finding]:
             off = [i for i in off if sure[i, best[i]]]
         short = list(trimmed(down).values())
         if off:
-            text = f"By {metric}, {listed([short[i] for i in off])} "
+            text = f"By {metric}, {enumerated([short[i] for i in off])} "
             text += f"{'is' if len(off) == 1 else 'are'} closer to another depth than to "
             text += f"{'its' if len(off) == 1 else 'their'} own."
             value = f"{len(off)} of {len(down)}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from isogon.findings.finding import Finding, Names, Number, described, effect, nothing
 from isogon.findings.intervals import LEVEL, drop
-from isogon.findings.words import between, count, points, start, trimmed
+from isogon.findings.words import count, in_points, span, start, trimmed
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -40,13 +40,17 @@ def finds_stitch(reading: Reading, names: Names) -> list[Finding]:
         lost = values[worst]
         low, high = drop(whole, whole - lost, total, LEVEL / len(part))
         text = f"{start(names.a)} up to {sites[worst]}, joined to {names.b} by "
-        text += f"{_article(str(by))} map, loses {points(lost)} of {names.b}'s {points(whole)} "
+        text += (
+            f"{_article(str(by))} map, loses {in_points(lost)} of {names.b}'s {in_points(whole)} "
+        )
         text += "points"
-        more = f"; {points(values[best])} at {sites[best]}" if sites[best] != sites[worst] else ""
-        against = f"95 % interval {between(low, high, points)} points over {total:,} samples"
+        more = (
+            f"; {in_points(values[best])} at {sites[best]}" if sites[best] != sites[worst] else ""
+        )
+        against = f"95 % interval {span(low, high, in_points)} points over {total:,} samples"
         if "floor" in part and np.isfinite(part["floor"].iloc[worst]):
-            against += f"; with channels at random {points(whole - part['floor'].iloc[worst])}"
-        value = f"{points(lost)} points"
+            against += f"; with channels at random {in_points(whole - part['floor'].iloc[worst])}"
+        value = f"{in_points(lost)} points"
         size = lost / whole if whole else 0.0
         if low > 0:
             found.append(effect(f"{text}{more}.", value, against, size))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isogon.findings.finding import Finding, Names, Number, described
-from isogon.findings.words import count, listed, number, percent
+from isogon.findings.words import count, enumerated, number, percent
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -56,7 +56,7 @@ def finds_walk(reading: Reading, names: Names) -> list[Finding]:
     why = [f"{n} {ENDED.get(k, (k, k))[n > 1]}" for k, n in held.items() if k]
     if total == 1:
         why = [w.removeprefix("1 ") for w in why]
-    more = f"; {'it ' if total == 1 else ''}{listed(why)}" if why else ""
+    more = f"; {'it ' if total == 1 else ''}{enumerated(why)}" if why else ""
     against = "exact count of walks; no null"
     size = share if reading.meta.get("along") == "kernel" else 1 - share
     found = [described(f"{text}{more}.", f"{kept} of {total}", against, size)]

@@ -27,7 +27,7 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
-def points(share: float, digits: int | None = None) -> str:
+def in_points(share: float, digits: int | None = None) -> str:
     """A share in points of a hundred, without the word: 0.583 is ``58``, 0.0031 ``0.3``."""
     value = 100 * share
     digits = (0 if abs(value) >= 9.95 else 1) if digits is None else digits
@@ -49,7 +49,7 @@ def chance(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
-def between(low: float, high: float, shown=number) -> str:
+def span(low: float, high: float, shown=number) -> str:
     """An interval: ``1.2 to 3.4``."""
     return f"{shown(low)} to {shown(high)}"
 
@@ -58,7 +58,7 @@ def interval(low: float, high: float, shown=number) -> str:
     """A 95 % interval, or why there is none."""
     if math.isnan(low) or math.isnan(high):
         return "too few values for an interval"
-    return f"95 % interval {between(low, high, shown)}"
+    return f"95 % interval {span(low, high, shown)}"
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
@@ -66,7 +66,7 @@ def count(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
+def enumerated(names: Sequence[str], most: int = 4) -> str:
     """Names in a row: ``a``, ``a and b``, ``a, b and c``, ``a, b, c and 5 more``."""
     names = [str(n) for n in names]
     if len(names) > most:

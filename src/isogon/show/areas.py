@@ -19,7 +19,7 @@ from isogon.show.class_places import partition_places
 TINTS = 6  # of one class, so that neighbours stay apart
 
 
-def named(names: Sequence[str] | None, classes: int) -> Sequence[str] | None:
+def names_of_classes(names: Sequence[str] | None, classes: int) -> Sequence[str] | None:
     """The names of classes, if there is one for each of them.
 
     Raises:

@@ -20,7 +20,7 @@ from isogon.measures.boundary.reading import Boundary
 from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
 from isogon.show import mesh, style
-from isogon.show.areas import TINTS, by_class, name_classes, named
+from isogon.show.areas import TINTS, by_class, name_classes, names_of_classes
 from isogon.show.class_places import class_places
 from isogon.show.partition import below, frame, marks, overlay, regions
 
@@ -59,7 +59,7 @@ def draw_boundary(
         OptionError: The inset is of another plane, or classes have too few names.
     """
     single = bool(reading.meta["single"])
-    names = named(names, 2 if single else int(reading.meta["outputs"]))
+    names = names_of_classes(names, 2 if single else int(reading.meta["outputs"]))
     both = inset is not None
     fig, axes = style.panels(1 + both, width=style.WIDTH if both else 4.4, height=3.9)
     ax = axes[0][0]

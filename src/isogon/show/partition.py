@@ -25,7 +25,7 @@ from isogon.show.areas import (
     by_class,
     hatch_classes,
     name_classes,
-    named,
+    names_of_classes,
     only_class,
 )
 from isogon.show.panel import Panel
@@ -106,7 +106,7 @@ def draw_partition(
         names: What the classes are called, in their order.
         hatch: Whether each class has a pattern, too, for print without colours.
     """
-    names = named(names, reading.outputs.shape[1])
+    names = names_of_classes(names, reading.outputs.shape[1])
     fig, axes = style.panels(2 if edges else 1, width=style.WIDTH if edges else 4.2, height=3.5)
     panels = list(axes[0])
     alone = only_class(reading) if color == "class" else None

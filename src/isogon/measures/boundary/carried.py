@@ -165,7 +165,7 @@ class Carrier:
         reach = LONGER * ROOM * self.length / max(self.pieces, 1)
         number = np.array([*p, reach, 0.0])
         count = np.array([unit, banned[2], *pair, still, 0, 0], np.int64)
-        kernels.run(
+        kernels.advance(
             s,
             own.state,
             piece,

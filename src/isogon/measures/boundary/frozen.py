@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import EPS, ROUNDING, finite, magnitude, squares, summed
-from isogon.cpwl.single import COARSE, evaluate
+from isogon.cpwl.single import COARSE, evaluate_single
 from isogon.cpwl.stages import Affine, Kink, Max, Stage
 from isogon.measures.partition.slices import Slice
 
@@ -123,7 +123,7 @@ class Frozen:
             return _top(self.values(p), self.slack)
         step, parts = NARROW, [np.zeros((0, len(self.names)))]
         for low in range(0, len(p), step):
-            found = evaluate(self.program, self.embed(p[low : low + step]))
+            found = evaluate_single(self.program, self.embed(p[low : low + step]))
             found = self.competing(found.reshape(len(found), -1))
             parts.append(found.to(torch.float64).numpy())
         found = _top(np.concatenate(parts), COARSE * self.slack)

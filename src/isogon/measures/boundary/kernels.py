@@ -225,7 +225,7 @@ def _on_edge(inward, offset, a, b, c, d, size):
 
 
 @kernel
-def run(
+def advance(
     s,
     state,
     piece,

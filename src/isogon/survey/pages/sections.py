@@ -12,7 +12,7 @@ from markupsafe import Markup
 from isogon import registry
 from isogon.errors import IsogonError
 from isogon.findings import Finding, Names, Number, differences, findings, numbers
-from isogon.findings.sides import shown
+from isogon.findings.sides import in_unit
 from isogon.readings import Reading
 from isogon.specs import parse
 from isogon.survey.declaring import catalogue
@@ -123,8 +123,8 @@ def side_by_side(parts: Sequence[Part]) -> dict[str, Any]:
     rows = [
         {
             "": n.name,
-            parts[0].name: shown(n.value, n.unit),
-            parts[1].name: shown(theirs[n.name].value, n.unit) if n.name in theirs else "–",
+            parts[0].name: in_unit(n.value, n.unit),
+            parts[1].name: in_unit(theirs[n.name].value, n.unit) if n.name in theirs else "–",
         }
         for n in mine.values()
     ]

@@ -13,8 +13,8 @@ from scipy import stats
 from isogon.findings import Finding, Names, findings, numbers
 from isogon.findings.finding import described, effect, nothing
 from isogon.findings.intervals import LEVEL, mean
-from isogon.findings.sides import shown
-from isogon.findings.words import between, interval, number, percent, points, start
+from isogon.findings.sides import in_unit
+from isogon.findings.words import in_points, interval, number, percent, span, start
 from isogon.survey.pages.figures import SEED, Facts, factors, seeds
 from isogon.survey.running.record import Record
 
@@ -44,9 +44,9 @@ def spread(records: Mapping[str, Record], facts: Facts) -> pd.DataFrame:
         for name, (unit, runs) in values.items():
             row: dict[str, Any] = {"setting": words, "number": name}
             if len(runs) <= MANY:
-                row |= {f"seed {seed}": shown(v, unit) for seed, v in runs.items()}
+                row |= {f"seed {seed}": in_unit(v, unit) for seed, v in runs.items()}
             held = np.array(list(runs.values()))
-            row["mean"] = shown(float(held.mean()), unit)
+            row["mean"] = in_unit(float(held.mean()), unit)
             sd = float(held.std(ddof=1)) if len(held) > 1 else math.nan
             sd = 0.0 if sd < 1e-12 * abs(held).max() else sd  # rounding of a mean
             row["sd"] = _spread(sd, unit) if len(held) > 1 else "–"
@@ -89,17 +89,17 @@ def found_over(records: Mapping[str, Record], facts: Facts) -> list[Finding]:
     held = np.array(list(runs.values()))
     where = f" of {words}" if words and len(settings) > 1 else ""
     if len(held) < 2:
-        text = f"{start(name)}{where} is {shown(float(held[0]), unit)}."
-        found = [described(text, shown(float(held[0]), unit), "one run", 2 * weight)]
+        text = f"{start(name)}{where} is {in_unit(float(held[0]), unit)}."
+        found = [described(text, in_unit(float(held[0]), unit), "one run", 2 * weight)]
     else:
         centre, low, high = mean(held)
         what = "pair of seeds" if "b" in first.job.inputs else "seed"
         many = what.replace("pair", "pairs") if "pair" in what else "seeds"
-        value = shown(centre, unit)
+        value = in_unit(centre, unit)
         if _bare(held.min(), unit) == _bare(held.max(), unit):
             text = f"For each of {len(held)} {many} {name}{where} is {value}."
             return [described(text, value, "no spread", 2 * weight).of(measure)]
-        ends = between(float(held.min()), float(held.max()), lambda v: _bare(v, unit))
+        ends = span(float(held.min()), float(held.max()), lambda v: _bare(v, unit))
         text = f"Over {len(held)} {many} {name}{where} is {value} on average, {ends} from {what} "
         text += f"to {what} (sd {_spread(float(held.std(ddof=1)), unit)})."
         against = f"{interval(low, high, lambda v: _bare(v, unit))} for the mean"
@@ -146,7 +146,7 @@ def _apart(
     one, two = held[low_name], held[high_name]
     gap = float(two.mean() - one.mean())
     top = 1.0 if unit in ("points", "%") else max(abs(two.mean()), abs(one.mean()), 1e-300)
-    value = f"{shown(one.mean(), unit)} and {shown(two.mean(), unit)}"
+    value = f"{in_unit(one.mean(), unit)} and {in_unit(two.mean(), unit)}"
     if not one.std() and not two.std():
         return None
     # one comparison of all pairs of settings: corrected by Bonferroni
@@ -154,22 +154,24 @@ def _apart(
     test = stats.ttest_ind(two, one, equal_var=False)
     ends = test.confidence_interval(1 - LEVEL / pairs)
     against = (
-        f"95 % interval of the difference {between(ends.low, ends.high, lambda v: _bare(v, unit))}"
+        f"95 % interval of the difference {span(ends.low, ends.high, lambda v: _bare(v, unit))}"
     )
     against += f"; {len(one)} and {len(two)} runs"
-    text = f"{start(name)} is {shown(two.mean(), unit)} for {high_name} and "
+    text = f"{start(name)} is {in_unit(two.mean(), unit)} for {high_name} and "
     if ends.low <= 0 <= ends.high:
         text = f"The runs do not tell settings apart in {name}: {value} at the ends."
         return nothing(text, value, against, abs(gap) / top)
     return effect(
-        f"{text}{shown(one.mean(), unit)} for {low_name}.", value, against, abs(gap) / top
+        f"{text}{in_unit(one.mean(), unit)} for {low_name}.", value, against, abs(gap) / top
     )
 
 
 def _bare(value: float, unit: str) -> str:
     value = float(value)
-    return points(value) if unit == "points" else percent(value) if unit == "%" else number(value)
+    return (
+        in_points(value) if unit == "points" else percent(value) if unit == "%" else number(value)
+    )
 
 
 def _spread(value: float, unit: str) -> str:
-    return points(value) if unit in ("points", "%") else number(value, 2)
+    return in_points(value) if unit in ("points", "%") else number(value, 2)

@@ -178,7 +178,7 @@ def _failed(sweep: Sweep, end: Ended) -> JobState:
     """The state of a job whose process died, with the reason."""
     code = end.code or 0
     if code < 0:
-        reason = f"the process was killed by {stopping.named(-code)}"
+        reason = f"the process was killed by {stopping.signal_name(-code)}"
         reason += " (out of memory?)" if -code == signal.SIGKILL else ""
     else:
         reason = f"the process ended with exit code {code}"

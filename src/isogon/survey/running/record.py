@@ -139,7 +139,7 @@ def scan(root: Path) -> list[Record]:
     return [r for r in found if r is not None]
 
 
-def named(path: Path) -> Path:
+def newest(path: Path) -> Path:
     """The folder that is meant: ``runs/data-matrix`` is the newest record of that measure there."""
     if path.exists() or not path.parent.is_dir():
         return path

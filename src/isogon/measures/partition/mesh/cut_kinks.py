@@ -47,7 +47,7 @@ def masks(z: np.ndarray, functions: Functions) -> tuple[np.ndarray, np.ndarray]:
     return found
 
 
-def listed(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def count_then_fill(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Run a count-then-fill kernel: CSR offsets and entries."""
     first = np.empty(count + 1, np.int64)
     kernel(*arguments, first, np.empty(0, np.int64))
@@ -164,7 +164,7 @@ def _keep(
 def by_face(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """CSR by face of the functions that change sign over it; none for those that were left."""
     faces, offsets, loops = mesh.open_faces()
-    own, functions = listed(ek.face_functions, len(faces), offsets, loops, *signs)
+    own, functions = count_then_fill(ek.face_functions, len(faces), offsets, loops, *signs)
     return _spread(own, faces, len(mesh)), functions
 
 
@@ -175,7 +175,7 @@ def _crossings(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.nda
     """
     free = np.flatnonzero(mesh.open_edges())
     free = free[free >= mesh.fixed]
-    own, functions = listed(ek.edge_crossings, len(free), mesh.ends[free], *signs)
+    own, functions = count_then_fill(ek.edge_crossings, len(free), mesh.ends[free], *signs)
     return _spread(own, free, len(mesh.ends)), functions
 
 

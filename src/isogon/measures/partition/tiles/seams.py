@@ -20,7 +20,7 @@ from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.kernels.envelope import winner_masks
 from isogon.measures.partition.kernels.jit import kernel
 from isogon.measures.partition.mesh import memory, stream
-from isogon.measures.partition.mesh.cut_kinks import TABLE, every_function, listed
+from isogon.measures.partition.mesh.cut_kinks import TABLE, count_then_fill, every_function
 from isogon.measures.partition.mesh.cut_maxima import (
     as_functions,
     contending,
@@ -162,7 +162,7 @@ def kink(line: Mesh, stage: Kink, judge: Judge) -> tuple[np.ndarray, ...]:
     name = stage.inputs[0]
     functions = every_function(stage, line.live[name].shape[1:])
     bound, signs = clear(line, stage, functions, judge)
-    by_edge = listed(ek.edge_crossings, len(line.ends), line.ends, *signs)
+    by_edge = count_then_fill(ek.edge_crossings, len(line.ends), line.ends, *signs)
     errors = Errors(judge, line, functions.unit, functions.other, bound)
     vertex, f = cut_edges(line, name, functions, errors, *by_edge)
     store(line, name, vertex, f, functions.column, functions.offset)
