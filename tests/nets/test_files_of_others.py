@@ -352,3 +352,13 @@ def test_torchvisions_own_files(tmp_path):
     assert not said
     x = torch.rand(2, 3, 64, 64)
     assert torch.equal(mine(x), theirs(x))
+
+
+def test_weights_of_a_loss_beside_all_of_the_models_are_named_as_such():
+    net = nn.Linear(3, 2)
+    state = {f"net.{k}": v for k, v in net.state_dict().items()} | {"loss.weight": torch.ones(2)}
+    with pytest.raises(ModelError, match=r"unexpected loss\.weight.*without them"):
+        fitting(nn.Linear(3, 2), state, source="file", what="it")
+    state.pop("net.bias")
+    with pytest.raises(ModelError, match=r"missing .*bias.*arguments it was trained with"):
+        fitting(nn.Linear(3, 2), state, source="file", what="it")

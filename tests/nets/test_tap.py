@@ -319,3 +319,16 @@ def test_a_site_that_is_not_reached():
         read(torch.rand(2, 4))
     with pytest.raises(ModelError, match="nope"), tap(net, [Site("nope")]):
         pass
+
+
+@pytest.mark.parametrize(
+    ("x", "fix"),
+    [
+        ((X * 255).to(torch.uint8), r"x\.float\(\) / 255"),
+        (X.permute(0, 2, 3, 1), r"x\.permute\(0, 3, 1, 2\)"),
+        (torch.rand(2, 1, 5, 5), "of that shape"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_told_what_they_look_like(x, fix):
+    with pytest.raises(ModelError, match=rf"{str(x.dtype)[6:]}.*{fix}"):
+        sites(inplace_net(), "all", example=x)

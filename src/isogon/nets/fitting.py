@@ -93,11 +93,16 @@ def check_fits(
     )
     parts = [f"{label} {_some(names)}" for label, names in kinds if names]
     if parts:
+        fix = "Give the architecture with the arguments it was trained with."
+        if unexpected and not (missing or shapes or untied):
+            # of a loss, a head that is not asked for, ...: whose they are only the user knows
+            fix = "All weights of the model are there. If the others are not its own (a loss, a "
+            fix += "second network), save the file without them."
         raise ModelError(
             problem or f"weights don't fit {what}",
             got=f"{source}: {'; '.join(parts)}",
             expected="the same names and shapes",
-            fix="Give the architecture with the arguments it was trained with.",
+            fix=fix,
         )
 
 

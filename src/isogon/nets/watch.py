@@ -179,12 +179,20 @@ def run_on(model: nn.Module, x: Tensor) -> Any:
 
 
 def misfit(x: Tensor, error: Exception) -> ModelError:
-    """What to say where a layer stumbles over the shape of the inputs."""
+    """What to say where a layer stumbles over the type or the shape of the inputs."""
+    expected = "samples of the shape that the model was made for"
+    fix = "Give data of that shape, or build the model for this data."
+    if not x.is_floating_point():
+        expected = "floating-point numbers, scaled as the model was trained"
+        fix = "Images of bytes become numbers from 0 to 1 by x.float() / 255."
+    elif x.dim() == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        fix = "If the images are [N, H, W, C], give x.permute(0, 3, 1, 2)."
     return ModelError(
         "the model does not take these inputs",
-        got=f"input {list(x.shape)}: {str(error).splitlines()[0]}",
-        expected="samples of the shape that the model was made for",
-        fix="Give data of that shape, or build the model for this data.",
+        got=f"input {list(x.shape)} of {str(x.dtype).removeprefix('torch.')}: "
+        f"{str(error).splitlines()[0]}",
+        expected=expected,
+        fix=fix,
     )
 
 
