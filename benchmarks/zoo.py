@@ -1,6 +1,6 @@
 """Every measure on networks that nobody here wrote: right, refused, or a fault.
 
-    python benchmarks/zoo.py [--onnx FOLDER] [--facenet FOLDER] [--only NAME] [--out zoo.json]
+    python benchmarks/zoo.py [--onnx FOLDER] [--facenet FOLDER] [--only NAME] [--out FILE [--rest]]
 
 Networks: those of timm, torchvision and transformers that are installed (random weights, batch-norm
 statistics of one pass), facenet-pytorch in a folder of its own (``pip install --target FOLDER
@@ -13,7 +13,8 @@ competition (github.com/stanleybak/vnncomp2021). What comes out of a network and
 - ``fault``: another exception, a number that is wrong, a certificate that fails, or too long.
 
 Measures of two networks take the network and a second initialisation, up to LARGE parameters.
-``--out`` keeps what the file holds of networks that are not tried again.
+``--out`` keeps what the file holds of networks that are not tried again; with ``--rest`` only those
+are tried that it does not hold.
 """
 
 from __future__ import annotations
@@ -189,12 +190,13 @@ def summary(rows: list[Row]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--onnx", type=Path, help="folder of .onnx and .onnx.gz files")
     parser.add_argument("--facenet", type=Path, help="folder that holds facenet_pytorch")
     parser.add_argument("--only", default="", help="networks whose name begins with this")
     parser.add_argument("--measures", nargs="*", default=[*ONE, *TWO])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--rest", action="store_true", help="only networks that --out lacks")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(" ".join(f"{n[:4]:>4}" for n in options.measures))
@@ -204,6 +206,8 @@ def main() -> None:
         kept = json.loads(options.out.read_text())
     for case in cases(options):
         if not case.name.startswith(options.only):
+            continue
+        if options.rest and any(r["network"] == case.name for r in kept):
             continue
         found = apart(case, options.measures)
         rows += found

@@ -29,7 +29,7 @@ class Trial:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.model = case.model(0)
-        self.x = case.inputs()
+        self.x = case.inputs().to(next(self.model.parameters()).dtype)
 
     @cached_property
     def out(self) -> Tensor:

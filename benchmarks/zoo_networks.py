@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -123,8 +124,7 @@ LARGER = {"squeezenet1_1": 48}  # pixels; others take 32
 
 def of_timm() -> Iterator[Case]:
     """Models of timm, with random weights."""
-    import timm
-
+    timm = importlib.import_module("timm")
     for name, small in TIMM.items():
 
         def build(seed: int, name: str = name, small: dict[str, object] = small) -> nn.Module:
@@ -154,31 +154,34 @@ def of_transformers() -> Iterator[Case]:
     """Image classifiers of Hugging Face, small ones from their configurations."""
     import transformers as t
 
+    def made(name: str, **facts: object) -> object:
+        return getattr(t, f"{name}Config")(**facts)
+
     tiny = {"num_labels": CLASSES, "image_size": 32, "patch_size": 8}
     wide = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
             "intermediate_size": 64}  # fmt: skip
     stages = {"num_labels": CLASSES, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 24, 32, 48]}
     configs = {
-        "ViT": t.ViTConfig(**tiny, **wide),
-        "DeiT": t.DeiTConfig(**tiny, **wide),
-        "Beit": t.BeitConfig(**tiny, **wide),
-        "Dinov2": t.Dinov2Config(**tiny, **wide),
-        "ResNet": t.ResNetConfig(**stages, embedding_size=16, layer_type="basic"),
-        "RegNet": t.RegNetConfig(**stages, embedding_size=16, groups_width=8),
-        "ConvNext": t.ConvNextConfig(**stages),
-        "ConvNextV2": t.ConvNextV2Config(**stages),
-        "Swin": t.SwinConfig(
-            num_labels=CLASSES, image_size=32, patch_size=4, embed_dim=16, depths=[1, 1],
+        "ViT": made("ViT", **tiny, **wide),
+        "DeiT": made("DeiT", **tiny, **wide),
+        "Beit": made("Beit", **tiny, **wide),
+        "Dinov2": made("Dinov2", **tiny, **wide),
+        "ResNet": made("ResNet", **stages, embedding_size=16, layer_type="basic"),
+        "RegNet": made("RegNet", **stages, embedding_size=16, groups_width=8),
+        "ConvNext": made("ConvNext", **stages),
+        "ConvNextV2": made("ConvNextV2", **stages),
+        "Swin": made(
+            "Swin", num_labels=CLASSES, image_size=32, patch_size=4, embed_dim=16, depths=[1, 1],
             num_heads=[2, 2], window_size=4,
         ),
-        "MobileNetV1": t.MobileNetV1Config(num_labels=CLASSES, depth_multiplier=0.25),
-        "MobileNetV2": t.MobileNetV2Config(num_labels=CLASSES, depth_multiplier=0.35),
-        "PoolFormer": t.PoolFormerConfig(
-            num_labels=CLASSES, depths=[1, 1, 1, 1], hidden_sizes=[16, 24, 32, 48]
+        "MobileNetV1": made("MobileNetV1", num_labels=CLASSES, depth_multiplier=0.25),
+        "MobileNetV2": made("MobileNetV2", num_labels=CLASSES, depth_multiplier=0.35),
+        "PoolFormer": made(
+            "PoolFormer", num_labels=CLASSES, depths=[1, 1, 1, 1], hidden_sizes=[16, 24, 32, 48]
         ),
-        "EfficientNet": t.EfficientNetConfig(num_labels=CLASSES, width_coefficient=0.25,
+        "EfficientNet": made("EfficientNet", num_labels=CLASSES, width_coefficient=0.25,
                                              depth_coefficient=0.25, hidden_dim=320),
-        "Segformer": t.SegformerConfig(num_labels=CLASSES, hidden_sizes=[16, 16, 16, 16],
+        "Segformer": made("Segformer", num_labels=CLASSES, hidden_sizes=[16, 16, 16, 16],
                                        depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1]),
     }  # fmt: skip
 

@@ -20,9 +20,8 @@ class Block(nn.Module):
         linear, self.act, self.out = nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 4)
         self.mix = linear if last else nn.Conv2d(5, 7, 1)
         if not last:
-            with torch.no_grad():
-                self.mix.weight.copy_(linear.weight[:, :, None, None])
-                self.mix.bias.copy_(linear.bias)
+            state = linear.state_dict()
+            self.mix.load_state_dict({**state, "weight": state["weight"][:, :, None, None]})
 
     def forward(self, x):
         z = self.stem(x)

@@ -365,6 +365,26 @@ def test_an_input_without_an_axis_for_samples_gets_one_where_it_can(tmp_path):
     assert np.allclose(model(torch.from_numpy(x)).detach(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+@pytest.mark.parametrize("size", [1, 6])
+def test_weights_stand_on_the_left_of_a_single_vector(tmp_path, op, size):
+    w, v, b = r(5, size), r(3, 5), r(5)
+    shape = (size,) if op == "MatMul" else (size, 1)
+    path = vector_net(
+        tmp_path / "net.onnx", shape,
+        [helper.make_node(op, ["w", "x"], ["h"], "a"),
+         helper.make_node("Add", ["h", "b"], ["z"]), helper.make_node("Relu", ["z"], ["s"], "s"),
+         helper.make_node(op, ["v", "s"], ["y"], "c")],
+        {"w": w, "v": v, "b": b.reshape(5, *shape[1:])},
+    )  # fmt: skip
+    model, x = load_onnx(path), r(4, *shape)
+    assert np.allclose(
+        model(torch.from_numpy(x)).detach(), [run(path, own) for own in x], atol=1e-5
+    )
+    if op == "MatMul":
+        assert isinstance(model.a, nn.Linear)
+
+
 @pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 2, 3)])
 def test_and_is_refused_by_name_where_it_can_not(tmp_path, shape):
     nodes = [

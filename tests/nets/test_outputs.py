@@ -185,7 +185,7 @@ def test_models_of_several_inputs_and_of_star_args():
 def test_an_error_of_the_model_itself_is_not_taken_for_that():
     class Broken(nn.Module):
         def forward(self, x):
-            return len(3)
+            return len(x.dim())
 
     with pytest.raises(TypeError, match="has no len"):
         logits(Broken(), X)

@@ -40,10 +40,14 @@ def test_equal_seeds_give_equal_weights_and_others_do_not():
 
 
 def test_global_random_states_are_untouched():
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    before = (
+        torch.get_rng_state(),
+        np.random.get_state(legacy=False)["state"]["key"].copy(),
+        random.getstate(),
+    )
     fit("lenet", "digits", config=FitConfig(epochs=1, batch_size=512))  # has dropout
     assert torch.equal(before[0], torch.get_rng_state())
-    assert (before[1] == np.random.get_state()[1]).all()
+    assert (before[1] == np.random.get_state(legacy=False)["state"]["key"]).all()
     assert before[2] == random.getstate()
 
 
@@ -93,6 +97,7 @@ def test_one_step_of_sgd_is_the_textbook_formula():
     nn.functional.cross_entropy(module(x), y).backward()
     found = fit(module, (x, y), config=config)
     for name, p in module.named_parameters():
+        assert p.grad is not None
         assert torch.allclose(found.weights[name], (p - 0.5 * p.grad).detach(), atol=1e-6)
 
 

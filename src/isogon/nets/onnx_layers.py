@@ -127,17 +127,24 @@ def _gemm(o: Operands):
         return _put(layer, weight, bias)
 
     def gemm(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-        product = alpha * ((a.T if left else a) @ (b.T if right else b))
+        product = alpha * ((a.mT if left else a) @ (b.mT if right else b))
         return product if c is None else product + beta * c
 
     return gemm
 
 
 def _matmul(o: Operands):
-    if _constant_weights(o) and o.inputs[1].ndim == 2:
-        weight = o.inputs[1].T.contiguous()
-        return _put(nn.Linear(weight.shape[1], len(weight), False, device="meta"), weight, None)
+    a, b = o.inputs
+    if _constant_weights(o) and b.ndim == 2:
+        return _linear(b.T.contiguous())
+    if b.ndim == 1 and o.depends == [False, True] and a.ndim <= 2:
+        # W x of a single vector x: written as x W^T, which holds along an axis of samples as well
+        return _linear(a) if a.ndim == 2 else lambda w, x: torch.matmul(x, w)
     return torch.matmul
+
+
+def _linear(weight: Tensor) -> nn.Module:
+    return _put(nn.Linear(weight.shape[1], len(weight), False, device="meta"), weight, None)
 
 
 def _batch_norm(o: Operands):
