@@ -64,7 +64,7 @@ def line(model: nn.Module, a: Tensor, b: Tensor, at: np.ndarray) -> np.ndarray:
 
 def gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Logits ``[C]`` and their gradients ``[C, D]`` at one input."""
-    at = x.double()[None].clone().requires_grad_()
+    at = x.to(next(model.parameters()).dtype)[None].clone().requires_grad_()
     out = logits(model, at)[0]
     if bool((out >= 0).all()) and abs(float(out.sum()) - 1) < 1e-4:  # probabilities
         out = out.log()

@@ -316,7 +316,11 @@ def test_names():
     ("item", "says"),
     [
         (lambda x, m: x, "not images with concepts"),
-        (lambda x, m: (x[0], m), "images \\[N, C, H, W\\]"),
+        (
+            lambda x, m: (x[0], m),
+            r"images \[N, C, H, W\].* nn.Unflatten\(1, \(\d+, \d+\)\), model\)",
+        ),
+        (lambda x, m: (x.flatten(1), m), r"model = nn.Sequential\(nn.Flatten\(\), model\)"),
         (lambda x, m: (x, m["part"].float()), "integers"),
         (lambda x, m: (x, m["part"] - 1), "numbers from 0"),
         (lambda x, m: (x, m["part"] * 2**22), "numbers from 0"),
@@ -332,6 +336,13 @@ def test_what_is_no_data_is_refused(item, says):
     with pytest.raises(DataError, match=says) as caught:
         ig.dissect(net(), [item(x, maps)])
     assert "\n" not in str(caught.value)
+
+
+def test_rows_that_are_images_are_dissected_as_the_refusal_says():
+    x, maps = data()
+    model = nn.Sequential(nn.Linear(x[0].numel(), 5), nn.ReLU()).eval()
+    inner = nn.Sequential(nn.Flatten(), model)
+    assert ig.dissect(inner, [(x, maps)]).to_frame()["unit"].nunique() == 5
 
 
 def test_what_can_not_be_measured_is_refused():

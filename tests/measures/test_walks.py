@@ -264,6 +264,19 @@ def test_integrability_is_its_slow_twin(points):
     assert (table["residual"] > 1e-3).all()
 
 
+@pytest.mark.parametrize("power", [-125, -60, 40])
+def test_integrability_knows_no_unit_of_the_logits(points, power):
+    """Brackets of logits of size 1e-38 are less than any float32; the residual is the same."""
+    model = net(nn.Tanh).float()
+    batches = [(points.float(), torch.arange(5))]
+    want = integrability(model, batches).to_frame()
+    model[-1].weight.data *= 2.0**power
+    model[-1].bias.data *= 2.0**power
+    found = integrability(model, batches).to_frame()
+    assert np.allclose(found["residual"], want["residual"], rtol=1e-2)
+    assert (want["residual"] > 1e-3).all()
+
+
 def test_integrability_inside_linear_regions(points):
     table = integrability(net(nn.ReLU), [(points, torch.arange(5))]).to_frame()
     assert (table["residual"] == 0).all()

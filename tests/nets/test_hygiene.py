@@ -209,3 +209,32 @@ def test_gradients_of_one_sample_are_those_that_it_has_in_a_batch(norm):
     whole = ig.data_matrix(net, [(x, labels)]).table["trace"]
     single = ig.data_matrix(net, [(row[None], labels[:1]) for row in x]).table["trace"]
     assert whole.to_numpy() == pytest.approx(single.to_numpy())
+
+
+class Sign(torch.autograd.Function):
+    """Signs, whose backward pass says that nothing comes back."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx, *_):
+        return None
+
+
+class Signed(nn.Module):
+    """Pixels and, beside them, signs behind a norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.out = nn.BatchNorm2d(1), nn.Linear(9, 4)
+
+    def forward(self, x):
+        return self.out((x + Sign.apply(self.norm(x))).flatten(1))
+
+
+def test_nothing_may_come_back_to_the_norm_of_one_sample():
+    net = Signed().eval()
+    found = derivatives(net, torch.randn(1, 1, 3, 3))
+    assert torch.equal(found.flatten(1), net.out.weight.flatten()[None])

@@ -36,8 +36,13 @@ class contiguous(TorchFunctionMode):
         x = x.contiguous()
         z = func(x, *args[1:], **kwargs) if args else func(**{**kwargs, "input": x})
         if z.requires_grad:
-            z.register_hook(Tensor.contiguous)
+            z.register_hook(_laid_out)
         return z
+
+
+def _laid_out(gradient: Tensor | None) -> Tensor | None:
+    # none comes in a second backward pass where the first derivative does not depend on the norm
+    return None if gradient is None else gradient.contiguous()
 
 
 __all__ = ["contiguous"]

@@ -85,11 +85,15 @@ class Concepts:
         start = 0
         for item in found:
             if not isinstance(item, tuple | list) or len(item) != 2:
-                raise self._wrong(f"{type(item).__name__}", "(images [N, C, H, W], maps)")
+                raise self._wrong(
+                    f"{type(item).__name__}",
+                    "(images [N, C, H, W], maps)",
+                    "Give pairs of images and integer maps of their concepts: [(x, maps), ...].",
+                )
             x, given = item
             if not isinstance(x, Tensor | np.ndarray) or x.ndim != 4:
                 shape = list(getattr(x, "shape", [])) or type(x).__name__
-                raise self._wrong(shape, "images [N, C, H, W]")
+                raise self._wrong(shape, "images [N, C, H, W]", _as_images(x))
             x = torch.as_tensor(x)
             check_inputs(x, first=start, what=f"images of {self.name}")
             yield x, self._together(given if isinstance(given, Mapping) else {ALONE: given}, x)
@@ -105,12 +109,15 @@ class Concepts:
         size = next(iter(sizes), tuple(x.shape[2:]))
         before = getattr(self, "size", size)
         if len(sizes) > 1 or size != before:
-            raise self._wrong(sorted({*sizes, before}), "maps of one size")
+            raise self._wrong(
+                sorted({*sizes, before}), "maps of one size", "Resize maps without mixing numbers."
+            )
         if not layers or (self._layers and layers != self._layers):
             held = ", ".join(f"{c} ({k})" for c, k, _ in self._layers)
             raise self._wrong(
                 ", ".join(f"{c} ({k})" for c, k, _ in layers) or "no category",
                 f"the same categories in each batch: {held or 'at least one'}",
+                "Give each batch all of them, 0 where nothing is marked.",
             )
         self._layers = layers
         found = [
@@ -130,24 +137,36 @@ class Concepts:
 
     def _checked(self, category: str, given: Any, n: int) -> Tensor:
         if not isinstance(given, Tensor | np.ndarray | list | tuple):
-            raise self._wrong(f"{type(given).__name__} for {category}", "maps or labels")
+            raise self._wrong(
+                f"{type(given).__name__} for {category}",
+                "maps or labels",
+                "Give integers [N, h, w], or [N] for whole images.",
+            )
         m = torch.as_tensor(given)
         if m.is_floating_point() or m.is_complex() or m.dtype == torch.bool:
-            raise self._wrong(f"{m.dtype} for {category}", "integers, 0 for none")
+            raise self._wrong(
+                f"{m.dtype} for {category}",
+                "integers, 0 for none",
+                "Number the concepts from 1 on.",
+            )
         if m.dim() not in (1, 2, 3, 4) or len(m) != n or not m.numel():
             raise self._wrong(
                 f"{list(m.shape)} for {category}, {n} images",
                 "maps [N, h, w] or [N, k, h, w], or labels [N] or [N, k]",
+                "Give one map or label to each image, k of them where concepts overlap.",
             )
         low, high = int(m.min()), int(m.max())
         if low < 0 or high > LARGEST:
             raise self._wrong(
-                f"{low if low < 0 else high} in {category}", f"numbers from 0 to {LARGEST}"
+                f"{low if low < 0 else high} in {category}",
+                f"numbers from 0 to {LARGEST}",
+                "Number the concepts from 1 on, 0 for none.",
             )
         return m
 
-    def _wrong(self, got: Any, expected: str) -> DataError:
-        return DataError(f"{self.name}: not images with concepts", got=got, expected=expected)
+    def _wrong(self, got: Any, expected: str, fix: str) -> DataError:
+        what = f"{self.name}: not images with concepts"
+        return DataError(what, got=got, expected=expected, fix=fix)
 
     @property
     def count(self) -> int:
@@ -225,3 +244,16 @@ def concepts(spec: str | Spec | Concepts | Any, *, batch_size: int | None = None
         )
     pair = isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[0], Tensor | np.ndarray)
     return Concepts([spec] if pair else spec, name="user data")
+
+
+def _as_images(x: Any) -> str:
+    """What to do about inputs that are no images."""
+    if not isinstance(x, Tensor | np.ndarray) or x.ndim < 2:
+        return "Give pairs of images and integer maps of their concepts: [(x, maps), ...]."
+    shape = tuple(x.shape[1:])
+    back = "" if len(shape) == 1 else f"nn.Unflatten(1, {shape}), "
+    return (
+        "Units are compared with places in an image. Rows that are images: x.reshape(-1, C, H, W), "
+        f"with model = nn.Sequential(nn.Flatten(), {back}model). Other data have no places: leave "
+        "dissect out."
+    )

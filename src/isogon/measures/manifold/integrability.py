@@ -193,13 +193,26 @@ def _products(model: Module, x: Tensor) -> tuple[Tensor, Tensor]:
             for k in range(1, count)
         ]
         vectors = [g.detach() for g in graphs]
+        # Along directions of unit size, as powers of two tell: H g of logits of size 1e-30, as
+        # networks of bad initialisation have them, is less than the smallest float32.
+        sizes = [_power(v) for v in vectors]
+        units = [
+            torch.ldexp(v, -e.reshape(-1, *[1] * (v.dim() - 1))) for v, e in zip(vectors, sizes)
+        ]
         products = torch.zeros(n, count, count, x[0].numel(), dtype=torch.float64, device=x.device)
         for k, g in enumerate(graphs):
             if not g.requires_grad:  # an affine model
                 continue
-            for m, v in enumerate(vectors):
+            for m, v in enumerate(units):
                 (hv,) = torch.autograd.grad(g, leaf, v, retain_graph=True, allow_unused=True)
                 if hv is not None:
-                    products[:, k + 1, m + 1] = hv.flatten(1).double()
+                    products[:, k + 1, m + 1] = torch.ldexp(
+                        hv.flatten(1).double(), sizes[m][:, None]
+                    )
     gradients = torch.stack([torch.zeros_like(vectors[0]), *vectors], 1)
     return gradients.flatten(2).double(), products
+
+
+def _power(v: Tensor) -> Tensor:
+    """The powers of two next above the largest entries of ``[N, ...]``, int32 ``[N]``."""
+    return torch.frexp(v.flatten(1).abs().amax(1)).exponent
