@@ -13,7 +13,7 @@ competition (github.com/stanleybak/vnncomp2021). What comes out of a network and
 - ``fault``: another exception, a number that is wrong, a certificate that fails, or too long.
 
 Measures of two networks take the network and a second initialisation, up to LARGE parameters.
-``--out`` keeps what the file holds of networks that are not tried again; with ``--rest`` only those
+``--out`` keeps what the file holds of what is not tried again; with ``--rest`` only those
 are tried that it does not hold.
 """
 
@@ -23,6 +23,7 @@ import argparse
 import copy
 import json
 import os
+import re
 import signal
 import time
 import traceback
@@ -43,6 +44,8 @@ from isogon.errors import IsogonError
 LIMIT = 60  # seconds of processor time of one measure on one network
 LARGE = 3_000_000
 MARKS = {"right": "+", "ran": "o", "refused": "-", "fault": "F", "left out": "."}
+# what differs between sentences of one kind: names, sizes, numbers
+SPECIFIC = r"got .*?(?=, expected)|'[^']*'|\[[^]]*\]|\(and [^)]*\)|\(off by.*|[\d.,-]+"
 Row = dict[str, str | float]
 
 
@@ -178,16 +181,30 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
 
 
 def summary(rows: list[Row]) -> None:
-    """Refusals and faults by what they say; how often each verdict came."""
+    """Refusals and faults: a sentence of each kind, and where it came; then verdicts by group."""
     for verdict in ("refused", "fault"):
-        said: dict[str, list[str]] = {}
+        said: dict[str, list[Row]] = {}
         for r in rows:
             if r["verdict"] == verdict:
-                said.setdefault(f"{r['measure']}: {r['says']}", []).append(str(r["network"]))
+                kind = re.sub(SPECIFIC, "", str(r["says"]))
+                said.setdefault(" ".join(kind.split()), []).append(r)
         print(f"\n{verdict}:")
-        for text, networks in said.items():
-            print(f"  {text}\n      {len(networks)}: {', '.join(networks[:6])}")
-    print("\n", dict(Counter(str(r["verdict"]) for r in rows)))
+        for own in said.values():
+            networks = list(dict.fromkeys(str(r["network"]) for r in own))
+            measures = ", ".join(dict.fromkeys(str(r["measure"]) for r in own))
+            print(f"  {len(own)} x {own[0]['says']}\n      {measures}: {', '.join(networks[:6])}")
+    groups(rows)
+
+
+def groups(rows: list[Row]) -> None:
+    """By group of networks, how many there are and how often each verdict came."""
+    verdicts = [v for v in MARKS if v != "left out"]
+    print("\n| networks | tried |", " | ".join(verdicts), "|\n|---|---|" + "---|" * len(verdicts))
+    for group in dict.fromkeys(str(r["network"]).split()[0] for r in rows):
+        own = [r for r in rows if str(r["network"]).startswith(f"{group} ")]
+        count = Counter(str(r["verdict"]) for r in own)
+        tried = len({r["network"] for r in own})
+        print(f"| {group} | {tried} |", " | ".join(str(count[v]) for v in verdicts), "|")
 
 
 def main() -> None:
@@ -197,14 +214,17 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks whose name begins with this")
     parser.add_argument("--measures", nargs="*", default=[*ONE, *TWO])
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", action="store_true", help="only show what --out holds")
     parser.add_argument("--rest", action="store_true", help="only networks that --out lacks")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(" ".join(f"{n[:4]:>4}" for n in options.measures))
     rows: list[Row] = []
     kept: list[Row] = []
     if options.out and options.out.exists():
         kept = json.loads(options.out.read_text())
+    if options.table:
+        return summary(kept)
+    print(" ".join(f"{n[:4]:>4}" for n in options.measures))
     for case in cases(options):
         if not case.name.startswith(options.only):
             continue
@@ -217,8 +237,8 @@ def main() -> None:
         marks = " ".join(f"{by.get(n, ' '):>4}" for n in options.measures)
         print(f"{marks}  {case.name} {by.get('load', '')} ({taken:.0f} s)", flush=True)
         if options.out:
-            done = {r["network"] for r in rows}
-            whole = [*(r for r in kept if r["network"] not in done), *rows]
+            done = {(r["network"], r["measure"]) for r in rows}
+            whole = [*(r for r in kept if (r["network"], r["measure"]) not in done), *rows]
             lines = ",\n".join(json.dumps(r, ensure_ascii=False) for r in whole)
             options.out.write_text(f"[\n{lines}\n]\n")
     summary(rows)

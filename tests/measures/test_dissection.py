@@ -338,6 +338,15 @@ def test_what_is_no_data_is_refused(item, says):
     assert "\n" not in str(caught.value)
 
 
+def test_tokens_have_no_maps_and_the_refusal_names_a_site_that_has():
+    x, maps = data()
+    patches = nn.Conv2d(x.shape[1], 4, 3)
+    model = nn.Sequential(patches, nn.Flatten(2), nn.GELU()).to(x.dtype).eval()
+    with pytest.raises(OptionError, match=r"no site with maps.* sites='0' has maps"):
+        ig.dissect(model, [(x, maps)])
+    assert set(ig.dissect(model, [(x, maps)], sites="0").to_frame()["site"]) == {"0"}
+
+
 def test_rows_that_are_images_are_dissected_as_the_refusal_says():
     x, maps = data()
     model = nn.Sequential(nn.Linear(x[0].numel(), 5), nn.ReLU()).eval()
@@ -364,7 +373,7 @@ def test_what_can_not_be_measured_is_refused():
     with pytest.raises(DataError, match="changes between passes"):
         ig.dissect(net(), Moving([1]))
     tokens = nn.Sequential(nn.Flatten(2), nn.Linear(80, 4), nn.ReLU()).double()
-    with pytest.raises(OptionError, match="no site with maps"):
+    with pytest.raises(OptionError, match=r"no site with maps.* This model has none anywhere"):
         ig.dissect(tokens, [(x, maps)])
     bad = net()
     with torch.no_grad():

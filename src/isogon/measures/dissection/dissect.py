@@ -170,11 +170,14 @@ def _sites(
     axes = {s: channel_axis(s, every, given) for s in chosen if len(s.shape) in (1, 3)}
     left_out = [str(s) for s in chosen if s not in axes]
     if not axes:
+        maps = [str(s) for s in every if len(s.shape) == 3]
         raise OptionError(
             "no site with maps",
             got=", ".join(f"{s} {list(s.shape)}" for s in chosen[:6]),
             expected="[C, h, w], or vectors [C]",
-            fix="Choose other sites.",
+            fix=f"Choose others: sites={maps[-1]!r} has maps, for example."
+            if maps
+            else "This model has none anywhere: leave dissect out.",
         )
     return axes, left_out
 
