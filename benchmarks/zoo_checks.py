@@ -171,7 +171,12 @@ def data_matrix(t: Trial) -> str:
     close(f["trace"][0], want, 1e-6, "trace")
     own = ig.data_matrix(t.model, t.two).to_frame()  # some networks lose digits on the way
     rounded = inside.trace(t.model, t.x[0])
-    close(own["trace"][0], want, max(1e-3, 3 * abs(rounded / want - 1)), "trace in float32")
+    close(
+        own["trace"][0],
+        want,
+        max(1e-3, 3 * abs(rounded - want) / max(want, 1e-300)),
+        "trace in float32",
+    )
     return "trace by autograd, in float64 and as far as float32 goes"
 
 

@@ -66,7 +66,7 @@ def gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Logits ``[C]`` and their gradients ``[C, D]`` at one input."""
     at = x.to(next(model.parameters()).dtype)[None].clone().requires_grad_()
     out = logits(model, at)[0]
-    if bool((out >= 0).all()) and abs(float(out.sum()) - 1) < 1e-4:  # probabilities
+    if bool((out >= 0).all()) and abs(float(out.detach().sum()) - 1) < 1e-4:  # probabilities
         out = out.log()
     rows = [torch.autograd.grad(o, at, retain_graph=True)[0].flatten() for o in out]
     return out.detach(), torch.stack(rows)
@@ -76,8 +76,8 @@ def trace(model: nn.Module, x: Tensor) -> float:
     """Of the local data matrix: sum over classes of p_k |grad log p_k|^2."""
     out, rows = gradients(model, x)
     if len(out) == 1:  # one logit: two classes
-        p = torch.sigmoid(out[0])
-        return float(p * (1 - p) * rows[0].square().sum())
+        both = torch.sigmoid(out[0]) * torch.sigmoid(-out[0])
+        return float(both * rows[0].square().sum())
     p = out.softmax(0)
     return float((p * (rows - p @ rows).square().sum(1)).sum())
 
