@@ -17,22 +17,23 @@ def err(capsys) -> str:
     return text
 
 
+def seconds(*words):
+    """CPU seconds of a fresh interpreter, and what it said."""
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime, done
+
+
 def test_help_imports_no_torch_and_is_quick():
-    best = 9.0
+    best, numpy = 9.0, 9.0
     for _ in range(3):
-        start = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "isogon", "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        end = resource.getrusage(resource.RUSAGE_CHILDREN)  # of the processor: others may be busy
-        best = min(best, end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime)
+        taken, done = seconds("-X", "importtime", "-m", "isogon", "--help")
+        best, numpy = min(best, taken), min(numpy, seconds("-c", "import numpy")[0])
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     heavy = {"torch", "numpy", "pandas", "matplotlib", "scipy", "numba"}
     assert not {name for name in imported if name.split(".")[0] in heavy}
-    assert best < 0.5
+    assert best < 4 * numpy  # in turn; 2.3 of it when this was written
     assert 'isogon survey "trained(cnn, digits, epochs=5)" --batches "digits(test)"' in done.stdout
 
 
