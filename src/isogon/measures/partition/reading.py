@@ -287,6 +287,7 @@ class Partition(Neighbours, Reading):
             seconds: About how long it may take. Completeness, which is checked at every vertex
                 of every region, is then checked at as many as there is time for, in random
                 order, and at 2,000 points; the certificate says how many. Default: at all.
+                Points that were asked for by number are all looked at, whatever they take.
 
         Raises:
             ModelError: The partition was read from disk and knows no network: `attach` it.
