@@ -617,18 +617,27 @@ def test_bends_along_edges(seed):
 
 
 @twin("look")
-def test_ranges_and_unclear_signs(seed):
-    rng = np.random.default_rng(seed)
-    z = rng.integers(-3, 4, (20, 5)) + rng.choice([0.0, 1e-9, 1e-4], (20, 5))
+def test_ranges_signs_and_unclear_signs(seed):
+    rng, units = np.random.default_rng(seed), 40  # two knots each: more functions than a word holds
+    z = rng.integers(-3, 4, (20, units)).astype(float)
+    z[rng.random(z.shape) < 0.1] += 1e-9
     z[3, 2] = -np.inf
-    knots = rng.integers(-1, 2, (2, 5)).astype(float)
-    least = rng.choice([1e-10, 1e-6], 5)
-    low, high, unclear = np.full(5, np.inf), np.full(5, -np.inf), np.empty(20, bool)
-    ek.look(z, knots, least, low, high, unclear)
+    column = np.tile(np.arange(units), 2)
+    offset = rng.integers(-1, 2, 2 * units).astype(float)
+    least = rng.choice([1e-10, 1e-6], 2 * units)
+    low, high, unclear = np.full(units, np.inf), np.full(units, -np.inf), np.empty(20, bool)
+    signs = np.empty((20, 2), np.uint64), np.empty((20, 2), np.uint64)
+    ek.look(z, column, offset, least, low, high, unclear, *signs)
     assert np.array_equal(low, z.min(0))
     assert np.array_equal(high, z.max(0))
-    d = np.abs(z[:, None] - knots)
-    assert np.array_equal(unclear, ((d > 0) & (d <= least)).any((1, 2)))
+    d = z[:, column] - offset
+    near = (d != 0) & (np.abs(d) <= least)
+    assert np.array_equal(unclear, near.any(1))
+    assert 0 < unclear.sum() < 20
+    for mask, expected in zip(signs, (d > 0, d < 0), strict=True):
+        bits = np.unpackbits(mask.view(np.uint8), axis=1, bitorder="little").astype(bool)
+        assert np.array_equal(bits[:, : 2 * units], expected)
+        assert not bits[:, 2 * units :].any()
 
 
 @twin("tie")

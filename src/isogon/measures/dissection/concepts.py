@@ -246,7 +246,7 @@ def concepts(spec: str | Spec | Concepts | Any, *, batch_size: int | None = None
     return Concepts([spec] if pair else spec, name="user data")
 
 
-def _as_images(x: Any) -> str:
+def _as_images(x: object) -> str:
     """What to do about inputs that are no images."""
     if not isinstance(x, Tensor | np.ndarray) or x.ndim < 2:
         return "Give pairs of images and integer maps of their concepts: [(x, maps), ...]."
