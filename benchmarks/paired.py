@@ -196,6 +196,11 @@ def main() -> None:
         return serve(options)
     here = Path(__file__).resolve().parents[1]
     sides = {"now": side(here, options), "before": side(options.before, options)}
+    commit = subprocess.run(
+        ["git", "-C", str(options.before), "rev-parse", "--short", "HEAD"],
+        capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    where = {"machine": platform.machine(), "before": commit, "repeats": options.repeats}
     found, order = [], list(sides)
     names = [told(process)["case"] for process in sides.values()]
     while names[0] is not None:
@@ -219,13 +224,8 @@ def main() -> None:
         }
         found.append(row)
         print(json.dumps(row), flush=True)
+        options.out.write_text(json.dumps({"where": where, "rows": found}, indent=1) + "\n")
         names = [told(process, "next")["case"] for process in sides.values()]
-    commit = subprocess.run(
-        ["git", "-C", str(options.before), "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
-    where = {"machine": platform.machine(), "before": commit, "repeats": options.repeats}
-    options.out.write_text(json.dumps({"where": where, "rows": found}, indent=1) + "\n")
     slower = [row["case"] for row in found if row["now by before"] > 1.1]
     print(f"{len(found)} rows, slower by more than 10 %: {', '.join(slower) or 'none'}")
 
