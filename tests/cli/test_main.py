@@ -33,7 +33,8 @@ def test_help_imports_no_torch_and_is_quick():
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     heavy = {"torch", "numpy", "pandas", "matplotlib", "scipy", "numba"}
     assert not {name for name in imported if name.split(".")[0] in heavy}
-    assert best < 4 * numpy  # in turn; 2.3 of it when this was written
+    # half a second; on a slower machine by an import taken in turn (2.3 of it when written)
+    assert best < max(0.5, 3 * numpy)
     assert 'isogon survey "trained(cnn, digits, epochs=5)" --batches "digits(test)"' in done.stdout
 
 

@@ -82,7 +82,7 @@ def test_models_that_take_the_channels_last_are_refused_where_images_are_warped(
     assert len(ig.data_matrix(net, x).table) == 4, "warps nothing"
     wrapped, images = ChannelsFirst(net), x.permute(0, 3, 1, 2).contiguous()
     # the memory is laid out otherwise, so that other kernels may run
-    assert torch.allclose(wrapped(images), net(x), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(wrapped(images), net(x), rtol=1e-5, atol=1e-6)
     assert not channels_last(wrapped, images)
     assert len(ig.invariance(wrapped, images, "rotations(4)").table)
 
@@ -142,10 +142,10 @@ def test_channels_last_of_an_onnx_file(tmp_path):
         ig.invariance(plain, x, "rotations(4)")
     wrapped = ig.load(path, channels_last=True)
     images = x.permute(0, 3, 1, 2)
-    assert torch.allclose(wrapped(images), plain(x), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(wrapped(images), plain(x), rtol=1e-5, atol=1e-6)
     rows = ig.invariance(wrapped, images, "rotations(4)").table
     assert len(rows) == 4 * 4 * 5
     as_said = ig.load(path, channels_last=False)
     assert len(ig.invariance(as_said, x, "mirrors()").table)
     named = ig.load(f"channels_first('{path}')")
-    assert torch.allclose(named(images), plain(x), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(named(images), plain(x), rtol=1e-5, atol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from isogon.cli.parser import Parser
-from isogon.cli.survey import carried_out, slug
+from isogon.cli.survey import slug, written
 from isogon.specs import parse
 from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.declare import Option
@@ -53,7 +53,7 @@ def compare(words: list[str]) -> int:
 
         return comparison.compare(a, b, data, train=options.train, names=options.names, **common)
 
-    return carried_out(
+    return written(
         run,
         options,
         slug(f"{a} and {b}", data),

@@ -52,7 +52,7 @@ def survey(words: list[str]) -> int:
 
         return everything.survey(model, data, **common)
 
-    return carried_out(
+    return written(
         run,
         options,
         slug(model, data),
@@ -61,7 +61,7 @@ def survey(words: list[str]) -> int:
     )
 
 
-def carried_out(
+def written(
     run: Callable[..., Survey], options: Namespace, folder: str, words: list[str], heading: str
 ) -> int:
     """Run a survey or a comparison, write its page and give the exit code.
