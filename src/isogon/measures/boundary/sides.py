@@ -36,9 +36,15 @@ def sides(
     tied = np.abs(rise) <= least[i] + least[j]
     real = whole.any() and (whole | (tied & np.array([i < j, j < i]))).all()
     value = frozen.values(middle[None])[0]
-    near = np.abs(value - value[i]) <= slack + slack[i]  # a third class that is larger beside it
-    over = near & (rates[0] > rates[0, i] + least + least[i])
-    under = near & (rates[1] < rates[1, j] - least - least[j])
+    near = np.abs(value - value[i]) <= slack + slack[i]  # a third class that counts beside it
+    over = near & _first(rates[0], i, least)
+    under = near & _first(-rates[1], j, least)
     if real and not over.any() and not under.any():
         return OPEN, pieces, whole
     return (TIED if tied.any() else TOUCH), pieces, whole
+
+
+def _first(rates: np.ndarray, own: int, least: np.ndarray) -> np.ndarray:
+    """`[C]` which classes count before one: they grow faster, or alike and come first."""
+    ahead, give = rates - rates[own], least + least[own]
+    return (ahead > give) | ((np.abs(ahead) <= give) & (np.arange(len(rates)) < own))
