@@ -14,10 +14,13 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 def pytest_configure(config):
     os.environ.setdefault("MPLBACKEND", "agg")
     # a busy machine draws its cases slowly: that says nothing of what is tested
-    hypothesis.settings.register_profile(
-        "isogon", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-    )
-    hypothesis.settings.load_profile("isogon")
+    slow = [hypothesis.HealthCheck.too_slow]
+    register = hypothesis.settings.register_profile
+    # the same cases on every run, so that a change is judged by what it changes; a search for
+    # new ones is HYPOTHESIS_PROFILE=search
+    register("isogon", deadline=None, suppress_health_check=slow)
+    register("search", deadline=None, suppress_health_check=slow, max_examples=400)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "isogon"))
 
 
 @pytest.fixture(scope="session")

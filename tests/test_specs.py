@@ -102,7 +102,7 @@ leaves = st.sampled_from(
 )
 
 
-@settings(max_examples=150, derandomize=True)
+@settings(max_examples=150)
 @given(_around(_around(_around(leaves))))
 def test_specs_three_deep(spec):
     assert parse(str(spec)) == spec

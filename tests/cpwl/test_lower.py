@@ -318,7 +318,7 @@ def network(blocks, seed=0):
     return model
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=5), st.integers(0, 99))
 def test_random_graphs_verify(blocks, seed):
     model = network(blocks, seed)

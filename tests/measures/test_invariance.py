@@ -235,7 +235,7 @@ def watchers(model, data, measure, **options):
     return [OrbitWatcher(s, OrbitOptions(**options), family, undone) for s in found], family
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None)
 @given(
     shares=st.integers(2, 5),
     size=st.integers(1, 9),

@@ -90,7 +90,7 @@ def decided(program, seen, point, times=64):
     return all((np.abs([float(v) for v in z]) > times * e[0].numpy()).all() for z, e in pairs)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), how=HOW, power=POWER, bias=st.booleans(), conv=st.booleans())
 def test_what_can_be_decided_is_found_and_what_can_not_is_said(seed, how, power, bias, conv):
     w, b = layers(seed, how, 10.0**power, bias, conv)
@@ -155,7 +155,7 @@ def network(seed, how, factor, bias, conv):
     return net, Slice.polygon(np.zeros(5), basis, [[-1, -1], [1, -1], [1, 1], [-1, 1]])
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), how=HOW, power=POWER, bias=st.booleans(), conv=st.booleans())
 def test_certificates_of_models_with_one_unit_scaled(seed, how, power, bias, conv):
     certificate = partition(*network(seed, how, 10.0**power, bias, conv)).certify(200)

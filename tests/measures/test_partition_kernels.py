@@ -278,7 +278,7 @@ def test_chords(seed):
     assert ch.count_meetings(kept, low, high, limit, meetings) == allowed
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 9))
 def test_what_shares_a_vertex_has_that_place_in_common(seed, n):
     """However long a chain of crossings is of which each is near the next."""

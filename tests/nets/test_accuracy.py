@@ -16,7 +16,7 @@ from isogon.nets.passes import LOGITS, PerSample, all_passes
 from isogon.training.config import FitConfig
 from isogon.training.evaluation import LossSum, evaluate, loss_of
 
-few = settings(max_examples=20, deadline=None, derandomize=True)
+few = settings(max_examples=20, deadline=None)
 
 
 def stream(n, size, seed, classes=3):
