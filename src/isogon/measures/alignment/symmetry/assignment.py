@@ -51,6 +51,11 @@ class Assignment:
             [(t, k) for t in terms for k, s in enumerate(t.weight.sides) if g in s.slots]
             for g in range(len(found.groups))
         ]
+        slots = [{g for s in t.weight.sides for g in s.slots} for t in terms]
+        self.beside: list[set[int]] = [set() for _ in found.groups]
+        for own in slots:
+            for g in own:
+                self.beside[g] |= own
 
     def reset(self) -> None:
         """Every unit at its own place."""
@@ -130,10 +135,14 @@ class Assignment:
     def ascend(self, report: Callable[[], None]) -> float:
         """Assign group after group until nothing gets better."""
         coupled = [self._coupled(g) for g in range(len(self.order))]
+        moved = set(range(len(self.order)))  # whose gain may be another than when it was settled
         for _ in range(PASSES):
             changed = False
             for g in self.generator.permutation(len(self.order)):
+                if g not in moved:
+                    continue
                 report()
+                moved.discard(g)
                 before = self.total() if coupled[g] else 0.0
                 held, sign = self.order[g].copy(), self.sign.copy()
                 if not self.settle(g, self.gain(g)):
@@ -142,6 +151,7 @@ class Assignment:
                     self.order[g], self.sign = held, sign
                     continue
                 changed = True
+                moved |= self.beside[g]
             if not changed:
                 break
         return self.total()
@@ -157,9 +167,9 @@ class Assignment:
     def start(self) -> None:
         """Assign all groups from profiles, those first whose weights are known along most axes."""
         known: set[int] = set()
-        while len(known) < len(self.order):
-            left = [g for g in range(len(self.order)) if g not in known]
-            best = max(left, key=lambda g: self.anchors(g, known))
+        sure = {g: self.anchors(g, known) for g in range(len(self.order))}
+        while sure:
+            best = max(sure, key=sure.__getitem__)
             cost = self.profiles(best, known)
             if cost is None:
                 self.settle(best, self.gain(best))
@@ -167,6 +177,8 @@ class Assignment:
                 self.order[best] = linear_sum_assignment(cost)[1]
                 self.turn(best, self.gain(best).odd)
             known.add(best)
+            del sure[best]
+            sure |= {g: self.anchors(g, known) for g in self.beside[best] if g in sure}
 
     def shuffle(self) -> None:
         """A random order of every group."""
