@@ -90,7 +90,7 @@ def decided(program, seen, point, times=64):
     return all((np.abs([float(v) for v in z]) > times * e[0].numpy()).all() for z, e in pairs)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), how=HOW, power=POWER, bias=st.booleans(), conv=st.booleans())
 def test_what_can_be_decided_is_found_and_what_can_not_is_said(seed, how, power, bias, conv):
     w, b = layers(seed, how, 10.0**power, bias, conv)
@@ -155,7 +155,7 @@ def network(seed, how, factor, bias, conv):
     return net, Slice.polygon(np.zeros(5), basis, [[-1, -1], [1, -1], [1, 1], [-1, 1]])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), how=HOW, power=POWER, bias=st.booleans(), conv=st.booleans())
 def test_certificates_of_models_with_one_unit_scaled(seed, how, power, bias, conv):
     certificate = partition(*network(seed, how, 10.0**power, bias, conv)).certify(200)
@@ -163,6 +163,18 @@ def test_certificates_of_models_with_one_unit_scaled(seed, how, power, bias, con
     assert failed <= {"decided"}, str(certificate)
     if failed:
         assert "rescale" in certificate["decided"].note
+
+
+def test_what_a_vertex_hides_is_said():
+    """A known limit: lines of 1e16 times their neighbours' slope, apart by 1e-15 at one vertex.
+
+    One region of a large area is given the signs of the place between those lines. No point of
+    it is within rounding, so the certificate fails by what it must: patterns and outputs.
+    """
+    w, b = layers(117_220, "weight", 1e16, True, True)
+    program = mlp([torch.from_numpy(v) for v in w], [torch.from_numpy(v) for v in b])
+    certificate = partition(program, SQUARE).certify(200)
+    assert {"patterns", "outputs"} <= {c.name for c in certificate if not c.passed}
 
 
 # what went wrong with each: angles below 1e-12 were taken for none; a chain of crossings, each near

@@ -82,6 +82,19 @@ def append_between(rows, source, ratio, start):
 
 
 @kernel
+def close_up(rows, gone):
+    """Move the rows that stay to the front, in their order."""
+    to = 0
+    for n in range(len(gone)):
+        if gone[n]:
+            continue
+        if to < n:
+            for c in range(rows.shape[1]):
+                rows[to, c] = rows[n, c]
+        to += 1
+
+
+@kernel
 def interpolated(rows, source, ratio, found):
     """The rows `(1 - t) rows[p] + t rows[q]` on their own."""
     for n in range(len(ratio)):

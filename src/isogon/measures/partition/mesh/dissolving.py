@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -106,6 +105,4 @@ def straighten(mesh: Mesh) -> None:
     mesh.offsets = np.searchsorted(face, np.arange(len(mesh) + 1))
     mesh.loops, mesh.borders = number[mesh.loops[half]], chain[mesh.borders[half]].astype(INDEX)
     mesh.ends, mesh.xy = number[ends], mesh.xy[~gone]
-    stay = torch.from_numpy(np.nonzero(~gone)[0])
-    mesh.live = {name: held[stay] for name, held in mesh.live.items()}
-    mesh.room = {}
+    mesh.drop_rows(gone)

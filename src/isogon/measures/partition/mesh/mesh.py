@@ -138,6 +138,18 @@ class Mesh:
         ek.append_between(flat, source, ratio, n)
         return buffer[: n + m]
 
+    def drop_rows(self, gone: np.ndarray) -> None:
+        """Drop vertices `[V]` from the live tensors, in place where their memory is the mesh's."""
+        own = {name for name in self.live if self.owns(name)}
+        self.room = {name: self.room[name] for name in own}
+        for name in own:
+            ek.close_up(self.values(name), gone)
+        stay = torch.from_numpy(np.nonzero(~gone)[0])
+        self.live = {
+            name: held[: len(stay)] if name in own else held[stay]
+            for name, held in self.live.items()
+        }
+
     def owns(self, name: str) -> bool:
         """Whether a live tensor's memory is the mesh's own and no other live tensor's."""
         buffer, held = self.room.get(name), self.live[name]
