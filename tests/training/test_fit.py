@@ -211,6 +211,26 @@ def test_misfits_are_said_in_one_line(tmp_path):
         fit(ARCH, "digits", config=TINY, out=tmp_path)
 
 
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1)])
+def test_losses_are_of_logits_and_probabilities_are_not_trained_on(end):
+    from isogon.data import samples
+
+    torch.manual_seed(0)
+    data = samples("digits(test, 60)")
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    ended = nn.Sequential(*net, end)
+    assert evaluate(ended, data) == evaluate(net, data)
+    config = FitConfig(epochs=1, normalize="none")
+    if isinstance(end, nn.LogSoftmax):  # of log-probabilities it is the same loss
+        plain = fit(net, data, config=config).history["running_loss"].iloc[-1]
+        assert fit(ended, data, config=config).history["running_loss"].iloc[-1] == pytest.approx(
+            plain
+        )
+        return
+    with pytest.raises(ModelError, match=r"ends in a softmax.*before the softmax"):
+        fit(ended, data, config=config)
+
+
 def test_divergence_keeps_the_good_file(tmp_path):
     config = FitConfig(epochs=2, optimizer="sgd", lr=1e20, normalize="none")
     with pytest.raises(ModelError, match="Lower lr"):

@@ -13,6 +13,7 @@ from isogon.nets.facts import facts, filled
 from isogon.nets.hygiene import cast
 from isogon.nets.labels import classes_of
 from isogon.nets.outputs import output_tensor
+from isogon.nets.outputs import outputs as outputs_of
 from isogon.nets.weights import put, read_weights
 from isogon.specs import Spec, parse
 
@@ -83,7 +84,10 @@ def check_fit(model: nn.Module, train: Samples, outputs: int, loss: str) -> None
     model.eval()
     try:
         with torch.no_grad():
-            shape = list(output_tensor(model(cast(x, model))).shape)
+            x = cast(x, model)
+            classes = loss == "cross_entropy"
+            output, below = outputs_of(model, x) if classes else (output_tensor(model(x)), None)
+            shape = list(output.shape)
     except IsogonError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -94,8 +98,16 @@ def check_fit(model: nn.Module, train: Samples, outputs: int, loss: str) -> None
         ) from error
     finally:
         model.train()
-    if loss != "cross_entropy":
+    if below is None:
         return
+    # a softmax of log p is p: only one of probabilities is another loss than it looks like
+    if below.shape == output.shape and not torch.equal(below, output) and bool((output >= 0).all()):
+        raise ModelError(
+            "the model ends in a softmax: cross-entropy would take its probabilities for logits",
+            got=f"outputs from {float(output.min()):.3g} to {float(output.max()):.3g}",
+            expected="logits, or log-probabilities",
+            fix="Return what stands before the softmax; the classes are the same.",
+        )
     dense = len(shape) > 2 and train.labels.dim() == len(shape) - 1
     found = classes_of(train.labels, dense=dense)
     enough = max(2, shape[1]) >= outputs if len(shape) >= 2 else outputs <= 2

@@ -14,7 +14,7 @@ from isogon.errors import DataError, ModelError
 from isogon.nets.hygiene import device_dtype
 from isogon.nets.labels import classes_of
 from isogon.nets.outputs import correct
-from isogon.nets.passes import OUTPUT, one_pass
+from isogon.nets.passes import LOGITS, OUTPUT, one_pass
 from isogon.nets.sites import Site
 from isogon.nets.watchers import Key, Once
 from isogon.training.config import FitConfig
@@ -90,7 +90,7 @@ class LossSum(Once):
     Args:
         kind: Name of the loss; that of classes comes with an accuracy.
         loss: From outputs and labels to one loss per sample.
-        site: Of what: the model's output, as in training, or `LOGITS`, before a softmax.
+        site: Of what: the model's output, or `LOGITS`, before a softmax.
     """
 
     def __init__(self, kind: str, loss: Loss, site: Site = OUTPUT) -> None:
@@ -134,7 +134,8 @@ def evaluate(
     """Mean loss, and accuracy for class labels, of a model in eval mode.
 
     Args:
-        model: From raw inputs to logits ``[N, C]`` (or targets); left in the mode it came in.
+        model: From raw inputs to logits ``[N, C]``, also behind a softmax (or to targets); left in
+            the mode it came in.
         samples: The data set.
         config: For its loss; the default config where None.
         fabric: A launched fabric: each of its processes takes a share of the samples.
@@ -143,7 +144,8 @@ def evaluate(
     Returns:
         ``loss`` and, for classes, ``accuracy`` in [0, 1].
     """
-    watcher = LossSum(*loss_of(config or FitConfig(), samples.labels[:1]))
+    kind, loss = loss_of(config or FitConfig(), samples.labels[:1])
+    watcher = LossSum(kind, loss, LOGITS if kind == "cross_entropy" else OUTPUT)
     rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     size = batch_size or max(1, min(500, 2**22 // max(1, math.prod(samples.shape))))
     # the loss of a run that diverges is NaN, which is no error here
