@@ -97,6 +97,8 @@ def check_outputs(program: Program, x: Tensor, where: str) -> None:
         DataError: Its outputs are NaN or infinite.
     """
     found = program.evaluate(x)
+    if found.numel() and float(found.max()) < torch.inf:  # the largest of NaN is NaN
+        return
     wrong = int((found.isnan() | (found == torch.inf)).sum())
     if wrong:
         raise DataError(

@@ -6,6 +6,7 @@ isogon computes exactly (partition, segments, local complexity) is computed on a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -76,6 +77,7 @@ class Program:
         with torch.no_grad():
             for stage, _, result in self.steps(torch.zeros(1, *self.shape, dtype=torch.float64)):
                 self.shapes[stage.output] = tuple(result.shape[1:])
+        self._widest = max(map(math.prod, self.shapes.values()))
 
     @property
     def cuts(self) -> list[Kink | Max]:
@@ -89,7 +91,7 @@ class Program:
 
     def units(self, stage: Kink | Max) -> int:
         """Number of units (row-major elements of one sample of the result) of a cut."""
-        return int(torch.Size(self.shapes[stage.output]).numel())
+        return math.prod(self.shapes[stage.output])
 
     def next_cut(self, position: int) -> int:
         """Position of the next cut after a stage; the number of stages where there is none."""
@@ -170,8 +172,7 @@ class Program:
 
     def chunk(self) -> int:
         """Samples per chunk so that the largest intermediate stays under 4 MB."""
-        widest = max(int(torch.Size(shape).numel()) for shape in self.shapes.values())
-        return max(1, CHUNK_BYTES // (8 * max(widest, 1)))
+        return max(1, CHUNK_BYTES // (8 * max(self._widest, 1)))
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, *, chunk: int | None = None) -> Tensor:

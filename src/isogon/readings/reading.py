@@ -16,6 +16,8 @@ from isogon.errors import OptionError
 from isogon.readings.columns import quantities
 from isogon.readings.files import save
 
+EMPTY = pd.DataFrame()  # made once: to make one takes longer than to copy it
+
 
 @dataclass(eq=False, repr=False)
 class Reading:
@@ -33,7 +35,7 @@ class Reading:
     """
 
     measure: str
-    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    table: pd.DataFrame = field(default_factory=lambda: EMPTY.copy())
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     coords: dict[str, list] = field(default_factory=dict)

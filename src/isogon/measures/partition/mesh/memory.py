@@ -7,10 +7,10 @@ partition stops with what it has, marked incomplete, rather than being killed.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 
-import torch
 from torch import Tensor
 
 from isogon.cpwl.program import Program
@@ -56,7 +56,7 @@ def has_room(live: dict[str, Tensor], new: int) -> bool:
 def width(program: Program, position: int) -> int:
     """Numbers per vertex that are alive when the next cut after a cut is made."""
     alive = program.alive(program.next_cut(position))
-    return max(1, sum(torch.Size(program.shapes[name]).numel() for name in alive))
+    return max(1, sum(math.prod(program.shapes[name]) for name in alive))
 
 
 def tiles(program: Program, position: int, vertices: int) -> int:
@@ -71,7 +71,7 @@ def tiles(program: Program, position: int, vertices: int) -> int:
 def face(program: Program) -> int:
     """Bytes per face of a finished mesh, its pattern and outputs (at vertices and centroids)."""
     words = sum(program.units(cut) // 64 + 1 for cut in program.cuts)
-    outputs = 3 * torch.Size(program.shapes[program.output]).numel()
+    outputs = 3 * math.prod(program.shapes[program.output])
     return FACE + 8 * (words + outputs)
 
 
