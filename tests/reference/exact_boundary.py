@@ -142,24 +142,34 @@ def compared(b, ends, pairs):
         touching = cKDTree(at).query_pairs(1e-11 * extent, output_type="ndarray") // 2
         graph = coo_matrix((np.ones(len(touching)), touching.T), (len(ends), len(ends)))
         part = connected_components(graph, directed=False)[1]
-        seen = ~missing | met(b, ends, extent)
-        partly = np.isin(part, part[seen])
+        partly = np.isin(part, np.concatenate([part[~missing], met(b, ends, part)]))
         report["open"] = float(left[missing & partly].sum()) / whole
         report["closed"] = float(left[missing & ~partly].sum()) / whole
     return report
 
 
-def met(b, ends, extent):
-    """Which pieces a line of either grid crosses, or that end at the slice's border."""
+def met(b, ends, part):
+    """Parts (numbers, with repetitions) that the classes on the lines of either grid must tell.
+
+    Those that cross a line an odd number of times between two of its neighbouring nodes: where
+    two crossings lie between nodes, the classes at these may be the same.
+    """
     grid = len(b.arrays["image_x"])
-    low, step = b.plane.corners.min(0), np.ptp(b.plane.corners, axis=0) / grid
-    found = np.zeros(len(ends), bool)
-    for axis in (0, 1):
-        for shift in (GOLDEN[axis], GOLDEN[axis] + 0.5):
-            at = low[axis] + (np.arange(grid) + shift) * step[axis]
-            a, b_ = np.sort(ends[:, :, axis], 1).T
-            found |= ((a[:, None] < at) & (b_[:, None] > at)).any(1)
-    return found
+    low, size = b.plane.corners.min(0), np.ptp(b.plane.corners, axis=0)
+    told = [np.zeros(0, np.int64)]
+    for shift in (GOLDEN, GOLDEN + 0.5):
+        lines = low + (np.arange(grid)[:, None] + shift) * size / grid
+        for axis in (0, 1):
+            across, nodes = lines[:, axis], lines[:, 1 - axis]
+            a, c = ends[:, 0, axis, None], ends[:, 1, axis, None]
+            piece, line = np.nonzero((np.minimum(a, c) < across) & (np.maximum(a, c) > across))
+            way = (across[line] - a[piece, 0]) / (c - a)[piece, 0]
+            p, q = ends[piece, :, 1 - axis].T
+            cell = np.searchsorted(nodes, p + way * (q - p))
+            names = np.stack([part[piece], line, cell], 1)
+            names, count = np.unique(names, axis=0, return_counts=True)
+            told.append(names[count % 2 == 1, 0])
+    return np.concatenate(told)
 
 
 def lengths(ends):

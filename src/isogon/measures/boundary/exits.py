@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.stages import Kink
-from isogon.measures.boundary.frozen import Allowance, Frozen, Pieces, Seen, knots_of
+from isogon.measures.boundary.frozen import MARGIN, Allowance, Frozen, Pieces, Seen, knots_of
 
 Ray = tuple[Tensor, Tensor]  # what a cut sees at the start of rays, and its rates along them
 EDGE, UNIT, CLASS = 0, 1, 2  # what is met
-MARGIN = 4.0
 NOTHING = np.array([-1, -1, -1])
 
 

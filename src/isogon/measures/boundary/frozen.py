@@ -22,6 +22,7 @@ from isogon.measures.partition.slices import Slice
 Pieces = list[Tensor]  # per cut `[n, units]` int16: piece of a kink, winner of a maximum
 Carried = tuple[Tensor, Tensor, Tensor, Tensor]  # values, derivatives, squared errors of both
 NARROW = 256  # samples: a network of which a batch of double numbers holds fewer is large
+MARGIN = 4.0  # of allowances, where a place is rounded, too
 SAMPLE = 64  # points at which the sizes of values are looked at
 
 
@@ -49,6 +50,23 @@ class Allowance:
 
     value: Tensor
     rate: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """A network just beside points.
+
+    Attributes:
+        pieces: Of all units.
+        value: `[n, C]` what competes, at the points.
+        slope: `[2, n, C]` its derivatives beside them.
+        seen: What the cuts see.
+    """
+
+    pieces: Pieces
+    value: np.ndarray
+    slope: np.ndarray
+    seen: list[Seen]
 
 
 class Frozen:
@@ -151,39 +169,59 @@ class Frozen:
         return found
 
     @torch.no_grad()
-    def beside(self, p: np.ndarray, toward: np.ndarray) -> tuple[Pieces, Tensor]:
-        """The pieces just beside points in a direction, and the derivatives `[2, n, C]` there.
+    def beside(self, p: np.ndarray, toward: np.ndarray, then: np.ndarray | None = None) -> Beside:
+        """The network just beside points in a direction.
 
         Where a unit is at a knot within rounding its derivative along the direction decides.
 
         Args:
             p: `[n, 2]` slice coordinates.
             toward: `[n, 2]` directions of unit length.
+            then: `[n, 2]` directions that decide where the first ones do not.
         """
         found: Pieces = []
-        a, b = torch.from_numpy(np.ascontiguousarray(toward.T))
+        ways = [
+            torch.from_numpy(np.ascontiguousarray(w.T)) for w in (toward, then) if w is not None
+        ]
 
         def choose(cut: int, stage: Kink | Max, z: Tensor, d: Tensor) -> Tensor:
             zero = self.allow[cut]
             if isinstance(stage, Kink):
-                rate = a[:, None] * d[0] + b[:, None] * d[1]
-                rate = rate.masked_fill(rate.abs() <= zero.rate, 0.0)
+                rate = torch.zeros_like(z)
+                for a, b in ways:
+                    own = a[:, None] * d[0] + b[:, None] * d[1]
+                    rate = torch.where((rate == 0) & (own.abs() > zero.rate), own, rate)
                 piece = torch.zeros(z.shape, dtype=torch.int16)
                 for knot in knots_of(stage, z.shape[1], self.program.shapes[stage.inputs[0]]):
                     gap = z - knot
-                    piece += torch.where(gap.abs() <= zero.value, rate > 0, gap > 0)
+                    piece += torch.where(gap.abs() <= MARGIN * zero.value, rate > 0, gap > 0)
             else:
-                rate = a[:, None, None] * d[0] + b[:, None, None] * d[1]
                 top = z.amax(-1, keepdim=True)
-                near = top - z <= 2 * zero.value
-                rate = rate.masked_fill(~near, -torch.inf)
-                steep = rate.amax(-1, keepdim=True)
-                piece = _first_largest((rate >= steep - 2 * zero.rate).to(torch.float64))
+                near = top - z <= 2 * MARGIN * zero.value
+                for a, b in ways:
+                    rate = a[:, None, None] * d[0] + b[:, None, None] * d[1]
+                    rate = rate.masked_fill(~near, -torch.inf)
+                    near = rate >= rate.amax(-1, keepdim=True) - 2 * zero.rate
+                piece = _first_largest(near.to(torch.float64))
             found.append(piece)
             return piece
 
-        _, slope, _ = self._run(self.embed(p), choose)
-        return found, slope
+        value, slope, seen = self._run(self.embed(p), choose)
+        return Beside(found, value.numpy(), slope.numpy(), seen)
+
+    def first_of(self, value: np.ndarray, slope: np.ndarray, *ways: np.ndarray) -> np.ndarray:
+        """`[n]` the class just beside points: of those tied there the first that grows fastest.
+
+        Args:
+            value: `[n, C]` at the points.
+            slope: `[2, n, C]` derivatives beside them.
+            ways: `[n, 2]` directions; each decides what those before it leave open.
+        """
+        near, least = _top(value, MARGIN * self.slack), self.zero.rate.numpy()
+        for way in ways:
+            rate = way[:, :1] * slope[0] + way[:, 1:] * slope[1]
+            near = _top(np.where(near, rate, -np.inf), least)
+        return near.argmax(1)
 
     def _run(self, x: Tensor, pick) -> tuple[Tensor, Tensor, list[Seen]]:
         n, program = len(x), self.program

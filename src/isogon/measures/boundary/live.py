@@ -13,7 +13,7 @@ from isogon.measures.boundary.carried import Carried
 from isogon.measures.boundary.frozen import Frozen, Pieces
 from isogon.measures.boundary.strokes import End
 
-Tail = End | list[End] | None
+Tail = End | None
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Start:
         pair: Class on its left, class on its right.
         pieces: Those of its region; None: the network's own at `p`, and the trace goes both ways.
         banned: A change that is not made first.
-        tail: End of the piece that it comes from; None: a point where three classes meet; a
-            list: another trace starts at the same place, and the list gets the first piece.
+        tail: End of the piece that it comes from; None: a point where three classes meet, or
+            many units vanish.
     """
 
     p: np.ndarray

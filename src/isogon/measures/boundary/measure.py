@@ -26,7 +26,6 @@ from isogon.registry import measure
 FIRST = 60  # stretches inside the slice from which the first traces start
 SEEDS = 128  # stretches per round after that
 DRIFT = 1e-9  # of the slice's extent
-NEAR = 1e-9  # of it: ends in one point
 
 
 @measure(
@@ -186,7 +185,7 @@ def _checked(program: Program, classes: tuple[int, ...] | None) -> list[int] | N
 def read_off(tracer: Tracer, scan: Scan, known: int, unexplained: int) -> Boundary:
     """The reading of what was traced; pieces from `known` on came from the second image."""
     frozen, strokes, plane = tracer.frozen, tracer.strokes, tracer.frozen.plane
-    strokes.mend(NEAR * tracer.extent)
+    tracer.junctions.link(strokes)
     table, arrays, late = curves(strokes, frozen.names, known)
     arrays |= {
         "image": np.where(scan.image < 0, -1, frozen.names[scan.image]),
@@ -197,7 +196,7 @@ def read_off(tracer: Tracer, scan: Scan, known: int, unexplained: int) -> Bounda
         "slice_corners": plane.corners,
         "slice_marks": plane.marks,
     }
-    left = strokes.left()
+    left = strokes.left() + tracer.junctions.torn
     ratio = tracer.expected / strokes.length if strokes.length else 0.0
     meta = {
         "pieces": len(strokes),

@@ -44,9 +44,12 @@ class Strokes:
         self.length += math.hypot(ends[2] - ends[0], ends[3] - ends[1])
         return len(self.ends) - 1
 
-    def link(self, a: End, b: End) -> None:
-        """The piece of one end goes on at the other."""
+    def link(self, a: End, b: End) -> bool:
+        """Let the piece of one end go on at the other; False where one goes on elsewhere."""
+        if self.links.get(a, b) != b or self.links.get(b, a) != a:
+            return False
         self.links[a], self.links[b] = b, a
+        return True
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """`[B, 2, 2]` ends of all pieces, `[B, 2]` classes on their left and right."""
@@ -60,28 +63,8 @@ class Strokes:
     def left(self) -> int:
         """How many ends nothing follows, for no reason: what is missing there is not known."""
         ends = ((k, e) for k in range(len(self.ends)) for e in (0, 1))
-        good = (BORDER, TRIPLE, TIED)
+        good = (BORDER, TRIPLE)
         return sum(end not in self.links and self.stop_of(end) not in good for end in ends)
-
-    def mend(self, size: float) -> None:
-        """Link ends that meet in a point and that no trace led to each other.
-
-        Where many units vanish in one point, a trace may find no way through it, or a third
-        class that is as large there without being larger anywhere. Two ends of the same classes
-        then follow each other, if no others end there.
-        """
-        why = (OPEN, STUCK, TRIPLE)
-        ends = [(k, e) for k in range(len(self.ends)) for e in (0, 1)]
-        loose = [end for end in ends if end not in self.links and self.stop_of(end) in why]
-        found: dict[tuple[int, int], list[End]] = {}
-        for k, e in loose:
-            x, y = self.ends[k][2 * e : 2 * e + 2]
-            found.setdefault((round(x / size), round(y / size)), []).append((k, e))
-        for together in found.values():
-            if len(together) == 2:
-                a, b = (self.pairs[k] if e else self.pairs[k][::-1] for k, e in together)
-                if a == b[::-1]:
-                    self.link(*together)
 
     def joint(self) -> float:
         """Largest distance between two ends that are linked."""

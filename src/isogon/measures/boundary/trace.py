@@ -25,14 +25,17 @@ from isogon.measures.boundary.exits import (
     allowance_of,
     moved,
 )
-from isogon.measures.boundary.frozen import Frozen, Pieces, Seen
+from isogon.measures.boundary.fan import fan
+from isogon.measures.boundary.frozen import MARGIN, Frozen, Pieces, Seen
+from isogon.measures.boundary.junctions import Junctions
 from isogon.measures.boundary.live import Limits, Live, Start, Tail, started
-from isogon.measures.boundary.sides import sides
+from isogon.measures.boundary.seams import Seam, seam
 from isogon.measures.boundary.strokes import (
     BORDER,
     OPEN,
     STUCK,
     TIED,
+    TOUCH,
     TRIPLE,
     End,
     Region,
@@ -47,6 +50,7 @@ SHORT = 64 * EPS  # of the slice's extent: a piece without a length
 FAR = 1e-6  # of the slice's extent: a trace that is so far beside its line is lost
 MOMENT = 0.1  # seconds between two reports
 PATIENCE = 500  # regions after which states are carried
+STRAIGHT = 1e-6  # radians
 NEVER = 1 << 62
 
 
@@ -88,6 +92,8 @@ class Tracer:
         self.carrier: Carrier | None = None
         self.patience, self.carried = PATIENCE, 0.0
         self.passed: set[int] = set()
+        self.junctions = Junctions(self.regions, self.extent)
+        self.met: list[np.ndarray] = []
 
     def seed(self, p: np.ndarray, pairs: np.ndarray) -> None:
         """Let traces start both ways at points `[n, 2]` where two classes `[n, 2]` change."""
@@ -168,28 +174,31 @@ class Tracer:
         told = self.keys(live.pieces, n).tolist()
         entry = live.p + delta
         leave = entry + np.where(np.isfinite(out.s), out.s, 0.0)[:, None] * t
-        over = self._beaten(values, delta, live, slack)
+        over, third = self._rivals(values, delta, t, live, slack)
+        care = along | third
+        many = self.junctions.crowded(seen, values, live.pieces, start, live.pair, out)
         edge = self.regions.edge_of(entry, leave, SHORT * self.extent)
         why = np.select([flat, lost | ~np.isfinite(out.s), edge >= 0], [TIED, STUCK, BORDER], OPEN)
         keep: list[int] = []
         self.passed.clear()
         for r in range(n):
             if flat[r] and live.fresh[r] and live.idle[r] == 0:
-                goes = self._leave(live, r)
+                goes = self._beside(live, r)
             elif why[r] != OPEN:
                 goes = self._over(live, r, int(why[r]), int(edge[r]))
-            elif along[r] and out.s[r] > SHORT * self.extent:
-                goes = self._along(live, r, entry[r] + 0.5 * out.s[r] * t[r], unit[r], told[r])
-                if goes is None:
-                    goes = self._advance(live, r, told[r], entry[r], leave[r], out, back)
+            elif care[r]:
+                goes = self._seam(live, r, entry[r], t[r])
             elif live.fresh[r] and (over[r] or back[r][3]):
                 self.refused += 1
                 goes = False
             else:
                 if not live.fresh[r]:
                     self.drift = max(self.drift, float(off[r]))
-                goes = self._advance(live, r, told[r], entry[r], leave[r], out, back)
+                goes = self._advance(live, r, told[r], entry[r], leave[r], out, back, many[r])
             keep += [r] * goes
+        for p in self.met:
+            self.waiting += self.junctions.meet(p)
+        self.met.clear()
         if states is not None:
             keep = [r for r in keep if self._run(live, r, states[r], told[r])]
         return np.array(keep, np.int64)
@@ -265,33 +274,41 @@ class Tracer:
         )
         outside = self.regions.outside(part, own, delta)
         place = p + delta - np.where(np.isfinite(out.s), out.s, 0.0)[:, None] * t
-        return {int(r): (out, k, place[k], outside[k]) for k, r in enumerate(rows)}
+        at = values[0][rows], values[1][:, rows]
+        full = self.junctions.crowded(part, at, own, (p, delta, -t), live.pair[rows], out)
+        return {int(r): (out, k, place[k], outside[k], full[k]) for k, r in enumerate(rows)}
 
-    def _beaten(self, values, delta: np.ndarray, live: Live, slack: np.ndarray) -> np.ndarray:
-        """Whether a third class is larger than the two where a row starts."""
+    def _rivals(self, values, delta: np.ndarray, t: np.ndarray, live: Live, slack: np.ndarray):
+        """Whether a third class is larger than the two where a row starts; is tied all along."""
+        rows, zero = np.arange(len(live)), self.frozen.zero.rate.numpy()
         with np.errstate(invalid="ignore"):
             value = values[0] + delta[:, :1] * values[1][0] + delta[:, 1:] * values[1][1]
-        own = value[np.arange(len(live)), live.pair[:, 0]]
-        return (value - self.frozen.slack).max(1) > own + slack
+            rate = t[:, :1] * values[1][0] + t[:, 1:] * values[1][1]
+            first = live.pair[:, 0]
+            ahead = value - value[rows, first][:, None]
+            speed = np.abs(rate - rate[rows, first][:, None])
+        tied = np.abs(ahead) <= MARGIN * (self.frozen.slack + self.frozen.slack[first][:, None])
+        tied &= speed <= zero + zero[first][:, None]
+        tied[rows[:, None], live.pair] = False
+        return (ahead - self.frozen.slack).max(1) > slack, tied.any(1)
 
-    def _advance(self, live: Live, r: int, key, entry, leave, out: Exit, back) -> bool:
+    def _advance(self, live: Live, r: int, key, entry, leave, out: Exit, back, many: bool) -> bool:
         left, right = live.pair[r].tolist()
         region = (key[0], key[1], min(left, right), max(left, right))
         known = self.strokes.known.get(region)
         if live.fresh[r]:
-            other, k, place, _ = back[r]
+            other, k, place, _, full = back[r]
             live.fresh[r] = False
             if known is not None:
                 return False
             if np.abs(leave - place).max() <= SHORT * self.extent:  # a corner of the boundary
-                both: list[End] = []
-                for pair in ((left, right), (right, left)):
-                    own = [x[r].clone() for x in live.pieces]
-                    self.waiting.append(Start(entry, pair, own, NOTHING, both))
+                self.met.append(entry)
                 return False
             ends = [*place.tolist(), *leave.tolist()]
             piece = self.strokes.add(region, ends, left, right)
-            if np.isfinite(other.s[k]):
+            if full:
+                self.met.append(place)
+            if np.isfinite(other.s[k]) and (other.kind[k] == EDGE or not full):
                 behind = [x[r].clone() for x in live.pieces]
                 self._turn(Start(place, (right, left), behind, NOTHING, (piece, 0)), other, k, key)
             live.tail[r] = (piece, 1)
@@ -302,6 +319,10 @@ class Tracer:
         else:
             live.idle[r] = 0
             if not self._follows(live, r, region, [*entry.tolist(), *leave.tolist()]):
+                return False
+        if many:
+            self.met.append(leave)
+            if out.kind[r] != EDGE:
                 return False
         if out.kind[r] == UNIT:
             cut, unit, to = out.which[r]
@@ -316,16 +337,13 @@ class Tracer:
 
     def _joined(self, tail: Tail, end: End) -> None:
         """Let the piece of an end follow on where a trace comes from."""
-        if isinstance(tail, list):
-            if tail:
-                self.strokes.link(tail[0], end)
-            tail.append(end)
-        elif tail is not None:
-            self.strokes.link(tail, end)
+        if tail is not None and not self.strokes.link(tail, end):
+            piece, side = tail
+            self.met.append(np.array(self.strokes.ends[piece][2 * side : 2 * side + 2]))
 
     def _ended(self, tail: Tail, why: int, edge: int = -1) -> None:
         """Say why nothing follows where a trace comes from."""
-        if isinstance(tail, tuple):
+        if tail is not None:
             self.strokes.stops[tail] = (why, edge)
 
     def _turn(self, trace: Start, out: Exit, k: int, key) -> None:
@@ -354,39 +372,57 @@ class Tracer:
     def _over(self, live: Live, r: int, why: int, edge: int = -1) -> bool:
         self.ended[why] = self.ended.get(why, 0) + 1
         self._ended(live.tail[r], why, edge)
+        if why != BORDER and not live.fresh[r]:
+            self.met.append(live.p[r])
         return False
 
-    def _leave(self, live: Live, r: int) -> bool:
-        """Start beside an area on which the two classes are tied, instead of in it."""
-        angle = 2 * np.pi * (np.arange(8) + 0.3) / 8
-        around = np.stack([np.cos(angle), np.sin(angle)], 1)
-        pieces, slope = self.frozen.beside(np.repeat(live.p[[r]], 8, 0), around)
-        i, j = live.pair[r]
-        steep = (slope[:, :, i] - slope[:, :, j]).norm(dim=0).numpy()
-        best = int(steep.argmax())
-        if steep[best] <= allowance_of(self.frozen.zero, live.pair[[r]])[1][0]:
-            return self._over(live, r, TIED)
-        live.idle[r] += 1
-        for own, other in zip(live.pieces, pieces, strict=True):
-            own[r] = other[best]
-        return True
+    def _beside(self, live: Live, r: int) -> bool:
+        """Start on the border of an area on which the two classes are tied, instead of in it."""
+        found = fan(self.frozen, live.p[r])
+        if found is not None and len(found) == 2:
+            way = np.stack([np.cos(found.angle), np.sin(found.angle)], 1)
+            if np.abs(way.sum(0)).max() < STRAIGHT:
+                return self._seam(live, r, live.p[r], way[0])
+        self.met.append(live.p[r])
+        return False
 
-    def _along(
-        self, live: Live, r: int, middle: np.ndarray, normal: np.ndarray, key
-    ) -> bool | None:
-        """Decide about a line along the border of its region, which two regions hold.
+    def _seam(self, live: Live, r: int, entry: np.ndarray, t: np.ndarray) -> bool:
+        """Follow a line along the border of its region, or on which a third class is tied."""
+        size = SHORT * self.extent
+        own = seam(self.regions, entry, t, size)
+        total = self.keys(own.pieces, 2).sum(0)
+        pair, place, other = own.pair, entry, None
+        if live.fresh[r]:
+            other = seam(self.regions, entry, -t, size)
+            place = entry - other.length * t
+            if other.pair != pair[::-1] or (self.keys(other.pieces, 2).sum(0) != total).any():
+                self.met.append(entry)
+                return False
+            if pair[0] == pair[1]:
+                self.refused += 1
+                return False
+            live.pair[r] = pair
+        elif pair != tuple(live.pair[r].tolist()):
+            return self._over(live, r, TOUCH)
+        leave = entry + own.length * t
+        edge = int(self.regions.edge_of(place[None], leave[None], size)[0])
+        if edge >= 0 or not np.abs(leave - place).max() > size:
+            return self._over(live, r, BORDER if edge >= 0 else STUCK, edge)
+        region = (int(total[0]), int(total[1]), min(pair), max(pair))
+        live.tail[r] = None if live.fresh[r] else live.tail[r]
+        if not self._follows(live, r, region, [*place.tolist(), *leave.tolist()]):
+            return False
+        self.ended[TIED] = self.ended.get(TIED, 0) + own.tied
+        self._stops(own, live.tail[r], leave)
+        if other is not None:
+            tail = live.tail[r]
+            assert tail is not None
+            self._stops(other, (tail[0], 0), place)
+        return False
 
-        It belongs to the region with the lower key, or the one without a tie. None: this one.
-        """
-        why, pieces, whole = sides(self.frozen, middle, normal, live.pair[r])
-        if why != OPEN:
-            return self._over(live, r, why)
-        keys = self.keys(pieces, 2).tolist()
-        side = int(keys[1] < keys[0]) if whole.all() else int(whole[1])
-        if keys[side] == list(key) or live.idle[r] > ATTEMPTS // 2:
-            return None
-        live.idle[r] += 1
-        for own, other in zip(live.pieces, pieces, strict=True):
-            own[r] = other[side]
-        live.banned[r] = NOTHING
-        return True
+    def _stops(self, own: Seam, end: Tail, at: np.ndarray) -> None:
+        """Let a piece along a border end at that of the slice, or where its side changes."""
+        if own.edge >= 0:
+            self._ended(end, BORDER, own.edge)
+        if not own.alone:
+            self.met.append(at)
