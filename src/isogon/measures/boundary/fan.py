@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.stages import Kink
-from isogon.measures.boundary.frozen import MARGIN, Beside, Frozen, Pieces, knots_of
+from isogon.measures.boundary.frozen import MARGIN, Beside, Frozen, Pieces, knots_of, top_of
 
 FIRST = 8  # sectors to begin with
 OFFSET = 0.2718  # of their borders, which should be none in earnest
@@ -97,7 +97,7 @@ def _borders(frozen: Frozen, at: Beside, low: np.ndarray) -> tuple[np.ndarray, n
     for row, d, _ in vanishing(frozen, at):
         rows.append(row)
         ways.append(d)
-    near = at.value >= at.value.max(1, keepdims=True) - 2 * MARGIN * frozen.slack
+    near = top_of(at.value, MARGIN * frozen.slack)
     row, i = near.nonzero()
     for a in np.flatnonzero(near.any(0)):  # every pair of classes that tie
         both = near[row, a] & (i < a)

@@ -138,16 +138,16 @@ class Frozen:
         near the largest one, by its own rounding.
         """
         if self.program.chunk() > NARROW:
-            return _top(self.values(p), self.slack)
+            return top_of(self.values(p), self.slack)
         step, parts = NARROW, [np.zeros((0, len(self.names)))]
         for low in range(0, len(p), step):
             found = evaluate_single(self.program, self.embed(p[low : low + step]))
             found = self.competing(found.reshape(len(found), -1))
             parts.append(found.to(torch.float64).numpy())
-        found = _top(np.concatenate(parts), COARSE * self.slack)
+        found = top_of(np.concatenate(parts), COARSE * self.slack)
         close = found.sum(1) != 1
         if close.any():
-            found[close] = _top(self.values(p[close]), self.slack)
+            found[close] = top_of(self.values(p[close]), self.slack)
         return found
 
     @torch.no_grad()
@@ -217,10 +217,10 @@ class Frozen:
             slope: `[2, n, C]` derivatives beside them.
             ways: `[n, 2]` directions; each decides what those before it leave open.
         """
-        near, least = _top(value, MARGIN * self.slack), self.zero.rate.numpy()
+        near, least = top_of(value, MARGIN * self.slack), self.zero.rate.numpy()
         for way in ways:
             rate = way[:, :1] * slope[0] + way[:, 1:] * slope[1]
-            near = _top(np.where(near, rate, -np.inf), least)
+            near = top_of(np.where(near, rate, -np.inf), least)
         return near.argmax(1)
 
     def _run(self, x: Tensor, pick) -> tuple[Tensor, Tensor, list[Seen]]:
@@ -302,7 +302,7 @@ class Frozen:
         return found, Allowance(*(self.competing(_zero(e)[None])[0] for e in end[2:]))
 
 
-def _top(value: np.ndarray, slack: np.ndarray) -> np.ndarray:
+def top_of(value: np.ndarray, slack: np.ndarray) -> np.ndarray:
     """`[n, C]` which values are the largest of their row, up to a slack of each column."""
     best = value.argmax(1)
     top = value[np.arange(len(value)), best] - slack[best]
