@@ -51,7 +51,9 @@ def exact_boundary(weights, biases, corners):
         for a, b in zip(cell, [*cell[1:], cell[0]], strict=True):
             line, place = line_of(a, b)
             start, end = place(a), place(b)
-            lines.setdefault(line, []).append((min(start, end), max(start, end), start < end, label))
+            lines.setdefault(line, []).append(
+                (min(start, end), max(start, end), start < end, label)
+            )
     ends, pairs = [], []
     for line, own in lines.items():
         for low, high, left, right in changes(own):
@@ -86,7 +88,11 @@ def line_of(a, b):
 def point_on(line, place):
     """The point at a place of a line."""
     steep, slope, intercept = line
-    return [float(intercept), float(place)] if steep else [float(place), float(slope * place + intercept)]
+    return (
+        [float(intercept), float(place)]
+        if steep
+        else [float(place), float(slope * place + intercept)]
+    )
 
 
 def changes(edges):

@@ -74,7 +74,7 @@ class Carrier:
         place: list[np.ndarray],
     ) -> None:
         self.frozen, self.extent, self.suffix, self.place = frozen, extent, suffix, place
-        self.inward, self.offset, self.zero = regions.inward, regions.offset, regions.rate
+        self.inward, self.offset, self.zero = regions.inward, regions.offset, regions.zero
         self.odd = np.concatenate([o.numpy() for o in odd], 1)
         arguments, units = len(suffix.unit_of), len(suffix.cut_of)
         self.rows = arguments + len(frozen.names)
@@ -87,7 +87,7 @@ class Carrier:
             np.empty(arguments, np.int64),
             np.empty(units, np.int64),
             np.zeros(units, np.int8),
-            np.empty((3, 4)),
+            np.empty((3, 7)),
             np.empty(2, np.int64),
         )
         self.length, self.pieces = 0.0, 0

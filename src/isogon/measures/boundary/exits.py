@@ -42,6 +42,7 @@ class Regions:
     def __init__(self, frozen: Frozen) -> None:
         self.frozen, self.allow = frozen, frozen.allow
         self.rate = frozen.zero.rate.numpy()
+        self.zero = np.stack([self.rate, frozen.slack])
         self.lower: list[Tensor | None] = []
         self.upper: list[Tensor | None] = []
         for stage in frozen.cuts:

@@ -16,6 +16,9 @@ FULL, EVENT = 0, 1  # why a run stops: no room for more pieces; something that i
 IDLE = 32  # flips in one point, after which the literal step looks at it
 FAR = 1e-6  # of the slice's extent, as in `trace`
 SHORT = 64 * 2.220446049250313e-16
+CLOSE = 1e-12  # of it: a third class or the border may be met with a unit; the literal step looks
+MARGIN = 4.0  # as in `frozen`
+PARALLEL = 1e-9  # sine of an angle
 # places in the numbers and counts that go in and come out
 P, REACH, DRIFT = 0, 2, 3
 UNIT, BACK, LEFT, RIGHT, STILL, STEPS, PIECES = range(7)
@@ -123,6 +126,28 @@ def _nearby(s, state, piece, x, y, reach, near, flag, count):
 
 
 @inline
+def _nearer(found, distance, unit, to, a, b, speed, slack):
+    """Keep an exit if it is the nearest: `found` = distance, unit, piece, whether it is crowded.
+
+    It is where another unit vanishes within rounding, on another line; (a, b) are derivatives.
+    """
+    if distance < found[0]:
+        if found[0] - distance > found[6]:
+            found[3] = 0.0
+        elif not _parallel(a, b, found[4], found[5]):
+            found[3] = 1.0
+        found[0], found[1], found[2] = distance, unit, to
+        found[4], found[5], found[6] = a, b, slack / speed
+    elif (distance - found[0]) * speed <= slack and not _parallel(a, b, found[4], found[5]):
+        found[3] = 1.0
+
+
+@inline
+def _parallel(a, b, c, d):
+    return (a * d - b * c) ** 2 <= PARALLEL**2 * (a * a + b * b) * (c * c + d * d)
+
+
+@inline
 def _kink(s, state, piece, unit, ray, banned, odd, key, found):
     """The exit by a kink, if it is the nearest; False: the line runs along a region's border."""
     i, now = s.argument_of[unit], piece[unit]
@@ -140,9 +165,8 @@ def _kink(s, state, piece, unit, ray, banned, odd, key, found):
     to, gap = (now + 1, upper - z) if rate > 0 else (now - 1, lower - z)
     if unit == banned[0] and to == banned[1]:
         return True
-    distance = max(gap / rate, 0.0)
-    if distance < found[0]:
-        found[0], found[1], found[2] = distance, unit, to
+    distance, slack = max(gap / rate, 0.0), MARGIN * s.value[i]
+    _nearer(found, distance, unit, to, state[i, 1], state[i, 2], abs(rate), slack)
     return True
 
 
@@ -165,9 +189,7 @@ def _maximum(s, state, piece, unit, ray, banned, odd, key, found):
                 return False
             lowest = min(lowest, k)
         elif speed > give and not (unit == banned[0] and k == banned[1]):
-            distance = max(gap, 0.0) / speed
-            if distance < found[0]:
-                found[0], found[1], found[2] = distance, unit, k
+            _nearer(found, max(gap, 0.0) / speed, unit, k, a, b, speed, MARGIN * slack)
     if lowest != now:
         piece[unit] = lowest
         key[0] += odd[0, unit] * (lowest - now)
@@ -177,17 +199,25 @@ def _maximum(s, state, piece, unit, ray, banned, odd, key, found):
 
 @inline
 def _others(s, state, zero, ray, left, right, inward, offset, p):
-    """Distance to a third class and to the slice's border, whichever is nearer."""
+    """Distance to a third class and to the slice's border, whichever is nearer.
+
+    -1: a third class is tied all along.
+    """
     first, nearest = len(s.unit_of), np.inf
     i = first + left
     z = state[i, 0] + ray[0] * state[i, 1] + ray[1] * state[i, 2]
     rate = ray[2] * state[i, 1] + ray[3] * state[i, 2]
-    for c in range(len(zero)):
+    for c in range(zero.shape[1]):
         k = first + c
         speed = ray[2] * state[k, 1] + ray[3] * state[k, 2] - rate
-        if c != left and c != right and speed > zero[c] + zero[left]:
-            gap = z - (state[k, 0] + ray[0] * state[k, 1] + ray[1] * state[k, 2])
+        least = zero[0, c] + zero[0, left]
+        if c == left or c == right or speed < -least:
+            continue
+        gap = z - (state[k, 0] + ray[0] * state[k, 1] + ray[1] * state[k, 2])
+        if speed > least:
             nearest = min(nearest, max(gap, 0.0) / speed)
+        elif abs(gap) <= MARGIN * (zero[1, c] + zero[1, left]):
+            return -1.0
     for e in range(len(offset)):
         speed = -(ray[2] * inward[e, 0] + ray[3] * inward[e, 1])
         if speed > 1e-14:
@@ -252,8 +282,8 @@ def advance(
 ):
     """Follow a trace from a flip through regions that it leaves by units.
 
-    It stops before a region that it does not leave by a unit, or where a line runs along its
-    border: the literal step does those.
+    It stops before a region that it does not leave by one unit alone, or where a line runs along
+    its border, or a third class is tied on it: the literal step does those.
 
     Args:
         s: The network (`Suffix`).
@@ -261,7 +291,7 @@ def advance(
         piece: `[units]`, before the flip; changed.
         to: The piece that unit `count[UNIT]` changes to first.
         odd: `[2, units]` of the keys.
-        zero: `[C]` what counts as zero of an output's derivative.
+        zero: `[2, C]` what counts as zero of an output's derivative, and of its value.
         inward: `[edges, 2]` normals of the slice's polygon.
         offset: `[edges]`.
         reference: `[2]` where the state's values are.
@@ -278,14 +308,14 @@ def advance(
         touched: Room for the numbers of all arguments.
         near: Room for the numbers of all units.
         flag: `[units]` zeros; zeros again behind.
-        work: `[3, 4]` room.
+        work: `[3, 7]` room.
         banned: `[2]` room.
 
     Returns:
         Why it stops.
     """
     left, right = count[LEFT], count[RIGHT]
-    least = zero[left] + zero[right]
+    least = zero[0, left] + zero[0, right]
     change, ray, found = work[0], work[1], work[2]
     listed, travelled, reach = 0, 0.0, -1.0
     unit, why = count[UNIT], FULL
@@ -333,7 +363,7 @@ def advance(
             if first:
                 travelled, reach = 0.0, max(number[REACH], off)
                 listed = _nearby(s, state, piece, x, y, reach, near, flag, listed)
-            found[0], found[1] = np.inf, -1
+            found[0], found[1], found[3], found[6] = np.inf, -1, 0.0, 0.0
             for n in range(listed):
                 own = near[n]
                 if s.is_max[s.cut_of[own]]:
@@ -347,7 +377,7 @@ def advance(
                 break
             first = True
             number[REACH] = max(number[REACH], 1.5 * ahead)
-        if not plain or not found[0] < nearest:
+        if not plain or found[3] > 0 or not found[0] + CLOSE * extent < nearest:
             why = EVENT
             break
         a, b = ray[0] + reference[0], ray[1] + reference[1]
