@@ -145,8 +145,8 @@ def _parallel(d: np.ndarray, give: np.ndarray) -> bool:
 
 def _matched(found: Fan, strokes: Strokes, ends: list[End]) -> list[End] | None:
     """The end that lies on each ray; None unless there is one of its classes on every ray."""
-    if len(ends) != len(found):
-        return None
+    if len(ends) != len(found) or not ends:
+        return None if len(ends) != len(found) else []
     at = np.array([strokes.ends[piece] for piece, _ in ends]).reshape(-1, 2, 2)
     side = np.array([e for _, e in ends], np.int64)
     rows = np.arange(len(ends))

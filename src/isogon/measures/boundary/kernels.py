@@ -211,7 +211,7 @@ def _others(s, state, zero, ray, left, right, inward, offset, p):
         k = first + c
         speed = ray[2] * state[k, 1] + ray[3] * state[k, 2] - rate
         least = zero[0, c] + zero[0, left]
-        if c == left or c == right or speed < -least:
+        if c in (left, right) or speed < -least:
             continue
         gap = z - (state[k, 0] + ray[0] * state[k, 1] + ray[1] * state[k, 2])
         if speed > least:
