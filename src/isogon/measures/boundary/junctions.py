@@ -50,6 +50,11 @@ class Junctions:
             for k in range(len(found))
         ]
 
+    def edge_of(self, p: np.ndarray) -> int:
+        """Edge of the slice's polygon on which a point `[2]` lies; -1: none."""
+        far = np.abs(self.regions.inward @ p - self.regions.offset)
+        return int(far.argmin()) if far.min() <= self.size else -1
+
     def _inside(self, p: np.ndarray, found: Fan | None) -> Fan | None:
         """The rays that run inside the slice, not along its border."""
         if found is None:

@@ -24,7 +24,7 @@ class Seam:
         pieces: Of the regions on its left and right, per cut `[2, units]`.
         length: Until either region is left.
         edge: Edge of the slice's polygon that is met there; -1: none.
-        alone: Whether nothing else is met there.
+        alone: Whether it is met from both sides, and nothing else is.
     """
 
     pair: tuple[int, int]

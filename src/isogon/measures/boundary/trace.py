@@ -246,7 +246,8 @@ class Tracer:
             return False
         piece = self.strokes.add(region, ends, left, right)
         if tail is None:
-            self.strokes.stops[piece, 0] = (TRIPLE, -1)
+            edge = self.junctions.edge_of(np.array(ends[:2]))
+            self.strokes.stops[piece, 0] = (TRIPLE if edge < 0 else BORDER, edge)
         self._joined(tail, (piece, 0))
         live.tail[r] = (piece, 1)
         return True
@@ -307,7 +308,7 @@ class Tracer:
             ends = [*place.tolist(), *leave.tolist()]
             piece = self.strokes.add(region, ends, left, right)
             if full:
-                self.met.append(place)
+                self._meets((piece, 0), place)
             if np.isfinite(other.s[k]) and (other.kind[k] == EDGE or not full):
                 behind = [x[r].clone() for x in live.pieces]
                 self._turn(Start(place, (right, left), behind, NOTHING, (piece, 0)), other, k, key)
@@ -321,7 +322,7 @@ class Tracer:
             if not self._follows(live, r, region, [*entry.tolist(), *leave.tolist()]):
                 return False
         if many:
-            self.met.append(leave)
+            self._meets(live.tail[r], leave)
             if out.kind[r] != EDGE:
                 return False
         if out.kind[r] == UNIT:
@@ -422,7 +423,14 @@ class Tracer:
 
     def _stops(self, own: Seam, end: Tail, at: np.ndarray) -> None:
         """Let a piece along a border end at that of the slice, or where its side changes."""
-        if own.edge >= 0:
+        if own.alone:
             self._ended(end, BORDER, own.edge)
-        if not own.alone:
-            self.met.append(at)
+        else:
+            self._meets(end, at)
+
+    def _meets(self, end: Tail, at: np.ndarray) -> None:
+        """Let a piece end in a point where more than one thing happens."""
+        self.met.append(at)
+        edge = self.junctions.edge_of(at)
+        if edge >= 0:
+            self._ended(end, BORDER, edge)
