@@ -125,7 +125,7 @@ def main() -> None:
         pieces, seconds = traced(literal, few)
         carried = tracer_of(model, x)
         start = time.process_time()
-        carried.carrier = Carrier.of(carried.frozen, carried.regions, carried.odd, carried.extent)
+        carried.carrier = Carrier.of(carried.frozen, carried.regions, carried.extent)
         making = time.process_time() - start
         own, spent = traced(carried, many)
         row = {

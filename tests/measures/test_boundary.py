@@ -12,8 +12,8 @@ import isogon as ig
 from isogon.cpwl.program import mlp
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.boundary.frozen import Frozen
+from isogon.measures.boundary.junctions import Junctions
 from isogon.measures.boundary.measure import boundary, traced
-from isogon.measures.boundary.trace import Tracer
 from isogon.measures.partition.slices import lowered
 from reference.same_curves import compared
 
@@ -273,7 +273,7 @@ def test_certificate_fails_where_a_boundary_is_wrong():
 
 
 def test_what_is_not_whole_says_so(monkeypatch):
-    monkeypatch.setattr(Tracer, "_along", lambda *a: None)
+    monkeypatch.setattr(Junctions, "meet", lambda *a: [])
     monkeypatch.setattr("isogon.measures.boundary.trace.ATTEMPTS", -1)
     monkeypatch.setattr("isogon.measures.boundary.trace.SHORT", 0.02)
     with pytest.warns(IncompleteWarning, match="not whole"):

@@ -166,7 +166,7 @@ def test_a_state_behind_a_flip_is_that_of_the_flipped_pieces():
     program, plane = lowered(net, SQUARE)
     frozen = Frozen(program, plane)
     tracer = trace.Tracer(frozen, lambda *a: None)
-    carrier = carried.Carrier.of(frozen, tracer.regions, tracer.odd, tracer.extent)
+    carrier = carried.Carrier.of(frozen, tracer.regions, tracer.extent)
     assert carrier is not None
     at = np.array([[0.3, -0.4]])
     pieces = frozen.natural(at)

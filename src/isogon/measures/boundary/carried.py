@@ -58,7 +58,6 @@ class Carrier:
     Args:
         frozen: The network on its slice.
         regions: The borders of its regions and of the slice.
-        odd: Per cut `[2, units]` the odd numbers that keys are sums of.
         extent: Of the slice.
         suffix: The network behind each unit.
         place: Per cut the number of each of its arguments.
@@ -68,14 +67,13 @@ class Carrier:
         self,
         frozen: Frozen,
         regions: Regions,
-        odd: list[torch.Tensor],
         extent: float,
         suffix: Suffix,
         place: list[np.ndarray],
     ) -> None:
         self.frozen, self.extent, self.suffix, self.place = frozen, extent, suffix, place
         self.inward, self.offset, self.zero = regions.inward, regions.offset, regions.zero
-        self.odd = np.concatenate([o.numpy() for o in odd], 1)
+        self.odd = np.concatenate([o.numpy() for o in regions.odd], 1)
         arguments, units = len(suffix.unit_of), len(suffix.cut_of)
         self.rows = arguments + len(frozen.names)
         cuts = len(place) + 1
@@ -93,12 +91,10 @@ class Carrier:
         self.length, self.pieces = 0.0, 0
 
     @classmethod
-    def of(
-        cls, frozen: Frozen, regions: Regions, odd: list[torch.Tensor], extent: float
-    ) -> Carrier | None:
+    def of(cls, frozen: Frozen, regions: Regions, extent: float) -> Carrier | None:
         """The carrier of a network; None where its matrices would be too large, or it has none."""
         found = suffix_of(frozen, MOST) if frozen.cuts else None
-        return None if found is None else cls(frozen, regions, odd, extent, *found)
+        return None if found is None else cls(frozen, regions, extent, *found)
 
     def states(
         self, p: np.ndarray, values: tuple[np.ndarray, np.ndarray], seen: list[Seen]

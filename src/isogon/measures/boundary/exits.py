@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.stages import Kink
-from isogon.measures.boundary.frozen import MARGIN, Allowance, Frozen, Pieces, Seen, knots_of
+from isogon.measures.boundary.frozen import MARGIN, Frozen, Pieces, Seen, knots_of
 
 Ray = tuple[Tensor, Tensor]  # what a cut sees at the start of rays, and its rates along them
 EDGE, UNIT, CLASS = 0, 1, 2  # what is met
@@ -43,6 +43,11 @@ class Regions:
         self.frozen, self.allow = frozen, frozen.allow
         self.rate = frozen.zero.rate.numpy()
         self.zero = np.stack([self.rate, frozen.slack])
+        rng = np.random.default_rng(0)
+        counts = [frozen.program.units(stage) for stage in frozen.cuts]
+        self.odd = [
+            torch.from_numpy(rng.integers(-(2**62), 2**62, (2, units)) * 2 + 1) for units in counts
+        ]
         self.lower: list[Tensor | None] = []
         self.upper: list[Tensor | None] = []
         for stage in frozen.cuts:
@@ -61,6 +66,15 @@ class Regions:
         inward = np.stack([-along[:, 1], along[:, 0]], 1)
         self.inward = inward / np.linalg.norm(inward, axis=1, keepdims=True)
         self.offset = (self.inward * corners).sum(1)
+
+    def keys(self, pieces: Pieces, n: int) -> np.ndarray:
+        """`[n, 2]` the 128-bit keys of regions: sums of odd numbers times pieces."""
+        total = torch.zeros((n, 2), dtype=torch.int64)
+        for piece, odd in zip(pieces, self.odd, strict=True):
+            wide = piece.to(torch.int64)
+            total[:, 0] += (wide * odd[0]).sum(1)
+            total[:, 1] += (wide * odd[1]).sum(1)
+        return total.numpy()
 
     def settle(self, seen: list[Seen], pieces: Pieces, rays: list[Ray]) -> np.ndarray:
         """Give units that are at a knot all along the line their lower piece, in place.
@@ -139,6 +153,28 @@ class Regions:
                 beyond = (z > z.gather(2, won) + MARGIN * slack).any(-1)
             found |= beyond.any(-1).numpy()
         return found
+
+    def rivals(
+        self,
+        values: tuple[np.ndarray, np.ndarray],
+        delta: np.ndarray,
+        t: np.ndarray,
+        pair: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`[n]` whether a third class is larger where a ray starts; whether one is tied all along.
+
+        The arguments are those of `first`.
+        """
+        rows, slack, left = np.arange(len(pair)), self.frozen.slack, pair[:, 0]
+        with np.errstate(invalid="ignore"):
+            value = values[0] + delta[:, :1] * values[1][0] + delta[:, 1:] * values[1][1]
+            rate = t[:, :1] * values[1][0] + t[:, 1:] * values[1][1]
+            ahead = value - value[rows, left][:, None]
+            speed = np.abs(rate - rate[rows, left][:, None])
+        tied = np.abs(ahead) <= MARGIN * (slack + slack[left][:, None])
+        tied &= speed <= self.rate + self.rate[left][:, None]
+        tied[rows[:, None], pair] = False
+        return (ahead - slack).max(1) > slack[pair].sum(1), tied.any(1)
 
     def first(
         self,
@@ -245,9 +281,3 @@ def _closer(found: Exit, s: np.ndarray, kind: int, *which: np.ndarray) -> None:
     nearer = s < found.s
     found.s[nearer], found.kind[nearer] = s[nearer], kind
     found.which[nearer] = np.stack(which, 1)[nearer]
-
-
-def allowance_of(zero: Allowance, pair: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What counts as zero of the difference of two outputs, and of its slope: `[n]` each."""
-    value, rate = zero.value.numpy(), zero.rate.numpy()
-    return value[pair].sum(1), rate[pair].sum(1)

@@ -19,6 +19,7 @@ from isogon.measures.boundary.frozen import MARGIN, Beside, Frozen, Pieces, knot
 FIRST = 8  # sectors to begin with
 OFFSET = 0.2718  # of their borders, which should be none in earnest
 ROUNDS = 40
+STRAIGHT = 1e-6  # radians
 NARROW = 1e-9  # a sector that is not looked at
 
 
@@ -40,6 +41,11 @@ class Fan:
 
     def __len__(self) -> int:
         return len(self.angle)
+
+    def straight(self) -> np.ndarray | None:
+        """`[2]` the direction of a line that the rays are the two halves of; None: they are not."""
+        way = np.stack([np.cos(self.angle), np.sin(self.angle)], 1)
+        return way[0] if len(way) == 2 and np.abs(way.sum(0)).max() < STRAIGHT else None
 
 
 def fan(frozen: Frozen, p: np.ndarray) -> Fan | None:

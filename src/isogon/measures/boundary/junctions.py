@@ -126,8 +126,7 @@ class Junctions:
         groups = KDTree(at).query_ball_point(np.array(self.places), self.size)
         for found, group in zip(self.fans, groups, strict=True):
             ends = [(k // 2, k % 2) for k in sorted(group)]
-            order = None if found is None else _matched(found, strokes, ends)
-            if order is None:
+            if found is None or (order := _matched(found, strokes, ends)) is None:
                 self.torn += 1
             else:
                 _linked(strokes, found, order)
@@ -150,8 +149,10 @@ def _parallel(d: np.ndarray, give: np.ndarray) -> bool:
 
 def _matched(found: Fan, strokes: Strokes, ends: list[End]) -> list[End] | None:
     """The end that lies on each ray; None unless there is one of its classes on every ray."""
-    if len(ends) != len(found) or not ends:
-        return None if len(ends) != len(found) else []
+    if len(ends) != len(found):
+        return None
+    if not ends:
+        return []
     at = np.array([strokes.ends[piece] for piece, _ in ends]).reshape(-1, 2, 2)
     side = np.array([e for _, e in ends], np.int64)
     rows = np.arange(len(ends))

@@ -347,17 +347,8 @@ def advance(
         if off < 0 or off > FAR * extent:
             why = EVENT
             break
-        nearest = _others(
-            s,
-            state,
-            zero,
-            ray,
-            left,
-            right,
-            inward,
-            offset,
-            (ray[0] + reference[0], ray[1] + reference[1]),
-        )
+        at = ray[0] + reference[0], ray[1] + reference[1]
+        nearest = _others(s, state, zero, ray, left, right, inward, offset, at)
         plain, first = True, reach < 0
         while True:
             if first:
@@ -380,7 +371,7 @@ def advance(
         if not plain or found[3] > 0 or not found[0] + CLOSE * extent < nearest:
             why = EVENT
             break
-        a, b = ray[0] + reference[0], ray[1] + reference[1]
+        a, b = at
         c, d = a + found[0] * ray[2], b + found[0] * ray[3]
         size = max(abs(c - a), abs(d - b))
         if size <= SHORT * extent:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isogon.measures.boundary.exits import EDGE, NOTHING, Regions, moved
+from isogon.measures.boundary.exits import NOTHING, Regions, moved
 from isogon.measures.boundary.frozen import Beside, Frozen, Pieces
 
 
@@ -23,26 +23,21 @@ class Seam:
         tied: Whether the two are tied on all of one side.
         pieces: Of the regions on its left and right, per cut `[2, units]`.
         length: Until either region is left.
-        edge: Edge of the slice's polygon that is met there; -1: none.
-        alone: Whether it is met from both sides, and nothing else is.
     """
 
     pair: tuple[int, int]
     tied: bool
     pieces: Pieces
     length: float
-    edge: int
-    alone: bool
 
 
-def seam(regions: Regions, p: np.ndarray, t: np.ndarray, size: float) -> Seam:
+def seam(regions: Regions, p: np.ndarray, t: np.ndarray) -> Seam:
     """What lies beside the line from a point `[2]` along a direction `[2]`.
 
     Args:
         regions: The borders of regions.
         p: A point of the line.
         t: Its direction, of unit length.
-        size: Lengths below it are none.
     """
     frozen, normal = regions.frozen, np.array([-t[1], t[0]])
     at, ahead, across = np.stack([p, p]), np.stack([t, t]), np.stack([normal, -normal])
@@ -60,11 +55,8 @@ def seam(regions: Regions, p: np.ndarray, t: np.ndarray, size: float) -> Seam:
         np.array([[left, right]] * 2),
         np.stack([NOTHING, NOTHING]),
     )
-    length = float(out.s.min())
-    edges = (out.kind == EDGE) & (out.s <= length + size)
-    edge = int(out.which[edges.argmax(), 0]) if edges.any() else -1
     tied = _flat(frozen, found, left, right, across)
-    return Seam((left, right), tied, found.pieces, length, edge, bool(edges.all()))
+    return Seam((left, right), tied, found.pieces, float(out.s.min()))
 
 
 def _flat(frozen: Frozen, found: Beside, i: int, j: int, across: np.ndarray) -> bool:

@@ -22,14 +22,13 @@ from isogon.measures.boundary.exits import (
     UNIT,
     Exit,
     Regions,
-    allowance_of,
     moved,
 )
 from isogon.measures.boundary.fan import fan
-from isogon.measures.boundary.frozen import MARGIN, Frozen, Pieces, Seen
+from isogon.measures.boundary.frozen import Frozen, Seen
 from isogon.measures.boundary.junctions import Junctions
 from isogon.measures.boundary.live import Limits, Live, Start, Tail, started
-from isogon.measures.boundary.seams import Seam, seam
+from isogon.measures.boundary.seams import seam
 from isogon.measures.boundary.strokes import (
     BORDER,
     OPEN,
@@ -50,7 +49,6 @@ SHORT = 64 * EPS  # of the slice's extent: a piece without a length
 FAR = 1e-6  # of the slice's extent: a trace that is so far beside its line is lost
 MOMENT = 0.1  # seconds between two reports
 PATIENCE = 500  # regions after which states are carried
-STRAIGHT = 1e-6  # radians
 NEVER = 1 << 62
 
 
@@ -81,11 +79,6 @@ class Tracer:
         self.extent = float(np.abs(frozen.plane.corners).max()) + float(
             np.ptp(frozen.plane.corners, axis=0).max()
         )
-        rng = np.random.default_rng(0)
-        counts = [frozen.program.units(stage) for stage in frozen.cuts]
-        self.odd = [
-            torch.from_numpy(rng.integers(-(2**62), 2**62, (2, units)) * 2 + 1) for units in counts
-        ]
         self.width = int(np.clip(frozen.program.chunk() // 6, SMALLEST, LARGEST))
         self.told = 0.0
         self.limits, self.expected = limits or Limits(), 0.0
@@ -135,15 +128,6 @@ class Tracer:
         new = started(starts, self.frozen)
         return new if live is None else live.joined(new)
 
-    def keys(self, pieces: Pieces, n: int) -> np.ndarray:
-        """`[n, 2]` the 128-bit keys of regions: sums of odd numbers times pieces."""
-        total = torch.zeros((n, 2), dtype=torch.int64)
-        for piece, odd in zip(pieces, self.odd, strict=True):
-            wide = piece.to(torch.int64)
-            total[:, 0] += (wide * odd[0]).sum(1)
-            total[:, 1] += (wide * odd[1]).sum(1)
-        return total.numpy()
-
     # -- a step ------------------------------------------------------------------------------
 
     def _step(self, live: Live) -> np.ndarray:
@@ -157,8 +141,7 @@ class Tracer:
         gap = values[0][rows, i] - values[0][rows, j]
         g = (values[1][:, rows, i] - values[1][:, rows, j]).T
         steep = np.linalg.norm(g, axis=1)
-        slack, least = allowance_of(self.frozen.zero, live.pair)
-        flat = ~(steep > least)
+        flat = ~(steep > self.regions.rate[live.pair].sum(1))
         unit = g / np.where(flat, 1.0, steep)[:, None]
         with np.errstate(invalid="ignore"):
             delta = -(gap / np.where(flat, 1.0, steep))[:, None] * unit
@@ -171,10 +154,10 @@ class Tracer:
         start = live.p, delta, t
         out = self.regions.first(rays, live.pieces, values, start, live.pair, live.banned)
         back = self._backwards(live, seen, values, start)
-        told = self.keys(live.pieces, n).tolist()
+        told = self.regions.keys(live.pieces, n).tolist()
         entry = live.p + delta
         leave = entry + np.where(np.isfinite(out.s), out.s, 0.0)[:, None] * t
-        over, third = self._rivals(values, delta, t, live, slack)
+        over, third = self.regions.rivals(values, delta, t, live.pair)
         care = along | third
         many = self.junctions.crowded(seen, values, live.pieces, start, live.pair, out)
         edge = self.regions.edge_of(entry, leave, SHORT * self.extent)
@@ -206,7 +189,7 @@ class Tracer:
     def _states(self, live: Live, values, seen: list[Seen]) -> list[Carried] | None:
         """The states of all rows, compared with those that were carried; None: nothing is."""
         if self.carrier is None and self.steps >= self.patience:
-            self.carrier = Carrier.of(self.frozen, self.regions, self.odd, self.extent)
+            self.carrier = Carrier.of(self.frozen, self.regions, self.extent)
             self.patience = NEVER if self.carrier is None else self.patience
         if self.carrier is None:
             return None
@@ -278,20 +261,6 @@ class Tracer:
         at = values[0][rows], values[1][:, rows]
         full = self.junctions.crowded(part, at, own, (p, delta, -t), live.pair[rows], out)
         return {int(r): (out, k, place[k], outside[k], full[k]) for k, r in enumerate(rows)}
-
-    def _rivals(self, values, delta: np.ndarray, t: np.ndarray, live: Live, slack: np.ndarray):
-        """Whether a third class is larger than the two where a row starts; is tied all along."""
-        rows, zero = np.arange(len(live)), self.frozen.zero.rate.numpy()
-        with np.errstate(invalid="ignore"):
-            value = values[0] + delta[:, :1] * values[1][0] + delta[:, 1:] * values[1][1]
-            rate = t[:, :1] * values[1][0] + t[:, 1:] * values[1][1]
-            first = live.pair[:, 0]
-            ahead = value - value[rows, first][:, None]
-            speed = np.abs(rate - rate[rows, first][:, None])
-        tied = np.abs(ahead) <= MARGIN * (self.frozen.slack + self.frozen.slack[first][:, None])
-        tied &= speed <= zero + zero[first][:, None]
-        tied[rows[:, None], live.pair] = False
-        return (ahead - self.frozen.slack).max(1) > slack, tied.any(1)
 
     def _advance(self, live: Live, r: int, key, entry, leave, out: Exit, back, many: bool) -> bool:
         left, right = live.pair[r].tolist()
@@ -380,23 +349,25 @@ class Tracer:
     def _beside(self, live: Live, r: int) -> bool:
         """Start on the border of an area on which the two classes are tied, instead of in it."""
         found = fan(self.frozen, live.p[r])
-        if found is not None and len(found) == 2:
-            way = np.stack([np.cos(found.angle), np.sin(found.angle)], 1)
-            if np.abs(way.sum(0)).max() < STRAIGHT:
-                return self._seam(live, r, live.p[r], way[0])
+        way = None if found is None else found.straight()
+        if way is not None:
+            return self._seam(live, r, live.p[r], way)
         self.met.append(live.p[r])
         return False
 
     def _seam(self, live: Live, r: int, entry: np.ndarray, t: np.ndarray) -> bool:
         """Follow a line along the border of its region, or on which a third class is tied."""
         size = SHORT * self.extent
-        own = seam(self.regions, entry, t, size)
-        total = self.keys(own.pieces, 2).sum(0)
-        pair, place, other = own.pair, entry, None
+        own = seam(self.regions, entry, t)
+        total = self.regions.keys(own.pieces, 2).sum(0)
+        pair, place = own.pair, entry
         if live.fresh[r]:
-            other = seam(self.regions, entry, -t, size)
+            other = seam(self.regions, entry, -t)
             place = entry - other.length * t
-            if other.pair != pair[::-1] or (self.keys(other.pieces, 2).sum(0) != total).any():
+            if (
+                other.pair != pair[::-1]
+                or (self.regions.keys(other.pieces, 2).sum(0) != total).any()
+            ):
                 self.met.append(entry)
                 return False
             if pair[0] == pair[1]:
@@ -414,19 +385,12 @@ class Tracer:
         if not self._follows(live, r, region, [*place.tolist(), *leave.tolist()]):
             return False
         self.ended[TIED] = self.ended.get(TIED, 0) + own.tied
-        self._stops(own, live.tail[r], leave)
-        if other is not None:
-            tail = live.tail[r]
-            assert tail is not None
-            self._stops(other, (tail[0], 0), place)
+        tail = live.tail[r]
+        assert tail is not None
+        self._meets(tail, leave)
+        if live.fresh[r]:
+            self._meets((tail[0], 0), place)
         return False
-
-    def _stops(self, own: Seam, end: Tail, at: np.ndarray) -> None:
-        """Let a piece along a border end at that of the slice, or where its side changes."""
-        if own.alone:
-            self._ended(end, BORDER, own.edge)
-        else:
-            self._meets(end, at)
 
     def _meets(self, end: Tail, at: np.ndarray) -> None:
         """Let a piece end in a point where more than one thing happens."""
