@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from isogon.cpwl.stages import Kink
 from isogon.measures.boundary.frozen import MARGIN, Beside, Frozen, Pieces, knots_of, top_of
@@ -130,18 +129,15 @@ def vanishing(frozen: Frozen, at: Beside):
             shape = frozen.program.shapes[stage.inputs[0]]
             for knot in knots_of(stage, seen.z.shape[1], shape):
                 near |= (seen.z - knot).abs() <= MARGIN * zero.value
-            slope, give = seen.d, zero.rate.expand_as(seen.z)
+            row, unit = near.nonzero(as_tuple=True)
+            slope, give = seen.d[:, row, unit], zero.rate[unit]
         else:
             won = at.pieces[cut][..., None].long()
-            index = torch.arange(seen.z.shape[2])
             slack = zero.value + zero.value.expand_as(seen.z).gather(2, won)
-            near = (seen.z.gather(2, won) - seen.z <= MARGIN * slack) & (index != won)
-            slope = seen.d - seen.d.gather(3, won.expand(2, *won.shape))
-            give = zero.rate + zero.rate.expand_as(seen.z).gather(2, won)
-        yield _chosen(near & (slope.abs() > give).any(0), slope, give)
-
-
-def _chosen(near: Tensor, slope: Tensor, give: Tensor):
-    at = near.nonzero(as_tuple=True)
-    own = torch.stack([slope[0][at], slope[1][at]], 1)
-    return at[0].numpy(), own.numpy(), give[at].numpy()
+            near = seen.z.gather(2, won) - seen.z <= MARGIN * slack
+            row, unit, k = near.nonzero(as_tuple=True)
+            best = won[row, unit, 0]
+            slope = seen.d[:, row, unit, k] - seen.d[:, row, unit, best]
+            give = zero.rate[unit, k] + zero.rate[unit, best]
+        steep = (slope.abs() > give).any(0)
+        yield row[steep].numpy(), slope[:, steep].T.numpy(), give[steep].numpy()

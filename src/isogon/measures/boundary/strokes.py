@@ -44,6 +44,11 @@ class Strokes:
         self.length += math.hypot(ends[2] - ends[0], ends[3] - ends[1])
         return len(self.ends) - 1
 
+    def place(self, end: End) -> np.ndarray:
+        """`[2]` where an end lies."""
+        piece, side = end
+        return np.array(self.ends[piece][2 * side : 2 * side + 2])
+
     def link(self, a: End, b: End) -> bool:
         """Let the piece of one end go on at the other; False where one goes on elsewhere."""
         if self.links.get(a, b) != b or self.links.get(b, a) != a:

@@ -308,8 +308,7 @@ class Tracer:
     def _joined(self, tail: Tail, end: End) -> None:
         """Let the piece of an end follow on where a trace comes from."""
         if tail is not None and not self.strokes.link(tail, end):
-            piece, side = tail
-            self.met.append(np.array(self.strokes.ends[piece][2 * side : 2 * side + 2]))
+            self.met.append(self.strokes.place(tail))
 
     def _ended(self, tail: Tail, why: int, edge: int = -1) -> None:
         """Say why nothing follows where a trace comes from."""
