@@ -6,15 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from test_boundary import SQUARE, Parts, residual
 from torch import nn
 
 import isogon as ig
 from isogon.cpwl.matrices import TooManyEntries, matrix
-from isogon.cpwl.program import mlp
 from isogon.cpwl.stages import Affine
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.boundary import carried, trace
@@ -68,19 +65,6 @@ def test_carried_states_trace_the_curves_of_literal_steps(seed):
     assert literal.complete
     assert own.complete
     assert own.meta["carried"] < 1e-11
-
-
-@settings(max_examples=12, deadline=None)
-@given(st.integers(0, 10_000), st.booleans())
-def test_they_do_where_many_units_vanish_at_once(seed, bias):
-    rng = np.random.default_rng(seed)
-    shapes = (6, 2), (5, 6), (1 + seed % 3, 5)
-    weights = [torch.from_numpy(rng.integers(-3, 4, s).astype(float)) for s in shapes]
-    biases = [torch.from_numpy(bias * rng.integers(-1, 2, s[0]).astype(float)) for s in shapes]
-    net = mlp(weights, biases)
-    literal, own = both(net, SQUARE, 20)
-    assert own.length == pytest.approx(literal.length, rel=1e-9)
-    assert own.complete == literal.complete
 
 
 @pytest.mark.parametrize("radius", [0.1, pytest.param(0.8, marks=pytest.mark.long)])
