@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from isogon.measures.boundary.scan import GOLDEN
-from reference.exact_cells import on_polygon, rational
+from reference.exact_cells import apply, on_polygon, rational
 
 
 def exact_boundary(weights, biases, corners):
@@ -39,10 +39,13 @@ def exact_boundary(weights, biases, corners):
     layers = []
     for w, b in zip(weights, biases, strict=True):
         layers += [("affine", w, b), ("relu", len(w))]
-    outputs = list(range(len(biases[-1])))
-    layers[-1] = ("max", [outputs])
+    return boundary_of(layers[:-1], len(biases[-1]), corners)
+
+
+def boundary_of(before, outputs, corners):
+    """The same of layers as in `exact_cells`, without padding and skips, of so many outputs."""
+    layers = [*before, ("max", [list(range(outputs))])]
     cells, _ = on_polygon(layers, rational([list(c) for c in corners]))
-    before = layers[:-1]
     lines: dict[tuple, list] = {}
     for cell in cells:
         middle = [sum(c) / len(cell) for c in zip(*cell, strict=True)]
@@ -69,12 +72,8 @@ def length_of(ends):
 
 def evaluated(layers, v):
     """The outputs at a point."""
-    for kind, *own in layers:
-        if kind == "affine":
-            pairs = zip(*own, strict=True)
-            v = [sum((a * x for a, x in zip(row, v, strict=True)), b) for row, b in pairs]
-        else:
-            v = [max(x, Fraction(0)) for x in v]
+    for layer in layers:
+        v = apply(layer, v, None)
     return v
 
 
