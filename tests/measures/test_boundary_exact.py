@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_boundary import SQUARE
 from test_boundary_carried import both
+from torch import nn
 
 from isogon.cpwl.program import mlp
 from isogon.measures.boundary.junctions import Junctions
-from reference.exact_boundary import compared, exact_boundary, length_of
+from reference.exact_boundary import boundary_of, compared, exact_boundary, length_of
+from reference.exact_cells import rational
 
 # two ways that differed, or agreed on a wrong boundary; the last two end on the slice's border
 SEEDS = [(41, True), (65, False), (80, False), (89, True), (104, False), (188, True), (363, True)]
@@ -74,6 +76,37 @@ def test_networks_of_small_integers_have_their_exact_boundary(seed, bias):
 def test_many_networks_of_small_integers_have_it(low):
     complete = [checked(seed, bias) for seed in range(low, low + 50) for bias in (False, True)]
     assert sum(complete) >= 0.98 * 2 * len(complete)
+
+
+class Maxima(nn.Module):
+    """Four maxima of three behind a hidden layer, of small integers without biases."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        shapes = (4, 2), (12, 4), (2 + seed % 3, 4)
+        self.weights = [torch.from_numpy(rng.integers(-2, 3, s).astype(float)) for s in shapes]
+
+    def forward(self, x):
+        first, second, last = self.weights
+        h = torch.relu(x @ first.T) @ second.T
+        return torch.maximum(torch.maximum(h[:, :4], h[:, 4:8]), h[:, 8:]) @ last.T
+
+
+@pytest.mark.parametrize("seed", [24, 40, 52, 68])
+def test_maxima_of_integers_have_their_exact_boundary(seed):
+    net = Maxima(seed)
+    layers = []
+    for w in net.weights:
+        layers.append(("affine", rational(w.tolist()), [0] * len(w)))
+    groups = [[i, i + 4, i + 8] for i in range(4)]
+    before = [layers[0], ("relu", 4), layers[1], ("max", groups), layers[2]]
+    ends, pairs = boundary_of(before, len(net.weights[2]), SQUARE.corners.tolist())
+    for b in both(net, SQUARE, 20):
+        found = compared(b, ends, pairs)
+        assert b.complete
+        assert max(found["spurious"], found["open"], found["closed"]) < 1e-9
+        b.certify(50).require()
 
 
 def test_the_exact_boundary_of_a_diamond_and_of_an_area_of_ties():

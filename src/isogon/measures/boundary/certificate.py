@@ -12,7 +12,7 @@ from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.cpwl.rounding import ROUNDING, errors
 from isogon.measures.boundary.frozen import Frozen
 from isogon.measures.boundary.scan import GOLDEN, Scan
-from isogon.measures.boundary.strokes import BORDER, TIED, TRIPLE, Strokes
+from isogon.measures.boundary.strokes import BORDER, TRIPLE, Strokes
 from isogon.measures.partition.certificate.certify import Clock
 from isogon.measures.partition.mesh.zeros import Space
 
@@ -42,7 +42,7 @@ def certify_boundary(
       trace was beside its line behind an exit.
     - *Carried*: the states that were carried from region to region were those computed afresh.
     - *Ends*: a curve that is not closed ends at the slice's border, where a third class comes
-      in, or where classes are tied on an area; *triple points*: three curves end at each.
+      in; *triple points*: three curves end at each.
     - *Once*: no piece is there twice.
     - *Grid*: along every line of the grid, and along the border, the crossings lead from the
       class at each place to the class at the next; *image*: these classes are the network's.
@@ -83,7 +83,7 @@ def _ends(b: Boundary, found: Ledger, extent: float) -> None:
     inward = np.stack([-along[:, 1], along[:, 0]], 1)
     inward /= np.linalg.norm(inward, axis=1, keepdims=True)
     inside = (at @ inward.T - (inward * corners).sum(1)).min(1, initial=np.inf)
-    wrong = ~np.isin(why, (BORDER, TRIPLE, TIED))
+    wrong = ~np.isin(why, (BORDER, TRIPLE))
     wrong |= (why == BORDER) & (np.abs(inside) > NEAR * extent)
     note = "curves that end inside the slice for no reason, and stretches of the grid without one"
     found.check("ends", int(wrong.sum()) + b.meta["open"] + b.meta["unexplained"], 0, note)

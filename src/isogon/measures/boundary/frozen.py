@@ -196,12 +196,10 @@ class Frozen:
                     gap = z - knot
                     piece += torch.where(gap.abs() <= MARGIN * zero.value, rate > 0, gap > 0)
             else:
-                top = z.amax(-1, keepdim=True)
-                near = top - z <= 2 * MARGIN * zero.value
+                near = _near(z, MARGIN * zero.value)
                 for a, b in ways:
                     rate = a[:, None, None] * d[0] + b[:, None, None] * d[1]
-                    rate = rate.masked_fill(~near, -torch.inf)
-                    near = rate >= rate.amax(-1, keepdim=True) - 2 * zero.rate
+                    near = _near(rate.masked_fill(~near, -torch.inf), zero.rate)
                 piece = _first_largest(near.to(torch.float64))
             found.append(piece)
             return piece
@@ -307,6 +305,12 @@ def top_of(value: np.ndarray, slack: np.ndarray) -> np.ndarray:
     best = value.argmax(1)
     top = value[np.arange(len(value)), best] - slack[best]
     return value >= top[:, None] - slack
+
+
+def _near(z: Tensor, slack: Tensor) -> Tensor:
+    """Which entries along the last axis are the largest, up to a slack of each."""
+    best = z.argmax(-1, keepdim=True)
+    return z.gather(-1, best) - z <= slack + slack.expand_as(z).gather(-1, best)
 
 
 def _largest(*values: Tensor) -> float:

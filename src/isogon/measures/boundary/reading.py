@@ -30,7 +30,7 @@ class Boundary(Reading):
         offsets: `[curves + 1]`: curve k has the corners `points[offsets[k]:offsets[k + 1]]`; a
             closed curve ends with its first corner.
         ends: `[curves, 2]` why it starts and ends there: 0 it is closed (or cut off, see
-            `meta`), 1 border of the slice, 2 a third class, 3 classes tied on an area.
+            `meta`), 1 border of the slice, 2 a third class.
         image: `[grid, grid]` class on a grid of the slice, rows along the second coordinate; -1
             outside; `image_x`, `image_y` are the coordinates of its columns and rows.
     """
