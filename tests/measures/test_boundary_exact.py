@@ -85,7 +85,8 @@ class Maxima(nn.Module):
         super().__init__()
         rng = np.random.default_rng(seed)
         shapes = (4, 2), (12, 4), (2 + seed % 3, 4)
-        self.weights = [torch.from_numpy(rng.integers(-2, 3, s).astype(float)) for s in shapes]
+        weights = [torch.from_numpy(rng.integers(-2, 3, s).astype(float)) for s in shapes]
+        self.weights = nn.ParameterList(weights)
 
     def forward(self, x):
         first, second, last = self.weights
