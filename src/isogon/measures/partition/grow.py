@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from isogon.context import Progress
+from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import Bounds
 from isogon.cpwl.stages import Affine, Kink, Max, Stage
@@ -81,6 +82,7 @@ def grow(
     near = plane.marks if len(plane.marks) else corners.mean(0, keepdims=True)
     task = TileTask(Space.of_slice(program, plane), limit, progress, near)
     start = mesh.live[program.input] = task.space.embed(corners)
+    check_outputs(program, start, "the slice's corners")
     bounds = Bounds(program, start)
     mesh, cuts = _run(task, mesh, 0, bounds)
     if task.tiled:

@@ -8,7 +8,6 @@ import numpy as np
 from torch.nn import Module
 
 from isogon import context
-from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.partition.forecast import Outlook
@@ -107,8 +106,6 @@ def partitioned(
     program, plane = lowered(model, plane)
     if not compiled():
         report(0, None, "compiling the kernels (once; cached on disk)")
-    start = plane.embed(plane.corners).reshape(-1, *program.shape)
-    check_outputs(program, start, "the slice's corners")
     if forewarn:
         report = Outlook(report, program, plane, max_regions)
     mesh, sites, zero = grow(program, plane, max_regions or UNLIMITED, report)

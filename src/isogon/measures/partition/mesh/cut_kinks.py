@@ -173,8 +173,7 @@ def _crossings(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.nda
 
     None for the fixed edges, and none where no face is still cut on either side.
     """
-    free = np.flatnonzero(mesh.open_edges())
-    free = free[free >= mesh.fixed]
+    free = mesh.free_edges()
     own, functions = count_then_fill(ek.edge_crossings, len(free), mesh.ends[free], *signs)
     return _spread(own, free, len(mesh.ends)), functions
 

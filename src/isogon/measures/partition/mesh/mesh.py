@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import copy
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -79,9 +80,9 @@ class Mesh:
 
     def open_faces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Numbers of the faces that are still cut, and their loops (CSR)."""
+        if self.open.all():
+            return np.arange(len(self)), self.offsets, self.loops
         faces = np.flatnonzero(self.open)
-        if len(faces) == len(self):
-            return faces, self.offsets, self.loops
         count = sizes(self.offsets)[faces]
         offsets = np.concatenate([[0], np.cumsum(count)])
         half = np.arange(offsets[-1]) + np.repeat(self.offsets[faces] - offsets[:-1], count)
@@ -95,9 +96,18 @@ class Mesh:
         found[self.borders[np.repeat(self.open, sizes(self.offsets))]] = True
         return found
 
+    def free_edges(self) -> np.ndarray:
+        """The edges that may be cut: not fixed, and with a face that is still cut beside them."""
+        if self.open.all():
+            return np.arange(self.fixed, len(self.ends))
+        free = np.flatnonzero(self.open_edges())
+        return free[free >= self.fixed]
+
     def snapshot(self) -> Mesh:
         """What `restore` needs: all but the live tensors, of which only the rows grow."""
-        return replace(self, live={}, room={})
+        before = copy.copy(self)  # its arrays are replaced when it is cut, not written to
+        before.live, before.room = {}, {}
+        return before
 
     def restore(self, before: Mesh) -> None:
         """Undo cuts, back to a snapshot; tables of cut values are dropped."""
