@@ -19,6 +19,7 @@ from isogon.survey.pages.figures import SEED, Facts, factors, seeds
 from isogon.survey.running.record import Record
 
 MANY = 8  # seeds that have a column each
+LIMITS = {"%": (0.0, 1.0), "points": (-1.0, 1.0)}  # of shares, and of differences of shares
 
 
 def facts_of(
@@ -93,6 +94,8 @@ def found_over(records: Mapping[str, Record], facts: Facts) -> list[Finding]:
         found = [described(text, in_unit(float(held[0]), unit), "one run", 2 * weight)]
     else:
         centre, low, high = mean(held)
+        if unit in LIMITS:  # no share lies beyond its ends, whatever Student's t says of three
+            low, high = np.clip((low, high), *LIMITS[unit]).tolist()
         what = "pair of seeds" if "b" in first.job.inputs else "seed"
         many = what.replace("pair", "pairs") if "pair" in what else "seeds"
         value = in_unit(centre, unit)
