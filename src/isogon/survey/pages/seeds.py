@@ -156,12 +156,13 @@ def _apart(
     pairs = len(held) * (len(held) - 1) // 2
     test = stats.ttest_ind(two, one, equal_var=False)
     ends = test.confidence_interval(1 - LEVEL / pairs)
-    against = (
-        f"95 % interval of the difference {span(ends.low, ends.high, lambda v: _bare(v, unit))}"
-    )
+    low, high = ends.low, ends.high
+    if unit in LIMITS:
+        low, high = max(low, -1.0), min(high, 1.0)
+    against = f"95 % interval of the difference {span(low, high, lambda v: _bare(v, unit))}"
     against += f"; {len(one)} and {len(two)} runs"
     text = f"{start(name)} is {in_unit(two.mean(), unit)} for {high_name} and "
-    if ends.low <= 0 <= ends.high:
+    if low <= 0 <= high:
         text = f"The runs do not tell settings apart in {name}: {value} at the ends."
         return nothing(text, value, against, abs(gap) / top)
     return effect(
