@@ -12,26 +12,31 @@ from matplotlib.figure import Figure
 from isogon.measures.alignment.barrier import Barrier
 from isogon.readings import Reading
 from isogon.registry import draws
-from isogon.show import style
+from isogon.show import legends, style
 from isogon.show.together import Panel
 
 COLUMNS = ("loss", "accuracy")
+REPAIRED = ", recalibrated"
 
 
 def _curves_together(panels: Sequence[Panel]) -> Figure:
     """Loss and accuracy along the line, mean over runs with one standard deviation as a band."""
     fig, axes = style.panels(2, len(panels), height=2.6)
+    looks: dict[str, int] = {}
     for row, panel in zip(axes, panels, strict=True):
         grouped: dict[str, list[pd.DataFrame]] = {}
         for reading, name in zip(panel.readings, panel.names, strict=True):
             for label, part in _curves(reading):
                 grouped.setdefault(", ".join(t for t in (name, label) if t), []).append(part)
         several = len(set(panel.names)) > 1
-        for place, (label, parts) in enumerate(grouped.items()):
-            color = style.CYCLE[place % len(style.CYCLE)] if several else _color(parts[0])
+        for label, parts in grouped.items():
+            matched, repaired = (bool(parts[0][c].iloc[0]) for c in ("matched", "recalibrated"))
+            pair = label.removesuffix(REPAIRED)
+            at = looks.setdefault(pair if several else str(matched), len(looks))
             for ax, column in zip(row, COLUMNS, strict=True):
-                _band(ax, parts, column, label, color)
+                _band(ax, parts, column, label, at, repaired)
         _finish(row, panel.title)
+    legends.above(fig, list(axes.flat))
     return fig
 
 
@@ -64,9 +69,11 @@ def draw_barrier(reading: Barrier) -> Figure:
         dashed = "--" if bool(part["recalibrated"].iloc[0]) else "-"
         for ax, column in zip(axes[0], COLUMNS, strict=True):
             t, y = part["t"].to_numpy(float), part[column].to_numpy(float)
-            ax.plot(t, y, dashed, color=color, label=label, marker="o", ms=2.4)
+            ax.plot(t, y, dashed, color=color, label=label, marker=_mark(part), ms=2.8)
             ax.plot(t[[0, -1]], y[[0, -1]], ":", color=color, lw=0.9, zorder=0)
     _finish(axes[0], "")
+    if len(axes[0, 1].get_legend_handles_labels()[1]) > 1:
+        legends.beside(axes[0, 1])
     return fig
 
 
@@ -75,7 +82,7 @@ def _curves(reading: Reading) -> list[tuple[str, pd.DataFrame]]:
     found = []
     for matched, repaired, part in reading.curves():
         label = "matched" if matched else "as trained"
-        found.append((f"{label}, recalibrated" if repaired else label, part))
+        found.append((label + REPAIRED if repaired else label, part))
     return found
 
 
@@ -83,11 +90,20 @@ def _color(part: pd.DataFrame) -> str:
     return style.ORANGE if bool(part["matched"].iloc[0]) else style.BLUE
 
 
-def _band(ax: Axes, parts: list[pd.DataFrame], column: str, label: str, color: str) -> None:
+def _mark(part: pd.DataFrame) -> str:
+    return style.MARKS[int(part["matched"].iloc[0])]
+
+
+def _band(
+    ax: Axes, parts: list[pd.DataFrame], column: str, label: str, place: int, repaired: bool
+) -> None:
+    color = style.CYCLE[place % len(style.CYCLE)]
+    mark = style.MARKS[place % len(style.MARKS)]
     t = parts[0]["t"].to_numpy(float)
     values = np.stack([np.interp(t, p["t"], p[column]) for p in parts])
-    dashed = "--" if bool(parts[0]["recalibrated"].iloc[0]) else "-"
-    ax.plot(t, values.mean(0), dashed, color=color, label=style.shorten(label, 40))
+    dashed = "--" if repaired else "-"
+    text = style.shorten(label, 40)
+    ax.plot(t, values.mean(0), dashed, color=color, marker=mark, ms=3, label=text)
     if len(parts) > 1:
         sd = values.std(0, ddof=1)
         low, high = values.mean(0) - sd, values.mean(0) + sd
@@ -101,6 +117,3 @@ def _finish(axes: Sequence[Axes], title: str) -> None:
         ax.set_xlabel("on the line from a to b")
         ax.set_ylabel(column)
     axes[0].set_title(title)
-    handles, labels = axes[0].get_legend_handles_labels()
-    if len(labels) > 1:
-        axes[1].legend(handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.0))

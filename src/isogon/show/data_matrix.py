@@ -74,20 +74,22 @@ def _trace(ax: Axes, reading: Reading) -> None:
     right = (t["label"] == t["prediction"]).to_numpy()
     margin = np.clip(1 - t["probability"].to_numpy(dtype=float), 1e-17, 1)
     trace = t["trace"].to_numpy(dtype=float)
-    for mask, color, name in ((right, style.BLUE, "correct"), (~right, style.ORANGE, "wrong")):
+    looks = ((right, style.BLUE, "o", "correct"), (~right, style.ORANGE, "X", "wrong"))
+    for mask, color, mark, name in looks:
         if (keep := mask & (trace > 0)).any():
             ax.scatter(
                 margin[keep],
                 trace[keep],
-                s=9,
+                s=9 if mark == "o" else 14,
                 color=color,
+                marker=mark,
                 alpha=0.6,
                 lw=0,
                 label=f"{name} ({mask.sum()})",
             )
     if (trace > 0).any():
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        style.log_axis(ax.xaxis, margin[trace > 0])
+        style.log_axis(ax.yaxis, trace)
         ax.legend(loc="lower right", handletextpad=0.1)
     ax.set_xlabel("1 − probability of the prediction")
     ax.set_ylabel(r"tr $G$  (nats / unit$^2$)")
@@ -118,7 +120,7 @@ def _ranks(ax: Axes, reading: Reading) -> None:
     top = sum(str(c).startswith("eigenvalue_") for c in t)
     ax.axhline(top, color=style.MUTED, lw=0.8, ls=(0, (4, 3)))
     ax.text(-0.45, top, "$C-1$", va="bottom", fontsize=7.5, color=style.MUTED)
-    ax.set_xticks(range(len(columns)), labels, rotation=35, ha="right", rotation_mode="anchor")
+    ax.set_xticks(range(len(columns)), labels)
     ax.set_ylim(0, top * 1.12 + 0.3)
     ax.set_ylabel("directions")
     ax.set_title("Effective rank")

@@ -15,7 +15,7 @@ from isogon.errors import OptionError
 from isogon.measures.dissection.dissect import per_draw
 from isogon.readings import Reading
 from isogon.registry import draws
-from isogon.show import style
+from isogon.show import legends, style
 from isogon.show.generic import site_axis
 from isogon.show.together import Panel
 
@@ -32,7 +32,7 @@ def bars_together(panels: Sequence[Panel]) -> Figure:
         _bars(ax, counts[counts["category"] == "all"], "label", column)
         ax.set_title(panel.title)
         ax.set_ylabel(LABELS[column])
-    _legend(axes[0, min(3, len(panels)) - 1])
+    legends.above(fig, list(axes.flat))
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
     return fig
@@ -98,7 +98,7 @@ def draw_dissect(
     axes[0, 0].set_ylim(0, max(ax.dataLim.y1 for ax in axes.flat) * 1.05 or 1.0)
     for ax in list(axes.flat)[len(names) :]:
         ax.set_visible(False)
-    _legend(axes[0, across - 1])
+    legends.above(fig, list(axes.flat))
     return fig
 
 
@@ -108,11 +108,12 @@ def _bars(ax: Axes, counts: pd.DataFrame, label: str, column: str) -> None:
     width = 0.8 / len(names)
     groups = counts.groupby([label, "site"], sort=False)[column]
     mean, sd = groups.mean(), groups.std(ddof=1)
-    for k, (name, color) in enumerate(zip(names, style.CYCLE * 9)):
+    for k, (name, color, hatch) in enumerate(zip(names, style.CYCLE * 9, style.HATCHES * 9)):
         there = [i for i, s in enumerate(sites) if (name, s) in mean.index]
         at = np.array(there) + width * (k - (len(names) - 1) / 2)
         heights = [mean[name, sites[i]] for i in there]
-        ax.bar(at, heights, width * 0.92, color=color, label=style.shorten(name, 30))
+        look = {"color": color, **style.hatched(hatch)}
+        ax.bar(at, heights, width * 0.92, label=style.shorten(name, 30), **look)
         spread = np.array([sd[name, sites[i]] for i in there])
         if (spread > 0).any():
             look = {"fmt": "none", "ecolor": style.INK, "lw": 0.8, "capsize": 1.5}
@@ -120,11 +121,6 @@ def _bars(ax: Axes, counts: pd.DataFrame, label: str, column: str) -> None:
     site_axis(ax, style.trimmed(sites))
     ax.set_ylim(0, max(ax.dataLim.y1 * 1.05, 1.0))
     ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
-
-
-def _legend(ax: Axes) -> None:
-    if len(ax.get_legend_handles_labels()[1]) > 1:
-        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
 
 
 def _gallery(reading: Reading, wanted: str | tuple[str, int] | list) -> Figure:

@@ -185,13 +185,13 @@ def _picture(
     ax.set_title(_title(reading, i), fontsize=8, pad=3)
 
 
-def _line(ax: Axes, reading: Evolution, name: str, color: str, label: str) -> bool:
+def _line(ax: Axes, reading: Evolution, name: str, color: str, label: str, mark: str = "o") -> bool:
     if name not in reading.table:
         return False
     x, _ = _when(reading)
     y, whole = reading.table[name].to_numpy(float), reading.table["complete"].to_numpy(bool)
-    ax.plot(x, y, color=color, label=label, marker="o", ms=3)
-    ax.plot(x[~whole], y[~whole], "o", ms=3.4, mfc="white", mec=color, zorder=4)
+    ax.plot(x, y, color=color, label=label, marker=mark, ms=3)
+    ax.plot(x[~whole], y[~whole], mark, ms=3.4, mfc="white", mec=color, zorder=4)
     ax.set_xlabel(_when(reading)[1])
     return True
 
@@ -199,7 +199,7 @@ def _line(ax: Axes, reading: Evolution, name: str, color: str, label: str) -> bo
 def _densities(ax: Axes, reading: Evolution) -> None:
     near = _line(ax, reading, "density_near", style.ORANGE, "near the data")
     if near:
-        _line(ax, reading, "density_far", style.BLUE, "far from it")
+        _line(ax, reading, "density_far", style.BLUE, "far from it", "s")
     else:
         _line(ax, reading, "density", style.BLUE, "whole slice")
     values = [line.get_ydata() for line in ax.lines]
@@ -219,7 +219,7 @@ def _scores(ax: Axes, reading: Evolution) -> None:
     )
     drawn = [
         _line(ax, reading, f"train_{kind}", style.PURPLE, "train"),
-        _line(ax, reading, f"test_{kind}", style.GREEN, "test"),
+        _line(ax, reading, f"test_{kind}", style.GREEN, "test", "s"),
     ]
     if all(drawn):
         x, _ = _when(reading)
@@ -255,9 +255,7 @@ def _against(ax: Axes, reading: Evolution) -> None:
     dots = ax.scatter(
         x, y, c=when, cmap=style.SEQUENTIAL, s=16, zorder=2, edgecolors=style.MUTED, linewidths=0.4
     )
-    bar = ax.figure.colorbar(dots, ax=ax, pad=0.02, aspect=30)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label(unit, fontsize=7.5)
+    style.color_bar(dots, unit, size=7.5, ax=ax, pad=0.02, aspect=30)
     if np.nanmin(y) < 0 < np.nanmax(y):
         ax.axhline(0, color=style.MUTED, lw=0.6, zorder=0)
     ax.set_xlabel("density near the data" if name == "density_near" else "density")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,8 @@ from matplotlib.figure import Figure
 
 from isogon.errors import OptionError
 from isogon.readings import Curve, Grid, Path, Reading, SampleTable, SiteTable
-from isogon.show import style
-
-if TYPE_CHECKING:
-    pass
-
+from isogon.show import legends, style
+from isogon.show.fitting import CELL
 
 PLACES = {"sample", "unit", "channel", "row", "column", "stage", "block", "step", "walk", "label"}
 
@@ -90,12 +87,13 @@ def _(reading: Curve, x: str | None = None, y: str | None = None) -> Figure:
     names = [c for c in table if c not in numbers and table[c].nunique() <= 12]
     fig, axes = style.panels(max(1, len(ys)), height=2.5)
     for ax, name in zip(axes.flat, ys, strict=False):
-        for key, part in table.groupby(names[0], sort=False) if names else [(None, table)]:
-            ax.plot(part[x], part[name], label=None if key is None else style.shorten(key))
+        groups = table.groupby(names[0], sort=False) if names else [(None, table)]
+        for (key, part), dash in zip(groups, style.DASHES * 99):
+            label = None if key is None else style.shorten(key)
+            ax.plot(part[x], part[name], ls=dash, label=label)
         ax.set_xlabel(axis_label(reading, x))
         ax.set_ylabel(axis_label(reading, name))
-    if names:
-        axes.flat[0].legend()
+    legends.above(fig, list(axes.flat))
     return fig
 
 
@@ -144,20 +142,12 @@ def heatmap(
         limits = (-top, top) if diverging else (float(finite.min()), float(finite.max()))
     low, high = limits or (0.0, 1.0)
     mesh = ax.imshow(np.ma.masked_invalid(values), cmap=cmap, vmin=low, vmax=high, aspect="auto")
-    for set_ticks, labels, most in ((ax.set_yticks, down, 40), (ax.set_xticks, across, 30)):
-        places, texts = style.thin(labels, most)
-        set_ticks(places, texts)
-    long = any(len(style.shorten(t)) > 3 for t in across) and len(across) > 3
-    ax.tick_params(axis="x", rotation=60 if long else 0, length=0)
-    if long:
-        for tick in ax.get_xticklabels():
-            tick.set(ha="right", rotation_mode="anchor")
-    ax.tick_params(axis="y", length=0)
+    for set_ticks, labels in ((ax.set_yticks, down), (ax.set_xticks, across)):
+        set_ticks(range(len(labels)), [style.shorten(t) for t in labels])
+    ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    bar = fig.colorbar(mesh, ax=ax, fraction=0.05, pad=0.02, aspect=24)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label(label)
+    style.color_bar(mesh, label, ax=ax, fraction=0.05, pad=0.02, aspect=24)
     if values.size <= 150:
         middle = (low + high) / 2
         for (i, j), v in np.ndenumerate(values):
@@ -172,17 +162,14 @@ def heatmap(
                     va="center",
                     fontsize=6.5,
                     color="white" if dark else style.INK,
+                    gid=CELL,
                 )
 
 
 def site_axis(ax: Axes, sites: list) -> None:
-    """Site names along x, slanted where they are long; thinned where there are many."""
-    places, texts = style.thin(sites)
-    ax.set_xticks(places, texts)
+    """Site names along x; the figure's layout turns or thins them by the room there is."""
+    ax.set_xticks(range(len(sites)), [style.shorten(s) for s in sites])
     ax.set_xlim(-0.6, len(sites) - 0.4)
-    if any(len(t) > 4 for t in texts):
-        for tick in ax.get_xticklabels():
-            tick.set(rotation=40, ha="right", rotation_mode="anchor")
 
 
 def _histogram(ax: Axes, values: np.ndarray) -> None:

@@ -11,8 +11,11 @@ from matplotlib.figure import Figure
 
 from isogon.readings import Reading
 from isogon.registry import draws
-from isogon.show import style
+from isogon.show import legends, style
+from isogon.show.invariance_scatter import depth_bar, depth_shades
 from isogon.show.together import Panel
+
+MANY = 10  # sites from which colours say their depth
 
 
 def _together(panels: Sequence[Panel]) -> Figure:
@@ -22,17 +25,18 @@ def _together(panels: Sequence[Panel]) -> Figure:
         runs: dict[str, list[pd.DataFrame]] = {}
         for reading, name in zip(panel.readings, panel.names):
             runs.setdefault(name, []).append(reading.table)
-        for k, (color, (name, parts)) in enumerate(zip(style.CYCLE * 9, runs.items())):
+        looks = zip(style.CYCLE * 9, style.MARKS * 10)
+        for k, ((color, mark), (name, parts)) in enumerate(zip(looks, runs.items())):
             size = max(2.5, 6.5 - 1.5 * k)  # several of them may be 0 throughout
             groups = pd.concat(parts).groupby("scale")["deviation"]
             mean, low, high = groups.mean(), groups.min(), groups.max()
             label = name or "mean"
-            ax.plot(mean.index, mean, color=color, lw=0.4 * size, marker="o", ms=size, label=label)
+            look = {"color": color, "lw": 0.4 * size, "marker": mark, "ms": size}
+            ax.plot(mean.index, mean, label=label, **look)
             ax.fill_between(mean.index, low, high, color=color, alpha=0.18, lw=0)
         _finish(ax)
         ax.set_title(panel.title)
-        if len(runs) > 1:
-            ax.legend(loc="best")
+    legends.above(fig, list(axes.flat))
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
     style.note(fig, "mean over sites, band: their range")
@@ -61,15 +65,19 @@ def draw_homogeneity(reading: Reading) -> Figure:
     fig, axes = style.panels(1, height=2.8, width=5.2)
     ax, table = axes[0, 0], reading.table
     names = list(dict.fromkeys(table["site"]))
-    shades = style.CYCLE * 9
-    for color, name in zip(shades, names):
+    many = len(names) > MANY
+    shades = depth_shades(len(names)) if many else style.CYCLE
+    for k, (color, name) in enumerate(zip(shades, names, strict=False)):
         part = table[table["site"] == name].sort_values("scale")
+        size = 3 if many else max(2.5, 6.0 - 1.2 * k)  # several of them may be 0 throughout
+        look = {"color": color, "lw": 1.2, "ms": size, "marker": style.MARKS[k % len(style.MARKS)]}
         label = style.shorten(f"{name} ({part['op'].iloc[0]})", 34)
-        ax.plot(
-            part["scale"], part["deviation"], color=color, lw=1.2, marker="o", ms=3, label=label
-        )
+        ax.plot(part["scale"], part["deviation"], label=label, **look)
     _finish(ax)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    if many:
+        depth_bar(ax, names, shades)
+    else:
+        legends.beside(ax)
     return fig
 
 

@@ -111,9 +111,7 @@ def _units(fig: Figure, ax: Axes, groups: list, sites: list[str], column: str) -
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
-    bar = fig.colorbar(mesh, ax=ax, fraction=0.05, pad=0.02, aspect=24)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label(label(column))
+    style.color_bar(mesh, label(column), ax=ax, fraction=0.05, pad=0.02, aspect=24)
     ax.set_ylabel("units, sorted")
     ax.set_title("Units of each site")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from isogon.errors import OptionError
 from isogon.measures.orbits.compare import compare
 from isogon.readings import Reading
-from isogon.show import style
+from isogon.show import legends, style
 from isogon.show.invariance_parts import check_sites, finite_mean, label, pick, values
 from isogon.show.panel import Panel
 
@@ -81,17 +81,7 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
         ax.set_xlabel("depth of the site (percent)")
     if len(panels) == 1:
         _named(axes[0, 0], panels[0])
-    handles, seen = [], set()
-    for ax in axes.flat:
-        for line, text in zip(*ax.get_legend_handles_labels()):
-            if text not in seen:
-                seen.add(text)
-                handles.append(line)
-    if handles:
-        handles.sort(key=lambda h: order.index(h.get_label()))
-        longest = max(len(h.get_label()) for h in handles)
-        ncols = int(np.clip(132 // (longest + 5), 1, len(handles)))
-        fig.legend(handles=handles, loc="outside upper left", ncols=ncols)
+    legends.above(fig, list(axes.flat), order)
     if len(panels) == 1 and any(ax.collections for ax in axes.flat if _banded(panels[0])):
         notes.append("bands: the middle half of the units")
     several = any(len(set(p.names)) < len(p.names) for p in panels)
@@ -214,6 +204,7 @@ def stars(ax: Axes, panel: Panel, column: str, notes: list[str]) -> None:
 
 def _curves(ax: Axes, panel: Panel, column: str, colors: dict[str, ColorType], bands: bool) -> None:
     bands = bands and _banded(panel)
+    marks = dict(zip(colors, style.MARKS * 99))
     for name in in_order(list(dict.fromkeys(panel.names))):
         mine = [r for r, n in zip(panel.readings, panel.names) if n == name]
         lines = []
@@ -233,7 +224,8 @@ def _curves(ax: Axes, panel: Panel, column: str, colors: dict[str, ColorType], b
                 ax.plot(x, y, color=colors[name], lw=0.7, alpha=0.5, label=None if same else name)
         if same:
             mean = np.nanmean(np.stack([y for _, y in lines]), 0) if lines else []
-            ax.plot(lines[0][0], mean, "-o", ms=3.4, color=colors[name], label=name)
+            look: Any = {"ms": 3.4, "color": colors[name], "marker": marks[name]}
+            ax.plot(lines[0][0], mean, label=name, **look)
         _intervals(ax, mine, column, colors[name])
     if column.startswith("normalized"):
         ax.axhline(1, color=style.MUTED, lw=0.8, ls=(0, (4, 3)), zorder=0)

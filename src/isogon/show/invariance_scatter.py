@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.stats
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
@@ -30,7 +31,7 @@ def draw_scatter(reading: Reading, x: str, y: str, labels: dict[str, str]) -> Fi
     within = [g for _, g in frame.groupby("site", sort=False)]
     fig = style.figure(5.4, 3.9)
     ax = fig.subplots()
-    shades = style.SEQUENTIAL(np.linspace(0.25, 1, len(sites)))
+    shades = depth_shades(len(sites))
     step = max(1, -(-len(frame) // MOST))
     for site, color in zip(sites, shades):
         part = frame[frame["site"] == site]
@@ -49,7 +50,7 @@ def draw_scatter(reading: Reading, x: str, y: str, labels: dict[str, str]) -> Fi
         style.log_axis(axis, np.quantile(frame[name], (0.001, 0.05, 0.95, 1)))
     ax.set_xlabel(labels.get(x, x.replace("_", " ")))
     ax.set_ylabel(labels.get(y, y.replace("_", " ")))
-    _depth_bar(fig, ax, sites, shades)
+    depth_bar(ax, sites, shades)
     ax.set_title("Units (dots) and means of the sites (rings)")
     notes = [f"Spearman's rank correlation: {_spearman(frame[x], frame[y])} over all units"]
     if len(within) > 1:
@@ -62,13 +63,17 @@ def draw_scatter(reading: Reading, x: str, y: str, labels: dict[str, str]) -> Fi
     return fig
 
 
-def _depth_bar(fig: Figure, ax, sites: list[str], shades: np.ndarray) -> None:
+def depth_shades(count: int) -> np.ndarray:
+    """`[count, 4]` colours of sites, darker ones deeper."""
+    return style.SEQUENTIAL(np.linspace(0.25, 1, count))
+
+
+def depth_bar(ax: Axes, sites: list[str], shades: np.ndarray) -> None:
+    """Which colour is which site."""
     norm = BoundaryNorm(np.arange(len(sites) + 1) - 0.5, len(sites))
     scale = ScalarMappable(norm, ListedColormap(shades))
-    bar = fig.colorbar(scale, ax=ax, pad=0.02, aspect=24)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    places, texts = style.thin(style.trimmed(sites), 20)
-    bar.set_ticks(places, labels=texts)
+    bar = style.color_bar(scale, "", ax=ax, pad=0.02, aspect=24)
+    bar.set_ticks(list(range(len(sites))), labels=list(map(style.shorten, style.trimmed(sites))))
     bar.ax.tick_params(length=0, labelsize=7)
     bar.ax.invert_yaxis()
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from isogon.readings import Reading
 from isogon.registry import draws
-from isogon.show import style
+from isogon.show import legends, style
 from isogon.show.generic import site_axis
 
 if TYPE_CHECKING:
@@ -24,22 +24,23 @@ def draw_leaf_distance(reading: Reading) -> Figure:
     fig, axes = style.panels(1, width=5.6, height=3.0)
     ax = axes[0, 0]
     groups = table.groupby("transformation", sort=False)
-    for column, color, text in (
-        ("leaf", style.BLUE, "along the leaf"),
-        ("euclidean", style.MUTED, "straight"),
-        ("remaining", style.ORANGE, "remaining: not seen by the classifier"),
+    for column, color, mark, text in (
+        ("leaf", style.BLUE, "o", "along the leaf"),
+        ("euclidean", style.MUTED, "s", "straight"),
+        ("remaining", style.ORANGE, "^", "remaining: not seen by the classifier"),
     ):
         values = [groups.get_group(name)[column].to_numpy(dtype=float) for name in labels]
         low, mid, high = np.array([np.percentile(v, [25, 50, 75]) for v in values]).T
         place = np.arange(len(labels))
         ax.fill_between(place, low, high, color=color, alpha=0.15, lw=0)
-        ax.plot(place, mid, "-o", ms=3, color=color, label=text)
+        size = 5 if column == "euclidean" else 3  # what remains may be all of it
+        ax.plot(place, mid, marker=mark, ms=size, color=color, label=text)
     site_axis(ax, labels)
     ax.set_ylim(bottom=0)
     ax.set_xlabel("transformation")
     ax.set_ylabel("distance (L2)")
     ax.set_title("How far a transformed image is")
-    ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.32), ncols=3)
+    legends.above(fig, [ax])
     if (missed := int((~table["reached"].to_numpy(bool)).sum())) > 0:
         style.note(fig, f"{missed} of {len(table)} walks ended short of their target")
     return fig

@@ -50,9 +50,7 @@ def draw_graph(wiring: Wiring, values: Mapping[str, float], label: str, title: s
         value = values.get(name, np.nan) if kind == "site" else np.nan
         _node(ax, places[name][:2], kind, texts.get(name, name), value, norm, width)
     scale = mpl.cm.ScalarMappable(norm, style.SEQUENTIAL)  # type: ignore[attr-defined]
-    bar = fig.colorbar(scale, ax=ax, shrink=min(1.0, 2.6 / size[1]), aspect=18, pad=0.02)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label(label)
+    style.color_bar(scale, label, ax=ax, shrink=min(1.0, 2.6 / size[1]), aspect=18, pad=0.02)
     ax.set_title(title)
     if wiring.note:
         style.note(fig, wiring.note)

@@ -102,10 +102,8 @@ def _distribution(ax: Axes, table: pd.DataFrame, column: str) -> None:
         vmax=top,
         lw=0,
     )
-    bar = ax.figure.colorbar(dots, ax=ax, pad=0.02, aspect=30)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar = style.color_bar(dots, "share of the examples", size=7.5, ax=ax, pad=0.02, aspect=30)
     bar.ax.set_ylim(0, top)
-    bar.set_label("share of the examples", fontsize=7.5)
     ax.set_xlabel("epoch")
     ax.set_ylabel("rank")
     ax.set_title(f"Rank of $G$ at {column.split('@')[1]}")

@@ -95,12 +95,12 @@ def draw_orientation(reading: OrientationTable, series: bool | None = None) -> F
 
     if distances:
         ax = axes[2]
-        for name, color, label in (
-            ("l2_distance", style.GREEN, "Euclidean"),
-            ("linf_distance", style.PURPLE, "largest entry"),
+        for name, color, mark, label in (
+            ("l2_distance", style.GREEN, "o", "Euclidean"),
+            ("linf_distance", style.PURPLE, "s", "largest entry"),
         ):
             values = per_site[name].replace(np.inf, np.nan)
-            ax.plot(range(len(sites)), values, "-o", ms=3, color=color, label=label)
+            ax.plot(range(len(sites)), values, marker=mark, ms=3, color=color, label=label)
         ax.set_ylim(bottom=0)
         ax.set_ylabel("relative distance\nfrom initial")
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))

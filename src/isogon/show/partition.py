@@ -38,6 +38,7 @@ LEVELS = 128  # of a colour scale
 LEGEND = 10  # classes or layers that a legend still lists
 BLOCK = 1 << 23  # slopes at a time
 LABELS = 12  # anchors that are numbered
+DISC = 9.0  # points: of a numbered anchor, with its outline
 PANEL = 3.0  # inches: side of the axes
 PICTURES = 6  # of many partitions
 STATISTICS = ("count", "boundary_length", "area_mean")  # of many partitions
@@ -145,8 +146,10 @@ def frame(ax: Axes, corners: np.ndarray) -> None:
 
 
 def marks(ax: Axes, at: np.ndarray) -> None:
-    """The anchors, numbered where they are few."""
-    few = len(at) <= LABELS
+    """The anchors, numbered where they are few and their discs apart."""
+    apart = np.linalg.norm(at[:, None] - at[None], axis=2)[np.triu_indices(len(at), 1)]
+    wide = max(float(np.ptp(ax.get_xlim())), float(np.ptp(ax.get_ylim())), 1e-300)
+    few = len(at) <= LABELS and bool((apart * PANEL * 72 / wide > DISC).all())
     ax.scatter(
         *at.T,
         s=62 if few else 4,
@@ -268,10 +271,8 @@ def _output(fig: Figure, ax: Axes, p: Partition, output: int) -> str:
 
 def _bar(fig: Figure, ax: Axes, colors: ScalarMappable, label: str) -> None:
     """A colour bar as high as the axes."""
-    bar = fig.colorbar(colors, cax=ax.inset_axes((1.03, 0.0, 0.035, 1.0)))
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar = style.color_bar(colors, label, size=7.5, cax=ax.inset_axes((1.03, 0.0, 0.035, 1.0)))
     bar.ax.tick_params(labelsize=7)
-    bar.set_label(label, fontsize=7.5)
 
 
 def _legend(ax: Axes, p: Partition, single: bool, names: Sequence[str] | None) -> None:

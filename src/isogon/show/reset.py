@@ -19,7 +19,7 @@ def draw_reset(reading: Reading) -> Figure:
     width = float(np.clip(2.2 + 0.34 * len(sites), 3.6, style.WIDTH))
     fig = style.figure(width, float(np.clip(1.3 + 0.3 * len(names), 1.9, 7.0)))
     ax = fig.subplots()
-    top = max(float(np.nanmax(drop, initial=0.0)), 1e-9)
+    top = max(float(np.nanmax(drop, initial=0.0)), 1.0)  # points: less is hardly a loss
     heatmap(fig, ax, drop, names, sites, "drop (points)", limits=(min(0.0, np.nanmin(drop)), top))
     ax.set_xlabel("layer that is reset")
     ax.set_ylabel("to its state in")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from isogon.readings import Reading
 from isogon.registry import draws
-from isogon.show import style
+from isogon.show import legends, style
 from isogon.show.generic import site_axis
 from isogon.show.stitch import OPEN, curve
 from isogon.show.together import Panel
@@ -25,12 +25,11 @@ def _curves_together(panels: Sequence[Panel]) -> Figure:
         runs: dict[str, list[pd.DataFrame]] = {}
         for reading, name in zip(panel.readings, panel.names):
             runs.setdefault(name or str(reading.meta["group"]), []).append(reading.table)
-        for color, (label, parts) in zip(style.CYCLE * 9, runs.items()):
-            marked |= curve(ax, parts, panel.column or "penalty", label, color)
+        for place, (label, parts) in enumerate(runs.items()):
+            marked |= curve(ax, parts, panel.column or "penalty", label, place)
         _finish(ax, panel.readings[0])
         ax.set_title(panel.title)
-        if len(runs) > 1:
-            ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    legends.above(fig, list(axes.flat))
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
     if marked:
@@ -65,13 +64,13 @@ def draw_rotate(reading: Reading) -> Figure:
         ax.plot(
             places + spread,
             table["penalty"] * 100,
-            "o",
+            "s",
             ms=2.4,
             color=style.ORANGE,
             alpha=0.7,
             label="one element",
         )
-    marked = curve(ax, [table], "penalty", "mean", style.BLUE)
+    marked = curve(ax, [table], "penalty", "mean", 0)
     _finish(ax, reading)
     epochs, group = reading.meta["epochs"], reading.meta["group"]
     retrained = f"{epochs} epoch{'s' * (epochs != 1)} of retraining" if epochs else "not retrained"

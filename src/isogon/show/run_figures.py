@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from isogon.errors import OptionError
 from isogon.readings import Grid, Reading
-from isogon.show import style
+from isogon.show import legends, style
 from isogon.show.generic import axis_label, heatmap, site_axis
 from isogon.show.panel import Panel
 from isogon.show.runs import (
@@ -28,7 +28,6 @@ from isogon.show.runs import (
 )
 
 GRID = 200  # points of a distribution
-NAMES = 14  # curves that a legend still lists
 MOST = 6  # numbers of summaries
 
 
@@ -55,9 +54,7 @@ def _curves(panels: Sequence[Panel]) -> Figure:
     across = min(3, len(wanted))
     tall = 3.0 if across == 1 else 2.6
     fig, axes = style.panels(across, -(-len(wanted) // across), height=tall)
-    colors = dict(
-        zip(dict.fromkeys(n for p in panels for n in p.names), itertools.cycle(style.CYCLE))
-    )
+    places = {n: k for k, n in enumerate(dict.fromkeys(n for p in panels for n in p.names))}
     for ax, (panel, column) in zip(axes.flat, wanted):
         reading = panel.readings[0]
         text = axis_label(reading, column)
@@ -73,13 +70,13 @@ def _curves(panels: Sequence[Panel]) -> Figure:
             ax.set_ylabel(f"share of {reading.row}s up to it")
         for name in dict.fromkeys(panel.names):
             own = np.stack([r for r, n in zip(runs, panel.names) if n == name])
-            _band(ax, x, own, name, colors[name], stairs=not found)
+            _band(ax, x, own, name, places[name], stairs=not found)
         several = len({c for _, c in wanted}) > 1
         words = (panel.title, text if several and panel.title else "")
         ax.set_title(", ".join(t for t in words if t))
     for ax in list(axes.flat)[len(wanted) :]:
         ax.set_visible(False)
-    _legend(fig, axes, list(colors))
+    legends.above(fig, list(axes.flat))
     style.note(fig, _pooled(panels))
     return fig
 
@@ -97,14 +94,7 @@ def _aligned(lines: list[RunCurve]) -> tuple[np.ndarray, list[np.ndarray]]:
 def _axis(ax: Axes, first: RunCurve, x: np.ndarray, along: str) -> None:
     if first.labelled and len(first.x) == len(x):
         site_axis(ax, style.trimmed(first.x))
-        if sum(map(len, first.x)) > 20:
-            _slanted(ax)
     ax.set_xlabel("" if along == "site" else along.replace("_", " "))
-
-
-def _slanted(ax: Axes) -> None:
-    for tick in ax.get_xticklabels():
-        tick.set(rotation=40, ha="right", rotation_mode="anchor")
 
 
 def _distributions(
@@ -129,8 +119,9 @@ def _distributions(
 
 
 def _band(
-    ax: Axes, x: np.ndarray, runs: np.ndarray, name: str, color: str, *, stairs: bool
+    ax: Axes, x: np.ndarray, runs: np.ndarray, name: str, place: int, *, stairs: bool
 ) -> None:
+    color = style.CYCLE[place % len(style.CYCLE)]
     mean, sd = mean_and_sd(runs)
     look: dict[str, Any] = {"drawstyle": "steps-post"} if stairs else {}
     if len(runs) > 1:
@@ -141,24 +132,11 @@ def _band(
         ax.fill_between(x, low, high, color=color, alpha=0.18, lw=0, step=step)
         for run in runs:
             ax.plot(x, run, color=color, lw=0.6, alpha=0.45, **look)
-    mark: dict[str, Any] = {"marker": "o", "ms": 3.2} if len(x) <= 40 and not stairs else {}
+    if len(x) <= 40 and not stairs:
+        mark: dict[str, Any] = {"marker": style.MARKS[place % len(style.MARKS)], "ms": 3.2}
+    else:
+        mark = {"ls": style.DASHES[place % len(style.DASHES)]}
     ax.plot(x, mean, color=color, label=style.shorten(name, 40), **mark, **look)
-
-
-def _legend(fig: Figure, axes: np.ndarray, names: list[str]) -> None:
-    if len(names) < 2:
-        return
-    held: dict[str, Any] = {}
-    for ax in axes.flat:
-        for handle, text in zip(*ax.get_legend_handles_labels()):
-            held.setdefault(text, handle)
-    texts = list(held)[:NAMES]
-    columns = int(np.clip(132 // (max(map(len, texts)) + 5), 1, len(texts)))
-    fig.legend(
-        handles=[held[t] for t in texts], labels=texts, loc="outside upper left", ncols=columns
-    )
-    if len(held) > NAMES:
-        style.note(fig, f"the first {NAMES} of {len(held)} names are listed")
 
 
 def _pooled(panels: Sequence[Panel]) -> str:
@@ -208,8 +186,6 @@ def _grids(panels: Sequence[Panel]) -> Figure:
         row[0].set_ylabel(down.replace("_", " "))
         for ax in row:
             ax.set_xlabel(across.replace("_", " "))
-            if any(len(str(t)) > 3 for t in labels[1]):
-                _slanted(ax)
     return fig
 
 

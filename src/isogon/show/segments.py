@@ -91,6 +91,7 @@ def _outputs(ax: Axes, reading: Segments, at: np.ndarray, count: int) -> None:
             values[:, k],
             color=_color(k),
             lw=1.5 if shown else 0.9,
+            ls="-" if shown else style.DASHES[1 + k % (len(style.DASHES) - 1)],
             alpha=1.0 if shown else 0.6,
             label=f"class {k}",
         )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from isogon.errors import OptionError
 from isogon.readings import Reading
 from isogon.registry import draws
-from isogon.show import style
+from isogon.show import legends, style
 from isogon.show.generic import heatmap, site_axis
 from isogon.show.panel import Panel
 
@@ -30,14 +30,14 @@ def curves_together(panels: Sequence[Panel]) -> Figure:
                 several = len(reading.table["metric"].unique()) > 1
                 label = ", ".join(t for t in (name, metric if several else "") if t) or metric
                 grouped.setdefault(label, []).append(part["similarity"].to_numpy(float))
-        for color, (label, runs) in zip(style.CYCLE * 9, grouped.items()):
-            _band(ax, runs, label, color)
+        looks = zip(style.CYCLE * 9, style.MARKS * 10)
+        for (color, mark), (label, runs) in zip(looks, grouped.items()):
+            _band(ax, runs, label, color, mark)
         labels = _diagonals(panel.readings[0])[0][1]["site_a"].tolist()
         site_axis(ax, labels)
         ax.set_title(panel.title)
         ax.set_ylabel("similarity")
-        if len(grouped) > 1:
-            ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    legends.above(fig, list(axes.flat))
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
     return fig
@@ -103,8 +103,6 @@ def _maps(reading: Reading, inner: pd.DataFrame, names: list[str], fade: bool) -
         limits = None if signed or not np.isfinite([low, high]).all() else (max(low, 0.0), high)
         label = "similarity" if facts["direction"].startswith("higher") else "distance"
         heatmap(fig, ax, values, down, across, label, limits=limits, diverging=signed)
-        if any(len(style.shorten(t)) > 3 for t in across):
-            ax.tick_params(axis="x", rotation=60)
         ax.set_title(style.shorten(name, 34))
         ax.set_ylabel("sites of a")
         ax.set_xlabel("sites of b")
@@ -121,10 +119,10 @@ def _maps(reading: Reading, inner: pd.DataFrame, names: list[str], fade: bool) -
 def _curves(reading: Reading, names: list[str]) -> Figure:
     fig, axes = style.panels(1, height=2.8)
     ax = axes[0, 0]
-    for color, name in zip(style.CYCLE * 9, names):
+    for color, mark, name in zip(style.CYCLE * 9, style.MARKS * 10, names):
         part = reading.table[reading.table["metric"] == name]
         values = part["similarity"].to_numpy(float)
-        ax.plot(values, "-o", color=color, ms=3.5, label=style.shorten(name, 34))
+        ax.plot(values, marker=mark, color=color, ms=3.5, label=style.shorten(name, 34))
         if "sd" in part:
             mean, sd = part["mean"].to_numpy(float), part["sd"].to_numpy(float)
             label = f"sd over {reading.meta['repeats']} subsets of {reading.meta['subset']}"
@@ -139,7 +137,7 @@ def _curves(reading: Reading, names: list[str]) -> Figure:
     site_axis(ax, part["site_a"].tolist())
     one = len(names) == 1 and reading.meta["metrics"][names[0]]["direction"].startswith("lower")
     ax.set_ylabel("distance" if one else "similarity")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    legends.beside(ax)
     return fig
 
 
@@ -203,13 +201,13 @@ def _diagonals(reading: Reading) -> list[tuple[str, pd.DataFrame]]:
     return found
 
 
-def _band(ax: Axes, runs: list[np.ndarray], label: str, color: str) -> None:
+def _band(ax: Axes, runs: list[np.ndarray], label: str, color: str, mark: str) -> None:
     length = max(map(len, runs))
     table = np.full((len(runs), length), np.nan)
     for row, values in zip(table, runs):
         row[: len(values)] = values
     mean = np.nanmean(table, 0)
-    ax.plot(mean, "-o", ms=3, color=color, label=style.shorten(label, 40))
+    ax.plot(mean, marker=mark, ms=3, color=color, label=style.shorten(label, 40))
     if len(runs) > 1:
         sd = np.nanstd(table, 0, ddof=1)
         ax.fill_between(range(length), mean - sd, mean + sd, color=color, alpha=0.18, lw=0)

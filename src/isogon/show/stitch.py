@@ -16,8 +16,8 @@ from scipy.stats import t
 from isogon.errors import OptionError
 from isogon.readings import Reading
 from isogon.registry import draws
+from isogon.show import legends, style
 from isogon.show import stitch_strengths as strengths
-from isogon.show import style
 from isogon.show.generic import heatmap, site_axis
 from isogon.show.stitch_strengths import labelled
 from isogon.show.together import Panel
@@ -39,9 +39,7 @@ def _together(panels: Sequence[Panel]) -> Figure:
 
 def _curves_together(panels: Sequence[Panel]) -> Figure:
     """Penalties of k-th with k-th sites, a curve per method, the spread over runs as a band."""
-    entries = [labelled(r.table)["method"].nunique() for p in panels for r in p.readings[:1]]
-    height = max(2.6, 0.24 * max(entries))  # room for the legend
-    fig, axes = style.panels(min(3, len(panels)), -(-len(panels) // 3), height=height)
+    fig, axes = style.panels(min(3, len(panels)), -(-len(panels) // 3), height=2.8)
     marked = False
     for ax, panel in zip(axes.flat, panels):
         column = panel.column or "penalty"
@@ -51,13 +49,12 @@ def _curves_together(panels: Sequence[Panel]) -> Figure:
             for by, part in labelled(diagonal(reading)).groupby("method", sort=False):
                 label = f"{name}, {by}" if several else str(by)
                 runs.setdefault(label, []).append(part)
-        for (label, parts), (color, line) in zip(runs.items(), _looks(runs)):
-            marked |= curve(ax, parts, column, label, color, line=line)
+        for (label, parts), (place, line) in zip(runs.items(), _looks(runs)):
+            marked |= curve(ax, parts, column, label, place, line=line)
         _site_labels(ax, diagonal(panel.readings[0]))
         ax.set_title(panel.title)
         ax.set_ylabel(_label(column))
-        if len(runs) > 1:
-            ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    legends.above(fig, list(axes.flat))
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
     if marked:
@@ -151,11 +148,16 @@ def curve(
     parts: Sequence[pd.DataFrame],
     column: str,
     label: str,
-    color: str,
+    place: int,
     key: str = "site",
     line: str = "-",
 ) -> bool:
-    """One line over sites: the mean over runs with a standard deviation; whether a mark is open."""
+    """One line over sites: the mean over runs with a standard deviation; whether a mark is open.
+
+    Colour and mark are those of the ``place``-th curve.
+    """
+    color = style.CYCLE[place % len(style.CYCLE)]
+    mark = style.MARKS[place % len(style.MARKS)]
     scale = 1.0 if column == "loss" else 100.0
     sites = list(dict.fromkeys(s for part in parts for s in part[key]))
     table = pd.concat(parts)
@@ -164,8 +166,9 @@ def curve(
     inside = groups["in_block"].any()[sites].to_numpy(bool)
     places = np.arange(len(sites))
     name = style.shorten(label, 34)
-    ax.plot(places, mean, color=color, lw=1.2, ls=line, label=name, marker="o", ms=3.5)
-    ax.plot(places[inside], mean[inside], "o", ms=3.8, color=color, mfc="white", mew=1.0, zorder=3)
+    ax.plot(places, mean, color=color, lw=1.2, ls=line, label=name, marker=mark, ms=3.5)
+    look = {"ms": 3.8, "color": color, "mfc": "white", "mew": 1.0, "zorder": 3, "ls": "none"}
+    ax.plot(places[inside], mean[inside], marker=mark, **look)
     if sd.notna().any():
         low, high = (mean - sd).to_numpy(float), (mean + sd).to_numpy(float)
         ax.fill_between(places, low, high, color=color, alpha=0.18, lw=0)
@@ -176,26 +179,26 @@ def _curves(reading: Reading, table: pd.DataFrame, column: str, names: list[str]
     fig, axes = style.panels(1, height=max(2.8, 0.24 * len(names)))  # room for the legend
     ax = axes[0, 0]
     marked = False
-    for name, (color, line) in zip(names, _looks(names)):
+    for name, (place, line) in zip(names, _looks(names)):
         part = table[table["method"] == name]
-        marked |= curve(ax, [part], column, name, color, line=line)
+        marked |= curve(ax, [part], column, name, place, line=line)
     if column.startswith("penalty"):
         ax.axhline(0, color=style.MUTED, lw=0.6, zorder=0)
     _site_labels(ax, table)
     ax.set_ylabel(_label(column))
     ax.set_title(f"Accuracy of b alone: {100 * reading.meta['accuracy']:.1f} %")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    legends.beside(ax)
     if marked:
         style.note(fig, OPEN)
     return fig
 
 
-def _looks(labels: Iterable[str]) -> list[tuple[str, str]]:
-    """Colour and line of each curve: dashed what was trained, in the colour of its closed form."""
+def _looks(labels: Iterable[str]) -> list[tuple[int, str]]:
+    """Place and line of each curve: dashed what was trained, in the colour of its closed form."""
     split = [re.match(r"(.*?)(, trained|, \d+ steps)?$", label) for label in labels]
     parts = [(m[1], m[2]) for m in split if m is not None]
-    colors = dict(zip(dict.fromkeys(base for base, _ in parts), style.CYCLE * 9))
-    return [(colors[base], "--" if trained else "-") for base, trained in parts]
+    bases = list(dict.fromkeys(base for base, _ in parts))
+    return [(bases.index(base), "--" if trained else "-") for base, trained in parts]
 
 
 def _site_labels(ax: Axes, table: pd.DataFrame) -> None:
@@ -221,8 +224,6 @@ def _maps(reading: Reading, table: pd.DataFrame, column: str, names: list[str]) 
         wide_table = part.pivot(index="site_a", columns="site_b", values=column)
         square = wide_table.reindex(index=down, columns=across).to_numpy(float) * scale
         heatmap(fig, ax, np.round(square), down, across, _label(column), limits=limits)
-        if any(len(style.shorten(name)) > 3 for name in across):
-            ax.tick_params(axis="x", rotation=60)
         ax.set_title(style.shorten(name, 34))
         ax.set_ylabel("head of a up to")
         ax.set_xlabel("tail of b from")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from isogon.errors import OptionError
-from isogon.show import style
+from isogon.show import legends, style
 from isogon.show.panel import Panel
 
 FIGURES = {"sparsity": "sparsity", "strength": "strength"}  # what is drawn -> its column
@@ -48,6 +48,10 @@ def together(panels: Sequence[Panel], what: str) -> Figure:
             tried = [t["strength"] for r in panel.readings for t in r.meta.get("strengths", [])]
             _chosen(ax, table, tried)
         ax.set_title(panel.title)
+    if len(panels) == 1:
+        legends.beside(axes[0, 0])
+    else:
+        legends.above(fig, list(axes.flat))
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_visible(False)
     return fig
@@ -58,17 +62,17 @@ def _sparsity(ax: Axes, table: pd.DataFrame) -> None:
     if not len(table):
         raise OptionError("no map is a matrix", got="no sparsity", expected="e.g. by=lasso(0.01)")
     sites = list(dict.fromkeys(table["site"]))
-    for color, site in zip(style.CYCLE * 9, sites):
+    for color, mark, site in zip(style.CYCLE * 9, style.MARKS * 10, sites):
         part = table[table["site"] == site]
         mean = part.groupby("method", sort=False)[["sparsity", "penalty"]].mean()
         mean = mean.sort_values("sparsity") * 100
-        ax.plot(part["sparsity"] * 100, part["penalty"] * 100, "o", ms=2.4, color=color, alpha=0.5)
+        ax.plot(part["sparsity"] * 100, part["penalty"] * 100, mark, ms=2.4, color=color, alpha=0.5)
         label = style.shorten(site, 24)
-        ax.plot(mean["sparsity"], mean["penalty"], color=color, lw=1.2, label=label)
+        look = {"color": color, "marker": mark, "ms": 3.2, "lw": 1.2}
+        ax.plot(mean["sparsity"], mean["penalty"], label=label, **look)
     ax.axhline(0, color=style.MUTED, lw=0.6, zorder=0)
     ax.set_xlabel("entries that are 0 (%)")
     ax.set_ylabel("penalty (points)")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
 
 
 def _chosen(ax: Axes, table: pd.DataFrame, tried: Sequence[float]) -> None:
@@ -80,14 +84,21 @@ def _chosen(ax: Axes, table: pd.DataFrame, tried: Sequence[float]) -> None:
     values = sorted({*table["strength"], *tried})
     names = list(dict.fromkeys(table["method"]))
     width = 0.8 / len(names)
-    for k, (color, name) in enumerate(zip(style.CYCLE * 9, names)):
+    looks = zip(style.CYCLE * 9, style.HATCHES * 9)
+    for k, ((color, hatch), name) in enumerate(zip(looks, names)):
         chosen = table[table["method"] == name]["strength"]
         counts = [int((chosen == v).sum()) for v in values]
         places = np.arange(len(values)) + (k - (len(names) - 1) / 2) * width
-        ax.bar(places, counts, width, color=color, label=style.shorten(name, 34))
+        ax.bar(
+            places,
+            counts,
+            width,
+            color=color,
+            label=style.shorten(name, 34),
+            **style.hatched(hatch),
+        )
     ax.set_xticks(range(len(values)), [f"{v:g}" for v in values])
     ax.set_xlim(-1, len(values))
     ax.set_xlabel("strength or rank that was chosen")
     ax.set_ylabel("sites and runs")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))

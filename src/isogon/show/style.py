@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, ListedColormap, hsv_to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, LogNorm, hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-if TYPE_CHECKING:
-    pass
-
+from isogon.show.fitting import Fitted
 
 INK = "#22303c"  # text, outlines
 MUTED = "#7b8794"  # secondary text, reference lines
@@ -33,6 +33,15 @@ BLUE, ORANGE, GREEN, GOLD, RED, PURPLE = (
 )
 # told apart also without red or green receptors (tests/show/test_colors.py)
 CYCLE = (BLUE, ORANGE, GREEN, GOLD, RED, PURPLE, "#61a6b2", "#416acf", "#8a6d5a", "#6d768c")
+# of curves, with the colours: an 11th has a first colour, but no first mark
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES: Any = (
+    "-",
+    (0, (4, 1.4)),
+    (0, (1, 1)),
+    (0, (5, 1.2, 1, 1.2)),
+    (0, (8, 1.5, 2, 1.5, 2, 1.5)),
+)
 HATCHES = ("", "////", "....", "\\\\\\\\", "++", "oo", "--", "xx", "||", "**")  # of classes
 
 SEQUENTIAL = LinearSegmentedColormap.from_list(
@@ -121,9 +130,9 @@ class Plate(Figure):
 
 def figure(width: float = WIDTH, height: float = 2.6) -> Figure:
     """An empty figure of the given size in inches, apart from pyplot's global state."""
-    fig = Plate(figsize=(width, height), layout="constrained")
+    layout = Fitted(w_pad=0.06, h_pad=0.05, wspace=0.04, hspace=0.04)
+    fig = Plate(figsize=(width, height), layout=layout)
     FigureCanvasAgg(fig)
-    fig.get_layout_engine().set(w_pad=0.06, h_pad=0.05, wspace=0.04, hspace=0.04)  # type: ignore
     return fig
 
 
@@ -160,12 +169,35 @@ def thickness(length: float, extent: float, inches: float, most: float) -> float
     return float(np.clip(INKED * points * points / drawn, THINNEST, most))
 
 
+def hatched(pattern: str) -> dict[str, Any]:
+    """How a bar is drawn with a pattern, so that its colour alone tells nothing."""
+    return {"hatch": pattern[:2], "edgecolor": "white", "lw": 0} if pattern else {}
+
+
 def log_axis(axis: Any, values: np.ndarray) -> None:
     """A logarithmic axis where positive values span more than a decade and a half."""
     values = values[np.isfinite(values) & (values > 0)]
     if len(values) and values.max() > 30 * values.min():
         axis._set_axes_scale("log")
         axis.set_minor_formatter(NullFormatter())
+
+
+def color_bar(colors: ScalarMappable, label: str, *, size: float = 8.0, **place: Any) -> Colorbar:
+    """A colour bar without a frame, its numbers written out.
+
+    Args:
+        colors: What it is of.
+        label: What its numbers are.
+        size: Of the label, in points.
+        **place: Of `matplotlib.figure.Figure.colorbar`: ``ax`` or ``cax``, ``aspect``, ...
+    """
+    fig = (place["ax"] if "ax" in place else place["cax"]).figure
+    bar: Any = fig.colorbar(colors, **place)
+    bar.outline.set_visible(False)
+    if not isinstance(colors.norm, LogNorm):  # no power of ten above it, where titles stand
+        bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    bar.set_label(label, fontsize=size)
+    return bar
 
 
 def note(fig: Figure, text: str) -> None:

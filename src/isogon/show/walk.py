@@ -173,11 +173,13 @@ def _caption(reading: Reading, row: pd.Series, between: str) -> str:
     return between.join(parts)
 
 
-def _lines(ax: Axes, reading: Reading, column: str, walk: int, color: str, label: str = "") -> None:
+def _lines(
+    ax: Axes, reading: Reading, column: str, walk: int, color: str, label: str = "", dash: int = 0
+) -> None:
     for number, part in reading.table.groupby("walk"):
         look = {"lw": 0.6, "alpha": 0.3, "zorder": 2}
         if number == walk:
-            look = {"lw": 1.5, "zorder": 3, "label": label or None}
+            look = {"lw": 1.5, "zorder": 3, "label": label or None, "ls": style.DASHES[dash]}
         ax.plot(part["step"], part[column], color=color, **look)
     ax.set_xlabel("step")
 
@@ -213,8 +215,8 @@ def _length(ax: Axes, reading: Reading, walk: int) -> None:
     aimed = "target" in reading.arrays
     _lines(ax, reading, "travelled", walk, style.GREEN, "travelled")
     if aimed:
-        _lines(ax, reading, "distance", walk, style.ORANGE, "to the target")
-    _lines(ax, reading, "from_start", walk, style.PURPLE, "from the start")
+        _lines(ax, reading, "distance", walk, style.ORANGE, "to the target", 1)
+    _lines(ax, reading, "from_start", walk, style.PURPLE, "from the start", 2)
     ax.set_ylim(bottom=0)
     ax.set_ylabel("length (L2)")
     ax.set_title("Path")
@@ -222,10 +224,10 @@ def _length(ax: Axes, reading: Reading, walk: int) -> None:
 
 
 def _off(ax: Axes, reading: Reading, walk: int) -> None:
-    both = (("departure", style.BLUE, "turning"), ("drift", style.RED, "clamping"))
-    for column, color, label in both:
+    both = (("departure", style.BLUE, "turning", 0), ("drift", style.RED, "clamping", 1))
+    for column, color, label, dash in both:
         if bool((reading.table[column].to_numpy(dtype=float) > 0).any()):
-            _lines(ax, reading, column, walk, color, label)
+            _lines(ax, reading, column, walk, color, label, dash)
     where = "leaf" if reading.meta.get("along") == "leaf" else "kernel"
     ax.set_ylim(bottom=0)
     ax.set_ylabel(f"off the {where} per step (L2)")
