@@ -10,10 +10,11 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, BboxBase
 
 PIXEL = 1.0  # of the figure's own density: boxes that touch are apart
 
@@ -41,10 +42,11 @@ class Box:
                     return False
         return True
 
-    def within(self, frame: Bbox, by: float = PIXEL) -> bool:
+    def within(self, frame: BboxBase, by: float = PIXEL) -> bool:
         """Whether all of it lies in a frame, up to so many pixels."""
         low, high = self.corners.min(0), self.corners.max(0)
-        return bool((low >= frame.min - by).all() and (high <= frame.max + by).all())
+        inner, outer = np.array(frame.min), np.array(frame.max)
+        return bool((low >= inner - by).all() and (high <= outer + by).all())
 
 
 def faults(fig: Figure) -> list[str]:
@@ -52,9 +54,10 @@ def faults(fig: Figure) -> list[str]:
 
     Tick labels, titles, labels of axes, legends and annotations of all axes are texts alike.
     """
+    canvas = FigureCanvasAgg(fig)
     with _drawn() as (texts, legends):
-        fig.canvas.draw()
-    renderer = fig.canvas.get_renderer()  # type: ignore[attr-defined]
+        canvas.draw()
+    renderer = canvas.get_renderer()
     held = [(t, box) for t in texts if (box := _box(t, renderer)) is not None]
     found = []
     for text, box in held:
@@ -114,7 +117,7 @@ def _box(text: Text, renderer: Any) -> Box | None:
     angle = np.deg2rad(turned)
     half = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (flat.width / 2, flat.height / 2)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    middle = (whole.min + whole.max) / 2  # turning keeps the middle of the box around a box
+    middle = np.add(whole.min, whole.max) / 2  # turning keeps the middle of the box around a box
     return Box(text.get_text(), half @ turn + middle)
 
 

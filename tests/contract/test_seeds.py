@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from isogon.specs import parse
 from isogon.survey.declaring import catalogue
 from isogon.survey.declaring.job import Job
 from isogon.survey.pages.figures import factors, seeds, study
+from isogon.survey.running.record import Record
 from isogon.survey.running.run import Session, run
 
 SEEDS = (0, 1, 2)
@@ -31,11 +33,18 @@ def of_seed(job: Job, seed: int) -> Job:
     return replace(job, inputs={name: str(spec) for name, spec in inputs.items()})
 
 
+@cache
+def records_of_seeds(name: str) -> dict[str, Record]:
+    """The runs of a measure that differ in seeds alone, by the names of their jobs."""
+    jobs = {f"{name}-{seed}": of_seed(job_of(name), seed) for seed in SEEDS}
+    return {id: run(job, session=_session) for id, job in jobs.items()}
+
+
 @pytest.mark.parametrize("name", MEASURES)
 def test_seeds_of_a_measure_are_one_section(name):
-    jobs = {f"{name}-{seed}": of_seed(job_of(name), seed) for seed in SEEDS}
-    records = {id: run(job, session=_session) for id, job in jobs.items()}
+    records = records_of_seeds(name)
     readings = [r.reading for r in records.values()]
+    jobs = {id: r.job for id, r in records.items()}
     assert not any(factors(jobs, {}).values()), "seeds are no factor"
     (drawn,) = study(records)
     assert drawn.title == name.replace("_", " ").capitalize()

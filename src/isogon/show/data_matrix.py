@@ -90,7 +90,7 @@ def _trace(ax: Axes, reading: Reading) -> None:
     if (trace > 0).any():
         style.log_axis(ax.xaxis, margin[trace > 0])
         style.log_axis(ax.yaxis, trace)
-        ax.legend(loc="lower right", handletextpad=0.1)
+        ax.legend(loc="best", handletextpad=0.1)
     ax.set_xlabel("1 − probability of the prediction")
     ax.set_ylabel(r"tr $G$  (nats / unit$^2$)")
     ax.set_title("Size against confidence")

@@ -26,7 +26,9 @@ CELL = "cell"  # group of the numbers in the cells of a heatmap
 ROUNDS = 3  # of layouts: each changes the room a little
 GAP = 4.0  # points between texts beside each other
 TURNS = (40.0, 60.0, 90.0)  # degrees of tick labels that have no room side by side
-PLAIN = {"rotation": 0, "ha": "center", "rotation_mode": "default"}
+DEEPEST = 0.45  # of the height of axes and their tick labels: what turned labels take of it
+FEWEST = 9  # letters of a shortened label
+PLAIN: dict[str, Any] = {"rotation": 0, "ha": "center", "rotation_mode": "default"}
 
 
 class Fitted(ConstrainedLayoutEngine):
@@ -59,18 +61,18 @@ class Fitted(ConstrainedLayoutEngine):
             for axis in (ax.xaxis, ax.yaxis):
                 changed |= self._fit_ticks(axis, renderer)
             _fit_cells(ax, renderer)
-            for text, room in _texts(ax, shown, fig.dpi / 72):
-                changed |= self._break(text, room, renderer)
+            for text, room, signs in _texts(ax, shown, fig.dpi / 72):
+                changed |= self._break(text, room, renderer, signs)
         for part in _parts(fig):
             for text in part.texts:
-                if text.get_rotation() == 0 and text.get_ha() == "left":
+                if text.get_rotation() == 0 and text.get_horizontalalignment() == "left":
                     start = text.get_window_extent(renderer).x0
                     room = part.bbox.x1 - start - GAP * fig.dpi / 72
                     changed |= self._break(text, room, renderer)
         return changed
 
-    def _break(self, text: Text, room: float, renderer: Any) -> bool:
-        """Break a text into lines that are no longer than its room."""
+    def _break(self, text: Text, room: float, renderer: Any, signs: bool = True) -> bool:
+        """Break a text into lines that are no longer than its room, also at signs in words."""
         before = text.get_text()
         if not text.get_visible() or not before.strip() or room <= 0:
             return False
@@ -83,7 +85,7 @@ class Fitted(ConstrainedLayoutEngine):
             box = text.get_window_extent(renderer)
             return box.height if text.get_rotation() == 90 else box.width
 
-        after = "\n".join(broken_line(line, room, length) for line in whole.split("\n"))
+        after = "\n".join(broken_line(line, room, length, signs) for line in whole.split("\n"))
         text.set_text(after)
         self._whole[text] = whole, after
         return after != before
@@ -99,7 +101,7 @@ class Fitted(ConstrainedLayoutEngine):
         locator, formatter = axis.get_major_locator(), axis.get_major_formatter()
         if not isinstance(locator, FixedLocator):
             return _fewer(axis, locator, across, renderer)
-        places = [float(p) for p in np.asarray(locator.locs)]
+        places = [float(p) for p in axis.get_majorticklocs()]
         texts = [str(t) for t in formatter.format_ticks(places)]
         if axis not in self._ticks or self._ticks[axis][2] != places:
             self._ticks[axis] = places, texts, places  # somebody set others since
@@ -112,22 +114,29 @@ class Fitted(ConstrainedLayoutEngine):
         gap = GAP * cast(Any, axis.axes.figure).dpi / 72
         step, look = _look(ends[order], widths[order], high, across, gap, texts)
         kept = list(range(0, len(places), step))
-        wanted = [places[i] for i in kept]
-        if wanted == now and (not across or turn == look["rotation"]):
+        wanted, said = [places[i] for i in kept], [texts[i] for i in kept]
+        if across and look is not PLAIN:
+            rise = np.sin(np.deg2rad(look["rotation"]))
+            before = max(t.get_window_extent(renderer).height for t in labels)
+            room = DEEPEST * (axis.axes.get_window_extent().height + before) / rise
+            said = [_shortened(t, room, lambda s: _size(sample, s, renderer)[0]) for t in said]
+        same = wanted == now and said == [t.get_text() for t in labels]
+        if same and (not across or turn == look["rotation"]):
             return False
-        axis.set_ticks(wanted, [texts[i] for i in kept], **(look if across else {}))
+        axis.set_ticks(wanted, said, **(look if across else {}))
         self._ticks[axis] = places, texts, wanted
         return True
 
 
-def broken_line(line: str, room: float, length: Callable[[str], float]) -> str:
-    """A line broken at spaces, words that are longer than the room at signs, else shortened."""
+def broken_line(line: str, room: float, length: Callable[[str], float], signs: bool = True) -> str:
+    """A line broken at spaces; longer words, if wanted, at signs, and what is longer shortened."""
     if length(line) <= room:
         return line
     words = re.findall(r"(?:\$[^$]*\$|\S)+\s*", line)
     lines, now = [], ""
     for word in words:
-        for part in [word] if length(word.rstrip()) <= room else _pieces(word, room, length):
+        fits = not signs or length(word.rstrip()) <= room
+        for part in [word] if fits else _pieces(word, room, length):
             if now and length((now + part).rstrip()) > room:
                 lines.append(now.rstrip())
                 now = ""
@@ -144,29 +153,43 @@ def _pieces(word: str, room: float, length: Callable[[str], float]) -> Iterator[
             yield part
 
 
+def _shortened(text: str, room: float, length: Callable[[str], float]) -> str:
+    """A label that is no longer than its room, by its end: there paths of modules differ."""
+    while len(text) > FEWEST and length(text) > room:
+        text = "…" + text.lstrip("…")[1:]
+    return text
+
+
 def _parts(fig: Any) -> Iterator[Any]:
     yield fig
     for part in fig.subfigs:
         yield from _parts(part)
 
 
-def _texts(ax: Axes, shown: Sequence[Axes], scale: float) -> Iterator[tuple[Text, float]]:
-    """Titles and labels of axes, with the room for each in pixels."""
+def _texts(ax: Axes, shown: Sequence[Axes], scale: float) -> Iterator[tuple[Text, float, bool]]:
+    """Titles and labels of axes, the room for each in pixels, and whether words may be broken."""
     box = ax.get_window_extent()
     others = [o.get_window_extent() for o in shown if o is not ax and not hasattr(o, "_colorbar")]
     figure: Bbox = cast(Any, ax.figure).bbox
     beside = [o for o in others if min(o.y1, box.y1) - max(o.y0, box.y0) > 1]
     gap = GAP * scale
     right = min([o.x0 for o in beside if o.x0 > box.x1 - 1], default=figure.x1)
+    for other in shown:  # a label that is longer than its axis stands beside this title
+        label = other.yaxis.label.get_window_extent()
+        if other.get_ylabel() and label.x0 > box.x0 and label.y0 < box.y1 < label.y1:
+            right = min(right, label.x0)
     left = max([o.x1 for o in beside if o.x1 < box.x0 + 1], default=figure.x0)
     middle = (box.x0 + box.x1) / 2
     both = 2 * min((right + box.x1) / 2 - middle, middle - (left + box.x0) / 2) - gap
     for title in ax.get_children():
         if isinstance(title, Text) and title not in ax.texts:
-            held = title.get_ha() == "left"
-            yield title, right - box.x0 - gap if held else both
-    yield ax.xaxis.label, both
-    yield ax.yaxis.label, box.height + 2 * gap
+            held = title.get_horizontalalignment() == "left"
+            yield title, right - box.x0 - gap if held else both, True
+    power = ax.xaxis.get_offset_text()  # at the end of the axis, beside the label
+    taken = 2 * (power.get_window_extent().width + gap) if power.get_text() else 0.0
+    yield ax.xaxis.label, min(both, box.width - taken) if taken else both, False
+    if ax.yaxis.label.get_rotation() == 90:
+        yield ax.yaxis.label, box.height, False
 
 
 def _fit_cells(ax: Axes, renderer: Any) -> None:
@@ -225,7 +248,8 @@ def _fewer(axis: Axis, locator: Any, across: bool, renderer: Any) -> bool:
         ends = sorted((b.x0, b.x1) if across else (b.y0, b.y1) for b in boxes)
         if all(a[1] <= b[0] for a, b in itertools.pairwise(ends)):
             break
-        locator.set_params(**{name: count})
+        set_params: Any = locator.set_params
+        set_params(**{name: count})
         changed = True
     return changed
 

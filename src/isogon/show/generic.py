@@ -141,6 +141,7 @@ def heatmap(
         top = max(abs(finite.min()), abs(finite.max())) or 1.0
         limits = (-top, top) if diverging else (float(finite.min()), float(finite.max()))
     low, high = limits or (0.0, 1.0)
+    high = high if high > low else low + (abs(low) or 1.0)
     mesh = ax.imshow(np.ma.masked_invalid(values), cmap=cmap, vmin=low, vmax=high, aspect="auto")
     for set_ticks, labels in ((ax.set_yticks, down), (ax.set_xticks, across)):
         set_ticks(range(len(labels)), [style.shorten(t) for t in labels])

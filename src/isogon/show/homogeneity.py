@@ -66,8 +66,9 @@ def draw_homogeneity(reading: Reading) -> Figure:
     ax, table = axes[0, 0], reading.table
     names = list(dict.fromkeys(table["site"]))
     many = len(names) > MANY
-    shades = depth_shades(len(names)) if many else style.CYCLE
-    for k, (color, name) in enumerate(zip(shades, names, strict=False)):
+    shades = depth_shades(len(names))
+    for k, name in enumerate(names):
+        color = shades[k] if many else style.CYCLE[k]
         part = table[table["site"] == name].sort_values("scale")
         size = 3 if many else max(2.5, 6.0 - 1.2 * k)  # several of them may be 0 throughout
         look = {"color": color, "lw": 1.2, "ms": size, "marker": style.MARKS[k % len(style.MARKS)]}

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from isogon.errors import OptionError
 from isogon.readings import Reading
@@ -166,8 +168,6 @@ def _square(part: pd.DataFrame, column: str, down: list, across: list) -> np.nda
 
 def _hatch(ax: Axes, mask: np.ndarray) -> bool:
     """Mark the cells where the mask is 1."""
-    from matplotlib.patches import Rectangle
-
     places = np.argwhere(mask == 1)
     for i, j in places:
         ax.add_patch(
@@ -182,6 +182,11 @@ def _hatch(ax: Axes, mask: np.ndarray) -> bool:
                 lw=0,
             )
         )
+    for text in ax.texts:  # numbers of these cells stay legible
+        x, y = (round(float(v)) for v in text.get_position())
+        if mask[y, x] == 1:
+            text.set_color(style.INK)
+            text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
     return bool(len(places))
 
 
