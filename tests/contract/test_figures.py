@@ -10,12 +10,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from test_measures import MEASURES, objects_of, record_of
 from test_seeds import records_of_seeds
 from torch import nn
 
 from isogon.show import draw
+from isogon.show.fitting import CELL
 from isogon.show.together import Panel, draw_together, has_own
+from isogon.survey.pages.embedding import DARK
 from isogon.survey.pages.figures import study
 from isogon.survey.running.run import call_measure
 from isogon.training.snapshots import Snapshots
@@ -28,6 +31,14 @@ FAMILIES = ("rotations(16)", "translations(5)", "scales(0.5, 2)")
 @pytest.mark.parametrize("name", MEASURES)
 def test_texts_of_a_reading_are_apart(name):
     assert not faults(draw(record_of(name).reading))
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_texts_on_pale_areas_stay_dark_where_the_page_is(name):
+    for ax in draw(record_of(name).reading).axes:
+        on_areas = [t for t in ax.texts if t.get_gid() == CELL or t.get_path_effects()]
+        on_areas += [t for t in ax.texts if ax.images and t.get_transform() == ax.transData]
+        assert not {to_hex(t.get_color()) for t in on_areas} & set(DARK)
 
 
 @pytest.mark.parametrize("name", MEASURES)

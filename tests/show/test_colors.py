@@ -8,6 +8,9 @@ from matplotlib.colors import to_rgb
 
 from isogon.show import style
 from isogon.show.areas import TINTS, by_class
+from isogon.survey.pages.embedding import DARK
+
+PLATE = "#1b1f24"  # the ground of figures on a dark page (report.css)
 
 # What a dichromat sees, as linear maps of linear RGB: Machado, Oliveira and Fernandes (2009),
 # severity 1.
@@ -73,6 +76,31 @@ def test_their_tints_are_on_areas(who, count, least):
     """Regions are paler; from four classes on names, legends or patterns tell more."""
     shade, palette = by_class(np.arange(count), np.full(count, TINTS // 2), False)
     assert closest(palette[shade], SEEN[who]) > least
+
+
+def contrast(a, b):
+    """Of two colours, as in the Web Content Accessibility Guidelines."""
+    light = []
+    for c in (a, b):
+        rgb = np.array(to_rgb(c))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        light.append(float(linear @ TO_XYZ[1]) + 0.05)
+    return max(light) / min(light)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 24])
+def test_ordered_curves_are_seen_on_light_and_on_dark_pages(count):
+    for shade in style.shades(count):
+        assert contrast(shade, "white") > 1.9
+        assert contrast(shade, PLATE) > 2.4
+
+
+def test_curves_and_texts_are_seen_on_dark_pages():
+    for color in (*style.CYCLE, style.MUTED):
+        assert contrast(DARK.get(color, color), PLATE) > 2.9
+    assert contrast(DARK[style.INK], PLATE) > 10
+    assert style.ON_DATA not in DARK
+    assert closest([to_rgb(style.ON_DATA), to_rgb(style.INK)], np.eye(3)) < 1
 
 
 def test_patterns_of_classes_differ():

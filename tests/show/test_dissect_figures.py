@@ -36,7 +36,7 @@ def test_bars_are_the_summary(reading):
             assert heights == [rows.loc[(category, basis, s), "detectors"] for s in ("1", "4")]
     top = fig.axes[0].get_ylim()[1]
     assert top >= (rows["detectors"] + rows["detectors_sd"].fillna(0)).max()
-    texts = [t.get_text() for ax in fig.axes if ax.get_legend() for t in ax.get_legend().texts]
+    texts = [t.get_text() for t in fig.legends[0].texts]
     assert texts == ["unit", "orthogonal"]
     with pytest.raises(OptionError, match="no such count"):
         draw(reading, column="iou")

@@ -49,7 +49,7 @@ def test_diagonals_are_curves():
 def test_runs_are_pooled(readings):
     panel = Panel("", (readings[0], readings[0], readings[1]), ("x", "x", "y"))
     fig = curves_together([panel])
-    labels = [t.get_text() for t in fig.axes[0].get_legend().get_texts()]
+    labels = [t.get_text() for t in fig.legends[0].get_texts()]
     assert labels == ["x, cka", "x, rsa", "y, cka", "y, rsa"]
     (table,) = numbers_together([panel]).values()
     assert set(table["runs"]) == {1, 2}

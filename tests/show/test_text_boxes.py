@@ -12,6 +12,7 @@ from isogon.readings import Curve, Grid, SampleTable, SiteTable
 from isogon.show import legends, style
 from isogon.show.fitting import broken_line
 from isogon.show.generic import heatmap, site_axis
+from isogon.show.invariance_scatter import depth_bar
 from text_boxes import faults
 
 NAMES = [f"layer{i // 4}.{i % 4}.bn2" for i in range(24)]
@@ -78,7 +79,9 @@ def test_names_of_sites_have_room(width, count):
             site_axis(ax, NAMES[:count])
             ax.set_title("Mean of the normalised variance of every site")
             ax.set_ylabel("normalised variance of the units")
-    assert not faults(fig)
+    for density in (72, 200, 110):  # of vector formats, of pictures, of the screen
+        fig.set_dpi(density)
+        assert not faults(fig)
     shown = [t.get_text() for t in axes[0, 0].get_xticklabels()]
     assert shown
     assert shown[0] in (NAMES[0], NAMES[0][-len(shown[0]) + 1 :], "…" + NAMES[0][-8:])
@@ -103,6 +106,15 @@ def test_what_was_left_out_comes_back_where_there_is_room():
     ax.set_title("Another", loc="left")
     assert not faults(fig)
     assert ax.get_title("left") == "Another"
+
+
+def test_many_names_along_a_colour_bar_are_thinned():
+    with style.styled():
+        fig = style.figure(5.2, 2.8)
+        depth_bar(fig.subplots(), NAMES, style.shades(24))
+    for density in (72, 200):
+        fig.set_dpi(density)
+        assert not faults(fig)
 
 
 @pytest.mark.parametrize("size", [2, 12])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from isogon.errors import OptionError
@@ -85,4 +84,4 @@ def name_classes(ax: Axes, p: Partition, names: Sequence[str] | None = None) -> 
         else:
             text = "−+"[label] if single else f"class {label}" if wide else str(label)
         words: Text = ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4.5)
-        words.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
+        style.on_data(words)

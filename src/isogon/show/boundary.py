@@ -9,10 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import ConnectionPatch, Patch
 from matplotlib.path import Path
-from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
 from isogon.errors import OptionError
@@ -71,7 +69,7 @@ def draw_boundary(
     for corners in curves:
         ax.plot(
             *corners.T,
-            color=style.INK,
+            color=style.ON_DATA,
             lw=width,
             zorder=4,
             solid_capstyle="round",
@@ -115,10 +113,10 @@ def _zoom(
     size = float(np.ptp(place, axis=0).max()) / float(np.ptp(b.plane.corners, axis=0).max())
     side.set_title(f"Regions of the marked part, {1 / size:,.0f}× ({len(p):,})")
     border = np.vstack([place, place[:1]])
-    ax.plot(*border.T, color=style.INK, lw=1.0, zorder=6)
+    ax.plot(*border.T, color=style.ON_DATA, lw=1.0, zorder=6)
     middle = place.mean(0)
     if size < SEEN:  # too small to be seen: a ring around it
-        ax.scatter(*middle, s=70, facecolors="none", edgecolors=style.INK, lw=1.1, zorder=6)
+        ax.scatter(*middle, s=70, facecolors="none", edgecolors=style.ON_DATA, lw=1.1, zorder=6)
     low, high = p.plane.corners.min(0), p.plane.corners.max(0)
     right = float(place[:, 0].max() if size >= SEEN else middle[0])
     for y, corner in ((place[:, 1].min(), low[1]), (place[:, 1].max(), high[1])):
@@ -227,7 +225,7 @@ def _handles(
     ]
     if curves:
         what = "zero set" if single else "boundary"
-        found.append(Line2D([], [], color=style.INK, lw=0.9, label=what))
+        found.append(style.line_on_data(0.9, what))
     return found
 
 
@@ -245,4 +243,4 @@ def _names(ax: Axes, b: Boundary, names: Sequence[str] | None) -> None:
     for place in class_places(image, x, y, b.plane.marks, ROOM):
         text = f"class {place.label}" if names is None else names[place.label]
         words = ax.text(place.x, place.y, text, ha="center", va="center", fontsize=7.5, zorder=4.5)
-        words.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
+        style.on_data(words)

@@ -178,19 +178,27 @@ def _picture(
         thin = float(np.clip(18 / np.sqrt(len(part["edges"])), 0.05, 0.35))
         mesh.strokes(ax, part["vertices"][part["edges"]], color="white", linewidths=thin, zorder=2)
     if len(part["boundary"]):
-        mesh.strokes(ax, part["boundary"], color=style.INK, linewidths=1.1, zorder=4)
+        mesh.strokes(ax, part["boundary"], color=style.ON_DATA, linewidths=1.1, zorder=4)
     frame(ax, reading.corners)
     if 0 < len(reading.marks) <= DOTS:
         marks(ax, reading.marks)
     ax.set_title(_title(reading, i), fontsize=8, pad=3)
 
 
-def _line(ax: Axes, reading: Evolution, name: str, color: str, label: str, mark: str = "o") -> bool:
+def _line(
+    ax: Axes,
+    reading: Evolution,
+    name: str,
+    color: str,
+    label: str,
+    mark: str = "o",
+    dash: str = "-",
+) -> bool:
     if name not in reading.table:
         return False
     x, _ = _when(reading)
     y, whole = reading.table[name].to_numpy(float), reading.table["complete"].to_numpy(bool)
-    ax.plot(x, y, color=color, label=label, marker=mark, ms=3)
+    ax.plot(x, y, color=color, label=label, marker=mark, ms=3, ls=dash)
     ax.plot(x[~whole], y[~whole], mark, ms=3.4, mfc="white", mec=color, zorder=4)
     ax.set_xlabel(_when(reading)[1])
     return True
@@ -218,7 +226,7 @@ def _scores(ax: Axes, reading: Evolution) -> None:
         else "loss"
     )
     drawn = [
-        _line(ax, reading, f"train_{kind}", style.PURPLE, "train"),
+        _line(ax, reading, f"train_{kind}", style.PURPLE, "train", "o", "--"),
         _line(ax, reading, f"test_{kind}", style.GREEN, "test", "s"),
     ]
     if all(drawn):

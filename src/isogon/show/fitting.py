@@ -189,7 +189,7 @@ def _texts(ax: Axes, shown: Sequence[Axes], scale: float) -> Iterator[tuple[Text
     taken = 2 * (power.get_window_extent().width + gap) if power.get_text() else 0.0
     yield ax.xaxis.label, min(both, box.width - taken) if taken else both, False
     if ax.yaxis.label.get_rotation() == 90:
-        yield ax.yaxis.label, box.height, False
+        yield ax.yaxis.label, box.height + gap, False
 
 
 def _fit_cells(ax: Axes, renderer: Any) -> None:
@@ -222,7 +222,7 @@ def _look(
     apart = np.diff(ends)
     least = max(float(apart.min()), 1e-9)
     if not across:
-        return max(1, int(np.ceil((high - 1) / least))), {}
+        return max(1, int(np.ceil(high / least))), {}
     if ((widths[1:] + widths[:-1]) / 2 + gap <= apart).all():
         return 1, PLAIN
     if any("\n" in t for t in texts) or float(widths.max()) < 1.5 * high:  # short: fewer of them

@@ -162,7 +162,7 @@ def heatmap(
                     ha="center",
                     va="center",
                     fontsize=6.5,
-                    color="white" if dark else style.INK,
+                    color="white" if dark else style.ON_DATA,
                     gid=CELL,
                 )
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from isogon.readings import Reading
 from isogon.registry import draws
 from isogon.show import legends, style
-from isogon.show.invariance_scatter import depth_bar, depth_shades
+from isogon.show.invariance_scatter import depth_bar
 from isogon.show.together import Panel
 
 MANY = 10  # sites from which colours say their depth
@@ -66,7 +66,7 @@ def draw_homogeneity(reading: Reading) -> Figure:
     ax, table = axes[0, 0], reading.table
     names = list(dict.fromkeys(table["site"]))
     many = len(names) > MANY
-    shades = depth_shades(len(names))
+    shades = style.shades(len(names))
     for k, name in enumerate(names):
         color = shades[k] if many else style.CYCLE[k]
         part = table[table["site"] == name].sort_values("scale")

@@ -212,7 +212,7 @@ def _stability(reading: Reading) -> Figure:
     fig = style.figure(style.WIDTH, 2.8)
     ax = fig.subplots()
     error = np.abs(values / values[:, -1:] - 1)
-    shades = style.SEQUENTIAL(np.linspace(0.3, 1, len(values)))
+    shades = style.shades(len(values))
     for curve, color, site in zip(error, shades, style.trimmed(reading.coords["site"])):
         ax.plot(counts, curve, "-o", ms=3, color=color, label=style.shorten(site))
     ax.set_xscale("log", base=2)

@@ -99,7 +99,7 @@ def in_order(names: list[str]) -> list[str]:
 def colours(order: list[str]) -> dict[str, ColorType]:
     """A colour per name: from light to dark where the names are ordered by a number."""
     if _ordered(order):
-        return dict(zip(order, map(tuple, style.SEQUENTIAL(np.linspace(0.32, 1, len(order))))))
+        return dict(zip(order, map(tuple, style.shades(len(order)))))
     return {n: style.CYCLE[i % len(style.CYCLE)] for i, n in enumerate(order)}
 
 

@@ -31,7 +31,7 @@ def draw_scatter(reading: Reading, x: str, y: str, labels: dict[str, str]) -> Fi
     within = [g for _, g in frame.groupby("site", sort=False)]
     fig = style.figure(5.4, 3.9)
     ax = fig.subplots()
-    shades = depth_shades(len(sites))
+    shades = style.shades(len(sites))
     step = max(1, -(-len(frame) // MOST))
     for site, color in zip(sites, shades):
         part = frame[frame["site"] == site]
@@ -61,11 +61,6 @@ def draw_scatter(reading: Reading, x: str, y: str, labels: dict[str, str]) -> Fi
         notes.append(f"{len(reading.table) - len(frame):,} units without both left out")
     style.note(fig, ", ".join(notes))
     return fig
-
-
-def depth_shades(count: int) -> np.ndarray:
-    """`[count, 4]` colours of sites, darker ones deeper."""
-    return style.SEQUENTIAL(np.linspace(0.25, 1, count))
 
 
 def depth_bar(ax: Axes, sites: list[str], shades: np.ndarray) -> None:

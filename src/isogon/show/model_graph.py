@@ -94,7 +94,7 @@ def _node(
     if kind == "join":
         sign = SIGNS.get(text.rpartition(":")[2].partition("#")[0], "·")
         ring = {"boxstyle": "circle,pad=0.12", "fc": "white", "ec": style.MUTED, "lw": 0.7}
-        ax.text(x, y, sign, fontsize=FONT + 1, color=style.INK, bbox=ring, **middle)
+        ax.text(x, y, sign, fontsize=FONT + 1, color=style.ON_DATA, bbox=ring, **middle)
         return
     if kind != "site":
         ground = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"}
@@ -103,7 +103,7 @@ def _node(
     known = bool(np.isfinite(value))
     face = style.SEQUENTIAL(norm(value)) if known else style.MISSING
     dark = known and norm(value) > 0.55
-    color = "white" if dark else style.INK
+    color = "white" if dark else style.ON_DATA if known else style.INK
     left = x - width / 2
     shape = "round,pad=0,rounding_size=0.05"
     ax.add_patch(

@@ -74,7 +74,7 @@ def draw_orientation(reading: OrientationTable, series: bool | None = None) -> F
     away = BAND * per_site["null_sd"].to_numpy()
     for place, gap in enumerate(away):
         ax.fill_between(
-            [place - 0.4, place + 0.4], 0.5 - gap, 0.5 + gap, color="0.25", alpha=0.22, lw=0
+            [place - 0.4, place + 0.4], 0.5 - gap, 0.5 + gap, color=style.MUTED, alpha=0.22, lw=0
         )
     for place in np.flatnonzero(per_site["p_corrected"] < LEVEL):
         at = max(per_site["mass"].iloc[place], 0.5 + away[place])
@@ -130,7 +130,7 @@ def _course(reading: OrientationTable) -> Figure:
         rows = table[table["site"] == site]
         x = rows[known].to_numpy(float) if known else np.arange(len(rows), dtype=float)
         away = BAND * rows["null_sd"].iloc[0]
-        ax.axhspan(0.5 - away, 0.5 + away, color="0.25", alpha=0.16, lw=0)
+        ax.axhspan(0.5 - away, 0.5 + away, color=style.MUTED, alpha=0.16, lw=0)
         color = style.ORANGE if site == "network" else style.BLUE
         ax.plot(x, rows["mass"], "-o", ms=2.6, color=color)
         parted = (rows["p_corrected"] < LEVEL).to_numpy()

@@ -154,7 +154,7 @@ def marks(ax: Axes, at: np.ndarray) -> None:
         *at.T,
         s=62 if few else 4,
         color="white",
-        edgecolors=style.INK,
+        edgecolors=style.ON_DATA,
         lw=1.0 if few else 0.5,
         zorder=5,
     )
@@ -165,6 +165,7 @@ def marks(ax: Axes, at: np.ndarray) -> None:
             ha="center",
             va="center_baseline",
             fontsize=6.5,
+            color=style.ON_DATA,
             zorder=6,
             annotation_clip=True,
         )
@@ -291,13 +292,13 @@ def _legend(ax: Axes, p: Partition, single: bool, names: Sequence[str] | None) -
         )
     if len(p.boundary):
         what = "zero set" if single else "boundary"
-        handles.append(Line2D([], [], color=style.INK, lw=1.3, label=what))
+        handles.append(style.line_on_data(1.3, what))
     below(ax, handles, 5)
 
 
 def _edges(ax: Axes, p: Partition) -> None:
     count = len(p.sites)
-    shades = style.SEQUENTIAL(np.linspace(1.0, 0.5, max(count, 1)))
+    shades = style.shades(max(count, 1))[::-1]
     extent = float(np.ptp(p.plane.corners, axis=0).max())
     inner = p.vertices[p.edges[p.edge_site >= 0]]
     total = float(np.linalg.norm(inner[:, 1] - inner[:, 0], axis=1).sum())
@@ -340,7 +341,7 @@ def overlay(ax: Axes, p: Partition, boundary: bool, anchors: bool) -> None:
         length = float(np.linalg.norm(p.boundary[:, 1] - p.boundary[:, 0], axis=1).sum())
         extent = float(np.ptp(p.plane.corners, axis=0).max())
         width = style.thickness(length, extent, PANEL, 1.3)
-        mesh.strokes(ax, p.boundary, color=style.INK, linewidths=width, zorder=4)
+        mesh.strokes(ax, p.boundary, color=style.ON_DATA, linewidths=width, zorder=4)
     if anchors and len(p.plane.marks):
         marks(ax, p.plane.marks)
     ax.set_xlabel("slice coordinate 1")

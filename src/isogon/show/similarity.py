@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
 from isogon.errors import OptionError
 from isogon.readings import Reading
@@ -185,8 +184,7 @@ def _hatch(ax: Axes, mask: np.ndarray) -> bool:
     for text in ax.texts:  # numbers of these cells stay legible
         x, y = (round(float(v)) for v in text.get_position())
         if mask[y, x] == 1:
-            text.set_color(style.INK)
-            text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
+            style.on_data(text)
     return bool(len(places))
 
 

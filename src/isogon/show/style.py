@@ -16,11 +16,15 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, LogNorm, hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from isogon.show.fitting import Fitted
 
 INK = "#22303c"  # text, outlines
+ON_DATA = "#21303c"  # text and lines on pale areas: they stay dark where the page is
 MUTED = "#7b8794"  # secondary text, reference lines
 FAINT = "#e4e8ec"  # grids, spines of empty axes
 BLUE, ORANGE, GREEN, GOLD, RED, PURPLE = (
@@ -167,6 +171,24 @@ def thickness(length: float, extent: float, inches: float, most: float) -> float
     points = 72 * inches
     drawn = max(length, 1e-300) / extent * points
     return float(np.clip(INKED * points * points / drawn, THINNEST, most))
+
+
+def shades(count: int) -> np.ndarray:
+    """`[count, 4]` colours of ordered curves, from light to dark, seen on light and dark pages."""
+    return SEQUENTIAL(np.linspace(0.42, 0.8, count))
+
+
+def on_data(text: Text) -> None:
+    """Keep a text legible on whatever areas it stands on."""
+    text.set_color(ON_DATA)
+    text.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
+
+
+def line_on_data(width: float, label: str) -> Line2D:
+    """The entry of a legend for a line on areas, on a ground as pale as they are."""
+    look: Any = {"color": ON_DATA, "lw": width, "label": label}
+    ground = withStroke(linewidth=width + 5, foreground="#e9e8e4", capstyle="butt")
+    return Line2D([], [], path_effects=[ground], **look)
 
 
 def hatched(pattern: str) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def _regions(ax: Axes, reading: Reading, walk: int) -> None:
     twin = ax.twinx()
     twin.plot(frames[1:][known], rate[known], ".", ms=3, color=style.PURPLE)
     twin.set_ylim(bottom=0)
-    twin.set_ylabel("regions crossed per length", color=style.PURPLE)
+    twin.set_ylabel("regions crossed per length (dots)", color=style.PURPLE)
     twin.grid(False)
 
 
