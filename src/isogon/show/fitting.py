@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
 CELL = "cell"  # group of the numbers in the cells of a heatmap
-ROUNDS = 3  # of layouts: each changes the room a little
+ROUNDS = 6  # of layouts at most: each changes the room a little
 GAP = 4.0  # points between texts beside each other
 TURNS = (40.0, 60.0, 90.0)  # degrees of tick labels that have no room side by side
 DEEPEST = 0.45  # of the height of axes and their tick labels: what turned labels take of it
@@ -37,10 +37,15 @@ class Fitted(ConstrainedLayoutEngine):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._whole: dict[Text, tuple[str, str]] = {}  # as written, as broken
+        # within one layout texts only take less room: two of them do not give way to each other
+        self._rooms: dict[Text, float] = {}
+        self._turned: dict[Axis, tuple[int, float]] = {}
         self._ticks: dict[Axis, tuple[list[float], list[str], list[float]]] = {}
 
     def execute(self, fig: Figure) -> Any:
         """Lay out a figure."""
+        self._rooms.clear()
+        self._turned.clear()
         found = super().execute(fig)
         again = any(ax.get_aspect() != "auto" for ax in fig.axes)  # its width follows its height
         for _ in range(ROUNDS):
@@ -76,6 +81,7 @@ class Fitted(ConstrainedLayoutEngine):
         before = text.get_text()
         if not text.get_visible() or not before.strip() or room <= 0:
             return False
+        room = self._rooms[text] = min(room, self._rooms.get(text, room))
         whole, broken = self._whole.get(text, (before, before))
         if broken != before:
             whole = before  # somebody wrote another text since
@@ -113,6 +119,10 @@ class Fitted(ConstrainedLayoutEngine):
         order = np.argsort(ends, kind="stable")
         gap = GAP * cast(Any, axis.axes.figure).dpi / 72
         step, look = _look(ends[order], widths[order], high, across, gap, texts)
+        level = step, look.get("rotation", 0.0)
+        if level < self._turned.get(axis, level):
+            return False
+        self._turned[axis] = level
         kept = list(range(0, len(places), step))
         wanted, said = [places[i] for i in kept], [texts[i] for i in kept]
         if across and look is not PLAIN:
