@@ -115,6 +115,15 @@ def test_interpolated_rows(seed):
     assert np.array_equal(grown, [*rows[:5], *expected])
 
 
+@twin("close_up")
+def test_rows_that_stay(seed):
+    rng = np.random.default_rng(seed)
+    rows, gone = rng.standard_normal((12, 3)), rng.random(12) < rng.random()
+    expected = rows[~gone]
+    ek.close_up(rows, gone)
+    assert np.array_equal(rows[: len(expected)], expected)
+
+
 @twin("sign_masks", "either", "edge_crossings", "face_functions", "face_bits")
 def test_signs(seed):
     m = Lattice(seed)
