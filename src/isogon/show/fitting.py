@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
@@ -170,7 +170,7 @@ def _shortened(text: str, room: float, length: Callable[[str], float]) -> str:
     return text
 
 
-def _parts(fig: FigureBase) -> Iterator[FigureBase]:
+def _parts(fig: Figure | SubFigure) -> Iterator[Figure | SubFigure]:
     yield fig
     for part in fig.subfigs:
         yield from _parts(part)
