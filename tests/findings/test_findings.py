@@ -266,6 +266,9 @@ def test_numbers_in_words():
     assert words.percent(1.0) == "100 %"
     assert words.enumerated(list("abcdefg")) == "a, b, c and 4 more"
     assert words.trimmed(["net.conv1", "net.conv2"]) == {"net.conv1": "conv1", "net.conv2": "conv2"}
+    numbered = ["net.conv.3", "net.conv.11"]  # a bare number says nothing in a sentence
+    assert list(words.trimmed(numbered).values()) == ["conv.3", "conv.11"]
+    assert list(words.trimmed(["0", "2.a"]).values()) == ["0", "2.a"]
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 10), (5, 10), (412, 437), (437, 437)])

@@ -80,11 +80,13 @@ def start(text: str) -> str:
 
 
 def trimmed(names: Sequence[str]) -> dict[str, str]:
-    """Each name without the path that all of them begin with."""
+    """Each name without the path that all of them begin with; none begins with a bare number."""
     parts = {n: str(n).split(".") for n in dict.fromkeys(names)}
     common = 0
     while len(parts) > 1 and all(len(p) > common + 1 for p in parts.values()):
         if len({p[common] for p in parts.values()}) > 1:
             break
         common += 1
+    while common and any(p[common].isdigit() for p in parts.values()):
+        common -= 1
     return {n: ".".join(p[common:]) for n, p in parts.items()}

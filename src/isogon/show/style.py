@@ -21,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
+from isogon.findings import words
 from isogon.show.fitting import Fitted
 
 INK = "#22303c"  # text, outlines
@@ -245,14 +246,8 @@ def shorten(text: object, limit: int = 22) -> str:
 
 
 def trimmed(names: Sequence[str]) -> list[str]:
-    """Names without the path that all of them begin with."""
-    parts = [n.split(".") for n in names]
-    common = 0
-    while len(names) > 1 and all(len(p) > common + 1 for p in parts):
-        if len({p[common] for p in parts}) > 1:
-            break
-        common += 1
-    return [".".join(p[common:]) for p in parts]
+    """Names without the path that all of them begin with, as in sentences."""
+    return list(map(words.trimmed(names).__getitem__, names))
 
 
 def thin(labels: Sequence[object], most: int = 28) -> tuple[list[int], list[str]]:

@@ -102,7 +102,7 @@ def factors(jobs: Mapping[str, Job], names: Mapping[str, Mapping[str, str]]) -> 
             found[id][name] = called
     for name in options:
         for id, job in jobs.items():
-            found[id][name] = _word(job.options.get(name))
+            found[id][name] = word(job.options.get(name))
     varying = [n for n in (*inputs, *options) if len({f[n] for f in found.values()}) > 1]
     return {id: {n: f[n] for n in varying} for id, f in found.items()}
 
@@ -171,7 +171,7 @@ def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
     if isinstance(value, str) and path and value.endswith(")"):
         value = _parsed(value)  # a spec in quotes is shown whole, in its canonical text
     if not isinstance(value, Spec):
-        yield path, _word(value)
+        yield path, word(value)
     elif path and path[-1] == "family":
         yield path, str(value)
     else:
@@ -199,11 +199,12 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """A value of a spec as it is told: of several, one after the other."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_word, value))
+        return ", ".join(map(word, value))
     return str(value)
 
 

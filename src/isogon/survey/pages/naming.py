@@ -5,7 +5,7 @@ from __future__ import annotations
 from isogon.errors import IsogonError
 from isogon.findings import Names
 from isogon.specs import Spec, parse
-from isogon.survey.pages.figures import differences
+from isogon.survey.pages.figures import differences, word
 from isogon.survey.whole.kept import Survey
 
 LONGEST = 34  # characters of a name: longer ones are letters
@@ -38,7 +38,7 @@ def called(survey: Survey) -> Names | None:
 def _options(mine: Spec, other: Spec) -> str:
     """The options of a spec that the other's differ from: ``augment rotate(45)``."""
     words = [
-        f"{key.replace('_', ' ')} {value}"
+        f"{key.replace('_', ' ')} {word(value)}"
         for key, value in mine.kwargs.items()
         if key != "seed" and other.kwargs.get(key) != value
     ]

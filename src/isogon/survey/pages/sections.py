@@ -91,9 +91,9 @@ def found_of(parts: Sequence[Part], names: Names | None) -> list[Finding]:
 
 
 def _alone(finding: Finding, name: str) -> Finding:
-    """What is said of one of two networks: it compares nothing, so it counts half."""
+    """What is said of one of two networks: it compares nothing, so it counts a tenth."""
     text = f"{name[:1].upper()}{name[1:]} alone: {finding.text}"
-    return replace(finding, text=text, weight=finding.weight / 2)
+    return replace(finding, text=text, weight=finding.weight / 10)
 
 
 def names_of(record: Record) -> Names:
