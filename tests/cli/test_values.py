@@ -115,6 +115,7 @@ def parser() -> Parser:
     made.option(Option("stratified", "bool", True, help="by class"))
     made.option(Option("clamp", ["tuple", "float", "float"], (0.0, 1.0)))
     made.option(Option("step_size", "float", 0.5))
+    made.option(Option("match", ["union", "bool", "none"], None))
     made.commons(out=None)
     return made
 
@@ -126,6 +127,9 @@ def test_booleans_are_flags():
     assert (found.stratified, found.what) == (False, "word")
     for words in (["--stratified", "false"], ["--stratified=false"]):
         assert parser().parse(words).stratified is False
+    assert parser().parse(["word"]).match is None  # true, false, or not said
+    assert parser().parse(["--match", "word"]).match is True
+    assert parser().parse(["--no-match"]).match is False
     assert parser().parse(["--quiet", "--no-check"]).no_check is True
     with pytest.raises(OptionError, match="takes no value"):
         parser().parse(["--quiet=yes"])

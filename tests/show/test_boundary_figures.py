@@ -83,6 +83,9 @@ def test_an_inset_of_another_plane_is_refused():
         ig.draw(b, inset=other)
     with pytest.raises(OptionError, match="each class needs a name"):
         ig.draw(b, names=["one"])
+    for wrong in (False, "cat"):
+        with pytest.raises(OptionError, match="labels=False"):
+            ig.draw(b, names=wrong)
 
 
 def test_patterns_tell_classes_apart_without_colour(traced):

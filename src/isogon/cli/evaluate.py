@@ -13,9 +13,12 @@ from isogon.survey.declaring.declare import Option
 
 EXAMPLE = """\
 examples:
-  isogon evaluate --model runs/r20/last.safetensors
-  isogon evaluate --model "resnet18(num_classes=10)@w.pt" --batches "cifar10(test)"
-  isogon evaluate --model runs/r20/last.safetensors --penalty-only --weight-decay 5e-4
+  isogon evaluate --model "trained(cnn, digits, epochs=5)"
+  isogon evaluate --model "trained(cnn, digits, epochs=5)" --batches "digits(train, 500)"
+  isogon evaluate --model "trained(cnn, digits, epochs=5)" --penalty-only --weight-decay 5e-4
+
+also of a run's folder and of other files: --model runs/r20/last.safetensors,
+  --model "resnet18(num_classes=10)@weights.pt" --batches "cifar10(test)"
 """
 
 

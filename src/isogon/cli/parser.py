@@ -39,6 +39,11 @@ class _Entry:
         return self.name.upper() if self.place else f"--{self.name.replace('_', '-')}"
 
 
+def _is_flag(code: Any) -> bool:
+    """Whether an option is true or false (or unknown), so that its name alone means true."""
+    return code in ("bool", ["union", "bool", "none"], ["union", "none", "bool"])
+
+
 class Parser:
     """A subcommand's options: argparse for words and help, one reader for values.
 
@@ -186,7 +191,7 @@ class Parser:
         group = self._group(title)
         text = text.replace("%", "%%")
         action = group.add_argument(*flags, dest=entry.name, metavar=meta, help=text)
-        if entry.code == "bool":  # for the help: the words themselves are joined before
+        if _is_flag(entry.code):  # for the help: the words themselves are joined before
             action.metavar = ""
             action.option_strings = [entry.flag, f"--no-{entry.flag[2:]}"]
 
@@ -205,11 +210,11 @@ class Parser:
             negated = name.startswith("--no-") and self._named(f"--{name[5:]}")
             if equals or (entry is None and not negated):
                 done.append(word)
-            elif negated and entry is None and negated.code == "bool" and not negated.switch:
+            elif negated and entry is None and _is_flag(negated.code) and not negated.switch:
                 done.append(f"{negated.flag}=false")
             elif entry is None or entry.switch:
                 done.append(word)
-            elif entry.code == "bool":
+            elif _is_flag(entry.code):
                 said = rest.pop(0) if rest[:1] and rest[0].lower() in ("true", "false") else "true"
                 done.append(f"{entry.flag}={said}")
             elif rest and (not rest[0].startswith("-") or rest[0][1:2] in (*"0123456789.,",)):

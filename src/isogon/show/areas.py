@@ -24,6 +24,13 @@ def names_of_classes(names: Sequence[str] | None, classes: int) -> Sequence[str]
     Raises:
         OptionError: There are fewer, or more.
     """
+    if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
+        raise OptionError(
+            "names are those of the classes",
+            got=repr(names),
+            expected=f"a list of {max(classes, 2)} texts",
+            fix="labels=False leaves them out of the figure.",
+        )
     if names is not None and len(names) != max(classes, 2):
         raise OptionError(
             "each class needs a name",

@@ -215,7 +215,7 @@ class Concepts:
     "Concepts",
     kinds=("concepts",),
     help="images with maps of concepts, see `isogon list concepts`",
-    typed="shapes(n=200)",
+    typed="shapes(n=200, size=8, grey=true)",  # as the digits of the other examples
     example="shapes(n=6, size=8, grey=True)",
 )
 def concepts(spec: str | Spec | Concepts | Any, *, batch_size: int | None = None) -> Concepts:
