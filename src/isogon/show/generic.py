@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 
 from isogon.errors import OptionError
 from isogon.readings import Curve, Grid, Path, Reading, SampleTable, SiteTable
+from isogon.readings.columns import names_something
 from isogon.show import legends, style
 from isogon.show.fitting import CELL
-
-PLACES = {"sample", "unit", "channel", "row", "column", "stage", "block", "step", "walk", "label"}
 
 
 @singledispatch
@@ -193,7 +192,7 @@ def _all_numbers(reading: Reading) -> list[str]:
 
 def _numbers(reading: Reading, column: str | None) -> list[str]:
     numbers = _all_numbers(reading)
-    found = [c for c in numbers if c not in PLACES]
+    found = [c for c in numbers if not names_something(c)]
     if column is not None:
         if column not in numbers:
             raise OptionError("no such column", got=repr(column), expected=", ".join(numbers))

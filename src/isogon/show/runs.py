@@ -26,7 +26,7 @@ import pandas as pd
 from isogon import registry
 from isogon.errors import OptionError
 from isogon.readings import Curve, Grid, Path, Reading, SiteTable
-from isogon.show.generic import PLACES
+from isogon.readings.columns import quantities
 from isogon.show.panel import Panel
 
 SHOWN = 3  # numbers of a table that are drawn where nobody says which
@@ -88,7 +88,7 @@ def columns(reading: Reading, column: str | None = None) -> list[str]:
             raise OptionError("no such column", got=repr(column), expected=", ".join(there))
         return [column]
     said = [c for c in extra.get("columns", ()) if c in there]
-    found = said or [c for c in there if c not in PLACES and table[c].dtype != bool][:SHOWN]
+    found = said or quantities(table)[:SHOWN]
     if not found:
         raise OptionError("nothing to draw", got=reading.measure, expected="a column of numbers")
     return found
@@ -169,7 +169,7 @@ def _kinds(reading: Reading) -> list[str]:
     return [
         str(c)
         for c in words
-        if c not in {axis, *PLACES}
+        if c not in {axis, "label", "block", "stage"}
         and not str(c).startswith("site")
         and 1 < table[c].nunique() <= KINDS
         and table.groupby(str(c))[axis].nunique().min() > 1
