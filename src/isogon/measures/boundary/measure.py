@@ -54,9 +54,9 @@ def boundary(
     with another slope, or a third class comes in. So it costs a few passes of the network per
     piece of the boundary, however many regions the slice holds, in float64 and without
     sampling. Traces start where the classes on a grid change, until the known boundary explains
-    every class on every line of the grid. A closed curve that fits between these lines is
-    missed; what a second grid, between the lines of the first, finds beyond the first is kept
-    and told as an estimate of that (`meta["missed"]`).
+    every class on every line of the grid. A curve that fits between these lines, closed or from
+    the slice's border back to it, is missed; what a second grid, between the lines of the first,
+    finds beyond the first is kept and told as an estimate of that (`meta["missed"]`).
 
     Args:
         model: Any network of piecewise-linear operations (also with skips, max-pooling,
