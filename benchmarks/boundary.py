@@ -26,7 +26,7 @@ from isogon.measures.boundary.carried import Carrier
 from isogon.measures.boundary.frozen import Frozen
 from isogon.measures.boundary.live import Limits
 from isogon.measures.boundary.scan import GOLDEN, Scan
-from isogon.measures.partition.slices import lowered
+from isogon.measures.partition.lowering import lowered
 
 HERE = Path(__file__).resolve().parent
 ROWS = (("residual CNN, width 8", 8000, 300), ("resnet18", 600, 60))

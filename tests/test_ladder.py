@@ -29,9 +29,9 @@ ORDERS = {
         "manifold", "orbits", "arrangement", "alignment", "stitching", "dissection",
     ),
     "isogon.measures.partition": (
-        "kernels", "patterns", "crossings", "slices", "specs", "mesh", "tiles", "lines", "grow",
-        "forecast", "decisions", "affine", "locate", "statistics", "adjacency", "certificate",
-        "reading", "measure",
+        "kernels", "patterns", "crossings", "slices", "lowering", "specs", "mesh", "tiles", "lines",
+        "grow", "forecast", "decisions", "affine", "locate", "statistics", "adjacency",
+        "certificate", "reading", "measure",
     ),
     "isogon.survey": ("declaring", "running", "whole", "pages", "experiments", "calls"),
 }  # fmt: skip

@@ -427,3 +427,14 @@ def test_it_has_findings(name):
     assert [f.weight for f in found] == sorted((f.weight for f in found), reverse=True)
     assert len({n.name for n in numbers(reading)}) == len(numbers(reading)) > 0
     assert not any(f.effect for f in differences(reading, reading))
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_an_input_may_be_given_as_the_text_that_names_it(name):
+    """What is typed on the command line works in Python too; models alone are objects."""
+    job, declaration, objects = objects_of(name)
+    for wanted in declaration.inputs:
+        if wanted.noun in ("Module", "Representation") or wanted.name not in job.inputs:
+            continue
+        given = dict(objects) | {wanted.name: job.inputs[wanted.name]}
+        assert call_measure(job, given).equals(call_measure(job, objects)), wanted.name

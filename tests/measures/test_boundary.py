@@ -14,7 +14,7 @@ from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.boundary.frozen import Frozen
 from isogon.measures.boundary.junctions import Junctions
 from isogon.measures.boundary.measure import boundary, traced
-from isogon.measures.partition.slices import lowered
+from isogon.measures.partition.lowering import lowered
 from reference.same_curves import compared
 
 SQUARE = ig.Slice.box2d((-3, -3), (3, 3))

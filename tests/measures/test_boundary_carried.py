@@ -19,7 +19,7 @@ from isogon.measures.boundary import frozen as frozen_module
 from isogon.measures.boundary.frozen import Frozen
 from isogon.measures.boundary.measure import boundary, traced
 from isogon.measures.boundary.suffix import suffix_of
-from isogon.measures.partition.slices import lowered
+from isogon.measures.partition.lowering import lowered
 
 NEVER = sys.maxsize
 SHORT = 1e-11  # of the slice's extent: pieces that rounding may pass over

@@ -165,10 +165,10 @@ def sample(spec: str | Spec | Tensor) -> Tensor:
     example="digits(test, 2)",
     default="@points",
 )
-def points(spec: str | Spec | Tensor) -> Tensor:
+def points(spec: str | Spec | Tensor | np.ndarray) -> Tensor:
     """Inputs ``[n, *shape]`` of the samples that a data spec names, labels dropped."""
-    if isinstance(spec, Tensor):
-        return spec
+    if not isinstance(spec, str | Spec):
+        return torch.as_tensor(spec)
     found = batches(spec)
     return found.first(found.count)[0]
 

@@ -14,6 +14,7 @@ from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import ROUNDING, Bounds, errors
 from isogon.cpwl.stages import Kink, Max
 from isogon.data import Points
+from isogon.data import points as as_points
 from isogon.data.finite import check_inputs
 from isogon.errors import OptionError
 from isogon.measures.ball import first_norms, in_ball, mean_and_sd, pieces, regions
@@ -88,7 +89,7 @@ def local_complexity(
     """
     if not 0 < radius < np.inf:
         raise OptionError("no neighbourhood", got=f"radius {radius}", expected="> 0")
-    x = check_inputs(points.detach().cpu().double(), what="the points")
+    x = check_inputs(as_points(points).detach().cpu().double(), what="the points")
     size = x[0].numel()
     directions = min(DIRECTIONS, size) if directions is None else directions
     if not 1 <= directions <= size:

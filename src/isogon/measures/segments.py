@@ -12,7 +12,7 @@ from torch.nn import Module
 from isogon.cpwl.certificate import Certificate
 from isogon.cpwl.lower import check_outputs, program_for
 from isogon.cpwl.program import Program
-from isogon.data import Points
+from isogon.data import Points, points
 from isogon.errors import DataError, ModelError
 from isogon.measures.partition.certificate.segments import certify_line
 from isogon.measures.partition.lines import break_points
@@ -115,7 +115,7 @@ def segments(model: Module, a: Points, b: Points) -> Segments:
         UnsupportedOp: The network is not continuous piecewise linear.
         DataError: The inputs have different shapes or are equal, or hold NaN or infinite values.
     """
-    x, y = a.detach().cpu().double(), b.detach().cpu().double()
+    x, y = (points(p).detach().cpu().double() for p in (a, b))
     if x.shape != y.shape or torch.equal(x, y):
         raise DataError(
             "a line needs two different inputs of one shape",

@@ -20,7 +20,8 @@ from isogon.measures.boundary.reading import Boundary
 from isogon.measures.boundary.scan import GOLDEN, Gaps, Scan
 from isogon.measures.boundary.strokes import TIED, Strokes
 from isogon.measures.boundary.trace import Tracer
-from isogon.measures.partition.slices import Slice, lowered
+from isogon.measures.partition.lowering import lowered
+from isogon.measures.partition.slices import Slice
 from isogon.registry import measure
 
 FIRST = 60  # stretches inside the slice from which the first traces start

@@ -14,7 +14,8 @@ from isogon.errors import ModelError, OptionError
 from isogon.measures.boundary.certificate import certify_boundary
 from isogon.measures.boundary.frozen import Frozen
 from isogon.measures.partition.forecast import Chords
-from isogon.measures.partition.slices import Slice, lowered
+from isogon.measures.partition.lowering import lowered
+from isogon.measures.partition.slices import Slice
 from isogon.readings import Reading
 
 

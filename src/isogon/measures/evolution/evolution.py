@@ -18,6 +18,7 @@ from isogon.data import Batches, as_batches
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.evolution.states import gap, score, sequence, states, when
 from isogon.measures.partition.decisions import decisions
+from isogon.measures.partition.lowering import as_slice
 from isogon.measures.partition.measure import partitioned
 from isogon.measures.partition.reading import Partition
 from isogon.measures.partition.slices import Slice
@@ -202,7 +203,7 @@ def evolution(
         if value is not None and value < 1:
             raise OptionError(f"{name} is too small", got=value - (name == "frames"))
     check_finite(model)
-    given = Snapshots.of(snapshots)
+    given, plane = Snapshots.of(snapshots), as_slice(plane)
     data = {k: as_batches(b) for k, b in (("train", train), ("test", test)) if b is not None}
     near = near_data(plane, *data.values())
     names = evenly(list(given), most)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import torch
 from torch.nn import Module
 
 from isogon.actions import Family
 from isogon.actions import family as parsed
-from isogon.data import Points
+from isogon.data import Points, points
 from isogon.data.finite import check_inputs
 from isogon.errors import DataError
 from isogon.measures.manifold.walk import walk
@@ -68,13 +67,14 @@ def leaf_distance(
         ModelError: See `walk`; also a model of images with the channels last.
     """
     check_finite(model)
+    start = points(start)
     check_inputs(start, what="the starts")
     if toward is None:
         family = parsed("rotations(8)" if family is None else family)
         check_images(model, start)
         labels, targets = list(family.labels), family.orbit(start)
     else:
-        labels, targets = ["target"], torch.as_tensor(toward).to(start)[None]
+        labels, targets = ["target"], points(toward).to(start)[None]
         if targets.shape[1:2] == (1,) and targets.shape[2:] == start.shape[1:]:
             targets = targets.expand(1, *start.shape)
     if targets.shape[1:] != start.shape:

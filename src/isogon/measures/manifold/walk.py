@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from isogon import context
-from isogon.data import Points
+from isogon.data import Points, points
 from isogon.data.finite import check_inputs
 from isogon.errors import DataError, ModelError, OptionError
 from isogon.measures.manifold.state import Ends, Rule, Walkers, continued
@@ -228,13 +228,13 @@ def _prepared(
             expected="one of them",
             fix="Leave one out.",
         )
-    start, classes = _batched(model, start)
+    start, classes = _batched(model, points(start) if isinstance(start, str) else start)
     shape = start.shape[1:]
     given = toward if toward is not None else direction
     if given is None:
         generator = torch.Generator().manual_seed(seed)
         given = torch.randn(len(start), *shape, generator=generator, dtype=torch.float64)
-    given = torch.as_tensor(given).to(start)
+    given = points(given).to(start)
     if given.shape == shape:
         given = given[None]
     count = max(len(start), len(given)) if given.dim() else 0

@@ -17,8 +17,9 @@ from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.partition.grow import grow
 from isogon.measures.partition.lines import break_points
+from isogon.measures.partition.lowering import lowered
 from isogon.measures.partition.mesh import memory
-from isogon.measures.partition.slices import Slice, lowered
+from isogon.measures.partition.slices import Slice
 
 PROBE = 1 / 16  # of a chord: looked at first
 ENOUGH = 2000  # breakpoints per chord

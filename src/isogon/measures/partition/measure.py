@@ -13,11 +13,12 @@ from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.partition.forecast import Outlook
 from isogon.measures.partition.grow import grow
 from isogon.measures.partition.kernels.jit import compiled
+from isogon.measures.partition.lowering import lowered
 from isogon.measures.partition.mesh import memory
 from isogon.measures.partition.mesh.mesh import Mesh
 from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.reading import Partition
-from isogon.measures.partition.slices import Slice, lowered
+from isogon.measures.partition.slices import Slice
 from isogon.registry import measure
 
 UNLIMITED = 1 << 40

@@ -19,11 +19,12 @@ from isogon.measures.partition.certificate.certify import certify
 from isogon.measures.partition.kernels import boundary as edge_of_classes
 from isogon.measures.partition.kernels import geometry
 from isogon.measures.partition.locate import located
+from isogon.measures.partition.lowering import lowered
 from isogon.measures.partition.mesh import memory
 from isogon.measures.partition.mesh.mesh import INDEX
 from isogon.measures.partition.mesh.zeros import outputs_at
 from isogon.measures.partition.patterns import Patterns, SitePattern
-from isogon.measures.partition.slices import Slice, lowered
+from isogon.measures.partition.slices import Slice
 from isogon.measures.partition.statistics import sampled, statistics, summary
 from isogon.readings import Reading
 

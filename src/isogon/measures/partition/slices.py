@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from isogon.cpwl.lower import program_for
 from isogon.cpwl.program import Program
 from isogon.errors import DataError, OptionError
 from isogon.measures.partition.crossings import first_crossing
@@ -390,9 +389,3 @@ def _unit(vector: np.ndarray) -> np.ndarray:
             fix="Give three inputs that are not on one line.",
         )
     return vector / norm
-
-
-def lowered(model: Module | Program, plane: Slice) -> tuple[Program, Slice]:
-    """The program of a model (or a program itself) and the slice in its input's shape."""
-    program, shape = program_for(model, plane.embed(plane.corners[:2]), plane.shape)
-    return program, plane.with_shape(shape)

@@ -10,6 +10,7 @@ from torch import Tensor
 from isogon import registry
 from isogon.data import Batches, batches, points
 from isogon.errors import DataError
+from isogon.measures.partition.lowering import as_slice
 from isogon.measures.partition.slices import Slice
 from isogon.registry import register
 from isogon.specs import DataSpec, ModelSpec, PointSpec, Spec
@@ -26,7 +27,7 @@ from isogon.specs import DataSpec, ModelSpec, PointSpec, Spec
 )
 def parse_slice(spec: str | Spec | Slice, *, like: Batches | None = None) -> Slice:
     """A slice from its spec (a slice is returned as it is)."""
-    return spec if isinstance(spec, Slice) else registry.build("slice", spec)
+    return as_slice(spec)
 
 
 @register("slice", "through")

@@ -12,6 +12,7 @@ from torch.nn import Module
 
 from isogon import context
 from isogon.actions import Channels, Group
+from isogon.actions import group as as_group
 from isogon.data import Batches, as_batches
 from isogon.errors import OptionError
 from isogon.measures.stitching.cuts import Cut, Cuts
@@ -88,7 +89,7 @@ def rotate(
             got=f"epochs={epochs}, repeats={repeats}, lr={lr:g}",
             expected="epochs >= 0, repeats >= 1, lr > 0",
         )
-    learn, judge = as_batches(train), as_batches(test)
+    group, learn, judge = as_group(group), as_batches(train), as_batches(test)
     few = learn.first(FEW)[0]
     check_finite(model)
     examine(model, few)
