@@ -255,3 +255,38 @@ def test_a_mean_of_a_softmax_over_places_is_none():
     assert torch.equal(logits(net, x), net(x))
     with pytest.raises(UnsupportedOp, match="couples"):
         ig.segments(net, x[0], x[1])
+
+
+class MeanOfSoftmaxes(nn.Module):
+    """What ensembles return; with `log`, as log-probabilities."""
+
+    def __init__(self, log=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.members = nn.ModuleList(nn.Linear(5, 3) for _ in range(2))
+        self.log = log
+
+    def forward(self, x):
+        p = sum(m(x).softmax(1) for m in self.members) / 2
+        return p.log() if self.log else p
+
+
+def test_probabilities_that_no_softmax_gives_are_refused_where_a_softmax_is_taken_of_them():
+    x = torch.randn(8, 5)
+    labelled = [(x, torch.arange(8) % 3)]
+    for call in (
+        lambda m: ig.data_matrix(m, labelled),
+        lambda m: ig.walk(m, x, steps=2),
+        lambda m: ig.rotate(m, "permutations", labelled, labelled, epochs=0, sites="all"),
+    ):
+        with pytest.raises(ModelError, match="log-probabilities"):
+            call(MeanOfSoftmaxes())
+    found = ig.data_matrix(MeanOfSoftmaxes(log=True).double(), [(x.double(), labelled[0][1])])
+    net = MeanOfSoftmaxes().double()
+    for i, row in enumerate(x.double()):
+        p, J = (
+            net(row[None])[0].detach(),
+            torch.autograd.functional.jacobian(lambda r: net(r[None])[0], row),
+        )
+        trace = float((J.square().sum(1) / p).sum())  # sum over classes of |grad p|^2 / p
+        assert found.table["trace"][i] == pytest.approx(trace, rel=1e-9)

@@ -49,7 +49,7 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def examine(model: nn.Module, x: Tensor, *, gradient: bool = False) -> None:
+def examine(model: nn.Module, x: Tensor, *, gradient: bool = False, softmax: bool = False) -> None:
     """Refuse a model that is random, keeps a state, mixes samples, or has no gradient.
 
     The same few inputs go in together, together again, beside others and alone, without
@@ -61,6 +61,8 @@ def examine(model: nn.Module, x: Tensor, *, gradient: bool = False) -> None:
         model: Any module; in evaluation mode meanwhile, as it came afterwards.
         x: Inputs ``[N, ...]``; at most 4 are used.
         gradient: Whether the measure takes derivatives in the input.
+        softmax: Whether it takes the softmax of the outputs, so that they must not be
+            probabilities already (those of a trailing softmax are known, see `logits`).
 
     Raises:
         ModelError: Says which of these, and by how much.
@@ -73,7 +75,8 @@ def examine(model: nn.Module, x: Tensor, *, gradient: bool = False) -> None:
     x = cast(x[:FEW], model).detach()
     key, state = (x.shape[1:], x.dtype, x.device), _as_examined(model)
     known = _good.setdefault(model, {})
-    if any(known.get((*key, g)) == state for g in {True, gradient}):
+    asked = [(g, s) for g in {True, gradient} for s in {True, softmax}]
+    if any(known.get((*key, *a)) == state for a in asked):
         return  # a walk, a sweep or a notebook asks again and again
     if len(x) < FEW:  # copies in one batch, which have to agree
         x = x.repeat(-(-FEW // len(x)), *[1] * (x.dim() - 1))
@@ -84,9 +87,11 @@ def examine(model: nn.Module, x: Tensor, *, gradient: bool = False) -> None:
         with swapped(model, weights), torch.no_grad():
             _samples_apart(model, x)
             _weights_alone(model, held)
+            if softmax:
+                _no_probabilities(model, x)
         if gradient and x.is_floating_point():
             _differentiable(model, x[:2])
-    known[(*key, gradient)] = state
+    known[(*key, gradient, softmax)] = state
 
 
 _good: weakref.WeakKeyDictionary[nn.Module, dict] = weakref.WeakKeyDictionary()
@@ -254,6 +259,24 @@ def _differentiable(model: nn.Module, x: Tensor) -> None:
         beside = _derivatives(model, x + aside, size, generator)
         if beside != "right":
             raise no_gradient(model, zero=verdict == "zero")
+
+
+def _no_probabilities(model: nn.Module, x: Tensor) -> None:
+    """Means or products of softmaxes: no softmax lies right below the output."""
+    try:
+        z = logits(model, x)
+    except (RuntimeError, IndexError, ValueError, AttributeError):
+        return
+    if z.dim() < 2 or z.shape[1] < 2 or not bool((z >= 0).all()):
+        return
+    off = float((z.double().sum(1) - 1).abs().max())
+    if off <= (1e-2 if coarse(model) else 1e-5) * z.shape[1]:
+        raise ModelError(
+            "the outputs are probabilities, which are not those of one last softmax",
+            got=f"no negative number, and {z.shape[1]} classes that sum to 1 within {off:.1g}",
+            expected="logits",
+            fix=f"Return p.log(): log-probabilities are logits. {AWAY}",
+        )
 
 
 def _size(x: Tensor) -> Tensor:

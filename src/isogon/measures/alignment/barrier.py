@@ -128,7 +128,7 @@ def barrier(
     repair = None if recalibrate is None else as_batches(recalibrate)
     x, y = batches.first(FEW)
     for model in (a, b):
-        examine(model, x)
+        examine(model, x, softmax=True)
         check_classes(model, batches)
     ends = {False: tensors(b)}
     found = match if isinstance(match, Match) else None

@@ -80,7 +80,7 @@ def data_matrix(
         raise OptionError("can't keep that many eigenvectors", got=eigenvectors, expected=">= 0")
     check_finite(model)
     batches = as_batches(batches)
-    examine(model, batches.first(FEW)[0], gradient=True)
+    examine(model, batches.first(FEW)[0], gradient=True, softmax=True)
     watcher = PerSample(_Spectra(model, tolerances, eigenvectors))
     all_passes(model, batches, [watcher], what="data matrix")
     found = [block for blocks in watcher.result() for block in blocks]

@@ -64,7 +64,7 @@ def integrability(model: Module, batches: Batches) -> SampleTable:
     check_finite(model)
     batches = as_batches(batches)
     example = batches.first(FEW)[0]
-    examine(model, example, gradient=True)
+    examine(model, example, gradient=True, softmax=True)
     size = _chunk(model, example[:1])
 
     def residuals(x: Tensor, y: Tensor) -> pd.DataFrame:

@@ -113,7 +113,7 @@ def walk(
         )
         _check(rule, steps)
         state = _prepared(model, start, toward, direction, rule, seed)
-    examine(model, state.x, gradient=True)
+    examine(model, state.x, gradient=True, softmax=True)
     ends = Ends(steps, stop, min_probability, patience)
     for ids in state.groups():
         _run(model, state, ids, ends)

@@ -92,7 +92,7 @@ def rotate(
     group, learn, judge = as_group(group), as_batches(train), as_batches(test)
     few = learn.first(FEW)[0]
     check_finite(model)
-    examine(model, few)
+    examine(model, few, softmax=True)
     model = unwrap(model)
     check_classes(model, judge)
     generator = generator or torch.Generator().manual_seed(0)

@@ -125,7 +125,7 @@ def stitch(
     few = learn.first(FEW)[0]
     for model in (a, b):
         check_finite(model)
-        examine(model, few)
+        examine(model, few, softmax=True)
     a, b = unwrap(a), unwrap(b)
     check_classes(b, judge)
     generator = generator or torch.Generator().manual_seed(0)
