@@ -17,6 +17,7 @@ from isogon.data import Batches, as_batches
 from isogon.errors import OptionError
 from isogon.measures.stitching.cuts import Cut, Cuts
 from isogon.measures.stitching.maps import AffineMap, Between
+from isogon.measures.stitching.refine.kept import Kept
 from isogon.nets.behaviour import FEW, examine
 from isogon.nets.finite import check_finite
 from isogon.nets.labels import classes_of
@@ -58,9 +59,10 @@ def rotate(
     behind it costs nothing once they have adapted: a linear layer undoes any of them, a ReLU those
     of G_ReLU alone.
 
-    Retraining sees the batches in an order that is drawn for each epoch, the same for all. Batch
-    norms behind the site are in training mode; dropout stays off. ``epochs=0`` is the model as it
-    is: what the element costs before anything has adapted.
+    Retraining sees the samples in an order that is drawn for each epoch, the same for all; what
+    is frozen runs once, and what flows out of it is kept. Batch norms behind the site are in
+    training mode; dropout stays off. ``epochs=0`` is the model as it is: what the element costs
+    before anything has adapted.
 
     Args:
         model: The trained network; it is not changed.
@@ -97,18 +99,20 @@ def rotate(
     check_classes(model, judge)
     generator = generator or torch.Generator().manual_seed(0)
     cuts = Cuts(model, sites, few, "model", in_block=True)
-    report = context.progress()
+    report, total = context.progress(), len(cuts.found) * max(1, epochs)
     rows = []
     for k, cut in enumerate(cuts.found):
-        report(k, len(cuts.found), "rotations")
         elements = [group.sample(cut.channels, generator) for _ in range(repeats)]
         tails = [Rotated(cuts, cut, e) for e in (None, *elements)]
-        head = cuts.anatomy.head(*cut.nodes)
-        for _ in range(epochs):
-            order = torch.randperm(learn.count, generator=generator)
-            shuffled = Batches(learn.samples.subset(order.tolist()), learn.batch_size)
-            one_pass(model, shuffled, [Retraining(head, tails, lr)])
-        one_pass(model, judge, [Answers(head, tails)])
+        if epochs:
+            kept = Kept(cuts, cut, learn)
+            one_pass({cut.side: model}, learn, [kept], what="activations to train on")
+            for epoch in range(epochs):
+                report(k * epochs + epoch, total, "rotations")
+                order = torch.randperm(learn.count, generator=generator)
+                for rows_of_batch in order.split(learn.batch_size):
+                    _retrain(tails, *kept.read(rows_of_batch), lr)
+        one_pass(model, judge, [Answers(cuts.anatomy.head(*cut.nodes), tails)])
         baseline, *found = (t.right / t.total for t in tails)
         for repeat, accuracy in enumerate(found):
             rows.append(
@@ -121,7 +125,7 @@ def rotate(
                     "penalty": baseline - accuracy,
                 }
             )
-    report(len(cuts.found), len(cuts.found), "rotations")
+    report(total, total, "rotations")
     table = pd.DataFrame(rows)
     penalty = table.groupby("site", sort=False)["penalty"]
     summary = pd.DataFrame({"repeats": penalty.size(), "penalty": penalty.mean()})
@@ -177,38 +181,25 @@ class Rotated:
             m.training, m.momentum = training, 0.1
 
 
-class Retraining(Once):
-    """Takes a step of every tail on every batch; the head is run once.
-
-    Args:
-        head: To what flows through the cut.
-        tails: What is trained.
-        lr: Learning rate.
-    """
-
-    def __init__(self, head: fx.GraphModule, tails: Sequence[Rotated], lr: float) -> None:
-        self.sites, self.head, self.tails, self.lr = (INPUT,), head, tails, lr
-
-    def update(self, values: Mapping[Key, Tensor], labels: Tensor, rows: Tensor) -> None:
-        """Take in a batch."""
-        alive = _flowing(self.head, values[INPUT])
-        for tail in self.tails:
-            steps = tail.prepare(self.lr)
-            if steps is None:
-                continue
-            tail.mode(True)
-            with torch.enable_grad():
-                try:
-                    z = tail.logits(alive)
-                except ValueError as error:
-                    if "more than 1 value" not in str(error):
-                        raise
-                    raise no_variance(alive[0]) from error
-                y = classes_of(labels, z.shape[1], count=len(z)).to(z.device)
-                both = torch.cat([torch.zeros_like(z), z], 1) if z.shape[1] == 1 else z
-                steps.zero_grad()
-                nn.functional.cross_entropy(both, y).backward()
-            steps.step()
+def _retrain(tails: Sequence[Rotated], alive: Sequence[Tensor], labels: Tensor, lr: float) -> None:
+    """A step of every tail on a batch of what flows through the cut."""
+    for tail in tails:
+        steps = tail.prepare(lr)
+        if steps is None:
+            continue
+        tail.mode(True)
+        with torch.enable_grad():
+            try:
+                z = tail.logits(alive)
+            except ValueError as error:
+                if "more than 1 value" not in str(error):
+                    raise
+                raise no_variance(alive[0]) from error
+            y = classes_of(labels, z.shape[1], count=len(z)).to(z.device)
+            both = torch.cat([torch.zeros_like(z), z], 1) if z.shape[1] == 1 else z
+            steps.zero_grad()
+            nn.functional.cross_entropy(both, y).backward()
+        steps.step()
 
 
 class Answers(Once):
