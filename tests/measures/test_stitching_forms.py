@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import reference.slow_stitching as slow
 from isogon.errors import OptionError, SpecError
 from isogon.measures.stitching import closed
 from isogon.measures.stitching.cuts import Cut
+from isogon.measures.stitching.maps import AffineMap, Between, placed
 from isogon.measures.stitching.methods import stitch, stitches
 from isogon.measures.stitching.moments import PairSums, connected
 from isogon.nets.sites import Site
@@ -205,6 +207,26 @@ def nearest(x, size):
         for j in range(size[1]):
             found[:, :, i, j] = x[:, :, i * h // size[0], j * w // size[1]]
     return found
+
+
+SIZES = st.tuples(st.sampled_from([1, 2, 3, 4, 6, 8, 12]), st.sampled_from([1, 2, 3, 5, 6, 12]))
+
+
+@given(SIZES, SIZES, st.sampled_from([1, -1]), st.integers(0, 2**31))
+def test_a_map_acts_where_positions_are_fewest_and_gives_the_same(size, space, axis, seed):
+    torch.manual_seed(seed)
+    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    given_x = x.movedim(1, axis)
+    assert torch.equal(placed(given_x, axis, space), nearest(x, space))
+    inner = AffineMap(torch.randn(3, 4), torch.randn(3))
+    seen = []
+    inner.register_forward_hook(lambda _, args, found: seen.append(args[0][0, 0].numel()))
+    found = Between(inner, (axis, axis), space)(given_x).movedim(axis, 1)
+    torch.testing.assert_close(found, inner(nearest(x, space)), rtol=1e-12, atol=1e-12)
+    assert seen[0] == min(math.prod(size), math.prod(space))
+    inner.positionwise = False  # as a map with batch statistics
+    Between(inner, (axis, axis), space)(given_x)
+    assert seen[-1] == math.prod(space)
 
 
 def test_moments_of_maps_and_tokens_in_any_chunks_and_shares(generator):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -65,10 +67,12 @@ class Between(nn.Module):
     """A map of channels between activations of any layout and size.
 
     Positions are brought to those of the target by the nearest: index i of H reads that at
-    ``floor(i h / H)``.
+    ``floor(i h / H)``. A map of every position alone acts where there are fewer of them, before
+    they become more or after they became fewer: the same numbers at a part of the cost.
 
     Args:
-        inner: From ``[n, p, ...]`` to ``[n, q, ...]``.
+        inner: From ``[n, p, ...]`` to ``[n, q, ...]``; its attribute ``positionwise = False``
+            says that a position's values depend on others (batch statistics).
         axes: Channel axis of what comes in and of what goes out.
         space: Positions of what goes out.
     """
@@ -79,7 +83,13 @@ class Between(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Activations of the one layer to those of the other."""
-        found = self.inner(placed(x, self.axes[0], self.space)).movedim(1, self.axes[1])
+        x_first = x.movedim(self.axes[0], 1)
+        grows = math.prod(self.space) > math.prod(x_first.shape[2:])
+        if grows and getattr(self.inner, "positionwise", True):
+            found = placed(self.inner(x_first), 1, self.space)
+        else:
+            found = self.inner(placed(x_first, 1, self.space))
+        found = found.movedim(1, self.axes[1])
         if found.shape != x.shape or found.stride() == x.stride():
             return found
         # laid out in memory as it came: kernels, and with them the last bits, depend on it
@@ -89,7 +99,14 @@ class Between(nn.Module):
 def placed(x: Tensor, axis: int, space: tuple[int, ...]) -> Tensor:
     """An activation with its channels at axis 1 and so many positions, by the nearest."""
     x = x.movedim(axis, 1)
-    for k, size in enumerate(space, 2):
-        if x.shape[k] != size:
-            x = x.index_select(k, torch.arange(size, device=x.device) * x.shape[k] // size)
+    for k in reversed(range(2, 2 + len(space))):  # the last first: whole rows are copied then
+        old, size = x.shape[k], space[k - 2]
+        if size != old and old % size == 0:
+            x = x[(*[slice(None)] * k, slice(None, None, old // size))]
+        elif size != old and size % old == 0 and k < x.dim() - 1:
+            times = size // old
+            shape = (*x.shape[: k + 1], times, *x.shape[k + 1 :])
+            x = x.unsqueeze(k + 1).expand(shape).flatten(k, k + 1)
+        elif size != old:
+            x = x.index_select(k, torch.arange(size, device=x.device) * old // size)
     return x

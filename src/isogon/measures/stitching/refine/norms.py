@@ -29,6 +29,8 @@ class Normed(nn.Module):
         super().__init__()
         self.before, self.inner, self.after = before, inner, after
 
+    positionwise = False  # statistics are those of all positions
+
     def forward(self, x: Tensor) -> Tensor:
         """``[n, p, ...]`` to ``[n, q, ...]``."""
         x = x if self.before is None else self.before(x)
