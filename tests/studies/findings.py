@@ -308,19 +308,22 @@ def stitching_seeds(records):
 def alignment_seeds(records):
     rows = []
     for r in records:
-        grid = np.asarray(r.reading.arrays["similarity"])
-        grid = grid.reshape(-1, *grid.shape[-2:])[0]
-        sign = 1 if str(r.reading.meta["direction"])[:5] in ("small", "lower") else -1
-        rows.append({"seed": r.job.inputs["a"] + r.job.inputs["b"],
-                     "metric": str(r.job.options["metric"]),
-                     "own": sign * np.diag(grid).mean()})  # fmt: skip
-    own = wide(rows, "metric", "own")
-    a, b = "procrustes(modulo=G_relu)", "procrustes(modulo=orthogonal)"
-    b = b if b in own else "procrustes"
-    return {str(k): spread(own[k]) for k in own} | {
-        "p, O(c) closer than G_relu": greater(own[a], own[b]),
+        pair = r.job.inputs["a"] + r.job.inputs["b"]
+        metrics = r.job.options["metric"]
+        metrics = [metrics] if isinstance(metrics, str) else metrics
+        for metric, grid in zip(metrics, r.reading.arrays["similarity"], strict=True):
+            sign = 1 if r.reading.meta["direction"][metric] == "higher" else -1
+            own, grid = sign * np.diag(grid), sign * np.asarray(grid)
+            other = (grid.sum() - own.sum()) / (grid.size - len(own))
+            rows.append({"seed": pair, "metric": metric, "own": own.mean(), "other": other})
+    own, other = wide(rows, "metric", "own"), wide(rows, "metric", "other")
+    g, o = "procrustes(modulo=G_relu)", "procrustes(modulo=orthogonal)"
+    p = {m: greater(own[m], other[m]) for m in own}
+    return {f"{m}: own, other layers": f"{spread(own[m])}, {spread(other[m])}" for m in own} | {
+        "p, own layer closer than others": {m: float(f"{v:.2g}") for m, v in p.items()},
+        "p, O(c) closer than G_relu": (closer := greater(own[o], own[g])),
         "n": len(own),
-        "holds": greater(own[a], own[b]) < LEVEL,
+        "holds": closer < LEVEL and p[g] < LEVEL,
     }
 
 
