@@ -7,7 +7,7 @@ import numpy as np
 from isogon.measures.partition.kernels.jit import inline, kernel
 
 WIDE = 256.0  # times that: how far outside of all faces a point between them may seem
-SHORT = 16 * np.finfo(np.float64).eps  # of the size of its coordinates: an edge without direction
+SHORT = 16 * np.finfo(np.float64).eps  # of the largest coordinate: an edge without direction
 
 
 @kernel
@@ -72,24 +72,40 @@ def convexity(offsets, loops, xy, sense):
 
 
 @inline
-def outside(offsets, loops, xy, i, px, py, start):
+def _between(offsets, loops, xy, i, c, x):
+    """How far x is inside of what coordinate c of face i ranges over."""
+    least = most = xy[loops[offsets[i]], c]
+    for h in range(offsets[i], offsets[i + 1]):
+        least, most = min(least, xy[loops[h], c]), max(most, xy[loops[h], c])
+    return min(x - least, most - x)
+
+
+@inline
+def outside(offsets, loops, xy, i, px, py, short, start):
     """How far a point is inside of all edges of face i, and the half-edge where it is least so.
 
-    Edges that are so short that rounding gives them any direction say nothing; of a face that has
-    no others the point is outside, at any edge. `start` only breaks ties.
+    Edges no longer than `short`, to which rounding gives any direction, say nothing; of a face
+    that has such ones, a point is outside, at any edge, that is not between its smallest and
+    largest coordinates. `start` only breaks ties.
     """
     low, n = offsets[i], offsets[i + 1] - offsets[i]
-    found, least = low + start % n, np.inf
+    found, least, all_long = low + start % n, np.inf, True
     for s in range(n):
         k = (s + start) % n
         a, b = loops[low + k], loops[low + (k + 1) % n]
         x, y = xy[b, 0] - xy[a, 0], xy[b, 1] - xy[a, 1]
         length = np.hypot(x, y)
-        if length > SHORT * (abs(xy[a, 0]) + abs(xy[a, 1])):
+        if length <= short:
+            all_long = False
+        else:
             d = (x * (py - xy[a, 1]) - y * (px - xy[a, 0])) / length
             if d < least:
                 least, found = d, low + k
-    return least if least < np.inf else -np.inf, found
+    if all_long or least < 0:
+        return least, found
+    for c in range(2):
+        least = min(least, _between(offsets, loops, xy, i, c, py if c else px) + short)
+    return least, low + start % n
 
 
 @kernel
@@ -99,7 +115,10 @@ def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, inside, fo
     A point outside the domain gets -1. Where a walk is led astray among faces no wider than
     rounding, a point that is `inside` the domain gets the face that it is deepest in of all.
     """
-    state = np.uint64(88172645463325252)
+    state, reach = np.uint64(88172645463325252), 0.0
+    for v in range(len(xy)):
+        reach = max(reach, abs(xy[v, 0]), abs(xy[v, 1]))
+    short = SHORT * reach
     for p in range(len(points)):
         px, py = points[p, 0], points[p, 1]
         i, arrived = starts[p], False
@@ -107,7 +126,7 @@ def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, inside, fo
             state ^= state << np.uint64(13)
             state ^= state >> np.uint64(7)
             state ^= state << np.uint64(17)
-            d, h = outside(offsets, loops, xy, i, px, py, int(state & np.uint64(7)))
+            d, h = outside(offsets, loops, xy, i, px, py, short, int(state & np.uint64(7)))
             if d >= 0:
                 arrived = True
                 break
@@ -122,7 +141,7 @@ def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, inside, fo
         if not arrived and inside[p]:
             i, deepest = -1, -WIDE * SHORT * (abs(px) + abs(py))
             for k in range(len(offsets) - 1):
-                d, _ = outside(offsets, loops, xy, k, px, py, 0)
+                d, _ = outside(offsets, loops, xy, k, px, py, short, 0)
                 if d > deepest:
                     deepest, i = d, k
         found[p] = i
