@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -172,6 +172,11 @@ class Ledger:
         """Add a check that passes where `value <= limit`."""
         self.checks.append(Check(name, float(value), float(limit), note))
         self.facts |= {key: float(v) for key, v in facts.items()}
+
+    def more(self, name: str, value: float) -> None:
+        """Add to the number of a check that was made."""
+        at = next(k for k, check in enumerate(self.checks) if check.name == name)
+        self.checks[at] = replace(self.checks[at], value=self.checks[at].value + value)
 
     def remark(self, text: str) -> None:
         """Add a sentence on what can't be decided."""

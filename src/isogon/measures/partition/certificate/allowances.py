@@ -198,18 +198,21 @@ class Closeness:
         """Carried errors at the points, per cut."""
         return self.allowances.errors(self.xy)
 
-    def units(self, number: int, stage: Kink | Max, values: np.ndarray) -> np.ndarray:
+    def units(
+        self, number: int, stage: Kink | Max, values: np.ndarray, margin: float = 1.0
+    ) -> np.ndarray:
         """Which values are not zero, but within rounding of it: `[N, units]`.
 
         Args:
             number: Of the site.
             stage: The site's.
             values: What it sees at the points, as `seen_by` tells.
+            margin: Times what is taken for rounding.
         """
         gap, entries = gaps(self.allowances.program, stage, values)
         for known in (False, True):
             errors = self.errors[number] if known else self.allowances.most[number][None]
-            zero = ROUNDING * (errors if entries is None else two_of(errors, entries))
+            zero = margin * ROUNDING * (errors if entries is None else two_of(errors, entries))
             found = (gap > 0) & (gap <= zero)
             if not found.any():
                 break

@@ -13,7 +13,7 @@ from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.measures.partition.affine import region_values
 from isogon.measures.partition.certificate.allowances import Allowances, Closeness
 from isogon.measures.partition.certificate.contradictions import Found, checks_of, seen_by
-from isogon.measures.partition.certificate.narrow import largest, narrow
+from isogon.measures.partition.certificate.narrow import crowded, largest, narrow
 from isogon.measures.partition.certificate.places import Places
 from isogon.measures.partition.kernels import geometry
 
@@ -71,13 +71,14 @@ def certify(
       are the largest at every vertex.
     - *Distinct*: no two regions have the same pattern.
     - *Edges*: the patterns of two neighbours differ in the unit that the edge is attributed to.
-    - *Agreement*: at random points, which some region holds (located), the pattern (patterns)
-      and the output (outputs; at all vertices, too) are those of that region, and most points
-      are no nearer to a knot than rounding (decided); the affine maps of neighbours agree at
-      the ends of their edge (neighbours).
+    - *Agreement*: at random points, which some region holds (located), the pattern (patterns; at
+      the centroids of all regions, too) and the output (outputs; at all vertices, too) are those
+      of that region, and most points are no nearer to a knot than rounding (decided); the affine
+      maps of neighbours agree at the ends of their edge (neighbours).
 
     A remark says how many regions are no wider than rounding: at their centroid a unit is within
-    rounding of its knot, so that their number is not certain.
+    rounding of its knot, so that their number is not certain; another at how many vertices lines
+    meet that need not, within rounding.
 
     Rounding is that of each unit at each point: 64 times the rounding error that its computation
     carries (`cpwl.rounding`); nothing is relative to the largest value of a site.
@@ -100,6 +101,7 @@ def certify(
     _agreement(p, found, xy, allowances, off, clock if points is None else Clock(None))
     _neighbours(p, found, max(n, FEWEST), allowances, places, clock)
     narrow(p, found, allowances, clock)
+    crowded(p, found)
     whole = found.facts["corners"] >= len(p.vertices)
     return found.certificate(f"partition into {len(p)} regions", whole=whole)
 
@@ -229,7 +231,7 @@ def _agreement(
         wrong, close, off = _at_points(p, own, region[region >= 0], allowances)
         bad, near, gap = bad + wrong, near + close, float(np.maximum(gap, off))
     found.check("located", lost, 0.001 * done, "random points that no region holds")
-    note = "random points where the network's pattern is not the region's"
+    note = "random points and middles of regions where the network's pattern is not the region's"
     kept = done - lost
     found.check("patterns", bad, 0, note, points=kept, points_within_tolerance=near)
     note = "share of these points at which a unit is within rounding of its knot"
