@@ -90,9 +90,8 @@ def decided(program, seen, point, times=64):
     return all((np.abs([float(v) for v in z]) > times * e[0].numpy()).all() for z, e in pairs)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10**6), how=HOW, power=POWER, bias=st.booleans(), conv=st.booleans())
-def test_what_can_be_decided_is_found_and_what_can_not_is_said(seed, how, power, bias, conv):
+def check(seed, how, power, bias, conv):
+    """A partition against the exact one, as far as float64 can decide, and its certificate."""
     w, b = layers(seed, how, 10.0**power, bias, conv)
     rational = []
     for weight, shift in zip(w, b, strict=True):
@@ -123,9 +122,38 @@ def test_what_can_be_decided_is_found_and_what_can_not_is_said(seed, how, power,
     certificate = p.certify(200)
     failed = {c.name for c in certificate if not c.passed}
     assert failed <= {"decided"}, str(certificate)
-    # what coincides within rounding is taken to coincide: of three lines in one point, say
-    same = len(p) == len(cells) or (power < 0 and len(p) < len(cells))
-    assert same or certificate.remarks, str(certificate)
+    assert len(p) == len(cells) or certificate.remarks, str(certificate)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), how=HOW, power=POWER, bias=st.booleans(), conv=st.booleans())
+def test_what_can_be_decided_is_found_and_what_can_not_is_said(seed, how, power, bias, conv):
+    check(seed, how, power, bias, conv)
+
+
+# what went wrong: a line that was led to an old vertex left its unit's value there as noise, which
+# faces beyond it took for a slope; so it did where it passes by; a line was led to a vertex that it
+# misses by what counts there; a value that was reckoned from the far end of an edge; a point was
+# located in a triangle of which rounding had left one edge; of lines that meet within rounding
+# nobody said that a region may lie between them
+@pytest.mark.parametrize(
+    ("seed", "how", "power"),
+    [
+        (117220, "weight", 16),
+        (467317, "both", 20),
+        (28586, "weight", 16),
+        (270449, "both", 16),
+        (328421, "both", 15),
+        (810034, "weight", 16),
+        (826707, "weight", 18),
+        (757156, "weight", 16),
+        (309974, "weight", 18),
+        (950913, "weight", 18),
+        (181718, "both", 18),
+    ],
+)
+def test_networks_that_once_went_wrong(seed, how, power):
+    check(seed, how, power, True, True)
 
 
 def network(seed, how, factor, bias, conv):
@@ -163,20 +191,6 @@ def test_certificates_of_models_with_one_unit_scaled(seed, how, power, bias, con
     assert failed <= {"decided"}, str(certificate)
     if failed:
         assert "rescale" in certificate["decided"].note
-
-
-def test_what_a_vertex_hides_is_said():
-    """A known limit: lines of 1e16 times their neighbours' slope, apart by 1e-15 at one vertex.
-
-    It is met by some 3 of 1,000 networks of the property above, all with factors of 1e13 or more.
-
-    One region of a large area is given the signs of the place between those lines. No point of
-    it is within rounding, so the certificate fails by what it must: patterns and outputs.
-    """
-    w, b = layers(117_220, "weight", 1e16, True, True)
-    program = mlp([torch.from_numpy(v) for v in w], [torch.from_numpy(v) for v in b])
-    certificate = partition(program, SQUARE).certify(200)
-    assert {"patterns", "outputs"} <= {c.name for c in certificate if not c.passed}
 
 
 # what went wrong with each: angles below 1e-12 were taken for none; a chain of crossings, each near

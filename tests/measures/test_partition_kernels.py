@@ -23,6 +23,7 @@ from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels import envelope as ev
 from isogon.measures.partition.kernels import geometry as geo
 from isogon.measures.partition.kernels import jit
+from isogon.measures.partition.kernels import sides as sd
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.mesh import cutting as cut
 from isogon.measures.partition.mesh import mesh as ms
@@ -124,7 +125,7 @@ def test_rows_that_stay(seed):
     assert np.array_equal(rows[: len(expected)], expected)
 
 
-@twin("sign_masks", "either", "edge_crossings", "face_functions", "face_bits")
+@twin("sign_masks", "either", "edge_crossings", "face_functions")
 def test_signs(seed):
     m = Lattice(seed)
     count = int(m.rng.integers(1, 130))
@@ -147,10 +148,38 @@ def test_signs(seed):
         kernel(*where, up, down, first, found)
         expected = slow_partition.crossings(members, up, down, count)
         assert slow.rings(first, found) == expected
-    bits = np.empty((len(m.rings), up.shape[1]), np.uint64)
-    ek.face_bits(m.offsets, m.loops, up, bits)
+
+
+@twin("face_bits", "both_sides", "contrary")
+def test_sides_of_faces_and_of_the_vertices_between_them(seed):
+    m = Lattice(seed)
+    count = int(m.rng.integers(1, 130))
+    z, mask, _ = m.signs(count)
+    bits = np.empty((len(m.rings), mask.shape[1]), np.uint64)
+    sd.face_bits(m.offsets, m.loops, mask, bits)
     positive = np.array([(z[ring] > 0.5).any(0) for ring in m.rings])
     assert np.array_equal(unpacked(bits, count), positive)
+    stopped = np.where(m.rng.random(len(m.rings)) < 0.2, 3, -1)
+    up, down = np.empty((2, len(m.xy), mask.shape[1]), np.uint64)
+    sd.both_sides(m.offsets, m.loops, stopped, bits, up, down)
+    faces = [
+        [i for i, ring in enumerate(m.rings) if v in ring and stopped[i] < 0]
+        for v in range(len(m.xy))
+    ]
+    assert np.array_equal(unpacked(up, count), [positive[f].any(0) for f in faces])
+    assert np.array_equal(unpacked(down, count), [(~positive[f]).any(0) for f in faces])
+    column, offset = m.rng.permutation(count), m.rng.integers(-1, 2, count) / 1.0
+    expected = [
+        (v, f)
+        for v, own in enumerate(faces)
+        for f in range(count)
+        if any((z[v, column[f]] - offset[f]) * (1 if positive[i, f] else -1) < 0 for i in own)
+    ]
+    found = np.empty((2, len(expected)), np.int64)
+    values = z, column, offset, up, down
+    assert sd.contrary(*values, *np.empty((2, 0), np.int64)) == len(expected)
+    assert sd.contrary(*values, *found) == len(expected)
+    assert list(zip(*found.tolist(), strict=True)) == expected
 
 
 @twin("cut_edges", "divide_edges", "divide_loops", "edge_sides")
@@ -438,6 +467,19 @@ def test_walks_end_where_the_point_is(seed):
         place = np.array([at])
         geo.walk_to(*one, place, start, np.array([allowed == 0]), found)
         assert found[0] == allowed
+
+
+def test_no_point_is_far_inside_of_a_face_that_rounding_flattened():
+    """Of a triangle of 1e-15 one edge is long enough to tell a direction: that holds nothing."""
+    square = [[-1.0, -1], [1, -1], [1, 1], [-1, 1]]
+    speck = [[0.75, -0.5], [0.75 - 1.5e-15, -0.5 + 1e-15], [0.75 - 4.5e-15, -0.5 - 1e-15]]
+    xy, loop = np.array(square + speck), np.array([0, 1, 2, 3, 4, 5, 6], np.int64)
+    ends = np.array([[0, 1], [1, 2], [2, 3], [3, 0], [4, 5], [5, 6], [6, 4]])
+    sides = np.array([[0, -1]] * 4 + [[1, 0]] * 3)
+    points, found = np.array([[0.72, -0.33], [0.2, 0.9]]), np.empty(2, np.int64)
+    mesh = np.array([0, 4, 7]), loop, loop, ends, sides, xy
+    geo.walk_to(*mesh, points, np.ones(2, np.int64), np.ones(2, bool), found)
+    assert found.tolist() == [0, 0]
 
 
 def distinct(functions):

@@ -21,7 +21,7 @@ from torch import Tensor
 from isogon.cpwl.program import Program
 from isogon.cpwl.stages import Affine, Kink, Max, Stage
 
-__all__ = ["EPS", "ROUNDING", "Bounds", "errors", "errors_and_slopes", "errors_at"]
+__all__ = ["EPS", "ROUNDING", "Bounds", "errors", "errors_and_slopes", "errors_at", "meant_at"]
 
 EPS = float(torch.finfo(torch.float64).eps)
 ROUNDING = 32.0  # zero means: within this many carried errors
@@ -54,7 +54,7 @@ def errors(
         In the order of ``program.cuts``: for a kink ``[N, units]``, for a maximum ``[N, units,
         K]`` like its candidates (0 where a unit has fewer than K); last ``[N, C]``, the output.
     """
-    for stage, found, _ in _walk(program, x, given, directions, reach, snap=False):
+    for stage, _, found, _ in _walk(program, x, given, directions, reach, snap=False):
         yield _like_candidates(stage, found)
 
 
@@ -65,7 +65,7 @@ def errors_and_slopes(
 
     At a knot of a kink the derivative behind it is that on the steeper side.
     """
-    for stage, found, tangents in _walk(program, x, given, directions, reach, snap=False):
+    for stage, _, found, tangents in _walk(program, x, given, directions, reach, snap=False):
         flat = [t.reshape(-1, *t.shape[2:]) for t in tangents]
         slopes = _like_candidates(stage, flat)
         yield _like_candidates(stage, found), slopes.reshape(-1, len(x), *slopes.shape[1:])
@@ -91,15 +91,34 @@ def errors_at(
 ) -> Tensor:
     """The errors `[N, entries]` of what the cut at one stage sees, while a mesh is being cut.
 
+    They are those of `meant_at`; the arguments, too.
+    """
+    options = {"given": given, "directions": directions, "reach": reach}
+    return meant_at(program, position, x, **options)[1]  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def meant_at(
+    program: Program,
+    position: int,
+    x: Tensor,
+    *,
+    given: Tensor | float = 0.0,
+    directions: Tensor | None = None,
+    reach: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Values and errors `[N, entries]` of what the cut at one stage sees at the places meant.
+
     There a value within 32 e of a knot is set to the knot, so that the unit hands on no error,
     neither of its value nor of the point's place: the place meant is the one where it is zero.
     For a maximum the entries are those of `Max.flat`; after the last stage, the output's. Other
     arguments: see `errors`.
     """
     wanted = program.stages[position] if position < len(program.stages) else None
-    for stage, found, _ in _walk(program, x, given, directions, reach, snap=True):
+    for stage, values, found, _ in _walk(program, x, given, directions, reach, snap=True):
         if stage is wanted:
-            return torch.cat([e.reshape(len(e), -1) for e in found], 1)
+            v, e = (torch.cat([t.reshape(len(x), -1) for t in ts], 1) for ts in (values, found))
+            return v, e
     raise ValueError("no cut at this stage")
 
 
@@ -110,8 +129,8 @@ def _walk(
     directions: Tensor | None,
     reach: float,
     snap: bool,
-) -> Iterator[tuple[Stage | None, list[Tensor], list[Tensor]]]:
-    """Each cut with errors and derivatives of its arguments; last None with those of the output."""
+) -> Iterator[tuple[Stage | None, list[Tensor], list[Tensor], list[Tensor]]]:
+    """Each cut with values, errors and derivatives of its arguments; last None: of the output."""
     n = len(x)
     square = torch.as_tensor(given, dtype=torch.float64).square().expand(x.shape)
     tangent = None
@@ -132,7 +151,7 @@ def _walk(
         if d[0] is not None:  # interpolated when the mesh was cut: off by its coordinates
             moved = [(t.square().sum(0) * (EPS * reach) ** 2) for t in d if t is not None]
             e2 = [e + m for e, m in zip(e2, moved, strict=True)]
-        yield cut, [e.sqrt() for e in e2], [t for t in d if t is not None]
+        yield cut, v, [e.sqrt() for e in e2], [t for t in d if t is not None]
         if isinstance(cut, Kink):
             made = _kink(cut, v[0], e2[0], d[0], snap)
         else:
@@ -142,8 +161,8 @@ def _walk(
         program.run(values, stop, at, lambda *_, made=made: made)
         stop = program.next_cut(stop)
     program.run(values, at, stop, affine)
-    _, square, tangent = values[program.output]
-    yield None, [square.sqrt()], [] if tangent is None else [tangent]
+    value, square, tangent = values[program.output]
+    yield None, [value], [square.sqrt()], [] if tangent is None else [tangent]
 
 
 def _apart(held: list[Carried]) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
@@ -291,11 +310,12 @@ class Bounds:
         size = start.abs().amax(0, keepdim=True)
         self.held = {program.input: (size, (2 * EPS * size).square())}
         self.position = 0
+        self.least = np.inf  # of what was asked of them, as who asks keeps it
 
     def copy(self) -> Bounds:
         """The same, to go on with independently."""
         other = object.__new__(Bounds)
-        other.program, other.position = self.program, self.position
+        other.program, other.position, other.least = self.program, self.position, self.least
         other.held = dict(self.held)
         return other
 

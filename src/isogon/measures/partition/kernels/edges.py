@@ -38,8 +38,13 @@ def slack(error, row, v, f, column, other):
 
 @inline
 def blend(p, q, t):
-    """The value at t on the way from p to q; of two equal ones (also infinite) that one."""
-    return p if p == q else p + t * (q - p)
+    """The value at t on the way from p to q; of two equal ones (also infinite) that one.
+
+    It is reckoned from the nearer end: from the other one, rounding would hide what is there.
+    """
+    if p == q:
+        return p
+    return p + t * (q - p) if t < 0.5 else q + (1.0 - t) * (p - q)
 
 
 @inline
@@ -370,14 +375,3 @@ def edge_sides(offsets, loops, borders, ends, sides):
         for h in range(offsets[i], offsets[i + 1]):
             e = borders[h]
             sides[e, 0 if ends[e, 0] == loops[h] else 1] = i
-
-
-@kernel
-def face_bits(offsets, loops, positive, found):
-    """Bit f of a face is set where function f is positive at one of its vertices."""
-    for i in range(len(offsets) - 1):
-        for w in range(positive.shape[1]):
-            up = np.uint64(0)
-            for h in range(offsets[i], offsets[i + 1]):
-                up |= positive[loops[h], w]
-            found[i, w] = up

@@ -65,11 +65,11 @@ def doubt(span, c):
 
 
 @inline
-def misses(cut, made, v, f, error):
+def misses(cut, made, v, f, error, parent):
     """Whether function f is not zero at vertex v, old or new, by twice its uncertainty.
 
     Then its zero line does not pass there, however uncertain the place may be at which other
-    lines do.
+    lines do. Where it does pass, by an uncertainty that may be too large, face `parent` is marked.
     """
     n = v - len(cut.z)
     if n < 0:
@@ -78,6 +78,7 @@ def misses(cut, made, v, f, error):
         x = value(cut.z, made.source[n, 0], f, cut.column, cut.other, cut.offset)
         y = value(cut.z, made.source[n, 1], f, cut.column, cut.other, cut.offset)
         z = blend(x, y, made.ratio[n])
+    made.unclear[parent] |= z != 0 and abs(z) <= 2 * error
     return abs(z) > 2 * error
 
 
@@ -177,17 +178,19 @@ def place_meetings(cut, made, room, e, m, sign, parent, start, end):
                     made.unclear[parent] |= not (known and gap <= own + slack)
                 apart = t - own > high
                 if not apart and count == 0:
-                    apart = misses(cut, made, start, f, span[c, ERROR])
+                    apart = misses(cut, made, start, f, span[c, ERROR], parent)
                 if apart:
                     if rest > NEAR and rest <= WIDE * (own + slack_end):
                         made.unclear[parent] = True
-                    new = rest > own + slack_end or misses(cut, made, end, f, span[c, ERROR])
+                    new = rest > own + slack_end or misses(
+                        cut, made, end, f, span[c, ERROR], parent
+                    )
                     if not new:  # nor do those that must come later miss it
                         for s in range(r + 1, m):
                             d = room.order[s]
                             if before(piece, c, d):
                                 g = piece[d, FUNCTION]
-                                new |= misses(cut, made, end, g, span[d, ERROR])
+                                new |= misses(cut, made, end, g, span[d, ERROR], parent)
                     place = -1
                 elif count > 0 and t + own >= low:
                     low, high = max(low, t - own), min(high, t + own)
@@ -196,7 +199,7 @@ def place_meetings(cut, made, room, e, m, sign, parent, start, end):
                     last = min(max(best, low), high)
                     made.ratio[made.count[VERTEX] + count - 1] = sign * last
         else:  # the end is reached, but not by those that clearly miss it, if order lets them
-            new = misses(cut, made, end, f, span[c, ERROR])
+            new = misses(cut, made, end, f, span[c, ERROR], parent)
             for s in range(r):
                 new &= piece[room.order[s], PLACE] >= 0 or not before(piece, room.order[s], c)
         if new:

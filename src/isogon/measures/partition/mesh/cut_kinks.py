@@ -7,6 +7,7 @@ import torch
 
 from isogon.cpwl.stages import Kink
 from isogon.measures.partition.kernels import edges as ek
+from isogon.measures.partition.kernels import sides as ks
 from isogon.measures.partition.mesh import memory, stream
 from isogon.measures.partition.mesh.cutting import Full, Functions, Limit, cut_edges, cut_faces
 from isogon.measures.partition.mesh.mesh import INDEX, Mesh, sizes
@@ -114,7 +115,7 @@ def cut_kink(
         base[:] = 0  # every function has its bit
     first, which = by_face(mesh, signs)
     bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
-    ek.face_bits(mesh.offsets, mesh.loops, signs[0], bits)
+    ks.face_bits(mesh.offsets, mesh.loops, signs[0], bits)
     new = sizes(first)
     if len(mesh) + new.sum() > limit.counted:
         raise Full(new)
@@ -146,6 +147,8 @@ def cut_kink(
     else:
         vertex, f = zeros[0] - len(mesh.live[source]), zeros[1]
         pending.fix(source, vertex, functions.unit[f], functions.offset[f])
+    if judge.noisy(bound):
+        settle(mesh, source, functions, judge, bits, pending)
     mesh.forget([TABLE])
     pattern = SitePattern(stage.site, "kink", base, functions.unit, bits, parent, tol)
     pattern.note(every, passed.reshape(-1))
@@ -159,6 +162,49 @@ def _keep(
     store(mesh, name, vertex, which, functions.unit, functions.offset)
     if TABLE in mesh.live:
         store(mesh, TABLE, vertex, which, functions.column, functions.offset)
+
+
+def settle(
+    mesh: Mesh,
+    name: str,
+    functions: Functions,
+    judge: Judge,
+    bits: np.ndarray,
+    pending: Pending | None,
+) -> None:
+    """Store zeros where a value has another sign than a face around its vertex.
+
+    There it is zero within rounding. But what rounding leaves of a unit of 1e16 is no small number
+    to the units behind it, and in a face where that unit is off they don't see it. A value that
+    does not rest on such units is kept: it is that of a face on which all of them are off.
+    """
+    up, down = sign_room(len(mesh.xy), len(functions))
+    ks.both_sides(mesh.offsets, mesh.loops, mesh.stopped, bits, up, down)
+    held = mesh.live[name]
+    rows = len(held)
+
+    def found(z: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+        own = slice(first, first + len(z))
+        values = z, functions.unit, functions.offset, up[own], down[own]
+        pairs = np.empty((2, ks.contrary(*values, *np.empty((2, 0), np.int64))), np.int64)
+        ks.contrary(*values, *pairs)
+        vertex, which = pairs
+        unit = functions.unit[which]
+        pairs = pairs[:, ~judge.surely(mesh.xy[first + vertex], unit, z[vertex, unit])]
+        return pairs[0], pairs[1]
+
+    vertex, which = found(mesh.values(name), 0)
+    store(mesh, name, vertex, which, functions.unit, functions.offset)
+    if pending is None:
+        return
+    row, column, value = [pending.row], [pending.column], [pending.value]
+    for part in pending.parts(held[0].numel()):
+        made = pending.rows(mesh.live[name], part, name)
+        vertex, which = found(made.reshape(len(made), -1).numpy(), rows + part.start)
+        row.append(part.start + vertex)
+        column.append(functions.unit[which])
+        value.append(functions.offset[which])
+    pending.fix(name, *map(np.concatenate, (row, column, value)))
 
 
 def by_face(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from isogon.cpwl.program import Program
-from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors_at
+from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors_at, meant_at
 from isogon.cpwl.stages import Kink
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels.edges import WIDE
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from isogon.measures.partition.reading import Partition
 
 T = TypeVar("T")
+NOISY = 1e3  # times the least bound: a unit behind which others see its rounding
 
 
 @dataclass(eq=False)
@@ -105,6 +106,33 @@ class Judge:
     def zero(self, xy: np.ndarray) -> np.ndarray:
         """Sizes `[n, entries]` that count as zero at points."""
         return self.space.zero(self.position, xy)
+
+    def surely(self, xy: np.ndarray, entry: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """`[n]` whether the value of an entry at each point is what it is at the place meant.
+
+        That is so where it is no farther from it than rounding of that place's value; what rounding
+        left of a larger one is farther.
+        """
+        found = np.empty(len(xy), bool)
+        space = self.space
+        for low in range(0, len(xy), 1024):
+            part = slice(low, low + 1024)
+            options = {"given": space.given, "directions": space.directions, "reach": space.reach}
+            x = space.embed(xy[part])
+            meant = meant_at(space.program, self.position, x, **options)  # type: ignore[arg-type]
+            own, error = (t.numpy()[np.arange(len(x)), entry[part]] for t in meant)
+            found[part] = np.abs(value[part] - own) <= ROUNDING * error
+        return found
+
+    def noisy(self, bound: np.ndarray) -> bool:
+        """Whether what rounding leaves of one value is large beside what it leaves of another.
+
+        Args:
+            bound: Of this cut (`bound()`); it is compared with those of all cuts before, too.
+        """
+        least = bound[bound > 0].min(initial=self.bounds.least)
+        self.bounds.least = float(least)
+        return bool(bound.max(initial=0.0) > NOISY * least)
 
 
 class Errors:
