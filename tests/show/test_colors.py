@@ -95,6 +95,17 @@ def test_ordered_curves_are_seen_on_light_and_on_dark_pages(count):
         assert contrast(shade, PLATE) > 2.4
 
 
+@pytest.mark.parametrize("who", SEEN)
+@pytest.mark.parametrize(("count", "least"), [(3, 35), (4, 25), (6, 10)])
+def test_layers_are_told_apart_on_light_and_on_dark_pages(who, count, least):
+    colors = style.layers(count)
+    assert len(colors) == count
+    assert closest(colors, SEEN[who]) > least
+    for color in colors:
+        assert contrast(color, "white") > 1.9
+        assert contrast(color, PLATE) > 2.4
+
+
 def test_curves_and_texts_are_seen_on_dark_pages():
     for color in (*style.CYCLE, style.MUTED):
         assert contrast(DARK.get(color, color), PLATE) > 2.9

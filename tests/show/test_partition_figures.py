@@ -20,6 +20,7 @@ from isogon.measures.partition.decisions import clipped, decisions
 from isogon.show import mesh, style
 from isogon.show.class_places import partition_places
 from isogon.show.evolution import animate
+from isogon.show.partition import GROUND
 
 BOX = ig.Slice.box2d((-1, -1), (1, 1))
 
@@ -160,6 +161,28 @@ def test_a_hundred_thousand_regions_take_seconds():
     paths = sum(len(c.get_paths()) for ax in fig.axes for c in ax.collections)
     assert paths < 500
     assert fig.get_dpi() >= mesh.DPI  # as pixels: dense enough ones
+
+
+def test_edges_of_every_layer_are_seen_at_twenty_thousand_regions():
+    """No layer is hidden by the others, and together they leave their ground in sight."""
+    g = torch.Generator().manual_seed(0)
+    sizes = [(70, 2), (70, 70), (70, 70), (70, 70), (3, 70)]
+    w = [torch.randn(s, generator=g, dtype=torch.float64) * (2 / s[1]) ** 0.5 for s in sizes]
+    b = [0.3 * torch.randn(s[0], generator=g, dtype=torch.float64) for s in sizes]
+    p = ig.partition(mlp(w, b), BOX)
+    assert len(p) > 20_000
+    fig = ig.draw(p, anchors=False, boundary=False)
+    image = pixels(fig, 200)
+    (x0, y0), (x1, y1) = fig.axes[1].transData.transform([[-0.97, -0.97], [0.97, 0.97]])
+    scale = 200 / fig.get_dpi()
+    rows = slice(int(len(image) - y1 * scale), int(len(image) - y0 * scale))
+    panel = image[rows, int(x0 * scale) : int(x1 * scale)]
+    ground = np.abs(panel - mc.to_rgb(GROUND)).max(-1) < 0.03
+    assert ground.mean() > 0.15
+    colors = np.array(style.layers(len(p.sites)))
+    apart = np.abs(panel[..., None, :] - colors).max(-1)
+    for layer in range(len(p.sites)):
+        assert (apart[..., layer] < 0.12).mean() > 0.005, layer
 
 
 @pytest.fixture(scope="module")

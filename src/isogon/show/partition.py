@@ -41,6 +41,11 @@ LABELS = 12  # anchors that are numbered
 DISC = 9.0  # points: of a numbered anchor, with its outline
 PANEL = 3.0  # inches: side of the axes
 PICTURES = 6  # of many partitions
+COVER = 3.0  # times `style.INKED`: what the edges of all layers cover
+FAINT, FAINTEST = 0.25, 0.3  # of the axes: a layer that covers more is drawn paler; how pale
+CELLS = 24  # a side: where lines crowd
+GRAIN = 12  # pixels: regions that are smaller have no tint of their own
+GROUND = "#fcfcfa"  # of edges: as pale on a dark page
 STATISTICS = ("count", "boundary_length", "area_mean")  # of many partitions
 Faces = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -187,7 +192,9 @@ def regions(
     left = np.flatnonzero(~p.finished)
     state = f", {len(left):,} unfinished" if len(left) else ""
     if color == "class":
+        pixel = float(np.ptp(p.plane.corners, axis=0).max()) / (PANEL * mesh.DPI)
         tint = rng.integers(TINTS, size=len(p))
+        tint[p.area < GRAIN * pixel**2] = TINTS // 2  # of many in a pixel one is seen, by chance
         part = decisions(p)
         mesh.fill(ax, *part[:3], *by_class(np.maximum(part.label, 0), tint[part.region], single))
         title = f"Regions by {'sign' if single else 'class'}"
@@ -297,26 +304,39 @@ def _legend(ax: Axes, p: Partition, single: bool, names: Sequence[str] | None) -
 
 
 def _edges(ax: Axes, p: Partition) -> None:
-    count = len(p.sites)
-    shades = style.shades(max(count, 1))[::-1]
+    """Edges by layer, the deepest on top, as wide as leaves the layers below them in sight."""
     extent = float(np.ptp(p.plane.corners, axis=0).max())
-    inner = p.vertices[p.edges[p.edge_site >= 0]]
-    total = float(np.linalg.norm(inner[:, 1] - inner[:, 0], axis=1).sum())
-    thin = style.thickness(2 * total, extent, PANEL, 0.6)  # deep layers show between the first
+    own = [np.flatnonzero(p.edge_site == site) for site in range(len(p.sites))]
+    present = [site for site, edges in enumerate(own) if len(edges)]
+    colors = style.layers(len(p.sites))
+    ax.fill(*p.plane.corners.T, color=GROUND, zorder=1)
     handles = []
-    for site in range(count):
-        own = p.edges[p.edge_site == site]
-        if not len(own):
-            continue
-        color = style.ORANGE if site == 0 else shades[site]
-        width = thin * (1.6 if site == 0 else 1.0)
-        # first layers on top
-        mesh.strokes(ax, p.vertices[own], color=color, linewidths=width, zorder=3 - site / count)
-        label = f"{style.shorten(p.sites[site])} ({len(own):,})"
-        handles.append(Line2D([], [], color=color, lw=1.4, label=label))
+    for site in present:
+        segments = p.vertices[p.edges[own[site]]]
+        length = _crowded(segments, extent)
+        width = style.thickness(length * len(present) / COVER, extent, PANEL, 0.6)
+        covered = width * length / (extent * 72 * PANEL)  # of the axes, in part more than once
+        look: Any = {"alpha": float(np.clip(FAINT / max(covered, 1e-300), FAINTEST, 1))}
+        look |= {"color": colors[site], "linewidths": width}
+        mesh.strokes(ax, segments, zorder=2 + (1 + site) / (1 + len(p.sites)), **look)
+        label = f"{style.shorten(p.sites[site])} ({len(segments):,})"
+        handles.append(Line2D([], [], color=colors[site], lw=1.4, label=label))
     ax.set_title("Edges by layer")
     if 0 < len(handles) <= LEGEND:
         below(ax, handles, 2)
+
+
+def _crowded(segments: np.ndarray, extent: float) -> float:
+    """Length of lines that are as crowded everywhere as these are, on a geometric mean.
+
+    Lines that fill a part of the axes need be thinner than their length alone says, but not so thin
+    that the few outside it are lost. Crowding is that of middles on a coarse grid.
+    """
+    long = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
+    middle = segments.mean(1)
+    cell = np.clip((middle - middle.min(0)) / extent * CELLS, 0, CELLS - 1).astype(np.int64)
+    held = np.bincount(cell @ (1, CELLS), long)
+    return float(np.sqrt(CELLS * CELLS * (held**2).sum()))
 
 
 def below(ax: Axes, handles: list[Artist], columns: int) -> None:

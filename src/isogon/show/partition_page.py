@@ -136,13 +136,13 @@ def _layers(p: Partition) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]
     order = np.argsort(p.edge_site, kind="stable")
     site = p.edge_site[order]
     first = np.searchsorted(site, np.arange(len(p.sites) + 1))
-    shades = style.SEQUENTIAL(np.linspace(1.0, 0.4, max(len(p.sites), 1)))
+    colors = style.layers(len(p.sites))
     layers = [
         {
             "name": name,
             "first": int(first[k]),
             "count": int(first[k + 1] - first[k]),
-            "color": style.ORANGE if k == 0 else to_hex(shades[k]),
+            "color": to_hex(colors[k]),
         }
         for k, name in enumerate(p.sites)
     ]

@@ -69,9 +69,8 @@ def draw_segments(reading: Segments, outputs: int = 5, bins: int = 60) -> Figure
 
 
 def site_colors(names: list[str]) -> dict[str, ColorType]:
-    """Orange for the first site, then blues from dark to light, as in a partition's figure."""
-    shades = style.shades(max(len(names), 1))[::-1]
-    return {n: style.ORANGE if k == 0 else tuple(shades[k]) for k, n in enumerate(names)}
+    """As in a partition's figure."""
+    return dict(zip(names, style.layers(len(names)), strict=True))
 
 
 def _outputs(ax: Axes, reading: Segments, at: np.ndarray, count: int) -> None:

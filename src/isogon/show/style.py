@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import LinearSegmentedColormap, ListedColormap, LogNorm, hsv_to_rgb
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, LogNorm, hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
@@ -56,6 +56,9 @@ DIVERGING = LinearSegmentedColormap.from_list(
     "isogon_diverging",
     ["#8c3a24", "#d98d5f", "#f2dccb", "#f8f8f6", "#cfdfea", "#5b97be", "#1d5079"],
 )
+DEPTH = LinearSegmentedColormap.from_list(
+    "isogon_depth", ["#86c79a", "#4fb0b8", "#4a88cc", "#6648ac"]
+)  # of layers behind the first
 MISSING = "#f0eeea"  # cells without a value
 
 INKED = 0.14  # of the axes: lines cover no more
@@ -177,6 +180,13 @@ def thickness(length: float, extent: float, inches: float, most: float) -> float
 def shades(count: int) -> np.ndarray:
     """`[count, 4]` colours of ordered curves, from light to dark, seen on light and dark pages."""
     return SEQUENTIAL(np.linspace(0.42, 0.8, count))
+
+
+def layers(count: int) -> list[tuple[float, float, float]]:
+    """Colours of a network's layers: orange, then pale green, blue to purple, with depth."""
+    deep = DEPTH(np.linspace(0, 1, count - 1))[:, :3] if count > 2 else DEPTH([1.0])[:, :3]
+    rgb = [to_rgb(ORANGE), *deep.tolist()]
+    return [(float(r), float(g), float(b)) for r, g, b in rgb[:count]]
 
 
 def on_data(text: Text) -> None:
