@@ -66,6 +66,7 @@ def test_an_inset_shows_the_regions_of_a_part(traced):
     fig = ig.draw(traced, inset=p, names=NAMES)
     left, right = fig.axes
     assert "10×" in right.get_title("left")
+    assert right.get_xlabel() == "coordinate 1 of the part"  # 0 in its middle
     place = left.lines[-1].get_xydata()
     corners = part.embed(part.corners).numpy()
     mapped = (corners - traced.plane.origin) @ np.linalg.pinv(traced.plane.basis).T
@@ -97,6 +98,15 @@ def test_patterns_tell_classes_apart_without_colour(traced):
     p = ig.partition(net(4), BOX)
     patterns = {c.get_hatch() for c in ig.draw(p, hatch=True).axes[0].collections} - {None}
     assert len(patterns) >= len(np.unique(p.label)) - 1
+    inset = ig.draw(traced, hatch=True, inset=p).axes[1]
+    assert {c.get_hatch() for c in inset.collections} - {None} == patterns
+
+
+def test_signs_tell_the_sides_of_a_zero_set():
+    b = ig.boundary(nn.Linear(2, 1, bias=False), BOX, grid=20)
+    assert texts(ig.draw(b).axes[0]) >= {"−", "+"}
+    assert texts(ig.draw(b, names=["in", "out"]).axes[0]) >= {"in", "out"}
+    assert not texts(ig.draw(b, labels=False).axes[0]) & {"−", "+"}
 
 
 def test_a_slice_in_one_class_says_so_and_shows_slopes():

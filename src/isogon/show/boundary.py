@@ -18,7 +18,7 @@ from isogon.measures.boundary.reading import Boundary
 from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
 from isogon.show import mesh, style
-from isogon.show.areas import TINTS, by_class, name_classes, names_of_classes
+from isogon.show.areas import TINTS, by_class, hatch_classes, name_classes, names_of_classes
 from isogon.show.class_places import class_places
 from isogon.show.partition import below, frame, marks, overlay, regions
 
@@ -76,8 +76,8 @@ def draw_boundary(
             rasterized=many,
         )
     frame(ax, reading.plane.corners)
-    if labels and not single:
-        _names(ax, reading, names)
+    if labels:
+        _names(ax, reading, names, single)
     if anchors and len(reading.plane.marks):
         marks(ax, reading.plane.marks)
     what = "Zero set" if single else "Boundary" if both else "Decision boundary"
@@ -88,7 +88,7 @@ def draw_boundary(
     ax.set_ylabel("slice coordinate 2")
     handles = _handles(present, single, names, bool(len(reading)))
     if inset is not None:
-        _zoom(fig, ax, axes[0][1], reading, inset, names)
+        _zoom(fig, ax, axes[0][1], reading, inset, names, hatch)
         style.letter(list(axes[0]))
         if handles:
             below(ax, handles, 5)
@@ -104,11 +104,16 @@ def _zoom(
     b: Boundary,
     p: Partition,
     names: Sequence[str] | None,
+    hatch: bool,
 ) -> None:
     """The regions of a part of the plane, and lines to where it is."""
     place = _place(b, p)
     regions(fig, side, p, "class", 0, names, legend=False)
+    if hatch:
+        hatch_classes(side, p)
     overlay(side, p, True, False)
+    side.set_xlabel("coordinate 1 of the part")  # its own: they begin in its middle
+    side.set_ylabel("coordinate 2 of the part")
     name_classes(side, p, names)
     size = float(np.ptp(place, axis=0).max()) / float(np.ptp(b.plane.corners, axis=0).max())
     side.set_title(f"Regions of the marked part, {1 / size:,.0f}× ({len(p):,})")
@@ -237,10 +242,11 @@ def _spread(image: np.ndarray) -> np.ndarray:
     return image[tuple(found[1])]
 
 
-def _names(ax: Axes, b: Boundary, names: Sequence[str] | None) -> None:
+def _names(ax: Axes, b: Boundary, names: Sequence[str] | None, single: bool) -> None:
     """Classes written where their areas are widest, away from the anchors."""
     image, x, y = b.image, b.arrays["image_x"], b.arrays["image_y"]
     for place in class_places(image, x, y, b.plane.marks, ROOM):
-        text = f"class {place.label}" if names is None else names[place.label]
+        plain = "−+"[place.label] if single else f"class {place.label}"
+        text = plain if names is None else names[place.label]
         words = ax.text(place.x, place.y, text, ha="center", va="center", fontsize=7.5, zorder=4.5)
         style.on_data(words)
