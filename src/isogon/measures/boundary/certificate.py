@@ -112,13 +112,15 @@ def _clusters(at: np.ndarray, size: float) -> np.ndarray:
 
 def _ties(b: Boundary, frozen: Frozen, found: Ledger, clock: Clock) -> None:
     """Outputs at the middles and corners of pieces, in allowances."""
-    segments, pairs = b.segments, b.segment_classes
-    order = np.arange(len(segments))
+    first = np.arange(len(b.curve_of)) + b.curve_of  # corner at which each piece begins
+    order = np.arange(len(first))
     if clock.seconds is not None:
-        order = np.random.default_rng(0).permutation(len(segments))
+        order = np.random.default_rng(0).permutation(len(first))
     space = Space.of_slice(frozen.program, frozen.plane)
     place = {int(name): k for k, name in enumerate(frozen.names)}
-    numbers = np.array([[place[i], place[j]] for i, j in pairs.tolist()], np.int64).reshape(-1, 2)
+    pairs = b.table[["class_i", "class_j"]].to_numpy(np.int64).tolist()
+    numbers = np.array([[place[i], place[j]] for i, j in pairs], np.int64).reshape(-1, 2)
+    curve = np.repeat(np.arange(len(b)), np.diff(b.offsets))  # of each corner
     step = max(1, frozen.program.chunk() // 12)
     tie = beaten = 0.0
     seen = 0
@@ -126,10 +128,12 @@ def _ties(b: Boundary, frozen: Frozen, found: Ledger, clock: Clock) -> None:
         if low and clock.over(SHARE):
             break
         own = order[low : low + step]
-        at = np.concatenate([segments[own].mean(1), segments[own, 0], segments[own, 1]])
+        corner = np.unique(np.concatenate([first[own], first[own] + 1]))  # neighbours share them
+        middle = (b.points[first[own]] + b.points[first[own] + 1]) / 2
+        at = np.concatenate([middle, b.points[corner]])
         value = frozen.values(at)
         zero = MARGIN * frozen.competing(_rounding(space, at)).numpy()
-        i, j = np.tile(numbers[own], (3, 1)).T
+        i, j = numbers[np.concatenate([curve[first[own]], curve[corner]])].T
         rows = np.arange(len(at))
         allowed = zero[rows, i] + zero[rows, j] + np.finfo(float).tiny
         tie = max(tie, float((np.abs(value[rows, i] - value[rows, j]) / allowed).max()))
