@@ -151,3 +151,19 @@ def _inflated(stream):
         return zlib.decompress(stream)
     except zlib.error:
         return b""
+
+
+def test_names_stay_within_the_slice(traced):
+    """A name whose area is at the border moves inwards; a legend bears the patterns."""
+    long = [f"a longer name {k}" for k in range(4)]
+    fig = ig.draw(traced, names=long, hatch=True)
+    ax = fig.axes[0]
+    fig.canvas.draw()
+    frame = ax.transData.transform(traced.plane.corners)
+    for text in ax.texts:
+        if text.get_text() in long:
+            box = text.get_window_extent()
+            assert frame[:, 0].min() <= box.x0
+            assert box.x1 <= frame[:, 0].max()
+    patterns = {p.get_hatch() for p in ax.get_legend().get_patches()}
+    assert len(patterns) == len(np.unique(traced.image))

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch
 from matplotlib.text import Text
+from matplotlib.typing import ColorType
 
 from isogon.errors import OptionError
 from isogon.measures.partition.decisions import decisions
 from isogon.measures.partition.reading import Partition
 from isogon.show import mesh, style
-from isogon.show.class_places import partition_places
+from isogon.show.class_places import Place, partition_places
 
+INCHES = 2.2  # side of the axes at least, beside a legend
 TINTS = 6  # of one class, so that neighbours stay apart
 
 
@@ -55,6 +58,12 @@ def alone_in(p: Partition, label: int, names: Sequence[str] | None) -> str:
     return f"All class {label}"
 
 
+def area_patch(color: ColorType, text: str, label: int, hatch: bool) -> Patch:
+    """The entry of a legend for the areas of a class."""
+    pattern = style.HATCHES[label % len(style.HATCHES)] if hatch else ""
+    return Patch(fc=color, ec=mesh.GRID, lw=0, hatch=pattern or None, label=text)
+
+
 def hatch_classes(ax: Axes, p: Partition) -> None:
     """A pattern over the areas of each class."""
     part = decisions(p)
@@ -84,11 +93,29 @@ def name_classes(ax: Axes, p: Partition, names: Sequence[str] | None = None) -> 
     """The class (one output: its sign) in the middle of each larger area."""
     single = p.outputs.shape[1] == 1
     extent = float(np.ptp(p.plane.corners, axis=0).max())
-    for x, y, radius, label in partition_places(p):
-        wide = radius > extent / 12  # room for words, which no anchor's number is taken for
+    for place in partition_places(p):
+        label = place.label
+        wide = place.radius > extent / 12  # room for words, which no anchor's number is taken for
         if names is not None:
             text = names[label]
         else:
             text = "−+"[label] if single else f"class {label}" if wide else str(label)
-        words: Text = ax.text(x, y, text, ha="center", va="center", fontsize=8, zorder=4.5)
-        style.on_data(words)
+        name_at(ax, place, text, p.plane.corners, 8)
+
+
+def name_at(ax: Axes, place: Place, text: str, corners: np.ndarray, size: float) -> None:
+    """A name in an area, moved along the first coordinate where it would leave the slice.
+
+    Args:
+        ax: Where to.
+        place: The middle of the area.
+        text: The name.
+        corners: `[k, 2]` of the slice.
+        size: Of the text, in points.
+    """
+    low, high = corners[:, 0].min(), corners[:, 0].max()
+    point = float(np.ptp(corners, axis=0).max()) / (72 * INCHES)
+    half = (0.3 * size * len(text) + 2) * point  # letters are some 0.6 of their size wide
+    x = float(np.clip(place.x, low + half, high - half)) if 2 * half < high - low else place.x
+    words: Text = ax.text(x, place.y, text, ha="center", va="center", fontsize=size, zorder=4.5)
+    style.on_data(words)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch, Patch
+from matplotlib.patches import ConnectionPatch
 from matplotlib.path import Path
 from scipy import ndimage
 
@@ -18,7 +18,7 @@ from isogon.measures.boundary.reading import Boundary
 from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
 from isogon.show import mesh, style
-from isogon.show.areas import TINTS, by_class, hatch_classes, name_classes, names_of_classes
+from isogon.show.areas import TINTS, area_patch, by_class, name_at, name_classes, names_of_classes
 from isogon.show.class_places import class_places
 from isogon.show.partition import below, frame, marks, overlay, regions
 
@@ -77,7 +77,10 @@ def draw_boundary(
         )
     frame(ax, reading.plane.corners)
     if labels:
-        _names(ax, reading, names, single)
+        away = reading.plane.marks
+        if inset is not None:  # its place bears a mark, too
+            away = np.vstack([away, _place(reading, inset).mean(0)])
+        _names(ax, reading, names, single, away)
     if anchors and len(reading.plane.marks):
         marks(ax, reading.plane.marks)
     what = "Zero set" if single else "Boundary" if both else "Decision boundary"
@@ -86,7 +89,7 @@ def draw_boundary(
     ax.set_title(f"{what}: {count}, {len(reading.curve_of):,} pieces{state}")
     ax.set_xlabel("slice coordinate 1")
     ax.set_ylabel("slice coordinate 2")
-    handles = _handles(present, single, names, bool(len(reading)))
+    handles = _handles(present, single, names, bool(len(reading)), hatch)
     if inset is not None:
         _zoom(fig, ax, axes[0][1], reading, inset, names, hatch)
         style.letter(list(axes[0]))
@@ -108,15 +111,13 @@ def _zoom(
 ) -> None:
     """The regions of a part of the plane, and lines to where it is."""
     place = _place(b, p)
-    regions(fig, side, p, "class", 0, names, legend=False)
-    if hatch:
-        hatch_classes(side, p)
+    regions(fig, side, p, "class", 0, names, legend=False, hatch=hatch)
     overlay(side, p, True, False)
     side.set_xlabel("coordinate 1 of the part")  # its own: they begin in its middle
     side.set_ylabel("coordinate 2 of the part")
     name_classes(side, p, names)
     size = float(np.ptp(place, axis=0).max()) / float(np.ptp(b.plane.corners, axis=0).max())
-    side.set_title(f"Regions of the marked part, {1 / size:,.0f}× ({len(p):,})")
+    side.set_title(f"Marked part, {1 / size:,.0f}×: {len(p):,} regions")
     border = np.vstack([place, place[:1]])
     ax.plot(*border.T, color=style.ON_DATA, lw=1.0, zorder=6)
     middle = place.mean(0)
@@ -217,7 +218,7 @@ def _colors(present: np.ndarray, single: bool) -> list[tuple[float, float, float
 
 
 def _handles(
-    present: np.ndarray, single: bool, names: Sequence[str] | None, curves: bool
+    present: np.ndarray, single: bool, names: Sequence[str] | None, curves: bool, hatch: bool
 ) -> list[Artist]:
     """The entries of the legend; none where there are too many classes."""
     if len(present) > LEGEND:
@@ -225,7 +226,7 @@ def _handles(
     label = dict(enumerate(names or (("output < 0", "output > 0") if single else ())))
     found: list[Artist] = []
     found += [
-        Patch(color=c, label=label.get(int(k), f"class {k}"))
+        area_patch(c, label.get(int(k), f"class {k}"), int(k), hatch)
         for k, c in zip(present, _colors(present, single), strict=True)
     ]
     if curves:
@@ -242,11 +243,12 @@ def _spread(image: np.ndarray) -> np.ndarray:
     return image[tuple(found[1])]
 
 
-def _names(ax: Axes, b: Boundary, names: Sequence[str] | None, single: bool) -> None:
-    """Classes written where their areas are widest, away from the anchors."""
+def _names(
+    ax: Axes, b: Boundary, names: Sequence[str] | None, single: bool, away: np.ndarray
+) -> None:
+    """Classes written where their areas are widest, away from the marks `[m, 2]`."""
     image, x, y = b.image, b.arrays["image_x"], b.arrays["image_y"]
-    for place in class_places(image, x, y, b.plane.marks, ROOM):
+    for place in class_places(image, x, y, away, ROOM):
         plain = "−+"[place.label] if single else f"class {place.label}"
         text = plain if names is None else names[place.label]
-        words = ax.text(place.x, place.y, text, ha="center", va="center", fontsize=7.5, zorder=4.5)
-        style.on_data(words)
+        name_at(ax, place, text, b.plane.corners, 7.5)

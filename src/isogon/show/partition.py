@@ -22,6 +22,7 @@ from isogon.show import mesh, style
 from isogon.show.areas import (
     TINTS,
     alone_in,
+    area_patch,
     by_class,
     hatch_classes,
     name_classes,
@@ -118,11 +119,9 @@ def draw_partition(
     alone = only_class(reading) if color == "class" else None
     if alone is not None:
         color = "slope" if varies(slope_norms(reading)) else "area"
-    regions(fig, panels[0], reading, color, output, names)
+    regions(fig, panels[0], reading, color, output, names, hatch=hatch)
     if alone is not None:
         panels[0].set_title(f"{alone_in(reading, alone, names)}: {panels[0].get_title('left')}")
-    if hatch and color == "class":
-        hatch_classes(panels[0], reading)
     if edges:
         _edges(panels[1], reading)
     for ax in panels:
@@ -184,6 +183,7 @@ def regions(
     output: int,
     names: Sequence[str] | None = None,
     legend: bool = True,
+    hatch: bool = False,
 ) -> None:
     """The regions of a partition, coloured by what `draw_partition` says."""
     rng = np.random.default_rng(0)
@@ -198,8 +198,10 @@ def regions(
         part = decisions(p)
         mesh.fill(ax, *part[:3], *by_class(np.maximum(part.label, 0), tint[part.region], single))
         title = f"Regions by {'sign' if single else 'class'}"
+        if hatch:
+            hatch_classes(ax, p)
         if legend:
-            _legend(ax, p, single, names)
+            _legend(ax, p, single, names, hatch)
     elif color == "random":
         shade = rng.integers(32, size=len(p))
         mesh.fill(ax, *faces, shade, style.SEQUENTIAL(np.linspace(0.1, 0.9, 32)))
@@ -283,14 +285,14 @@ def _bar(fig: Figure, ax: Axes, colors: ScalarMappable, label: str) -> None:
     bar.ax.tick_params(labelsize=7)
 
 
-def _legend(ax: Axes, p: Partition, single: bool, names: Sequence[str] | None) -> None:
+def _legend(ax: Axes, p: Partition, single: bool, names: Sequence[str] | None, hatch: bool) -> None:
     present = np.unique(p.label[p.finished])
     if len(present) > LEGEND:
         return
     label = dict(enumerate(names or (("output < 0", "output > 0") if single else ())))
     shade, palette = by_class(present, np.full(len(present), TINTS // 2), single)
     handles: list[Artist] = [
-        Patch(color=tuple(palette[s]), label=label.get(int(k), f"class {k}"))
+        area_patch(tuple(palette[s]), label.get(int(k), f"class {k}"), int(k), hatch)
         for k, s in zip(present, shade, strict=True)
     ]
     if not p.complete:
