@@ -115,6 +115,9 @@ def _zoom(
     overlay(side, p, True, False)
     side.set_xlabel("coordinate 1 of the part")  # its own: they begin in its middle
     side.set_ylabel("coordinate 2 of the part")
+    side.yaxis.tick_right()  # off the lines that lead here
+    side.yaxis.set_label_position("right")
+    side.spines["left"].set_visible(False)
     name_classes(side, p, names)
     size = float(np.ptp(place, axis=0).max()) / float(np.ptp(b.plane.corners, axis=0).max())
     side.set_title(f"Marked part, {1 / size:,.0f}×: {len(p):,} regions")
