@@ -61,7 +61,7 @@ def residual(width: int) -> nn.Sequential:
 def fit(model: nn.Module, data: str) -> None:
     """One pass over some images."""
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-    for x, y in ig.batches(f"images({data!r}, train, 12800, seed=0)", batch_size=64):
+    for x, y in ig.batches(f"imagefolder({data!r}, train, 12800, seed=0)", batch_size=64):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
@@ -75,7 +75,8 @@ def network(name: str, data: str | None) -> tuple[nn.Module, torch.Tensor]:
         model = residual(8)
         if data is not None:
             fit(model, data)
-            return model.eval(), x
+            x, _ = ig.batches(f"imagefolder({data!r}, test, 64, seed=0)").first(64)
+            return model.eval(), x  # of noise it would say one class
         last = model[-1]
     else:
         from torchvision.models import resnet18
