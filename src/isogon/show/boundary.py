@@ -120,7 +120,8 @@ def _zoom(
     side.spines["left"].set_visible(False)
     name_classes(side, p, names)
     size = float(np.ptp(place, axis=0).max()) / float(np.ptp(b.plane.corners, axis=0).max())
-    side.set_title(f"Marked part, {1 / size:,.0f}×: {len(p):,} regions")
+    times = f"{1 / size:,.0f}" if size < 0.1 else f"{1 / size:.2g}"
+    side.set_title(f"Marked part, {times}×: {len(p):,} regions")
     border = np.vstack([place, place[:1]])
     ax.plot(*border.T, color=style.ON_DATA, lw=1.0, zorder=6)
     middle = place.mean(0)
