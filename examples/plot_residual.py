@@ -3,8 +3,8 @@ The decision boundary of a residual network
 ===========================================
 
 On the square through three images a residual network has too many regions to be drawn. Its
-decision boundary is traced without them, exactly. CIFAR-10 where it lies under the data root, else
-the embedded digits.
+decision boundary is traced without them, exactly; the regions of a small part of it are drawn
+beside it. CIFAR-10 where it lies under the data root, else the embedded digits.
 """
 
 import torch
@@ -46,4 +46,4 @@ b.certify().require()
 
 # %%
 
-figure = ig.draw(b)
+figure = ig.draw(b, inset=ig.partition(model, b.zoom(regions=300)))

@@ -12,6 +12,10 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SMALLER = {
     "plot_partition": [(r"mlp\(24\)", "mlp(6)"), ("epochs=15", "epochs=1"), ("10_000", "200")],
     "plot_signed_distance": [(r"STEPS = \d+", "STEPS = 60")],
+    "plot_siren": [(r"range\(600\)", "range(40)"), ("width=48", "width=8"), ("800", "200")],
+    "plot_residual": [(r"context\.data_root\(\)", "Path('nowhere')"), ("1500", "400"),
+                      ("epochs=10", "epochs=5"),
+                      ("import torch\n", "import torch\nfrom pathlib import Path\n")],
     "plot_onnx": [(r"range\(3\)", "range(1)"), ("24", "6"), ("2_000", "200"),
                   (r"context\.data_root\(\)", "Path('nowhere')")],
     "plot_evolution": [(r"EPOCHS = \d+", "EPOCHS = 4"), (r"mlp\(32\)", "mlp(5)"),
