@@ -6,10 +6,11 @@
 The checkouts are of arturs-berzins/relu_edge_subdivision and AhmedImtiazPrio/splinecam; what is not
 given is left out. SplineCam needs graph-tool and igraph, which ``PYTHON`` has, beside torch. Each
 case is a ReLU network on a square, random ones and those of ``--oracles``. CPU seconds, one thread:
-ours in float64, the best of five, with outputs, classes and decision boundary; edge subdivision in
-its float32, without the output layer, the best of three, and only vertices and edges; SplineCam
-once, on the CPU. Compiling and imports are not counted. ``--write`` keeps the rows in
-``peers.json``.
+ours in float64, the best of five, with faces and the outputs at their corners (classes and decision
+boundary, found on demand, are not counted); edge subdivision in its float32, without the output
+layer, the best of three, and only vertices and edges; SplineCam once, on the CPU. Compiling and
+imports are not counted. ``--write`` keeps the rows in ``peers.json``, in place of those of the
+same cases.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,13 +74,14 @@ def ours(weights, biases, box):
     return len(p), seconds
 
 
-def peer(kind, checkout, python, weights, biases, box):
+def peer(kind, checkout, python, weights, biases, box) -> dict[str, Any]:
     """Regions and seconds of a peer, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "case.npz"
-        arrays = {f"W{i}": w for i, w in enumerate(weights)}
-        np.savez(file, box=box, **arrays, **{f"b{i}": b for i, b in enumerate(biases)})
-        done = subprocess.run(
+        arrays: dict[str, Any] = {f"W{i}": w for i, w in enumerate(weights)}
+        arrays |= {f"b{i}": b for i, b in enumerate(biases)}
+        np.savez(file, box=box, **arrays)
+        done: Any = subprocess.run(
             [python, HERE / "peers_inside.py", kind, checkout.resolve(), file],
             capture_output=True,
             text=True,
@@ -91,7 +94,7 @@ def peer(kind, checkout, python, weights, biases, box):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--edge", type=Path)
     parser.add_argument("--splinecam", type=Path)
     parser.add_argument("--python", default=sys.executable)
@@ -100,12 +103,12 @@ def main():
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    file = HERE / "peers.json"
     for name, weights, biases, box in cases(options.oracles):
         if options.only and options.only not in name:
             continue
         regions, seconds = ours(weights, biases, box)
-        row = {"case": name, "regions": regions, "seconds": round(seconds, 5)}
+        row: dict[str, Any] = {"case": name, "regions": regions, "seconds": round(seconds, 5)}
         for kind, checkout, python in (
             ("edge", options.edge, sys.executable),
             ("splinecam", options.splinecam, options.python),
@@ -116,10 +119,11 @@ def main():
                     rate = found["seconds"] / found["regions"]
                     found["ratio"] = round(rate / (seconds / regions), 1)
                 row[kind] = found
-        rows.append(row)
         print(row, flush=True)
         if options.write:
-            (HERE / "peers.json").write_text(json.dumps(rows, indent=1) + "\n")
+            kept = json.loads(file.read_text()) if file.exists() else []
+            kept = [k for k in kept if k["case"] != name]
+            file.write_text(json.dumps([*kept, row], indent=1) + "\n")
 
 
 if __name__ == "__main__":
