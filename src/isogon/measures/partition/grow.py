@@ -68,9 +68,13 @@ class TileTask:
 
 @torch.no_grad()
 def grow(
-    program: Program, plane: Slice, limit: int, progress: Progress
+    program: Program,
+    plane: Slice,
+    limit: int,
+    progress: Progress,
+    space: Space | None = None,
 ) -> tuple[Mesh, list[SitePattern], np.ndarray]:
-    """Partition a slice.
+    """Partition a slice; `space` is that of the slice, where its options differ from the usual.
 
     Returns the mesh, with the network's output at its vertices as the only live tensor, the cuts
     in order, and a bound `[C]` of what counts as zero of each output. It never has more than
@@ -80,7 +84,7 @@ def grow(
     corners = plane.corners
     mesh = Mesh.of_polygon(corners)
     near = plane.marks if len(plane.marks) else corners.mean(0, keepdims=True)
-    task = TileTask(Space.of_slice(program, plane), limit, progress, near)
+    task = TileTask(space or Space.of_slice(program, plane), limit, progress, near)
     start = mesh.live[program.input] = task.space.embed(corners)
     check_outputs(program, start, "the slice's corners")
     bounds = Bounds(program, start)

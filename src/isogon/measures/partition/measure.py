@@ -10,18 +10,21 @@ from torch.nn import Module
 from isogon import context
 from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
+from isogon.measures.partition.certificate.narrow import misread
 from isogon.measures.partition.forecast import Outlook
 from isogon.measures.partition.grow import grow
 from isogon.measures.partition.kernels.jit import compiled
 from isogon.measures.partition.lowering import lowered
 from isogon.measures.partition.mesh import memory
 from isogon.measures.partition.mesh.mesh import Mesh
+from isogon.measures.partition.mesh.zeros import Space
 from isogon.measures.partition.patterns import SitePattern
 from isogon.measures.partition.reading import Partition
 from isogon.measures.partition.slices import Slice
 from isogon.registry import measure
 
 UNLIMITED = 1 << 40
+DROWNED = 1e10  # times the least bound of what counts as zero: what it is of drowns the others
 
 
 @measure(
@@ -109,12 +112,19 @@ def partitioned(
         report(0, None, "compiling the kernels (once; cached on disk)")
     if forewarn:
         report = Outlook(report, program, plane, max_regions)
-    mesh, sites, zero = grow(program, plane, max_regions or UNLIMITED, report)
-    return read_off(mesh, sites, program, plane, zero)
+    limit, space = max_regions or UNLIMITED, Space.of_slice(program, plane)
+    found = read_off(*grow(program, plane, limit, report, space), program, plane)
+    if space.noise < DROWNED or not (wrong := misread(found)):
+        return found
+    # Where lines of a unit and of one that it drowns meet within rounding, a vertex can hold what
+    # the faces on one side ask for or what those on the other do: the better one is taken.
+    space = Space.of_slice(program, plane, every=True)
+    other = read_off(*grow(program, plane, limit, report, space), program, plane)
+    return other if misread(other) < wrong else found
 
 
 def read_off(
-    mesh: Mesh, sites: list[SitePattern], program: Program, plane: Slice, zero: np.ndarray
+    mesh: Mesh, sites: list[SitePattern], zero: np.ndarray, program: Program, plane: Slice
 ) -> Partition:
     """The partition that a finished mesh is; its live tensor is the output at the vertices.
 

@@ -13,7 +13,7 @@ from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.measures.partition.affine import region_values
 from isogon.measures.partition.certificate.allowances import Allowances, Closeness
 from isogon.measures.partition.certificate.contradictions import Found, checks_of, seen_by
-from isogon.measures.partition.certificate.narrow import crowded, largest, narrow
+from isogon.measures.partition.certificate.narrow import broad, crowded, largest, narrow
 from isogon.measures.partition.certificate.places import Places
 from isogon.measures.partition.kernels import geometry
 
@@ -65,16 +65,16 @@ def certify(
     - *Mesh*: V - E + F = 1 (euler); areas sum to the slice's (area), none is clockwise
       (orientation), faces are convex (convex); every edge has a region on either side, or one
       and the border (watertight).
-    - *Completeness*: at every vertex of every region each pre-activation, computed anew by the
-      network, lies on the side that the region's pattern says, or is zero within rounding.
-      It is affine on a convex region, so no cut is missing. For a maximum: the region's winners
-      are the largest at every vertex.
+    - *Completeness*: at every vertex of every region wider than rounding each pre-activation,
+      computed anew by the network, lies on the side that the region's pattern says, or is zero
+      within rounding. It is affine on a convex region, so no cut is missing. For a maximum: the
+      region's winners are the largest at every vertex.
     - *Distinct*: no two regions have the same pattern.
     - *Edges*: the patterns of two neighbours differ in the unit that the edge is attributed to.
     - *Agreement*: at random points, which some region holds (located), the pattern (patterns; at
       the centroids of all regions, too) and the output (outputs; at all vertices, too) are those
       of that region, and most points are no nearer to a knot than rounding (decided); the affine
-      maps of neighbours agree at the ends of their edge (neighbours).
+      maps of neighbours wider than rounding agree at the ends of their edge (neighbours).
 
     A remark says how many regions are no wider than rounding: at their centroid a unit is within
     rounding of its knot, so that their number is not certain; another at how many vertices lines
@@ -171,7 +171,7 @@ def _completeness(
 
     Returns the largest difference of outputs, in allowances.
     """
-    checks = checks_of(p.program, p.patterns)
+    checks, wide = checks_of(p.program, p.patterns), broad(p, allowances)
     region = np.repeat(np.arange(len(p)), np.diff(p.face_offsets))
     # incidences by vertex, those of regions that most sites cut first
     order = np.lexsort([-p.depth[region], p.face_vertices])
@@ -194,7 +194,8 @@ def _completeness(
         real, most = allowances.judged(
             sites, p.vertices[own], at, lambda k, f, row, own=own: places.of(k, f, own[row])
         )
-        wrong += sum(int(r.sum()) for r in real)
+        for site, contradicts in zip(sites, real, strict=True):
+            wrong += int((contradicts & wide[region[rows[site.row]]]).sum())
         worst = max(worst, most)
         output = next(values)
         wrong += int((~np.isfinite(output)).sum())
@@ -284,8 +285,8 @@ def _watched(p: Partition, values: Iterator[np.ndarray], close: Closeness) -> It
 def _neighbours(
     p: Partition, found: Ledger, n: int, allowances: Allowances, places: Places, clock: Clock
 ) -> None:
-    sides = p.edge_faces
-    edges = np.flatnonzero((p.edge_site >= 0) & (sides >= 0).all(1) & p.finished[sides].all(1))
+    sides, whole = p.edge_faces, p.finished & broad(p, allowances)
+    edges = np.flatnonzero((p.edge_site >= 0) & (sides >= 0).all(1) & whole[sides].all(1))
     if len(edges) > n:
         edges = edges[:: -(-len(edges) // n)]
     if clock.seconds is not None:

@@ -5,6 +5,7 @@ Those that were found are counted, and the vertices that may hide others.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,26 +24,34 @@ WIDTH = 1024 * EPS  # of the largest coordinate: regions wider than that have a 
 HUGE = 1e6  # times what is usual at its site: a unit whose values drown others
 
 
-@torch.no_grad()
-def narrow(p: Partition, found: Ledger, allowances: Allowances, clock: Clock) -> None:
-    """Count the regions at whose centroid a unit is within rounding of its knot, and say so.
+@dataclass
+class Middles:
+    """What the network says at the centroids of regions.
 
-    Their number is not certain: a unit whose rounding is larger than it, or a neighbour that is
-    cut by it, has made or hidden some of them. Of the others, if they are wide enough to have
-    their centroid inside, those whose pattern is not the network's there are added to the check of
-    patterns.
+    Attributes:
+        seen: How many were looked at.
+        narrow: At how many of them a unit is within rounding of its knot.
+        wrong: How many of the others, wide enough to have their centroid inside, have another
+            pattern than the network has there.
+        blame: Per cut and unit, how many of the narrow ones it is the first to leave undecided.
     """
-    checks, wrong = checks_of(p.program, p.patterns), 0
-    length = np.linalg.norm(np.subtract(*p.vertices[p.edges].transpose(1, 0, 2)), axis=1)
-    around = np.add.reduceat(length[p.face_edges], p.face_offsets[:-1])
-    broad = p.area > WIDTH * allowances.reach * around
-    rows = np.flatnonzero(p.finished)
-    if clock.seconds is not None:
+
+    seen: int
+    narrow: int
+    wrong: int
+    blame: list[np.ndarray]
+
+
+@torch.no_grad()
+def middles(p: Partition, allowances: Allowances, clock: Clock | None = None) -> Middles:
+    """Look at the centroids of all regions, or of random ones as long as the clock allows."""
+    checks = checks_of(p.program, p.patterns)
+    wide, rows = broad(p, allowances), np.flatnonzero(p.finished)
+    if clock is not None and clock.seconds is not None:
         rows = np.random.default_rng(0).permutation(rows)
-    count, seen = 0, 0
-    blame = [np.zeros(p.program.units(stage), np.int64) for stage in p.program.cuts]
+    found = Middles(0, 0, 0, [np.zeros(p.program.units(s), np.int64) for s in p.program.cuts])
     for part in allowances.chunks(len(rows)):
-        if seen and clock.over():
+        if found.seen and clock is not None and clock.over():
             break
         xy = p.centroid[rows[part]]
         close, own = Closeness(allowances, xy), np.zeros(len(xy), bool)
@@ -53,23 +62,49 @@ def narrow(p: Partition, found: Ledger, allowances: Allowances, clock: Clock) ->
             z = next(values)
             sites.append(check.contradictions(z, at, faces))
             units = close.units(number, stage, z)
-            blame[number] += (units & ~own[:, None]).sum(0)  # the first site that is undecided
+            found.blame[number] += (units & ~own[:, None]).sum(0)  # the first undecided site
             own |= units.any(1)
         bad = np.zeros(len(xy), bool)
         for site, real in zip(sites, allowances.judged(sites, xy, at)[0], strict=True):
             bad[site.row[real]] = True
-        wrong += _clear(p, allowances, xy[bad & ~own & broad[rows[part]]])
-        count += int(own.sum())
-        seen += len(xy)
-    found.more("patterns", wrong)
-    found.facts["regions_no_wider_than_rounding"] = count
-    if count == 0:
+        found.wrong += _clear(p, allowances, xy[bad & ~own & wide[rows[part]]])
+        found.narrow += int(own.sum())
+        found.seen += len(xy)
+    return found
+
+
+def broad(p: Partition, allowances: Allowances) -> np.ndarray:
+    """`[F]` whether a region is wider than rounding moves its corners.
+
+    What is narrower may be there or not, so that nothing is asked of it but its place in the mesh.
+    """
+    length = np.linalg.norm(np.subtract(*p.vertices[p.edges].transpose(1, 0, 2)), axis=1)
+    around = np.add.reduceat(length[p.face_edges], p.face_offsets[:-1])
+    return p.area > WIDTH * allowances.reach * around
+
+
+def misread(p: Partition) -> int:
+    """How many regions have another pattern than the network has in their middle."""
+    return middles(p, Allowances.of_slice(p)).wrong
+
+
+def narrow(p: Partition, found: Ledger, allowances: Allowances, clock: Clock) -> None:
+    """Count the regions at whose centroid a unit is within rounding of its knot, and say so.
+
+    Their number is not certain: a unit whose rounding is larger than it, or a neighbour that is
+    cut by it, has made or hidden some of them. Others that are misread are added to the check of
+    patterns.
+    """
+    seen = middles(p, allowances, clock)
+    found.more("patterns", seen.wrong)
+    found.facts["regions_no_wider_than_rounding"] = seen.narrow
+    if seen.narrow == 0:
         return
-    site = int(np.argmax([units.max(initial=0) for units in blame]))
-    name, unit = p.sites[site], int(blame[site].argmax())
+    site = int(np.argmax([units.max(initial=0) for units in seen.blame]))
+    name, unit = p.sites[site], int(seen.blame[site].argmax())
     found.remark(
-        f"{count:,} of {seen:,} regions are no wider than rounding: their number is not certain "
-        f"(most by unit {unit} of {name!r}{largest(p, allowances)})"
+        f"{seen.narrow:,} of {seen.seen:,} regions are no wider than rounding: their number is "
+        f"not certain (most by unit {unit} of {name!r}{largest(p, allowances)})"
     )
 
 

@@ -42,6 +42,9 @@ class Space:
         directions: `[k, *shape]` along which coordinates are rounded ...
         reach: ... by eps times this.
         given: Rounding error of the inputs themselves, `[*shape]`.
+        every: Whether all values that contradict a face around their vertex are made zero, also
+            where they are what they would be at the place that is meant (see `settle`).
+        noise: The largest that was met: what rounding leaves of one value, times another's.
     """
 
     program: Program
@@ -49,9 +52,11 @@ class Space:
     directions: Tensor
     reach: float
     given: Tensor
+    every: bool = False
+    noise: float = 0.0
 
     @classmethod
-    def of_slice(cls, program: Program, plane: Slice) -> Space:
+    def of_slice(cls, program: Program, plane: Slice, *, every: bool = False) -> Space:
         """That of a slice."""
         reach = float(np.abs(plane.corners).max())
         size = np.abs(plane.origin) + np.abs(plane.basis).sum(1) * reach
@@ -61,6 +66,7 @@ class Space:
             torch.from_numpy(plane.basis.T.copy()).reshape(2, *program.shape),
             reach,
             torch.from_numpy(EPS * size).reshape(program.shape),
+            every,
         )
 
     def along(self, ends: np.ndarray) -> Space:
@@ -113,8 +119,10 @@ class Judge:
         That is so where it is no farther from it than rounding of that place's value; what rounding
         left of a larger one is farther.
         """
-        found = np.empty(len(xy), bool)
+        found = np.zeros(len(xy), bool)
         space = self.space
+        if space.every:
+            return found
         for low in range(0, len(xy), 1024):
             part = slice(low, low + 1024)
             options = {"given": space.given, "directions": space.directions, "reach": space.reach}
@@ -131,8 +139,10 @@ class Judge:
             bound: Of this cut (`bound()`); it is compared with those of all cuts before, too.
         """
         least = bound[bound > 0].min(initial=self.bounds.least)
-        self.bounds.least = float(least)
-        return bool(bound.max(initial=0.0) > NOISY * least)
+        self.bounds.least, most = float(least), float(bound.max(initial=0.0))
+        if 0 < least < most:
+            self.space.noise = max(self.space.noise, most / float(least))
+        return bool(most > NOISY * least)
 
 
 class Errors:
