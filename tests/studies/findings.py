@@ -101,22 +101,31 @@ def complexity(records):
 
 
 def criticality(records):
-    rho, drops = [], []
+    rho, first, drops = [], [], []
     for r in records:
         names = list(map(str, r.reading.coords["snapshot"]))
         chosen = [i for i, n in enumerate(names) if n.startswith(RANDOM)]
-        drop = r.reading.arrays["drop"][:, chosen].mean(1)
+        drop = r.reading.arrays["drop"]
         bias = np.abs(list(r.reading.meta["bias"].values()))
-        rho.append(float(stats.spearmanr(drop, bias).statistic))
-        drops.append(drop)
+        rho.append(float(stats.spearmanr(drop[:, chosen].mean(1), bias).statistic))
+        first.append(float(stats.spearmanr(drop[:, 0], bias).statistic))
+        drops.append(drop[:, [0, *chosen]])
     mean = np.mean(drops, 0)
     sites = list(map(str, records[0].reading.coords["site"]))
     p = greater(rho, 0)
+
+    def ends(drop):
+        low, high = int(drop.argmin()), int(drop.argmax())
+        return f"{sites[low]} {drop[low]:.2f} to {sites[high]} {drop[high]:.2f}"
+
     return {
-        "rank correlation over layers of drop and bias": spread(rho),
+        "accuracy": spread([r.reading.meta["accuracy"] for r in records]),
+        "drop, at random": ends(mean[:, 1:].mean(1)),
+        "drop, to the start": ends(mean[:, 0]),
+        "rank correlation over layers of drop and bias, at random": spread(rho),
         "p": p,
-        "most critical": f"{sites[int(mean.argmax())]} {mean.max():.2f}",
-        "least": f"{sites[int(mean.argmin())]} {mean.min():.2f}",
+        "the same of resets to the start": spread(first),
+        "p of that": greater(first, 0),
         "layers": len(sites),
         "n": len(rho),
         "holds": p < LEVEL,
