@@ -415,6 +415,13 @@ FINDINGS = {
     "stitching/homogeneity": (homogeneity, False),
 }
 
+# what came out otherwise at laptop scale: docs/studies has the numbers
+OTHERWISE = {
+    "arrangement/complexity": "no order of photographs and digits in networks of this size",
+    "arrangement/criticality": "random states of any layer cost the same",
+    "partition/gap": "p = 0.056 over ten networks of new seeds",
+}
+
 
 def numbers(name, folder):
     """What came out of a sweep."""
