@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from isogon.measures.partition.reading import Partition
 
 T = TypeVar("T")
-NOISY = 1e3  # times the least bound: a unit behind which others see its rounding
+NOISY = 1e8  # times the least bound: a unit behind which others see its rounding (ACAS Xu: 2e6)
 
 
 @dataclass(eq=False)
