@@ -81,7 +81,8 @@ def right(output: Tensor, y: Tensor) -> Tensor:
     if output.dim() > 2:
         same = output.detach().argmax(1) == y
         return same.flatten(1).double().mean(1).sum()
-    return correct(output.detach().reshape(len(output), -1), y).sum()
+    rows = output.detach()  # none in a worker whose share of the last batch is empty
+    return correct(rows[:, None] if rows.dim() == 1 else rows.flatten(1), y).sum()
 
 
 class LossSum(Once):
