@@ -56,7 +56,7 @@ def loss_of(config: FitConfig, labels: Tensor) -> tuple[str, Loss]:
                     expected=list(y.shape),
                     fix="Build the model with as many outputs as a target has numbers.",
                 )
-            error = output.reshape(len(y), -1) - y.reshape(len(y), -1).to(output.dtype)
+            error = _rows(output) - _rows(y).to(output.dtype)
             return error.square().mean(1)
 
         return kind, squared
@@ -81,8 +81,12 @@ def right(output: Tensor, y: Tensor) -> Tensor:
     if output.dim() > 2:
         same = output.detach().argmax(1) == y
         return same.flatten(1).double().mean(1).sum()
-    rows = output.detach()  # none in a worker whose share of the last batch is empty
-    return correct(rows[:, None] if rows.dim() == 1 else rows.flatten(1), y).sum()
+    return correct(_rows(output.detach()), y).sum()
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``[n, ...]`` as ``[n, m]``; also of no samples (a worker's share of a last batch)."""
+    return x[:, None] if x.dim() == 1 else x.flatten(1)
 
 
 class LossSum(Once):
