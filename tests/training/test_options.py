@@ -12,6 +12,7 @@ from isogon.data import samples
 from isogon.errors import OptionError
 from isogon.training import Checkpoint, FitConfig, feeds, fit
 from isogon.training.config import CIRCUMSTANCES
+from isogon.training.evaluation import loss_of, right
 
 TINY = FitConfig(epochs=2, batch_size=128)
 ARCH = "mlp(width=16, depth=1)"
@@ -320,6 +321,15 @@ def test_a_stand_in_for_an_empty_share_counts_for_nothing(monkeypatch):
         assert torch.allclose(more.weights[k], v, atol=1e-5)
     for k in ("running_loss", "running_accuracy"):
         assert more.metrics[k] == pytest.approx(plain.metrics[k], rel=1e-5)
+
+
+@pytest.mark.parametrize("targets", [torch.zeros(0, dtype=torch.long), torch.zeros(0)])
+def test_a_worker_whose_share_of_the_last_batch_is_empty(targets):
+    _, loss = loss_of(FitConfig(), targets)
+    outputs = torch.zeros(0, 1 if targets.is_floating_point() else 10)
+    assert loss(outputs, targets).shape == (0,)
+    if not targets.is_floating_point():
+        assert right(outputs, targets) == 0
 
 
 @pytest.mark.long
