@@ -259,6 +259,19 @@ def test_a_remark_names_the_unit_and_stays_with_the_reading():
     assert partition(mlp([*w, torch.ones(1, 3)], [*b, None]), SQUARE).certify(500).remarks == ()
 
 
+def test_lines_that_do_meet_in_one_point_are_counted_and_not_remarked_on():
+    """Without biases the lines of a layer meet in the origin; with a huge unit it is said."""
+    torch.manual_seed(0)
+    w = [torch.randn(6, 2).double(), torch.randn(3, 6).double()]
+    certificate = partition(mlp(w, [None, None]), SQUARE).certify(200)
+    assert certificate.facts["crowded_vertices"] == 1
+    assert certificate.remarks == ()
+    w[0][0] *= 1e14
+    text = partition(mlp(w, [None, None]), SQUARE).certify(200).remarks[-1]
+    assert text.startswith("at 1 of")
+    assert "unit 0 of 'relu0'" in text
+
+
 def test_places_of_vertices_by_the_slopes_of_what_meets_there():
     """A noisy unit crosses a sure one at right angles: a third is off by its slope along it."""
     w = [torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1e3]]), torch.ones(1, 3)]

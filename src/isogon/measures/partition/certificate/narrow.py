@@ -15,6 +15,7 @@ from isogon.cpwl.certificate import Ledger
 from isogon.cpwl.rounding import EPS
 from isogon.measures.partition.certificate.allowances import MARGIN, Allowances, Closeness
 from isogon.measures.partition.certificate.contradictions import checks_of, seen_by
+from isogon.measures.partition.mesh.zeros import NOISY
 
 if TYPE_CHECKING:
     from isogon.measures.partition.certificate.certify import Clock
@@ -118,10 +119,11 @@ def _clear(p: Partition, allowances: Allowances, xy: np.ndarray) -> int:
     return int((~near).sum())
 
 
-def crowded(p: Partition, found: Ledger) -> None:
-    """Count the vertices at which more lines meet than the two that make one, and say so.
+def crowded(p: Partition, found: Ledger, allowances: Allowances) -> None:
+    """Count the vertices at which more lines meet than the two that make one.
 
-    Within rounding they do meet there. If they don't, there are regions between them.
+    Lines of ties and of networks without biases do meet there. Behind a unit that drowns others
+    they meet within rounding, and there may be regions between them: then it is said.
     """
     usual = np.full(len(p.vertices), 4)
     border = np.unique(p.edges[p.edge_site < 0])
@@ -129,10 +131,11 @@ def crowded(p: Partition, found: Ledger) -> None:
     usual[border] = np.where(corner, 2, 3)
     count = int((np.bincount(p.edges.reshape(-1), minlength=len(usual)) > usual).sum())
     found.facts["crowded_vertices"] = count
-    if count:
+    most = np.concatenate([np.ravel(m) for m in allowances.most])
+    if count and most.max() > NOISY * most[most > 0].min(initial=np.inf):
         found.remark(
             f"at {count:,} of {len(usual):,} vertices more lines meet than two: regions between "
-            "them that are no wider than rounding may be missing"
+            f"them that are no wider than rounding may be missing{largest(p, allowances)}"
         )
 
 
