@@ -259,17 +259,20 @@ def test_a_remark_names_the_unit_and_stays_with_the_reading():
     assert partition(mlp([*w, torch.ones(1, 3)], [*b, None]), SQUARE).certify(500).remarks == ()
 
 
-def test_lines_that_do_meet_in_one_point_are_counted_and_not_remarked_on():
-    """Without biases the lines of a layer meet in the origin; with a huge unit it is said."""
+def test_lines_that_meet_in_one_point_are_remarked_on_but_for_ties_of_maxima():
     torch.manual_seed(0)
     w = [torch.randn(6, 2).double(), torch.randn(3, 6).double()]
-    certificate = partition(mlp(w, [None, None]), SQUARE).certify(200)
-    assert certificate.facts["crowded_vertices"] == 1
-    assert certificate.remarks == ()
-    w[0][0] *= 1e14
-    text = partition(mlp(w, [None, None]), SQUARE).certify(200).remarks[-1]
+    (text,) = partition(mlp(w, [None, None]), SQUARE).certify(200).remarks
     assert text.startswith("at 1 of")
-    assert "unit 0 of 'relu0'" in text
+    pooled = nn.Sequential(nn.Linear(2, 24), nn.ReLU(), nn.Unflatten(1, (6, 2, 2)),
+                           nn.MaxPool2d(2), nn.Flatten(), nn.Linear(6, 3)).double()  # fmt: skip
+    plane = Slice.box2d((-2.0, -2.0), (2.0, 2.0))
+    certificate = partition(pooled, plane).certify(200)
+    assert certificate.facts["crowded_vertices"] > 0  # where a tie of all zeros ends
+    assert certificate.remarks == ()
+    with torch.no_grad():
+        pooled[0].weight[0] *= 1e14
+    assert any("more lines meet" in r for r in partition(pooled, plane).certify(200).remarks)
 
 
 def test_places_of_vertices_by_the_slopes_of_what_meets_there():

@@ -77,8 +77,8 @@ def certify(
       maps of neighbours wider than rounding agree at the ends of their edge (neighbours).
 
     A remark says how many regions are no wider than rounding: at their centroid a unit is within
-    rounding of its knot, so that their number is not certain; another, of a network with a unit
-    that drowns others, at how many vertices lines meet that need not, within rounding.
+    rounding of its knot, so that their number is not certain; another at how many vertices lines
+    meet that need not, within rounding.
 
     Rounding is that of each unit at each point: 64 times the rounding error that its computation
     carries (`cpwl.rounding`); nothing is relative to the largest value of a site.

@@ -13,6 +13,7 @@ import torch
 
 from isogon.cpwl.certificate import Ledger
 from isogon.cpwl.rounding import EPS
+from isogon.cpwl.stages import Max
 from isogon.measures.partition.certificate.allowances import MARGIN, Allowances, Closeness
 from isogon.measures.partition.certificate.contradictions import checks_of, seen_by
 from isogon.measures.partition.mesh.zeros import NOISY
@@ -120,19 +121,24 @@ def _clear(p: Partition, allowances: Allowances, xy: np.ndarray) -> int:
 
 
 def crowded(p: Partition, found: Ledger, allowances: Allowances) -> None:
-    """Count the vertices at which more lines meet than the two that make one.
+    """Count the vertices at which more lines meet than the two that make one, and say so.
 
-    Lines of ties and of networks without biases do meet there. Behind a unit that drowns others
-    they meet within rounding, and there may be regions between them: then it is said.
+    Within rounding they do meet there. If they don't, there are regions between them. Lines along
+    which candidates of a maximum tie often do meet others: vertices on them are only counted, but
+    behind a unit that drowns others.
     """
     usual = np.full(len(p.vertices), 4)
     border = np.unique(p.edges[p.edge_site < 0])
     corner = (p.vertices[border, None] == p.plane.corners).all(2).any(1)
     usual[border] = np.where(corner, 2, 3)
-    count = int((np.bincount(p.edges.reshape(-1), minlength=len(usual)) > usual).sum())
-    found.facts["crowded_vertices"] = count
+    many = np.bincount(p.edges.reshape(-1), minlength=len(usual)) > usual
+    found.facts["crowded_vertices"] = int(many.sum())
     most = np.concatenate([np.ravel(m) for m in allowances.most])
-    if count and most.max() > NOISY * most[most > 0].min(initial=np.inf):
+    if most.max(initial=0) <= NOISY * most[most > 0].min(initial=np.inf):
+        ties = np.append([isinstance(s, Max) for s in p.program.cuts], False)  # last: the border
+        many[p.edges[ties[p.edge_site]]] = False
+    count = int(many.sum())
+    if count:
         found.remark(
             f"at {count:,} of {len(usual):,} vertices more lines meet than two: regions between "
             f"them that are no wider than rounding may be missing{largest(p, allowances)}"
