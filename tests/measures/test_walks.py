@@ -160,6 +160,39 @@ def test_rules_that_end_a_walk(points):
         assert (reason == "probability") == (p < 0.28)
 
 
+def test_noise_moves_the_starts_in_the_kernel(points, tmp_path):
+    model, toward = net(), points.roll(1, 0)
+    options = {"step": 0.05, "clamp": (0, 1)}
+    noise = walk(model, points, along="kernel", steps=9, reproject=10, seed=3, **options)
+    path = walk(model, points, toward=toward, noise=9, steps=6, stop=0.0, seed=3, **options)
+    assert np.array_equal(path.arrays["image"], points)
+    assert np.array_equal(path.arrays["start"], noise.arrays["end"])
+    plain = walk(model, torch.from_numpy(noise.arrays["end"]), toward=toward, steps=6, stop=0.0,
+                 **options)  # fmt: skip
+    assert np.array_equal(path.arrays["end"], plain.arrays["end"])
+    added = path.arrays["start"] - points.numpy()
+    for i in range(5):
+        moved = path.arrays["end"][i] - points[i].numpy()
+        share = moved @ added[i] / (added[i] @ added[i])
+        assert path.arrays["noise_kept"][i] == pytest.approx(share, abs=1e-12)
+        assert path.meta["summary"]["noise_kept"][i] == path.arrays["noise_kept"][i]
+    assert "noise_kept" not in plain.arrays
+    path.save(tmp_path)
+    both = walk(model, ig.read(tmp_path), steps=8, stop=0.0)
+    assert np.array_equal(both.arrays["image"], points)
+    whole = walk(model, points, toward=toward, noise=9, steps=8, stop=0.0, seed=3, **options)
+    assert np.allclose(both.arrays["noise_kept"], whole.arrays["noise_kept"], rtol=0, atol=1e-12)
+
+
+def test_a_linear_model_keeps_all_noise_on_its_leaf(points):
+    torch.manual_seed(0)
+    model = nn.Linear(D, C).double()  # kernel and leaf are the same everywhere, and orthogonal
+    path = walk(model, points, toward=points.roll(1, 0), noise=9, steps=20, step=0.05, stop=0.0)
+    assert np.allclose(path.arrays["noise_kept"], 1, atol=1e-12)
+    bent = walk(net(), points, toward=points.roll(1, 0), noise=9, steps=20, step=0.05, stop=0.0)
+    assert abs(bent.arrays["noise_kept"] - 1).max() > 1e-3
+
+
 @pytest.mark.parametrize("control", ["fixed", "adaptive"])
 def test_a_long_walk_can_be_continued(points, tmp_path, control):
     options = {"toward": points.flip(0), "step": 0.02, "frames": 4, "stop": 0.3,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -7,6 +9,8 @@ from torch import nn
 
 import isogon as ig
 from isogon.errors import OptionError
+from isogon.readings import Path
+from isogon.show.runs import run_curve
 from isogon.show.walk import animate, strip
 
 
@@ -53,3 +57,14 @@ def test_integrability_figure(act, generator, tmp_path):
     model = nn.Sequential(nn.Linear(6, 9), act(), nn.Linear(9, 3))
     x = torch.rand(8, 6, generator=generator)
     ig.draw(ig.integrability(model, [(x, torch.zeros(8).long())])).savefig(tmp_path / "a.png")
+
+
+def test_walks_that_have_ended_stay_in_the_mean():
+    """Of two walks one ends at 1.0: without it the mean of the distances would jump up."""
+    ways = [[3.0, 2.0, 1.0], [3.0, 2.5, 2.2, 2.0]]
+    rows = [(walk, step, far) for walk, way in enumerate(ways) for step, far in enumerate(way)]
+    table = pd.DataFrame(rows, columns=["walk", "step", "distance"])
+    curve = run_curve(Path(measure="walk", table=table), "distance")
+    assert curve is not None
+    assert curve.x == [0, 1, 2, 3]
+    assert np.allclose(curve.y, [3.0, 2.25, 1.6, 1.5])

@@ -222,8 +222,13 @@ def manifold_training(records):
 
 
 def walks(records):
-    rows = []
+    rows, noisy = [], []
     for r in records:
+        if "noise_kept" in r.reading.arrays:
+            ends = r.reading.table.groupby("walk")["distance"]
+            noisy += [{"seed": seed(r), "kept": kept, "left": left} for kept, left in
+                      zip(r.reading.arrays["noise_kept"], ends.last() / ends.first())]  # fmt: skip
+            continue
         for _, walk in r.reading.table.groupby("walk"):
             rows.append({"seed": seed(r), "along": r.job.options["along"],
                          "kept": walk["prediction"].iloc[0] == walk["prediction"].iloc[-1],
@@ -233,6 +238,7 @@ def walks(records):
     table = pd.DataFrame(rows)
     kernel, leaf = table[table["along"] == "kernel"], table[table["along"] == "leaf"]
     kept = table.groupby(["seed", "along"])["kept"].mean().unstack()
+    leaves = pd.DataFrame(noisy).groupby("seed").mean()
     return {
         "kernel: class kept": f"{int(kernel['kept'].sum())} of {len(kernel)}",
         "kernel: change of probability, median": round(float(kernel["change"].median()), 4),
@@ -241,8 +247,11 @@ def walks(records):
         "leaf: reached the image": f"{int(leaf['reached'].sum())} of {len(leaf)}",
         "leaf: class changed": f"{int((~leaf['kept']).sum())} of {len(leaf)}",
         "p, kept in the kernel > along the leaf": (p := greater(kept["kernel"], kept["leaf"])),
+        "noise kept along its leaf": spread(leaves["kept"]),
+        "of the way left there": spread(leaves["left"]),
+        "p, more than half of the noise kept": (q := greater(leaves["kept"], [0.5] * len(leaves))),
         "n": int(table["seed"].nunique()),
-        "holds": p < LEVEL,
+        "holds": p < LEVEL and q < LEVEL,
     }
 
 

@@ -11,7 +11,7 @@ from isogon.errors import OptionError
 from isogon.survey.declaring import plan
 from isogon.survey.declaring.job import Job
 from isogon.survey.pages import sweep_report
-from isogon.survey.pages.figures import differences, factors, study
+from isogon.survey.pages.figures import _grouped, differences, factors, study
 from isogon.survey.running.record import load
 from isogon.survey.running.sweep import Sweep
 
@@ -79,6 +79,15 @@ def test_factors_are_what_varies():
         "0": {"model": "one", "by_class": "true"},
         "1": {"model": "mlp", "by_class": "false"},
     }
+
+
+def test_a_number_is_named_by_what_it_is_of():
+    facts = {"a": {"along": "leaf", "noise_steps": "0"}, "b": {"along": "leaf", "seed": "1"}}
+    assert list(_grouped(["a"], facts, ["along", "noise_steps"])) == ["leaf, noise steps 0"]
+    assert list(_grouped(["b"], facts, ["along", "seed"])) == ["leaf, seed 1"]
+    values = ["1e-3", "-2", "true", "3 x 3", "rotations(4)"]
+    named = [next(iter(_grouped(["a"], {"a": {"x": v}}, ["x"]))) for v in values]
+    assert named == ["x 1e-3", "x -2", "x true", "3 x 3", "rotations(4)"]
 
 
 def test_scales_and_names_of_a_plan():

@@ -3,7 +3,8 @@
 Runs of one name (seeds) are pooled: a mean with one standard deviation around it. What is drawn
 of a run is
 
-- of a table along an axis (sites, steps, snapshots), the mean over its rows at each place;
+- of a table along an axis (sites, steps, snapshots), the mean over its rows at each place; walks
+  that have ended count with their last value;
 - of a table of samples, the share of them up to a value (the distribution function);
 - of a grid, the grid, averaged cell by cell;
 - of anything else, the numbers of its summary, a dot per run.
@@ -117,7 +118,13 @@ def run_curve(reading: Reading, column: str) -> RunCurve | None:
     if not axis:
         return None
     values = reading.table[column].astype(float)
-    mean = values.where(np.isfinite(values)).groupby(reading.table[axis], sort=False).mean()
+    values = values.where(np.isfinite(values))
+    if axis == "step" and "walk" in reading.table:
+        # one that has ended stays where it is: else the mean jumps where it drops out
+        walks = reading.table.assign(value=values).pivot_table("value", "step", "walk")
+        mean = walks.sort_index().ffill().mean(axis=1)
+    else:
+        mean = values.groupby(reading.table[axis], sort=False).mean()
     if pd.api.types.is_numeric_dtype(reading.table[axis]):
         mean = mean.sort_index()
         return RunCurve([float(v) for v in mean.index], mean.to_numpy(float))

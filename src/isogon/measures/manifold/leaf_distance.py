@@ -113,6 +113,6 @@ def leaf_distance(
     return SampleTable(
         measure="leaf_distance",
         table=frame,
-        units=dict.fromkeys(("euclidean", "leaf", "remaining"), "units of input (L2)"),
+        units=dict.fromkeys(("euclidean", "leaf", "remaining"), "L2, units of input"),
         meta={"transformations": labels, "step": step, "stop": stop, "dtype": precision(model)},
     )

@@ -211,7 +211,7 @@ class Walkers:
             table=table,
             arrays=arrays,
             axes={"frames": ("frame", *rest), **dict.fromkeys(names, ("walk", *rest))},
-            units=dict.fromkeys(COLUMNS[2:4], "units of input (L2)") | {"divergence": "nats"},
+            units=dict.fromkeys(COLUMNS[2:4], "L2, units of input") | {"divergence": "nats"},
             meta={
                 "along": rule.along,
                 "step": rule.step,

@@ -12,6 +12,7 @@ from isogon import context
 from isogon.data import Points, points
 from isogon.data.finite import check_inputs
 from isogon.errors import DataError, ModelError, OptionError
+from isogon.measures.manifold.noise import REPROJECT, remember
 from isogon.measures.manifold.state import Ends, Rule, Walkers, continued
 from isogon.measures.manifold.tangent import Tangent, not_rows, tangent
 from isogon.nets import hygiene
@@ -43,6 +44,7 @@ def walk(
     stop: float = 1.0,
     clamp: tuple[float, float] | None = None,
     reproject: int = 0,
+    noise: int = 0,
     min_probability: float = 0.0,
     patience: int = 0,
     control: Literal["fixed", "adaptive"] = "fixed",
@@ -79,6 +81,8 @@ def walk(
             broadcast to a sample. None: no bounds.
         reproject: Times that a clamped step is projected back onto the subspace and clamped
             again before it is taken, which lowers the drift (alternating projections).
+        noise: Steps in the kernel, each in a random direction drawn from ``seed``, that lead from
+            each start to where its walk begins: what follows is a leaf of noise.
         min_probability: Of the predicted class, below which a walk ends.
         patience: Steps without coming closer to the target, after which a walk ends; 0: never.
         control: ``fixed``, or ``adaptive``: a step is halved until ``departure`` is at most
@@ -95,7 +99,9 @@ def walk(
         subspace at the point it led to: how far the subspace has turned), from_start (L2),
         divergence (KL from the prediction at the start, nats), alignment (cosine of the angle
         between what the walk aims at and the next step: near 0 where the leaf comes no nearer).
-        Arrays: start, end [n, ...]; frames [k, ...] with frame_walk and frame_step [k].
+        Arrays: start, end [n, ...]; frames [k, ...] with frame_walk and frame_step [k]; after
+        ``noise`` also image [n, ...], what was given, and noise_kept [n]: which share of
+        start - image is in end - image, <end - image, start - image> / |start - image|^2.
 
     Raises:
         ModelError: Weights that are not finite, or no row of logits per sample; a model that is
@@ -105,20 +111,28 @@ def walk(
     """
     check_finite(model)
     device, _ = hygiene.device_dtype(model)
+    image: Tensor | None = None
     if isinstance(start, Path):
         state = continued(start, device)
+        if "image" in start.arrays:
+            image = torch.from_numpy(start.arrays["image"])
     else:
         rule = Rule(
             along, step, control, tolerance, _bounds(clamp, device), max(1, frames), reproject
         )
-        _check(rule, steps)
+        _check(rule, steps, noise)
+        if noise:
+            turns = {"reproject": max(reproject, REPROJECT), "frames": 1, "seed": seed}
+            off = walk(model, start, along="kernel", step=step, steps=noise, clamp=clamp, **turns)
+            image, start = (torch.from_numpy(off.arrays[k]).to(device) for k in ("start", "end"))
         state = _prepared(model, start, toward, direction, rule, seed)
     examine(model, state.x, gradient=True, softmax=True)
     ends = Ends(steps, stop, min_probability, patience)
     for ids in state.groups():
         _run(model, state, ids, ends)
     facts = {"seed": seed, "stop": stop, "min_probability": min_probability}
-    return state.reading({**facts, "dtype": hygiene.precision(model)})
+    found = state.reading({**facts, "dtype": hygiene.precision(model)})
+    return found if image is None else remember(found, image)
 
 
 def _run(model: Module, state: Walkers, ids: Tensor, ends: Ends) -> None:
@@ -295,10 +309,11 @@ def _bounds(clamp: Any, device: torch.device) -> tuple[Tensor, Tensor] | None:
     return low, high
 
 
-def _check(rule: Rule, steps: int) -> None:
+def _check(rule: Rule, steps: int, noise: int) -> None:
     for name, value, good, expected in (
         ("step", rule.step, 0 < rule.step < float("inf"), "a positive length"),
         ("steps", steps, steps >= 0, "a number >= 0"),
+        ("noise", noise, noise >= 0, "a number of steps >= 0"),
         ("along", rule.along, rule.along in ("leaf", "kernel"), "'leaf' or 'kernel'"),
         ("control", rule.control, rule.control in ("fixed", "adaptive"), "'fixed' or 'adaptive'"),
         ("reproject", rule.reproject, rule.reproject >= 0, "a number >= 0"),

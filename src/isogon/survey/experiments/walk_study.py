@@ -16,6 +16,7 @@ from isogon import data, readings
 from isogon.data import Batches
 from isogon.errors import DataError, DependencyError, OptionError
 from isogon.measures.manifold.crossings import with_regions
+from isogon.measures.manifold.noise import REPROJECT, noise_kept
 from isogon.measures.manifold.walk import walk
 from isogon.nets import hygiene, load
 from isogon.nets.outputs import logits
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-REPROJECT = 10  # so that clamping to the images' domain does not push a walk out of the kernel
 CHUNK = 1000  # steps between two savings of a long walk
 CROSSINGS = 5000  # of linear regions, that are looked for along a walk
 
@@ -40,6 +40,13 @@ SETTINGS = {
         "trained(medium_cnn, mnist, seed=42, epochs=10, optimizer=sgd, lr=0.01, batch_size=60,"
         " momentum=0.0, schedule=constant, normalize=known, channels_last=True)",
         "mnist(test)",
+    ),
+    "small": (  # the networks of plans/arrangement/labels.yaml at that scale
+        "trained(cifar_vgg11_bn(width=16), imagefolder('cifar10-imagefolder.zip', train, 20000,"
+        " seed=0), epochs=12, batch_size=128, channels_last=True, label_noise=0.0,"
+        " augment=(flip, 'crop(4)'), seed=0,"
+        " snapshot_at=(0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0))",
+        "imagefolder('cifar10-imagefolder.zip', test, 2000, seed=0)",
     ),
     "cifar": (
         "trained(cifar_vgg11_bn, cifar10, seed=5, epochs=20)",
@@ -128,7 +135,8 @@ class WalkStudy:
             patience: Steps without coming closer, after which the walk ends.
         """
         first = self.choose(start, most)
-        origin, facts = self.image(first), {"start": first}
+        image, facts = self.image(first), {"start": first}
+        origin = image
         options: dict[str, Any] = {"step": step, "clamp": (0, 1), "patience": patience}
         if not kernel:
             if mirrored:
@@ -154,15 +162,24 @@ class WalkStudy:
                     **off,
                 )
                 origin = torch.from_numpy(noisy.arrays["end"])
-        path = self._recorded(origin, steps, facts, options)
+        path = self._recorded(origin, steps, facts, options, image)
         self._draw(path)
         path.save(self.out / "reading")
         return path
 
     def _recorded(
-        self, origin: Tensor, steps: int, facts: dict[str, int], options: dict[str, Any]
+        self,
+        origin: Tensor,
+        steps: int,
+        facts: dict[str, int],
+        options: dict[str, Any],
+        image: Tensor,
     ) -> readings.Path:
-        """The walk from its record: found whole, or taken up where it was left, or begun."""
+        """The walk from its record: found whole, or taken up where it was left, or begun.
+
+        Where it does not start at the image itself, ``meta["noise_kept"]`` says how much of what
+        was added to the image is there at the end.
+        """
         job = Job(self.name, {}, {**facts, "steps": steps, "step": options["step"]}, self.seed)
         code = [modules.code_digest(f.__module__) for f in (walk, with_regions)]
         key = digests.of(job.to_json(), self.model, origin, options, code)[:24]
@@ -198,6 +215,9 @@ class WalkStudy:
             keep(path)
         path.complete = True
         path = with_regions(self.model, path, limit=CROSSINGS)
+        if origin is not image:
+            end = torch.from_numpy(path.arrays["end"])
+            path.meta["noise_kept"] = float(noise_kept(image, origin, end)[0])
         path.meta["outcome"] = outcome(path)
         keep(path)
         return path
@@ -231,6 +251,8 @@ def outcome(path: readings.Path) -> str:
     first, last = rows.iloc[0], rows.iloc[-1]
     steps, ended = f"{int(last['step'])} steps", path.meta["ended"][0]
     change = f"prediction {_label(path, first)} -> {_label(path, last)}"
+    if "noise_kept" in path.meta:
+        change += f"; {path.meta['noise_kept']:.3g} of the noise is kept"
     if "target" not in path.arrays:
         low, high = rows["probability"].min(), rows["probability"].max()
         return (

@@ -11,7 +11,7 @@ from isogon.data import Batches
 from isogon.registry import register
 from isogon.survey.experiments.walk_study import WalkStudy
 
-Scale = Literal["laptop", "paper", "cifar"]
+Scale = Literal["laptop", "paper", "small", "cifar"]
 
 
 @register("experiment", cite=("grementieri2022",))
@@ -32,7 +32,9 @@ def kernel_walk(
     Args:
         model: The classifier; trained on the data of ``scale`` if not given.
         batches: Where samples are taken from; the test set of ``scale`` if not given.
-        scale: ``laptop`` (digits), ``paper`` (MNIST, as published) or ``cifar`` (VGG11).
+        scale: ``laptop`` (digits), ``paper`` (MNIST, as published), ``small`` (a VGG11 of width 16
+            on a zip of photographs, ``cifar10-imagefolder.zip`` in the data root) or ``cifar``
+            (VGG11 on CIFAR-10).
         start: Index of the sample; random if not given.
         seed: Of the choice and of the direction.
         steps: Number of steps.
@@ -65,7 +67,9 @@ def leaf_walk(
     Args:
         model: The classifier; trained on the data of ``scale`` if not given.
         batches: Where samples are taken from; the test set of ``scale`` if not given.
-        scale: ``laptop`` (digits), ``paper`` (MNIST, as published) or ``cifar`` (VGG11).
+        scale: ``laptop`` (digits), ``paper`` (MNIST, as published), ``small`` (a VGG11 of width 16
+            on a zip of photographs, ``cifar10-imagefolder.zip`` in the data root) or ``cifar``
+            (VGG11 on CIFAR-10).
         start: Index of the first image; random if not given.
         end: Index of the image to reach; random if not given.
         seed: Of the choices.
@@ -101,7 +105,9 @@ def flip_walk(
     Args:
         model: The classifier; trained on the data of ``scale`` if not given.
         batches: Where samples are taken from; the test set of ``scale`` if not given.
-        scale: ``laptop`` (digits), ``paper`` (MNIST, as published) or ``cifar`` (VGG11).
+        scale: ``laptop`` (digits), ``paper`` (MNIST, as published), ``small`` (a VGG11 of width 16
+            on a zip of photographs, ``cifar10-imagefolder.zip`` in the data root) or ``cifar``
+            (VGG11 on CIFAR-10).
         start: Index of the first image; random if not given.
         end: Index of the image whose mirror image is to be reached; the start if not given.
         seed: Of the choice.
@@ -139,7 +145,9 @@ def noise_leaf(
     Args:
         model: The classifier; trained on the data of ``scale`` if not given.
         batches: Where samples are taken from; the test set of ``scale`` if not given.
-        scale: ``laptop`` (digits), ``paper`` (MNIST, as published) or ``cifar`` (VGG11).
+        scale: ``laptop`` (digits), ``paper`` (MNIST, as published), ``small`` (a VGG11 of width 16
+            on a zip of photographs, ``cifar10-imagefolder.zip`` in the data root) or ``cifar``
+            (VGG11 on CIFAR-10).
         start: Index of the first image; random if not given.
         end: Index of the image to walk towards; random if not given.
         seed: Of the choices and of the direction.

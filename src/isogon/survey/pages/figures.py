@@ -21,6 +21,7 @@ they say how factors are used::
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -220,9 +221,14 @@ def _default(facts: Facts) -> dict[str, Any]:
 
 
 def _words(facts: dict[str, str], names: Sequence[str]) -> str:
-    """What the values of some factors are called."""
+    """What the values of some factors are called: a number by what it is of."""
     values = ((f, facts.get(f, "")) for f in names)
-    return ", ".join(f"seed {v}" if f == SEED else v for f, v in values if v or f != SEED)
+    return ", ".join(_named(f, v) for f, v in values if v or f != SEED)
+
+
+def _named(factor: str, value: str) -> str:
+    bare = re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?|true|false|none", value)
+    return f"{factor.replace('_', ' ')} {value}" if bare or factor == SEED else value
 
 
 def _many(value: Any) -> list:
