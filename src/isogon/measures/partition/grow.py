@@ -13,6 +13,7 @@ from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
 from isogon.cpwl.rounding import Bounds
 from isogon.cpwl.stages import Affine, Kink, Max, Stage
+from isogon.measures.partition.kernels.threads import each
 from isogon.measures.partition.mesh import memory, stopping, stream
 from isogon.measures.partition.mesh.cut_kinks import cut_kink
 from isogon.measures.partition.mesh.cut_maxima import cut_max
@@ -256,6 +257,9 @@ def in_chunks(stage: Stage, arguments: list[Tensor], chunk: int) -> Tensor:
     first = stage(*(a[:chunk] for a in arguments))
     result = torch.empty((n, *first.shape[1:]), dtype=first.dtype)
     result[:chunk] = first
-    for low in range(chunk, n, chunk):
+
+    def run(low: int) -> None:
         result[low : low + chunk] = stage(*(a[low : low + chunk] for a in arguments))
+
+    each(run, range(chunk, n, chunk))
     return result

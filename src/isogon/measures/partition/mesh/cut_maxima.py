@@ -11,6 +11,7 @@ from isogon.errors import UnsupportedOp
 from isogon.measures.partition.kernels import envelope as ev
 from isogon.measures.partition.kernels.boundary import workplace
 from isogon.measures.partition.kernels.edges import WIDE
+from isogon.measures.partition.kernels.threads import by_rows
 from isogon.measures.partition.mesh import memory
 from isogon.measures.partition.mesh.cut_kinks import TABLE
 from isogon.measures.partition.mesh.cutting import Full, Functions, Limit, cut_edges, cut_faces
@@ -201,7 +202,13 @@ def everywhere(
     base = np.full(groups, ~np.uint64(0))
     if size <= WORD:
         z, unclear = flat.contiguous().numpy(), np.zeros(len(flat), np.bool_)
-        ev.common_winners(z, index, bound[None], np.zeros(len(z), np.int64), unclear, base)
+
+        def common(p: slice) -> np.ndarray:
+            found, row = base.copy(), np.zeros(p.stop - p.start, np.int64)
+            ev.common_winners(z[p], index, bound[None], row, unclear[p], found)
+            return found
+
+        base = np.bitwise_and.reduce(by_rows(len(z), z.shape[1], common))
         rows = np.flatnonzero(unclear)
         for low in range(0, len(rows), 1024):
             part = rows[low : low + 1024]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from isogon.measures.partition.kernels import edges as ek
+from isogon.measures.partition.kernels.threads import by_rows
 
 INDEX = np.int32
 
@@ -145,7 +146,14 @@ class Mesh:
             buffer[:n] = held
             self.room[name] = buffer
         flat = buffer.reshape(buffer.shape[0], -1).numpy()
-        ek.append_between(flat, source, ratio, n)
+        if len(source) and source.max() >= n:  # between rows that are made on the way
+            ek.append_between(flat, source, ratio, n)
+        else:
+            by_rows(
+                m,
+                flat.shape[1],
+                lambda p: ek.append_between(flat, source[p], ratio[p], n + p.start),
+            )
         return buffer[: n + m]
 
     def drop_rows(self, gone: np.ndarray) -> None:

@@ -7,8 +7,10 @@ and only what is live there is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,11 +18,13 @@ from torch import Tensor
 
 from isogon.cpwl.program import Program
 from isogon.measures.partition.kernels import edges as ek
+from isogon.measures.partition.kernels.threads import each
 
 LARGE = 256 << 20  # bytes of rows from which vertices are kept pending
 CHUNK = 4 << 20  # bytes of rows per chunk
 
 Values = dict[str, Tensor]
+Chunk = tuple[slice, Callable[[], Values]]  # place of some vertices, and what makes their tensors
 
 
 @dataclass(eq=False)
@@ -85,21 +89,25 @@ def wide(live: Values) -> int:
     return max(sum(held[0].numel() for held in live.values()), 1)
 
 
-def all_rows(live: Values, pending: Pending | None) -> Iterator[tuple[slice, Values]]:
+def all_rows(live: Values, pending: Pending | None) -> Iterator[Chunk]:
     """The live tensors of all vertices, the pending ones included, chunk by chunk."""
     count, width = len(next(iter(live.values()))), wide(live)
+
+    def held(part: slice) -> Values:
+        return {name: rows[part] for name, rows in live.items()}
+
+    def made(part: slice) -> Values:
+        assert pending is not None
+        return {name: pending.rows(rows, part, name) for name, rows in live.items()}
+
     for part in chunks(count, width):
-        yield part, {name: held[part] for name, held in live.items()}
-    if pending is None:
-        return
-    for part in pending.parts(width):
-        place = slice(count + part.start, count + part.stop)
-        yield place, {name: pending.rows(held, part, name) for name, held in live.items()}
+        yield part, partial(held, part)
+    if pending is not None:
+        for part in pending.parts(width):
+            yield slice(count + part.start, count + part.stop), partial(made, part)
 
 
-def advance(
-    program: Program, start: int, stop: int, total: int, pieces: Iterable[tuple[slice, Values]]
-) -> Values:
+def advance(program: Program, start: int, stop: int, total: int, pieces: Iterator[Chunk]) -> Values:
     """Run vertices from one stage up to another, a chunk at a time.
 
     Args:
@@ -107,15 +115,21 @@ def advance(
         start: Position of the stage to begin with.
         stop: Position of the stage to stop before.
         total: Number of vertices.
-        pieces: Their live tensors before `start`, with the place of each chunk.
+        pieces: Chunk by chunk its place, and what makes its live tensors before `start`.
 
     Returns:
         The live tensors of all vertices before `stop`.
     """
     found: Values = {}
-    for place, values in pieces:
-        for name, value in program.run(values, start, stop).items():
+
+    def run(piece: Chunk) -> None:
+        place, rows = piece
+        for name, value in program.run(rows(), start, stop).items():
             if name not in found:
                 found[name] = torch.empty((total, *value.shape[1:]), dtype=value.dtype)
             found[name][place] = value
+
+    for first in itertools.islice(pieces, 1):
+        run(first)  # on its own: it makes room for the others
+    each(run, pieces)
     return found

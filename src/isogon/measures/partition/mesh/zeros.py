@@ -21,6 +21,7 @@ from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors_at, meant_at
 from isogon.cpwl.stages import Kink
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels.edges import WIDE
+from isogon.measures.partition.kernels.threads import by_rows
 from isogon.measures.partition.mesh.cutting import Functions
 from isogon.measures.partition.mesh.mesh import Mesh
 from isogon.measures.partition.slices import Slice
@@ -237,11 +238,18 @@ def clear(
     name, bound = stage.inputs[0], judge.bound()
     z, units = mesh.values(name), len(bound)
     knots = functions.offset.reshape(-1, units)
-    low, high = np.full(units, np.inf), np.full(units, -np.inf)
     unclear = np.empty(len(z), np.bool_)
     signs = sign_room(len(z), len(functions))
     column, offset = functions.column, functions.offset
-    ek.look(z, column, offset, WIDE * bound[column], low, high, unclear, *signs)
+
+    def looked(p: slice) -> tuple[np.ndarray, np.ndarray]:
+        low, high = np.full(units, np.inf), np.full(units, -np.inf)
+        masks = (mask[p] for mask in signs)
+        ek.look(z[p], column, offset, WIDE * bound[column], low, high, unclear[p], *masks)
+        return low, high
+
+    ranges = by_rows(len(z), units, looked)
+    low, high = np.min([r[0] for r in ranges], 0), np.max([r[1] for r in ranges], 0)
     rows = np.flatnonzero(unclear)
     if len(rows):
         z = mesh.writable(name)

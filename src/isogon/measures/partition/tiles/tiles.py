@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -63,23 +64,24 @@ class Tile:
     place: np.ndarray
     source: TileRows
 
-    def rows(self) -> Iterator[tuple[slice, Values]]:
+    def rows(self) -> Iterator[stream.Chunk]:
         """Live tensors of its vertices, chunk by chunk."""
         for part in stream.chunks(len(self.place), stream.wide(self.source.live)):
-            ends, place = self.ends[part], self.place[part]
-            found = self.source.of(ends[:, 0])
-            between = np.flatnonzero(place)
-            if len(between):
-                at = torch.from_numpy(between)
-                far = self.source.of(ends[between, 1])
-                for name, near in found.items():
-                    weight = torch.from_numpy(place[between])
-                    weight = weight.reshape(-1, *[1] * (near.ndim - 1))
-                    own = near[at]
-                    near[at] = torch.where(
-                        own == far[name], own, torch.lerp(own, far[name], weight)
-                    )
-            yield part, found
+            yield part, partial(self._rows, part)
+
+    def _rows(self, part: slice) -> Values:
+        ends, place = self.ends[part], self.place[part]
+        found = self.source.of(ends[:, 0])
+        between = np.flatnonzero(place)
+        if len(between):
+            at = torch.from_numpy(between)
+            far = self.source.of(ends[between, 1])
+            for name, near in found.items():
+                weight = torch.from_numpy(place[between])
+                weight = weight.reshape(-1, *[1] * (near.ndim - 1))
+                own = near[at]
+                near[at] = torch.where(own == far[name], own, torch.lerp(own, far[name], weight))
+        return found
 
 
 def assigned(mesh: Mesh, count: int) -> np.ndarray:
