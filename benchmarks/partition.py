@@ -3,9 +3,11 @@
 CPU seconds, one thread, both sides in one process, best of several runs. The cases are random
 networks of this script's own, convolutional ones among them; with ``--oracles FOLDER`` tables of
 weights (``*.npz``); with ``--model FILE --images SPEC`` a model on the square around three images
-of different classes (with ``--radius R`` on the square of that radius around the first).
+of different classes (with ``--radius R`` on the square of that radius around the first). With
+``--cores N`` also wall-clock seconds of one and of N threads in turn, on an idle machine.
 
     python benchmarks/partition.py [--oracles ../shared/oracles/partition/cases] [--growth]
+        [--cores 2]
         [--model net.onnx --images 'imagefolder("images.zip", test, 600, seed=0)' --radius 2.5]
 """
 
@@ -94,6 +96,36 @@ def convolutional():
     return rows
 
 
+def cores(count):
+    """Rows of wall-clock seconds by one and by several threads in turn, medians of five."""
+    torch.manual_seed(0)
+    x = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    square = [Slice.box2d([-r, -r], [r, r]) for r in (1, 3, 20)]
+    conv = "cnn(channels=3, width=16, seed=0)"
+    cases = (
+        ("2-1000-10 random", random_mlp([2, 1000, 10]), square[0]),
+        ("2-64x7-10 random", random_mlp([2, *[64] * 7, 10]), square[2]),
+        ("2-256x3-10 random", random_mlp([2, 256, 256, 256, 10]), square[1]),
+        (conv, lower(ig.load(conv), x[:2]), Slice.anchors(*x, radius=0.5)),
+    )
+    rows = []
+    for name, program, plane in cases:
+        spent = {1: [], count: []}
+        for turn in range(6):
+            for threads, own in spent.items():
+                torch.set_num_threads(threads)
+                start = time.perf_counter()
+                p = partition(program, plane)
+                if turn:  # the first one warms up
+                    own.append(time.perf_counter() - start)
+        torch.set_num_threads(1)
+        one, many = (float(np.median(own)) for own in spent.values())
+        row = {"case": name, "regions": len(p), "one_s": round(one, 3), "threads": count}
+        rows.append(row | {"threads_s": round(many, 3), "times": round(one / many, 2)})
+        print(rows[-1], flush=True)
+    return rows
+
+
 def on_images(options):
     """The row of a model on a slice of three images of different classes."""
     with context.use(data_root=options.data_root):
@@ -141,6 +173,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--oracles", type=Path)
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--cores", type=int)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--images")
     parser.add_argument("--data-root", type=Path, default=Path("../shared/data"))
@@ -152,6 +185,8 @@ def main():
     result = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
     if options.growth:  # first, so that the peaks of memory are its own
         result["growth"] = growth()
+    if options.cores:
+        result["cores"] = cores(options.cores)
     rows = [
         measure("2-64x4-10 random", random_mlp([2, 64, 64, 64, 64, 10]), square),
         measure("2-128x3-10 random", random_mlp([2, 128, 128, 128, 10]), square),

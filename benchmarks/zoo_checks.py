@@ -296,9 +296,8 @@ def barrier(t: Trial) -> str:
     f = ig.barrier(t.model, t.other, t.data, points=3).to_frame()
     mixed = copy.deepcopy(t.model)
     b = dict(t.other.state_dict())
-    state = {
-        k: (v + b[k]) / 2 if v.is_floating_point() else v for k, v in t.model.state_dict().items()
-    }
+    state = t.model.state_dict()  # with the versions of modules
+    state.update({k: (v + b[k]) / 2 for k, v in state.items() if v.is_floating_point()})
     mixed.load_state_dict(state)
     for k, model in enumerate((t.model, mixed, t.other)):
         with torch.no_grad():

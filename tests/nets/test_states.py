@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -15,7 +16,8 @@ from isogon.errors import ModelError
 from isogon.measures.arrangement.orientation import orientation
 from isogon.nets.hygiene import preserved
 from isogon.nets.redrawn import redrawn
-from isogon.nets.states import fitted, misfits, swapped, weight_of
+from isogon.nets.states import fitted, load_weights, misfits, swapped, weight_of
+from isogon.nets.weights import put
 
 X = torch.rand(5, 6)
 
@@ -315,3 +317,38 @@ def test_what_a_module_keeps_of_its_weights_follows_them(warm):
         share = float((moved(X).argmax(1) == labels).float().mean())
     assert share < 1
     assert min(rows["accuracy"]) == pytest.approx(share)
+
+
+class Versioned(nn.Linear):
+    """Asks of a state which version of the module wrote it."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        if metadata.get("version") != 2:
+            raise ValueError(f"version {metadata.get('version')}")
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def versioned() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Versioned(4, 3), nn.BatchNorm1d(3))
+
+
+def test_modules_that_ask_for_a_version_get_their_own(tmp_path):
+    torch.manual_seed(0)
+    model = versioned()
+    state = dict(model.state_dict())
+    with pytest.raises(ValueError, match="version None"):
+        versioned().load_state_dict(state)
+    twin = versioned()
+    load_weights(twin, state)
+    assert torch.equal(twin[1].weight, model[1].weight)
+    del state["2.num_batches_tracked"]  # files of the first version of batch-norm have none
+    load_weights(versioned(), state)
+    save_file(state, tmp_path / "net.safetensors")
+    found = put(versioned(), load_file(tmp_path / "net.safetensors"), source="net", what="it")
+    assert torch.equal(found[1].weight, model[1].weight)
+    old = model.state_dict()
+    old._metadata["1"]["version"] = 1  # what is said is believed
+    with pytest.raises(ValueError, match="version 1"):
+        load_weights(versioned(), old)

@@ -7,6 +7,7 @@ weight norm, spectral norm and pruning by hooks) follows them.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -310,3 +311,22 @@ def fitted(
             )
         found[key] = value.detach()
     return found
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+    """Copy tensors by name into a model: `load_state_dict` of what a file or a dictionary holds.
+
+    Modules may note a version beside their tensors and ask for it (torchvision's MNASNet does);
+    files of tensors alone have none. Such modules are told their own version, those of torch
+    itself none, so that they fill in what files of earlier versions lack.
+    """
+    held = OrderedDict(state)
+    if not hasattr(state, "_metadata"):
+        held._metadata = {  # type: ignore[attr-defined]
+            path: {"version": module._version}
+            for path, module in model.named_modules()
+            if not type(module).__module__.startswith("torch.")
+        }
+    else:
+        held._metadata = state._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(held, strict=strict)

@@ -14,6 +14,7 @@ from isogon import context, storage
 from isogon.errors import FileError
 from isogon.nets import layouts
 from isogon.nets.fitting import check_fits, fitting
+from isogon.nets.states import load_weights
 from isogon.storage.files import memory_limit
 from isogon.storage.stamps import note_stamp
 
@@ -114,5 +115,5 @@ def put(model: nn.Module, state: dict[str, Tensor], *, source: object, what: str
     floating = [v.dtype for v in state.values() if v.is_floating_point()]
     if floating and all(d == torch.float64 for d in floating):
         model.double()
-    target.load_state_dict(state, strict=False)
+    load_weights(target, state, strict=False)
     return model

@@ -33,6 +33,7 @@ from isogon import storage
 from isogon.errors import FileError, ModelError
 from isogon.nets.fitting import check_fits
 from isogon.nets.origin import marked
+from isogon.nets.states import load_weights
 from isogon.specs import Spec, parse
 from isogon.training.state import isolated
 
@@ -259,4 +260,4 @@ def check_state(net: nn.Module, weights: dict[str, Tensor], *, what: str) -> Non
 def load_state(net: nn.Module, weights: dict[str, Tensor], *, what: str) -> None:
     """Copy ``weights`` into ``net`` after `check_state`."""
     check_state(net, weights, what=what)
-    net.load_state_dict(weights)
+    load_weights(net, weights)

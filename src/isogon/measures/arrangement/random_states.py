@@ -13,6 +13,7 @@ from torch.nn import Module
 
 from isogon.measures.arrangement.layers import Layer, filters
 from isogon.nets.redrawn import redrawn
+from isogon.nets.states import load_weights
 
 Fresh = Callable[[], Module]
 
@@ -88,7 +89,7 @@ def _redraws(layer: Layer, count: int) -> Iterator[Tensor]:
         if plain:
             twin.reset_parameters()  # type: ignore[operator]
         else:
-            twin.load_state_dict(redrawn(module, layer.site))
+            load_weights(twin, redrawn(module, layer.site))
         w = filters(twin)
         assert w is not None
         yield w.cpu()
