@@ -1,5 +1,8 @@
 """Compiled loops: numba, imported on first use, with a disk cache that can't do harm.
 
+Compiling takes seconds, and a first look at something small must not: until a loop has been
+compiled once (`SPENT` seconds in all), calls with few numbers are interpreted (`tiered`).
+
 numba keeps compiled functions as pickles. They go to a private folder of isogon's own
 (`context.cache_root()/numba`); where that can't be written or belongs to someone else there is no
 cache, and a damaged or unwritable file only means that a loop compiles again.
@@ -13,7 +16,10 @@ import inspect
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+import time
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +57,92 @@ class Loop:
         dispatcher: Any = numba.njit(**self.options)(self.function)
         options = repr((numba.__version__, sorted(self.options.items())))
         folder = private_folder(options, inspect.getsource(self.function))
-        return cached(dispatcher, folder)
+        return tiered(cached(dispatcher, folder))
 
 
 def loop(**options: Any) -> Callable[[Callable[..., Any]], Loop]:
     """Make a function a `Loop`, with numba's options where they differ from `OPTIONS`."""
     return lambda function: Loop(function, **options)
+
+
+FEW = 20_000  # numbers in the arrays of a call that may be interpreted
+SPENT = 1.5  # seconds that a process interprets before it compiles
+
+_spent = [0.0]
+_told: list[Callable[[], None]] = []  # who wants to know that something is about to be compiled
+
+
+def tiered(dispatcher: Any) -> Any:
+    """Let a numba function run uncompiled where a call is small and compiling would take longer.
+
+    It is compiled for a call with many numbers, when `SPENT` seconds have been interpreted in
+    this process, and where the disk cache holds it.
+    """
+    compiling = dispatcher._compile_for_args
+
+    def choose(*arguments: Any, **named: Any) -> Any:
+        # what numba calls with the function that is returned
+        small = sum(_numbers(a) for a in arguments) <= FEW
+        if small and _spent[0] < SPENT and not _kept(dispatcher):
+            return functools.partial(_timed, interpreted(dispatcher))
+        if not _kept(dispatcher):
+            for tell in _told:
+                tell()
+        return compiling(*arguments, **named)
+
+    dispatcher._compile_for_args = choose
+    return dispatcher
+
+
+@contextmanager
+def announced(tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell` whenever a loop is about to be compiled inside, which takes seconds."""
+    _told.append(tell)
+    try:
+        yield
+    finally:
+        _told.remove(tell)
+
+
+def interpreted(dispatcher: Any) -> Callable[..., Any]:
+    """A numba function as Python runs it, with all numba functions that it calls."""
+    found = getattr(dispatcher, "_interpreted", None)
+    if found is None:
+        found = dispatcher._interpreted = _interpreted(dispatcher.py_func)
+    return found
+
+
+def _interpreted(function: types.FunctionType) -> Callable[..., Any]:
+    known = dict(function.__globals__)
+    for name in function.__code__.co_names:
+        if hasattr(known.get(name), "py_func"):
+            known[name] = interpreted(known[name])
+    return types.FunctionType(
+        function.__code__, known, function.__name__, function.__defaults__, function.__closure__
+    )
+
+
+def _timed(function: Callable[..., Any], *arguments: Any) -> Any:
+    import numpy as np
+
+    start = time.perf_counter()
+    try:
+        with np.errstate(all="ignore"):  # as compiled ones: nothing is said of x / 0
+            return function(*arguments)
+    finally:
+        _spent[0] += time.perf_counter() - start
+
+
+def _numbers(argument: Any) -> int:
+    if isinstance(argument, tuple):
+        return sum(map(_numbers, argument))
+    return getattr(argument, "size", 1)
+
+
+def _kept(dispatcher: Any) -> bool:
+    """Whether the disk cache knows a function (of some signature)."""
+    path = getattr(getattr(dispatcher._cache, "_cache_file", None), "_index_path", None)
+    return path is not None and os.path.exists(path)
 
 
 def cached(dispatcher: Any, folder: Path | None) -> Any:

@@ -1,7 +1,9 @@
-"""Every compiled kernel against its literal twin, on meshes and values full of coincidences."""
+"""Every kernel, compiled and interpreted, against its literal twin, on meshes and values full of
+coincidences."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import pkgutil
@@ -15,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isogon import jit as loops
 from isogon.cpwl.program import mlp
 from isogon.measures import partition as package
 from isogon.measures.partition.kernels import boundary as bd
@@ -37,6 +40,20 @@ import slow_partition
 SEEDS = range(8)
 INDEX = np.int32
 tested: set[str] = set()
+
+
+@pytest.fixture(autouse=True, params=["compiled", "interpreted"])
+def how(request, monkeypatch):
+    """Both ways in which kernels run: small calls of a fresh process are interpreted."""
+    if request.param == "compiled":
+        monkeypatch.setattr(loops, "FEW", -1)
+        return
+    for name, module in list(sys.modules.items()):
+        if name == __name__ or name.startswith("isogon.measures"):
+            for key, value in list(vars(module).items()):
+                if any(value is kernel for kernel in jit.kernels):
+                    run = functools.partial(loops._timed, loops.interpreted(value))
+                    monkeypatch.setattr(module, key, run)
 
 
 def twin(*names):

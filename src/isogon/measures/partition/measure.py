@@ -7,13 +7,12 @@ import warnings
 import numpy as np
 from torch.nn import Module
 
-from isogon import context
+from isogon import context, jit
 from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.partition.certificate.narrow import misread
 from isogon.measures.partition.forecast import Outlook
 from isogon.measures.partition.grow import grow
-from isogon.measures.partition.kernels.jit import compiled
 from isogon.measures.partition.lowering import lowered
 from isogon.measures.partition.mesh import memory
 from isogon.measures.partition.mesh.mesh import Mesh
@@ -108,11 +107,13 @@ def partitioned(
     """
     report = progress or context.progress()
     program, plane = lowered(model, plane)
-    if not compiled():
-        report(0, None, "compiling the kernels (once; cached on disk)")
-    if forewarn:
-        report = Outlook(report, program, plane, max_regions)
-    limit, space = max_regions or UNLIMITED, Space.of_slice(program, plane)
+    with jit.announced(lambda: report(0, None, "compiling the kernels (once; cached on disk)")):
+        outlook = Outlook(report, program, plane, max_regions) if forewarn else report
+        return _cut(program, plane, max_regions or UNLIMITED, outlook)
+
+
+def _cut(program: Program, plane: Slice, limit: int, report: context.Progress) -> Partition:
+    space = Space.of_slice(program, plane)
     found = read_off(*grow(program, plane, limit, report, space), program, plane)
     if space.noise < DROWNED or not (wrong := misread(found)):
         return found

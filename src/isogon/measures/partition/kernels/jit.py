@@ -18,12 +18,15 @@ OPTIONS: dict[str, Any] = {
     "no_cfunc_wrapper": True,  # nobody calls them through a C pointer
 }
 
-kernels: list[Any] = []  # every compiled kernel, for `compiled` and the tests
+kernels: list[Any] = []  # every one, for the tests
 
 
 def kernel(function: F) -> F:
-    """Compile a function of flat arrays on first use; cached on disk where that is safe."""
-    dispatcher: Any = jit.cached(numba.njit(**OPTIONS)(function), _folder())
+    """Compile a function of flat arrays on first use; cached on disk where that is safe.
+
+    Small calls of a process that has none of it compiled are interpreted (`jit.tiered`).
+    """
+    dispatcher: Any = jit.tiered(jit.cached(numba.njit(**OPTIONS)(function), _folder()))
     kernels.append(dispatcher)
     return dispatcher
 
@@ -47,11 +50,6 @@ def unfold(function: F) -> F:
     settings: Any = {**OPTIONS, "inline": "always"}
     helper: Any = numba.njit(**settings)(function)
     return helper
-
-
-def compiled() -> bool:
-    """Whether every kernel has been compiled or read from the cache in this process."""
-    return all(k.signatures for k in kernels)
 
 
 @cache
