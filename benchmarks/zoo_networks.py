@@ -102,9 +102,9 @@ TIMM: dict[str, dict[str, object]] = {
     "mambaout_femto": {"depths": (1, 1, 1, 1)},
     "mobilevit_xxs": {},
     "vit_tiny_patch16_224": {"img_size": 32, "patch_size": 8, "depth": 3},
-    "mixer_s32_224": {"img_size": 64, "num_blocks": 3},
-    "resmlp_12_224": {"img_size": 64, "num_blocks": 3},
-    "gmlp_ti16_224": {"img_size": 64, "num_blocks": 3},
+    "mixer_s32_224": {"img_size": 64},
+    "resmlp_12_224": {"img_size": 64},
+    "gmlp_ti16_224": {"img_size": 64},
     "swin_tiny_patch4_window7_224": {"img_size": 32, "window_size": 4, "depths": (1, 1, 1, 1),
                                      "embed_dim": 24},
     "test_vit": {"img_size": 32},
@@ -130,7 +130,8 @@ def of_timm() -> Iterator[Case]:
         def build(seed: int, name: str = name, small: dict[str, object] = small) -> nn.Module:
             return timm.create_model(name, pretrained=False, num_classes=CLASSES, **small)
 
-        yield Case(f"timm {name}", build, (3, 32, 32))
+        side = int(str(small.get("img_size", 32)))
+        yield Case(f"timm {name}", build, (3, side, side))
 
 
 def of_torchvision() -> Iterator[Case]:
