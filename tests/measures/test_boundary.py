@@ -272,6 +272,19 @@ def test_certificate_fails_where_a_boundary_is_wrong():
     assert "grid" in failed(swapped)
 
 
+def test_rounding_is_looked_at_where_the_least_of_it_explains_nothing(monkeypatch):
+    b = traced(Parts(3, 4).eval(), SQUARE, 50)
+    quick = b.certify(100)
+    monkeypatch.setattr("isogon.measures.boundary.certificate.SAMPLE", 0)  # nothing is explained
+    whole = b.certify(100)
+    assert quick.passed
+    assert whole.passed, str(whole)
+    for name in ("ties", "largest"):  # beside the least rounding a difference is no smaller
+        assert whole[name].value <= quick[name].value
+    b.arrays["points"] = b.points + 1e-12
+    assert not b.certify(100)["ties"].passed
+
+
 def test_what_is_not_whole_says_so(monkeypatch):
     monkeypatch.setattr(Junctions, "meet", lambda *a: [])
     monkeypatch.setattr("isogon.measures.boundary.trace.ATTEMPTS", -1)
