@@ -1,6 +1,6 @@
 """``python -m isogon``."""
 
-from isogon.cli.entry import main
+from isogon.cli.entry import script
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    script()

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import threading
+import types
 
 import pytest
 
 from isogon import stopping
 from isogon.cli import main
+from isogon.cli.entry import script
 from isogon.survey.pages import report
 from isogon.survey.running.sweep import Sweep
 from isogon.survey.whole.survey import read_survey
@@ -182,3 +184,17 @@ def test_signals_that_are_ignored_stay_ignored_and_threads_change_nothing():
 def test_signals_without_a_name_are_numbered():
     assert stopping.signal_name(11) == "SIGSEGV"
     assert stopping.signal_name(63) == "signal 63"
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_a_stopped_process_of_several_leaves_at_once(group, monkeypatch):
+    """The threads of its process group would abort it while the interpreter says farewell."""
+    left = []
+    peers = types.SimpleNamespace(is_available=lambda: True, is_initialized=lambda: group)
+    monkeypatch.setitem(sys.modules, "torch.distributed", peers)
+    monkeypatch.setattr("isogon.cli.entry.main", lambda: 143)
+    monkeypatch.setattr(os, "_exit", left.append)
+    with pytest.raises(SystemExit) as end:
+        script()
+    assert end.value.code == 143
+    assert left == ([143] if group else [])

@@ -68,7 +68,7 @@ def test_zero_is_a_multiple_of_the_carried_errors_in_every_chunk(position, monke
         return errors_at(program, position, x, **options)
 
     monkeypatch.setattr(zeros, "errors_at", counted)
-    for chunk, steps in ((1 << 20, [11]), (16, [4, 4, 3]), (1, [1] * 11)):
+    for chunk, steps in ((1 << 20, [11]), (8, [4, 4, 3]), (1, [1] * 11)):
         sizes.clear()
         program.chunk = lambda chunk=chunk: chunk
         assert np.allclose(space.zero(position, at), expected, rtol=1e-9, atol=0)

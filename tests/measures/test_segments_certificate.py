@@ -214,7 +214,7 @@ def test_it_is_bounded_in_time():
     w = torch.randn(400, 3, generator=g).tolist()
     s = segments(lines=[tuple(row) for row in w])
     wide = ig.segments(s.program, A, B)
-    wide.program.chunk = lambda: 60
+    wide.program.chunk = lambda: 30
     certificate = wide.certify(seconds=1e-9)
     assert certificate.passed
     assert certificate.facts["pieces"] < len(wide)

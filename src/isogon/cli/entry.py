@@ -6,11 +6,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from isogon import stopping
 from isogon.errors import IsogonError
 
-__all__ = ["main"]
+__all__ = ["main", "script"]
 
 # Options that may stand before the command; those with a value take the next word.
 VALUED = ("--data-root", "--device", "--out", "--config", "--seed", "--batch-size")
@@ -53,6 +54,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             "This was not foreseen: run again with --traceback to see where.",
             1,
         )
+
+
+def script() -> NoReturn:
+    """The program: `main`, and its exit code.
+
+    Where several processes trained and a stop ended them, the first one leaves without the
+    interpreter's farewell: the threads that spoke with the others would abort it.
+    """
+    code = main()
+    distributed: Any = sys.modules.get("torch.distributed")
+    several = distributed is not None and distributed.is_available()
+    if code and several and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def _stopped(request: stopping.Request) -> int:

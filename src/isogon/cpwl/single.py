@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from isogon.cpwl.program import Program
 
 COARSE = float(torch.finfo(torch.float32).eps / torch.finfo(torch.float64).eps)
-CHUNKS = 4  # single numbers take half the room
+CHUNKS = 2  # single numbers take half the room
 
 
 class Single(TorchFunctionMode):

@@ -160,7 +160,7 @@ def sizes(program: Program, x: Tensor) -> Tensor:
 
     That is what its rounding error is relative to.
     """
-    step = max(1, program.chunk() // 4)
+    step = max(1, program.chunk() // 2)
     parts = [list(errors(program, x[low : low + step]))[-1] for low in range(0, len(x), step)]
     return (torch.cat(parts) / EPS).clamp(min=TINY)
 

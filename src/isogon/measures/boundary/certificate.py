@@ -125,7 +125,7 @@ def _ties(b: Boundary, frozen: Frozen, found: Ledger, clock: Clock) -> None:
     pairs = b.table[["class_i", "class_j"]].to_numpy(np.int64).tolist()
     numbers = np.array([[place[i], place[j]] for i, j in pairs], np.int64).reshape(-1, 2)
     curve = np.repeat(np.arange(len(b)), np.diff(b.offsets))  # of each corner
-    step = max(1, frozen.program.chunk() // 3)
+    step = max(1, frozen.program.chunk() // 2)
     some = b.points[np.random.default_rng(0).permutation(len(b.points))[:SAMPLE]]
     least = _allowed(space, frozen, some).min(0) if len(some) else np.zeros(len(frozen.names))
     seen: list[tuple[int, float, float]] = []  # pieces, and the two largest excesses at them

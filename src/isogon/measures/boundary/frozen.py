@@ -137,7 +137,7 @@ class Frozen:
         Of a large network single precision decides where it can: where no other output comes
         near the largest one, by its own rounding.
         """
-        if self.program.chunk() > NARROW:
+        if 2 * self.program.chunk() > NARROW:
             return top_of(self.values(p), self.slack)
         step, parts = NARROW, [np.zeros((0, len(self.names)))]
         for low in range(0, len(p), step):

@@ -116,7 +116,7 @@ class Scan:
         parts = [inner, self.origin[: 2 * grid], ends, *border]
         points = np.concatenate(parts)
         labels, several = np.empty(len(points), np.int64), np.zeros(len(points), bool)
-        step, known = max(1, 4 * self.frozen.program.chunk()), 0
+        step, known = max(1, 8 * self.frozen.program.chunk()), 0
         if image is not None:
             known = len(inner)
             labels[:known] = image[row, column]

@@ -79,7 +79,7 @@ class Tracer:
         self.extent = float(np.abs(frozen.plane.corners).max()) + float(
             np.ptp(frozen.plane.corners, axis=0).max()
         )
-        self.width = int(np.clip(frozen.program.chunk() // 6, SMALLEST, LARGEST))
+        self.width = int(np.clip(frozen.program.chunk() // 3, SMALLEST, LARGEST))
         self.told = 0.0
         self.limits, self.expected = limits or Limits(), 0.0
         self.carrier: Carrier | None = None

@@ -122,8 +122,17 @@ def walk(
         )
         _check(rule, steps, noise)
         if noise:
-            turns = {"reproject": max(reproject, REPROJECT), "frames": 1, "seed": seed}
-            off = walk(model, start, along="kernel", step=step, steps=noise, clamp=clamp, **turns)
+            off = walk(
+                model,
+                start,
+                along="kernel",
+                step=step,
+                steps=noise,
+                clamp=clamp,
+                reproject=max(reproject, REPROJECT),
+                frames=1,
+                seed=seed,
+            )
             image, start = (torch.from_numpy(off.arrays[k]).to(device) for k in ("start", "end"))
         state = _prepared(model, start, toward, direction, rule, seed)
     examine(model, state.x, gradient=True, softmax=True)

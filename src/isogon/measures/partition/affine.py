@@ -58,7 +58,7 @@ def affine_maps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Output values at slice coordinates `at [n, 2]` and gradients `[n, C, 2]` of regions."""
     directions = torch.from_numpy(plane.basis.T.copy()).reshape(2, *program.shape)
-    step = max(1, program.chunk() // 4)
+    step = max(1, program.chunk() // 2)
     values, slopes = [], []
     for low in range(0, len(faces), step):
         part = slice(low, low + step)
@@ -95,7 +95,7 @@ def region_values(
     """
     regions, first, which = np.unique(faces, return_index=True, return_inverse=True)
     if 0 < len(faces) <= 3 * len(regions):
-        step = max(1, program.chunk() // 2)
+        step = max(1, program.chunk())
         values = []
         for low in range(0, len(faces), step):
             part = slice(low, low + step)

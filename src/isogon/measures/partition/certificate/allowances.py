@@ -75,7 +75,7 @@ class Allowances:
 
     def chunks(self, rows: int) -> list[slice]:
         """Slices of rows whose values stay within some tens of megabytes."""
-        step = max(1, self.program.chunk() // 4)
+        step = max(1, self.program.chunk() // 2)
         return [slice(low, min(low + step, rows)) for low in range(0, rows, step)]
 
     @torch.no_grad()

@@ -107,7 +107,7 @@ def _pieces(
     order = np.arange(count)
     if clock.seconds is not None:
         order = np.random.default_rng(0).permutation(count)
-    step = max(1, allowances.program.chunk() // 12)
+    step = max(1, allowances.program.chunk() // 6)
     for low in range(0, count, step):
         if low and clock.over(CORNERS):
             break

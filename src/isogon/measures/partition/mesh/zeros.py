@@ -84,7 +84,7 @@ class Space:
 
         After the last stage: of the output.
         """
-        step, parts = max(1, self.program.chunk() // 4), []
+        step, parts = max(1, self.program.chunk() // 2), []
         for low in range(0, len(xy), step):
             x = self.embed(xy[low : low + step])
             options = {"given": self.given, "directions": self.directions, "reach": self.reach}
