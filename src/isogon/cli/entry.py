@@ -64,8 +64,9 @@ def script() -> NoReturn:
     """
     code = main()
     distributed: Any = sys.modules.get("torch.distributed")
-    several = distributed is not None and distributed.is_available()
-    if code and several and distributed.is_initialized():
+    if not code or distributed is None or not distributed.is_available():
+        raise SystemExit(code)
+    if distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
