@@ -81,8 +81,8 @@ def walk(
             broadcast to a sample. None: no bounds.
         reproject: Times that a clamped step is projected back onto the subspace and clamped
             again before it is taken, which lowers the drift (alternating projections).
-        noise: Steps in the kernel, each in a random direction drawn from ``seed``, that lead from
-            each start to where its walk begins: what follows is a leaf of noise.
+        noise: Steps in the kernel, in a random direction drawn from ``seed``, that lead from each
+            start to where its walk begins: what follows is a leaf of noise.
         min_probability: Of the predicted class, below which a walk ends.
         patience: Steps without coming closer to the target, after which a walk ends; 0: never.
         control: ``fixed``, or ``adaptive``: a step is halved until ``departure`` is at most
