@@ -11,8 +11,8 @@ from isogon.jit import Loop, loop, private_folder
 
 @pytest.fixture
 def compiling(monkeypatch):
-    """No call is small enough to be interpreted."""
-    monkeypatch.setattr(jit, "FEW", -1)
+    """No call is interpreted."""
+    monkeypatch.setattr(jit, "PATIENCE", -1.0)
 
 
 @loop()
@@ -63,9 +63,8 @@ def test_without_a_place_there_is_no_cache(tmp_path):
 
 
 @pytest.fixture
-def fresh(tmp_path, monkeypatch):
-    """A loop that nothing is known of, in a process that has interpreted nothing yet."""
-    monkeypatch.setattr(jit, "_spent", [0.0])
+def fresh(tmp_path):
+    """A loop of which no cache holds anything."""
     with context.use(cache_root=tmp_path):
         yield Loop(add_to.function)
 
@@ -74,35 +73,49 @@ def files(folder):
     return list(folder.rglob("*.nbi"))
 
 
-def test_small_calls_are_interpreted(fresh, tmp_path):
+def test_small_calls_are_interpreted_until_that_has_cost_more(fresh, tmp_path, monkeypatch):
     told = []
     with jit.announced(lambda: told.append(1)):
-        assert summed(fresh) == [1, 2, 3, 4, 5]
-        assert summed(fresh) == [1, 2, 3, 4, 5]
+        for _ in range(3):
+            assert summed(fresh) == [1, 2, 3, 4, 5]
         assert not files(tmp_path)
         assert told == []
-        assert 0 < jit._spent[0] < 1
-        many = np.ones(jit.FEW)
-        fresh(many, np.ones(jit.FEW))
+        monkeypatch.setattr(jit, "PATIENCE", 1e-9)  # as if these had taken long
+        assert summed(fresh) == [1, 2, 3, 4, 5]
     assert told == [1]
-    assert many.sum() == 2 * jit.FEW
     assert files(tmp_path)
 
 
-def test_what_was_interpreted_for_long_is_compiled(fresh, tmp_path):
-    jit._spent[0] = jit.SPENT
-    assert summed(fresh) == [1, 2, 3, 4, 5]
+def test_large_calls_are_compiled(fresh, tmp_path):
+    count = int(2 * jit.COST / jit.RATE)
+    many = np.ones(count)
+    fresh(many, np.ones(count))
+    assert many.sum() == 2 * count
     assert files(tmp_path)
+
+
+def test_what_a_call_will_cost_is_learned(fresh, tmp_path):
+    """A function that does nothing with its numbers is interpreted, however many they are."""
+
+    @loop()
+    def first_of(x, out):
+        out[0] = x[0]
+
+    out = np.zeros(1)
+    for power in range(7):  # the first calls are small enough, and tell
+        first_of(np.ones(10**power), out)
+    assert out[0] == 1
+    assert not files(tmp_path)
 
 
 def test_what_is_in_the_cache_is_not_interpreted(fresh, tmp_path, monkeypatch):
-    jit._spent[0] = jit.SPENT
-    summed(fresh)
-    monkeypatch.setattr(jit, "_spent", [0.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(jit, "PATIENCE", -1.0)
+        summed(fresh)
     told = []
+    monkeypatch.setattr(jit, "interpreted", None)
     with jit.announced(lambda: told.append(1)):
         assert summed(Loop(add_to.function)) == [1, 2, 3, 4, 5]
-    assert jit._spent == [0.0]
     assert told == []
 
 

@@ -1,7 +1,7 @@
 """Compiled loops: numba, imported on first use, with a disk cache that can't do harm.
 
-Compiling takes seconds, and a first look at something small must not: until a loop has been
-compiled once (`SPENT` seconds in all), calls with few numbers are interpreted (`tiered`).
+Compiling takes seconds, and a first look at something small must not: a loop that no cache holds is
+interpreted as long as that costs less than compiling it (`tiered`).
 
 numba keeps compiled functions as pickles. They go to a private folder of isogon's own
 (`context.cache_root()/numba`); where that can't be written or belongs to someone else there is no
@@ -20,6 +20,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,27 +66,38 @@ def loop(**options: Any) -> Callable[[Callable[..., Any]], Loop]:
     return lambda function: Loop(function, **options)
 
 
-FEW = 20_000  # numbers in the arrays of a call that may be interpreted
-SPENT = 1.5  # seconds that a process interprets before it compiles
+COST = 0.3  # seconds that compiling a function takes, as a rule
+RATE = 1e-6  # seconds per number of a call that is interpreted, until one was
+PATIENCE = 1.0  # of what compiling costs, how much a process interprets before it compiles
 
-_spent = [0.0]
 _told: list[Callable[[], None]] = []  # who wants to know that something is about to be compiled
 
 
-def tiered(dispatcher: Any) -> Any:
-    """Let a numba function run uncompiled where a call is small and compiling would take longer.
+@dataclass
+class Interpreted:
+    """How much of a function a process has interpreted: numbers in arrays, seconds."""
 
-    It is compiled for a call with many numbers, when `SPENT` seconds have been interpreted in
-    this process, and where the disk cache holds it.
+    numbers: int = 0
+    seconds: float = 0.0
+
+
+def tiered(dispatcher: Any, cost: float = COST) -> Any:
+    """Let a numba function run uncompiled as long as compiling it would take longer.
+
+    It is compiled where the disk cache holds it, and for the call with which interpreting would
+    have taken more than `cost` seconds in this process: so it never takes more than twice what
+    the better of the two would have taken.
     """
-    compiling = dispatcher._compile_for_args
+    compiling, done = dispatcher._compile_for_args, Interpreted()
 
     def choose(*arguments: Any, **named: Any) -> Any:
         # what numba calls with the function that is returned
-        small = sum(_numbers(a) for a in arguments) <= FEW
-        if small and _spent[0] < SPENT and not _kept(dispatcher):
-            return functools.partial(_timed, interpreted(dispatcher))
         if not _kept(dispatcher):
+            count = sum(map(_numbers, arguments))
+            rate = done.seconds / done.numbers if done.numbers else RATE
+            if done.seconds + count * rate <= PATIENCE * cost:
+                done.numbers += count
+                return functools.partial(_timed, interpreted(dispatcher), done)
             for tell in _told:
                 tell()
         return compiling(*arguments, **named)
@@ -122,7 +134,7 @@ def _interpreted(function: types.FunctionType) -> Callable[..., Any]:
     )
 
 
-def _timed(function: Callable[..., Any], *arguments: Any) -> Any:
+def _timed(function: Callable[..., Any], done: Interpreted, *arguments: Any) -> Any:
     import numpy as np
 
     start = time.perf_counter()
@@ -130,7 +142,7 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> Any:
         with np.errstate(all="ignore"):  # as compiled ones: nothing is said of x / 0
             return function(*arguments)
     finally:
-        _spent[0] += time.perf_counter() - start
+        done.seconds += time.perf_counter() - start
 
 
 def _numbers(argument: Any) -> int:

@@ -46,13 +46,15 @@ tested: set[str] = set()
 def how(request, monkeypatch):
     """Both ways in which kernels run: small calls of a fresh process are interpreted."""
     if request.param == "compiled":
-        monkeypatch.setattr(loops, "FEW", -1)
+        monkeypatch.setattr(loops, "PATIENCE", -1.0)
         return
     for name, module in list(sys.modules.items()):
         if name == __name__ or name.startswith("isogon.measures"):
             for key, value in list(vars(module).items()):
                 if any(value is kernel for kernel in jit.kernels):
-                    run = functools.partial(loops._timed, loops.interpreted(value))
+                    run = functools.partial(
+                        loops._timed, loops.interpreted(value), loops.Interpreted()
+                    )
                     monkeypatch.setattr(module, key, run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isogon.measures.partition.kernels.edges import WIDE
-from isogon.measures.partition.kernels.jit import inline, kernel
+from isogon.measures.partition.kernels.jit import costly, inline, kernel
 
 
 @inline
@@ -123,7 +123,7 @@ def note(loops, low, n, row, close, unclear):
                 unclear[loops[low + k]] = True
 
 
-@kernel
+@costly(1.3)
 def face_boundary(offsets, loops, xy, outputs, error, row, unclear, segments, classes, faces, room):
     """Segments inside the faces where two outputs share the maximum.
 

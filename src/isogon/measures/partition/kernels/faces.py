@@ -7,7 +7,7 @@ compiled), which `meetings` lays out.
 from __future__ import annotations
 
 from isogon.measures.partition.kernels.edges import mark, sort_by
-from isogon.measures.partition.kernels.jit import inline, kernel, unfold
+from isogon.measures.partition.kernels.jit import costly, inline, unfold
 from isogon.measures.partition.kernels.meetings import (
     ABOVE,
     CROSS,
@@ -194,7 +194,7 @@ def _fits(made, room, top, bottom):
     )
 
 
-@kernel
+@costly(8.0)
 def split_faces(offsets, loops, borders, bits, first, chords, error, cut, made, room, base):
     """Split every face by its chords into `made`; uncut faces are copied.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isogon.measures.partition.kernels.jit import inline, kernel
+from isogon.measures.partition.kernels.jit import costly, inline, kernel
 
 WIDE = 256.0  # times that: how far outside of all faces a point between them may seem
 SHORT = 16 * np.finfo(np.float64).eps  # of the largest coordinate: an edge without direction
@@ -108,7 +108,7 @@ def outside(offsets, loops, xy, i, px, py, short, start):
     return least, low + start % n
 
 
-@kernel
+@costly(1.0)
 def walk_to(offsets, loops, borders, ends, sides, xy, points, starts, inside, found):
     """Region of each point, by walking from a start region across the edges in the way.
 

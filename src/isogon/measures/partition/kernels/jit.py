@@ -24,11 +24,20 @@ kernels: list[Any] = []  # every one, for the tests
 def kernel(function: F) -> F:
     """Compile a function of flat arrays on first use; cached on disk where that is safe.
 
-    Small calls of a process that has none of it compiled are interpreted (`jit.tiered`).
+    Without a cache it is interpreted as long as that is cheaper (`jit.tiered`).
     """
-    dispatcher: Any = jit.tiered(jit.cached(numba.njit(**OPTIONS)(function), _folder()))
-    kernels.append(dispatcher)
-    return dispatcher
+    return costly(jit.COST)(function)
+
+
+def costly(seconds: float) -> Callable[[F], F]:
+    """A `kernel` whose compiling takes so many seconds."""
+
+    def made(function: F) -> F:
+        dispatcher: Any = jit.cached(numba.njit(**OPTIONS)(function), _folder())
+        kernels.append(jit.tiered(dispatcher, seconds))
+        return dispatcher
+
+    return made
 
 
 def inline(function: F) -> F:
@@ -62,6 +71,6 @@ def _folder() -> Path | None:
     rooms = Path(__file__).parents[2] / "partition", Path(__file__).parents[2] / "boundary"
     for path in sorted(path for room in rooms for path in room.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
-        if any(word in text for word in ("@kernel", "@inline", "@unfold")):
+        if any(word in text for word in ("@kernel", "@costly", "@inline", "@unfold")):
             sources.append(text)
     return jit.private_folder(repr((numba.__version__, OPTIONS)), *sources)
