@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -130,3 +134,11 @@ def test_interpreted_functions_say_no_more_than_compiled_ones(fresh, recwarn):
     assert np.isinf(out[0])
     assert np.isnan(out[1])
     assert not recwarn.list
+
+
+def test_numba_may_be_told_to_compile_nothing():
+    words = "import isogon as ig; m = ig.load('mlp(8, inputs=2)'); "
+    words += "print(len(ig.partition(m, 'box2d((-1, -1), (1, 1))')) > 1)"
+    around = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", words], env=around, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr

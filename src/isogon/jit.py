@@ -88,6 +88,8 @@ def tiered(dispatcher: Any, cost: float = COST) -> Any:
     have taken more than `cost` seconds in this process: so it never takes more than twice what
     the better of the two would have taken.
     """
+    if not hasattr(dispatcher, "_compile_for_args"):  # a plain function: NUMBA_DISABLE_JIT=1
+        return dispatcher
     compiling, done = dispatcher._compile_for_args, Interpreted()
 
     def choose(*arguments: Any, **named: Any) -> Any:
