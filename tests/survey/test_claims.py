@@ -15,6 +15,7 @@ import pytest
 
 from isogon import processes
 from isogon.processes import Process
+from isogon.storage import files
 from isogon.survey.declaring import plan
 from isogon.survey.running import claims, executors
 from isogon.survey.running import sweep as sweeps
@@ -240,6 +241,20 @@ while not (held.directory / "go").exists():
 executors.execute(held, list(held.jobs), on="inline", surroundings=sweep.Surroundings(),
                   resources=executors.Resources(), notify=lambda state: None)
 """
+
+
+def test_a_claim_that_is_released_while_it_is_read_is_none(here, monkeypatch):
+    """Its owner had finished: between the look at the folder and the file."""
+    id = next(iter(here.jobs))
+    path = claimed(here, id, ME)
+
+    class Gone(type(path)):
+        def open(self, *words, **named):
+            path.unlink(missing_ok=True)
+            return super().open(*words, **named)
+
+    monkeypatch.setattr(files, "Path", Gone)
+    assert claims.holder(here.directory, id) is None
 
 
 @pytest.mark.parametrize("dead", [False, True])

@@ -215,8 +215,11 @@ def read_json(path: str | os.PathLike, *, limit: int = MAX_JSON) -> Any:
         FileError: Missing, too large, not JSON, or nested too deeply.
     """
     path = regular(path, "JSON file")
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:  # another process has just removed it
+        raise FileError(f"can't read {str(path)!r}", got=str(error.strerror or error)) from error
     if len(data) > limit:
         raise damaged(path, "JSON file", "more bytes than allowed", f"at most {limit} bytes")
     try:

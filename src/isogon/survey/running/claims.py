@@ -130,6 +130,8 @@ def holder(folder: Path, job: str) -> Claim | None:
         try:
             data = storage.read_json(path)
         except FileError:
+            if not path.exists():
+                continue  # released while it was read
             data = None
         data = data if isinstance(data, dict) else {}  # about to be written, or cut short
         return Claim(path, job, attempt, Process.from_json(data), str(data.get("slurm") or ""))
