@@ -158,6 +158,7 @@ def test_what_can_be_decided_is_found_and_what_can_not_is_said(seed, how, power,
         (528370, "weight", 13),
         (323570, "weight", 18),
         (509231, "weight", 13),
+        (188399, "weight", 16),
     ],
 )
 def test_networks_that_once_went_wrong(seed, how, power):

@@ -45,17 +45,36 @@ class Middles:
 
 
 @torch.no_grad()
-def middles(p: Partition, allowances: Allowances, clock: Clock | None = None) -> Middles:
-    """Look at the centroids of all regions, or of random ones as long as the clock allows."""
+def middles(
+    p: Partition,
+    allowances: Allowances,
+    clock: Clock | None = None,
+    fans: bool = False,
+) -> Middles:
+    """Look at the centroids of all regions, or of random ones as long as the clock allows.
+
+    Where `fans` is set, at those of the triangles between a region's centroid and its edges.
+    """
     checks = checks_of(p.program, p.patterns)
     wide, rows = broad(p, allowances), np.flatnonzero(p.finished)
+    places = p.centroid[rows]
+    if fans:
+        half = np.arange(len(p.face_vertices))
+        region = np.repeat(np.arange(len(p)), np.diff(p.face_offsets))
+        following = np.where(
+            half + 1 == p.face_offsets[region + 1], p.face_offsets[region], half + 1
+        )
+        corners = p.vertices[p.face_vertices] + p.vertices[p.face_vertices[following]]
+        kept = p.finished[region]
+        rows, places = region[kept], ((p.centroid[region] + corners) / 3)[kept]
     if clock is not None and clock.seconds is not None:
-        rows = np.random.default_rng(0).permutation(rows)
+        order = np.random.default_rng(0).permutation(len(rows))
+        rows, places = rows[order], places[order]
     found = Middles(0, 0, 0, [np.zeros(p.program.units(s), np.int64) for s in p.program.cuts])
     for part in allowances.chunks(len(rows)):
         if found.seen and clock is not None and clock.over():
             break
-        xy = p.centroid[rows[part]]
+        xy = places[part]
         close, own = Closeness(allowances, xy), np.zeros(len(xy), bool)
         values = seen_by(p.program, allowances.embed(xy))
         at, sites = np.arange(len(xy)), []
@@ -86,8 +105,12 @@ def broad(p: Partition, allowances: Allowances) -> np.ndarray:
 
 
 def misread(p: Partition) -> int:
-    """How many regions have another pattern than the network has in their middle."""
-    return middles(p, Allowances.of_slice(p)).wrong
+    """At how many places in regions the network has another pattern than the region.
+
+    Places are the middles of the triangles that a region's centroid makes with its edges: where a
+    border is misplaced, the centroids of both regions may still be right.
+    """
+    return middles(p, Allowances.of_slice(p), fans=True).wrong
 
 
 def narrow(p: Partition, found: Ledger, allowances: Allowances, clock: Clock) -> None:
