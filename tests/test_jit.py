@@ -6,17 +6,12 @@ import os
 import subprocess
 import sys
 
+import numba
 import numpy as np
 import pytest
 
 from isogon import context, jit
 from isogon.jit import Loop, loop, private_folder
-
-
-@pytest.fixture
-def compiling(monkeypatch):
-    """No call is interpreted."""
-    monkeypatch.setattr(jit, "PATIENCE", -1.0)
 
 
 @loop()
@@ -32,14 +27,14 @@ def summed(function):
     return out.tolist()
 
 
-def test_a_loop_is_its_function(tmp_path, compiling):
+def test_a_loop_is_its_function(tmp_path):
     with context.use(cache_root=tmp_path):
         assert summed(add_to) == summed(add_to.function) == [1, 2, 3, 4, 5]
         assert list(tmp_path.rglob("*.nbi"))
     assert add_to.__doc__ == "Sum of two arrays, in place."
 
 
-def test_a_damaged_cache_only_compiles_again(tmp_path, compiling):
+def test_a_damaged_cache_only_compiles_again(tmp_path):
     with context.use(cache_root=tmp_path):
         summed(Loop(add_to.function))
         files = [f for f in tmp_path.rglob("*") if f.is_file()]
@@ -68,9 +63,13 @@ def test_without_a_place_there_is_no_cache(tmp_path):
 
 @pytest.fixture
 def fresh(tmp_path):
-    """A loop of which no cache holds anything."""
+    """A function of which no cache holds anything."""
     with context.use(cache_root=tmp_path):
-        yield Loop(add_to.function)
+        yield tiered(add_to.function)
+
+
+def tiered(function):
+    return jit.tiered(jit.cached(numba.njit(**jit.OPTIONS)(function), private_folder("tiered")))
 
 
 def files(folder):
@@ -101,7 +100,7 @@ def test_large_calls_are_compiled(fresh, tmp_path):
 def test_what_a_call_will_cost_is_learned(fresh, tmp_path):
     """A function that does nothing with its numbers is interpreted, however many they are."""
 
-    @loop()
+    @tiered
     def first_of(x, out):
         out[0] = x[0]
 
@@ -119,12 +118,12 @@ def test_what_is_in_the_cache_is_not_interpreted(fresh, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(jit, "interpreted", None)
     with jit.announced(lambda: told.append(1)):
-        assert summed(Loop(add_to.function)) == [1, 2, 3, 4, 5]
+        assert summed(tiered(add_to.function)) == [1, 2, 3, 4, 5]
     assert told == []
 
 
 def test_interpreted_functions_say_no_more_than_compiled_ones(fresh, recwarn):
-    @loop()
+    @tiered
     def divided(out):
         for i in range(out.size):
             out[i] = out[i] / (out[i] - out[i])
@@ -134,6 +133,23 @@ def test_interpreted_functions_say_no_more_than_compiled_ones(fresh, recwarn):
     assert np.isinf(out[0])
     assert np.isnan(out[1])
     assert not recwarn.list
+
+
+def test_single_numbers_are_summed_in_double_precision():
+    """As a compiled loop does from its first call on, and an interpreted one does not."""
+
+    @loop()
+    def total(x, out):
+        found = 0.0
+        for i in range(x.size):
+            found += x[i]
+        out[0] = found
+
+    x, out = np.full(2000, 0.1, np.float32), np.zeros(1)
+    total(x, out)
+    assert out[0] == pytest.approx(x.sum(dtype=np.float64), rel=1e-12)
+    total.function(x, out)
+    assert out[0] != pytest.approx(x.sum(dtype=np.float64), rel=1e-9)
 
 
 def test_numba_may_be_told_to_compile_nothing():

@@ -1,7 +1,7 @@
 """Compiled loops: numba, imported on first use, with a disk cache that can't do harm.
 
-Compiling takes seconds, and a first look at something small must not: a loop that no cache holds is
-interpreted as long as that costs less than compiling it (`tiered`).
+Compiling takes seconds, and a first look at something small must not: what is `tiered` and held by
+no cache is interpreted as long as that costs less than compiling it.
 
 numba keeps compiled functions as pickles. They go to a private folder of isogon's own
 (`context.cache_root()/numba`); where that can't be written or belongs to someone else there is no
@@ -58,7 +58,7 @@ class Loop:
         dispatcher: Any = numba.njit(**self.options)(self.function)
         options = repr((numba.__version__, sorted(self.options.items())))
         folder = private_folder(options, inspect.getsource(self.function))
-        return tiered(cached(dispatcher, folder))
+        return cached(dispatcher, folder)
 
 
 def loop(**options: Any) -> Callable[[Callable[..., Any]], Loop]:
@@ -87,6 +87,9 @@ def tiered(dispatcher: Any, cost: float = COST) -> Any:
     It is compiled where the disk cache holds it, and for the call with which interpreting would
     have taken more than `cost` seconds in this process: so it never takes more than twice what
     the better of the two would have taken.
+
+    For functions of double numbers: interpreted sums of single ones are rounded to single
+    precision at every step, compiled ones are not. A `Loop`, which takes both, is always compiled.
     """
     if not hasattr(dispatcher, "_compile_for_args"):  # a plain function: NUMBA_DISABLE_JIT=1
         return dispatcher

@@ -151,6 +151,7 @@ class WalkStudy:
             if kernel:
                 options |= off
             else:
+                # not by walk(noise=): the direction is that of the published seeds
                 facts["noise_steps"] = noise_steps
                 noisy = walk(
                     self.model,

@@ -1,8 +1,7 @@
 """Work shared out over as many threads as torch may use.
 
 Kernels and torch's operations hold no interpreter lock. What runs in a thread here uses one core:
-torch's own threads would be in each other's way. Parts are cut so that no row depends on another,
-and results are the same bits for any number of threads.
+torch's own threads would be in each other's way. Parts are cut so that no row depends on another.
 """
 
 from __future__ import annotations
@@ -32,7 +31,10 @@ def by_rows(count: int, width: int, work: Callable[[slice], T]) -> list[T]:
     if parts == 1:
         return [work(own[0])]
     others = [_pool().submit(work, part) for part in own[1:]]
-    return [work(own[0]), *(other.result() for other in others)]
+    try:
+        return [work(own[0]), *(other.result() for other in others)]
+    finally:
+        wait(others)  # also where one fails: no call outlives this one
 
 
 def each(work: Callable[[T], object], parts: Iterable[T]) -> None:
