@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from isogon.cpwl.bounds import Bounds
 from isogon.cpwl.lower import lower
+from isogon.cpwl.magnitudes import EPS, magnitude, squares
 from isogon.cpwl.program import Program, mlp
-from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors, errors_at, magnitude, squares
+from isogon.cpwl.rounding import ROUNDING, errors, errors_at
 from isogon.cpwl.stages import Affine, Max
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import isogon as ig
-from isogon.errors import OptionError
+from isogon.errors import IncompleteWarning, OptionError
+from isogon.measures import ball
 from isogon.measures.ball import CORNERS
 
 
@@ -89,6 +93,59 @@ def test_discs_that_hold_too_many_are_left_out():
     )
     assert found.meta["left_out"] == 4
     assert found.table["regions"].isna().all()
+
+
+def wide():
+    """A network with some 5e4 regions in a disc of radius 1."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 400), nn.ReLU(), nn.Linear(400, 3)).double()
+
+
+def told(**options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        x = torch.zeros(2, 8, dtype=torch.float64)
+        found = ig.local_complexity(wide(), x, slices=2, directions=2, **options)
+    return found, [w for w in caught if issubclass(w.category, IncompleteWarning)]
+
+
+def test_long_work_is_said_once_with_the_radius_that_fits(monkeypatch):
+    _, said = told(radius=0.2)
+    assert not said
+    for small in (ball.SMALL, 1):  # by a disc itself, by a pilot
+        monkeypatch.setattr(ball, "SMALL", small)
+        monkeypatch.setattr(ball, "PATIENCE", 1e-3)
+        found, said = told(radius=0.2)
+        (said,) = said
+        assert said.filename == __file__
+        text = str(said.message)
+        number = r"([\d.,e-]+)"
+        about, fits, few = (
+            float(re.search(p.replace("#", number), text)[1].strip(".,").replace(",", ""))
+            for p in ("holds about # regions", "radius of # holds", "holds about #:")
+        )
+        assert about == pytest.approx(found.table["regions"].mean(), rel=0.5)
+        assert few < about
+        assert fits < 0.2
+        monkeypatch.setattr(ball, "PATIENCE", 300.0)
+        smaller, said = told(radius=fits)
+        assert not said
+        assert smaller.table["regions"].mean() <= max(3 * few, 12)
+
+
+def test_a_disc_with_far_too_many_is_not_begun(monkeypatch):
+    cut = []
+    whole = ball.partitioned
+    monkeypatch.setattr(ball, "partitioned", lambda *a: (cut.append(a), whole(*a))[1])
+    found, said = told(radius=1.0, max_regions=50)
+    assert not cut
+    assert found.meta["left_out"] == 4
+    assert found.table["regions"].isna().all()
+    assert len(said) == 1
+    assert "left out" in str(said[0].message)
+    found, _ = told(radius=0.01, max_regions=50)
+    assert len(cut) == 4
+    assert found.meta["left_out"] == 0
 
 
 def test_counts_that_are_none_are_refused():

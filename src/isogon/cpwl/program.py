@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from isogon.cpwl.stages import Affine, Kink, Max, Stage, relu
+from isogon.cpwl.stages import Affine, Kink, Max, Stage, relu, with_coefficient
 from isogon.errors import ModelError
 
 V = TypeVar("V")  # what a walk makes of each tensor: values, derivatives beside them, bounds
@@ -228,7 +228,7 @@ def dense(output: str, source: str, weight: Tensor, bias: Tensor | None) -> Affi
         linear=lambda x: torch.nn.functional.linear(x, weight),
         bias=bias,
         apply=lambda x: torch.nn.functional.linear(x, weight, bias),
-        weights=lambda f: lambda x: torch.nn.functional.linear(x, f(weight)),
+        weights=with_coefficient(lambda w, x: torch.nn.functional.linear(x, w), weight),
         lean=True,
         op="linear",
     )

@@ -12,21 +12,19 @@ one unit of 1e16, or padding of -inf, says nothing about its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from isogon.cpwl.magnitudes import EPS, Coefficients, magnitude, squares, summed
 from isogon.cpwl.program import Program
 from isogon.cpwl.stages import Affine, Kink, Max, Stage
 
-__all__ = ["EPS", "ROUNDING", "Bounds", "errors", "errors_and_slopes", "errors_at", "meant_at"]
+__all__ = ["EPS", "ROUNDING", "Carried", "errors", "errors_and_slopes", "errors_at"]
 
-EPS = float(torch.finfo(torch.float64).eps)
 ROUNDING = 32.0  # zero means: within this many carried errors
-Carried = tuple[Tensor, Tensor, Tensor | None]  # values, squared errors, derivatives
-PROBES = 8  # signs with which the coefficients of an unknown linear map are looked at
+Beside = tuple[Tensor, Tensor, Tensor | None]  # values, squared errors, derivatives
 
 
 def errors(
@@ -54,7 +52,7 @@ def errors(
         In the order of ``program.cuts``: for a kink ``[N, units]``, for a maximum ``[N, units,
         K]`` like its candidates (0 where a unit has fewer than K); last ``[N, C]``, the output.
     """
-    for stage, _, found, _ in _walk(program, x, given, directions, reach, snap=False):
+    for stage, _, found, _ in _walk(Carried(program, x, given, directions, reach)):
         yield _like_candidates(stage, found)
 
 
@@ -65,7 +63,7 @@ def errors_and_slopes(
 
     At a knot of a kink the derivative behind it is that on the steeper side.
     """
-    for stage, _, found, tangents in _walk(program, x, given, directions, reach, snap=False):
+    for stage, _, found, tangents in _walk(Carried(program, x, given, directions, reach)):
         flat = [t.reshape(-1, *t.shape[2:]) for t in tangents]
         slopes = _like_candidates(stage, flat)
         yield _like_candidates(stage, found), slopes.reshape(-1, len(x), *slopes.shape[1:])
@@ -91,95 +89,150 @@ def errors_at(
 ) -> Tensor:
     """The errors `[N, entries]` of what the cut at one stage sees, while a mesh is being cut.
 
-    They are those of `meant_at`; the arguments, too.
+    They are those of the places meant (see `Carried`); the arguments are those of `errors`.
     """
-    options = {"given": given, "directions": directions, "reach": reach}
-    return meant_at(program, position, x, **options)[1]  # type: ignore[arg-type]
-
-
-@torch.no_grad()
-def meant_at(
-    program: Program,
-    position: int,
-    x: Tensor,
-    *,
-    given: Tensor | float = 0.0,
-    directions: Tensor | None = None,
-    reach: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """Values and errors `[N, entries]` of what the cut at one stage sees at the places meant.
-
-    There a value within 32 e of a knot is set to the knot, so that the unit hands on no error,
-    neither of its value nor of the point's place: the place meant is the one where it is zero.
-    For a maximum the entries are those of `Max.flat`; after the last stage, the output's. Other
-    arguments: see `errors`.
-    """
-    wanted = program.stages[position] if position < len(program.stages) else None
-    for stage, values, found, _ in _walk(program, x, given, directions, reach, snap=True):
-        if stage is wanted:
-            v, e = (torch.cat([t.reshape(len(x), -1) for t in ts], 1) for ts in (values, found))
-            return v, e
-    raise ValueError("no cut at this stage")
+    carried = Carried(program, x, given, directions, reach, meant=True)
+    carried.to(position)
+    return carried.entries()[1]
 
 
 def _walk(
-    program: Program,
-    x: Tensor,
-    given: Tensor | float,
-    directions: Tensor | None,
-    reach: float,
-    snap: bool,
+    carried: Carried,
 ) -> Iterator[tuple[Stage | None, list[Tensor], list[Tensor], list[Tensor]]]:
     """Each cut with values, errors and derivatives of its arguments; last None: of the output."""
-    n = len(x)
-    square = torch.as_tensor(given, dtype=torch.float64).square().expand(x.shape)
-    tangent = None
-    if directions is not None and reach > 0:
-        tangent = directions[:, None].expand(len(directions), *x.shape).to(torch.float64)
-    values: dict[str, Carried] = {program.input: (x, square, tangent)}
-
-    def affine(_: int, stage: Stage, held: list[Carried]) -> Carried:
-        assert isinstance(stage, Affine)
-        v, e2, d = _apart(held)
-        return stage(*v), *_affine(stage, v, e2, d, n)
-
-    at, stop = 0, program.next_cut(-1)
+    program = carried.program
+    stop = -1
     while stop < len(program.stages):
-        program.run(values, at, stop, affine)
-        cut = program.stages[stop]
-        v, e2, d = _apart([values[name] for name in cut.inputs])
-        if d[0] is not None:  # interpolated when the mesh was cut: off by its coordinates
-            moved = [(t.square().sum(0) * (EPS * reach) ** 2) for t in d if t is not None]
-            e2 = [e + m for e, m in zip(e2, moved, strict=True)]
-        yield cut, v, [e.sqrt() for e in e2], [t for t in d if t is not None]
-        if isinstance(cut, Kink):
-            made = _kink(cut, v[0], e2[0], d[0], snap)
-        else:
-            made = _max(cut, v, e2, d, snap)  # type: ignore[arg-type]
-        del v, e2, d
-        at = stop + 1
-        program.run(values, stop, at, lambda *_, made=made: made)
         stop = program.next_cut(stop)
-    program.run(values, at, stop, affine)
-    value, square, tangent = values[program.output]
-    yield None, [value], [square.sqrt()], [] if tangent is None else [tangent]
+        carried.to(stop)
+        v, e2, d = carried.seen()
+        stage = program.stages[stop] if stop < len(program.stages) else None
+        yield stage, v, [e.sqrt() for e in e2], [t for t in d if t is not None]
 
 
-def _apart(held: list[Carried]) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
-    return [h[0] for h in held], [h[1] for h in held], [h[2] for h in held]
+class Carried:
+    """Points on their way through a network, with values, errors and derivatives.
+
+    Args:
+        program: The network.
+        x: Points `[N, *shape]`, float64.
+        given: Error of the points themselves, broadcastable to them (0: they are exact).
+        directions: `[k, *shape]` in which points may be off by rounding of their coordinates.
+        reach: Largest coordinate along the directions: they are off by ``eps * reach``.
+        meant: Whether a value within 32 e of a knot is set to the knot, so that the unit hands on
+            no error, neither of its value nor of the point's place: the place meant is the one
+            where it is zero. Entries of a maximum that are equal within errors have the value of
+            the one that is known best.
+
+    Attributes:
+        position: The points are before this stage.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        x: Tensor,
+        given: Tensor | float = 0.0,
+        directions: Tensor | None = None,
+        reach: float = 0.0,
+        *,
+        meant: bool = False,
+    ) -> None:
+        self.program, self.meant, self.shift = program, meant, EPS * reach
+        self.position = 0
+        square = torch.as_tensor(given, dtype=torch.float64).square().expand(x.shape)
+        tangent = None
+        if directions is not None and reach > 0:
+            tangent = directions[:, None].expand(len(directions), *x.shape).to(torch.float64)
+        self.held: dict[str, Beside] = {program.input: (x, square, tangent)}
+
+    def __len__(self) -> int:
+        return len(next(iter(self.held.values()))[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is held."""
+        return sum(t.nbytes for group in self.held.values() for t in group if t is not None)
+
+    def to(self, position: int, known: Coefficients | None = None) -> None:
+        """Go on to the place before a stage."""
+
+        def visit(_: int, stage: Stage, held: list[Beside]) -> Beside:
+            v, e2, d = self._apart(stage, held)
+            if isinstance(stage, Kink):
+                return _kink(stage, v[0], e2[0], d[0], self.meant)
+            if isinstance(stage, Max):
+                return _max(stage, v, e2, d, self.meant)
+            return stage(*v), *_affine(stage, v, e2, d, known)
+
+        self.program.run(self.held, self.position, position, visit)
+        self.position = position
+
+    def seen(self) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
+        """Values, squared errors, derivatives of what the stage here reads; at the end: output."""
+        stages = self.program.stages
+        if self.position == len(stages):
+            return self._apart(None, [self.held[self.program.output]])
+        stage = stages[self.position]
+        return self._apart(stage, [self.held[name] for name in stage.inputs])
+
+    def entries(self) -> tuple[Tensor, Tensor]:
+        """Values and errors of the same, `[N, entries]`; of a maximum those of `Max.flat`."""
+        v, e2, _ = self.seen()
+        n = len(v[0])
+        values, squared = (torch.cat([t.reshape(n, -1) for t in ts], 1) for ts in (v, e2))
+        return values, squared.sqrt_()
+
+    def kept(self, rows: Tensor) -> Carried:
+        """Some of the points."""
+        return self._with(
+            {
+                name: (v[rows], e2[rows], None if d is None else d[:, rows])
+                for name, (v, e2, d) in self.held.items()
+            }
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Carried]) -> Carried:
+        """The points of several that are at one place."""
+        held: dict[str, Beside] = {}
+        for name in parts[0].held:
+            v, e2, d = zip(*(part.held[name] for part in parts), strict=True)
+            tangent = None if d[0] is None else torch.cat(d, 1)
+            held[name] = torch.cat(v), torch.cat(e2), tangent
+        return parts[0]._with(held)
+
+    def _with(self, held: dict[str, Beside]) -> Carried:
+        other: Carried = object.__new__(Carried)
+        other.__dict__ |= self.__dict__ | {"held": held}
+        return other
+
+    def _apart(
+        self, stage: Stage | None, held: list[Beside]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor | None]]:
+        v, e2, d = [h[0] for h in held], [h[1] for h in held], [h[2] for h in held]
+        if d[0] is not None and not isinstance(stage, Affine) and stage is not None:
+            # interpolated when the mesh was cut: off by its coordinates
+            moved = [t.square().sum(0) * self.shift**2 for t in d if t is not None]
+            e2 = [e + m for e, m in zip(e2, moved, strict=True)]
+        return v, e2, d
 
 
 def _affine(
-    stage: Affine, v: list[Tensor], e2: list[Tensor], d: list[Tensor | None], n: int
+    stage: Affine,
+    v: list[Tensor],
+    e2: list[Tensor],
+    d: list[Tensor | None],
+    known: Coefficients | None,
 ) -> tuple[Tensor, Tensor | None]:
-    square = squares(stage, *e2)
+    square = squares(stage, *e2, known=known)
     if not stage.copies:
-        square = square + (EPS * magnitude(stage, *v)).square()
+        square = square + (EPS * magnitude(stage, *v, known=known)).square()
     if d[0] is None:
         return square, None
     flat = [t.reshape(-1, *t.shape[2:]) for t in d if t is not None]
     tangent = stage.linear(*flat)
-    return square, tangent.reshape(len(d[0]), n, *tangent.shape[1:])
+    return square, tangent.reshape(len(d[0]), len(v[0]), *tangent.shape[1:])
 
 
 def _kink(
@@ -221,179 +274,3 @@ def _max(
         at = stage.index.expand(n, -1, -1).gather(2, winner)[..., 0]
         tangent = joined.gather(2, at.expand(len(joined), *at.shape)).reshape(-1, n, *shape)
     return top.reshape(n, *shape), own.reshape(n, *shape), tangent
-
-
-# --------------------------------------------------------------------------- coefficients
-
-
-def summed(stage: Kink, z: Tensor) -> Tensor:
-    """The size of what a kink sums; none for a ReLU, which rounds nothing."""
-    if stage.apply is torch.relu:
-        return torch.zeros((), dtype=z.dtype)
-    if stage.apply is not None:
-        return finite(stage(z))
-    right = z - stage.knots[0]
-    total = torch.as_tensor(stage.value, dtype=z.dtype).abs()
-    total = total + stage.slopes[0].abs() * finite(right.clamp(max=0))
-    total = total + stage.slopes[1].abs() * finite(right.clamp(min=0))
-    for k in range(1, len(stage.knots)):
-        jump = (stage.slopes[k + 1] - stage.slopes[k]).abs()
-        total = total + jump * finite((z - stage.knots[k]).clamp(min=0))
-    return total
-
-
-def finite(v: Tensor) -> Tensor:
-    """Sizes of values; those that are infinite are constants, which round nothing: 0."""
-    return v.abs().nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def magnitude(stage: Affine, *v: Tensor) -> Tensor:
-    """`|W| |v| + |b|`: the size of what a stage sums."""
-    return _summed_up(stage, [finite(t) for t in v])
-
-
-def _summed_up(stage: Affine, sizes: list[Tensor]) -> Tensor:
-    """The same of sizes that are finite and not below 0."""
-    if stage.weights is not None:
-        total = stage.weights(torch.abs)(*sizes)
-    elif stage.copies:
-        total = stage.linear(*sizes).abs()
-    else:
-        total = _probed(stage, sizes).sqrt() * PROBES**0.5 + stage.linear(*sizes).abs()
-    return total if stage.bias is None else total + finite(stage.bias)
-
-
-def squares(stage: Affine, *e2: Tensor) -> Tensor:
-    """`W^2 e^2`: the squared errors that a stage hands on."""
-    if stage.weights is not None:
-        return stage.weights(torch.square)(*e2)
-    if stage.copies:
-        return stage.linear(*e2).abs()
-    return _probed(stage, [e.sqrt() for e in e2])
-
-
-def _probed(stage: Affine, sizes: list[Tensor]) -> Tensor:
-    """`W^2 s^2` of a linear map that tells nothing of its coefficients, by random signs.
-
-    The mean of `(W (+-s))^2` over signs is `W^2 s^2`.
-    """
-    generator = torch.Generator().manual_seed(0)
-    total: Tensor | None = None
-    for _ in range(PROBES):
-        signs = [
-            torch.randint(0, 2, t.shape[1:], generator=generator, dtype=torch.float64) * 2 - 1
-            for t in sizes
-        ]
-        found = stage.linear(*(t * s for t, s in zip(sizes, signs, strict=True))).square()
-        total = found if total is None else total + found
-    assert total is not None
-    return total / PROBES
-
-
-# --------------------------------------------------------------------------- bounds
-
-
-class Bounds:
-    """Bounds per unit, over all points of a mesh, of values and of their carried errors.
-
-    One sample runs through the network, with the largest size and error of every entry; at each
-    cut the true range of the values replaces what was summed up. They are cheap and only say
-    where errors must be looked at: a value beyond its bound is not zero.
-
-    Args:
-        program: The network.
-        start: Inputs of the network between which all points lie, `[n, *shape]`.
-    """
-
-    def __init__(self, program: Program, start: Tensor) -> None:
-        self.program = program
-        size = start.abs().amax(0, keepdim=True)
-        self.held = {program.input: (size, (2 * EPS * size).square())}
-        self.position = 0
-        self.least = np.inf  # of what was asked of them, as who asks keeps it
-
-    def copy(self) -> Bounds:
-        """The same, to go on with independently."""
-        other = object.__new__(Bounds)
-        other.program, other.position, other.least = self.program, self.position, self.least
-        other.held = dict(self.held)
-        return other
-
-    def at(self, position: int) -> Tensor:
-        """Bounds `[entries]` of the errors of what the cut at a stage sees."""
-        self.program.run(self.held, self.position, position, self._visit)
-        self.position = max(self.position, position)
-        if position == len(self.program.stages):
-            return self.held[self.program.output][1].sqrt().reshape(-1)
-        stage = self.program.stages[position]
-        parts = [self.held[name][1].reshape(-1) for name in stage.inputs]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).sqrt()
-
-    def _visit(
-        self, position: int, stage: Stage, held: list[tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        if isinstance(stage, Affine):
-            size = _summed_up(stage, [h[0] for h in held])  # sizes are finite
-            square = squares(stage, *(h[1] for h in held))
-            if not stage.copies:
-                square = square + (EPS * size).square_()
-            return size, square
-        if stage.output not in self.held:
-            self.cut(position)  # a cut that was not made: all its pieces count
-        return self.held[stage.output]
-
-    def cut(
-        self, position: int, lowest: np.ndarray | None = None, highest: np.ndarray | None = None
-    ) -> None:
-        """Pass a cut, whose values range from low to high (`[entries]`; None: unknown)."""
-        stage = self.program.stages[position]
-        if isinstance(stage, Kink) and stage.apply is torch.relu and highest is not None:
-            # as below, on arrays: a third of the time where a site is small
-            _, square = self.held[stage.inputs[0]]
-            e2 = square.numpy().reshape(-1)
-            on = highest + ROUNDING * np.sqrt(e2) > 0
-            size = np.where(highest < np.inf, np.maximum(highest, 0.0), 0.0)
-            size, e2 = (torch.from_numpy(v).reshape(square.shape) for v in (size, e2 * on))
-            self.held[stage.output] = size, e2
-            return
-        low = None if lowest is None else torch.from_numpy(lowest)
-        high = None if highest is None else torch.from_numpy(highest)
-        if isinstance(stage, Kink):
-            size, square = self.held[stage.inputs[0]]
-            low = -size if low is None else low.reshape(size.shape)
-            high = size if high is None else high.reshape(size.shape)
-            slack = ROUNDING * square.sqrt()
-            if stage.apply is torch.relu:
-                on = high + slack > 0
-                self.held[stage.output] = finite(high.clamp(min=0.0)), square * on
-                return
-            ends, first, last = (stage(low), stage(high)), low - slack, high + slack
-            most = torch.maximum(*(finite(end) for end in ends))
-            steep = torch.zeros(())
-            for k, slope in enumerate(stage.slopes):
-                met = torch.ones((), dtype=torch.bool)
-                if k > 0:
-                    knot = stage.knots[k - 1]
-                    met = last > knot
-                    here = met & (first <= knot)
-                    most = torch.where(here, torch.maximum(most, finite(stage(knot))), most)
-                if k < len(stage.knots):
-                    met = met & (first <= stage.knots[k])
-                steep = torch.maximum(steep, met * slope.abs())
-            own = torch.maximum(summed(stage, low), summed(stage, high))
-            square = steep.square() * square + (EPS * torch.maximum(own, most)).square()
-            self.held[stage.output] = most, square
-        elif isinstance(stage, Max):
-            held = [self.held[name] for name in stage.inputs]
-            sizes, squared = (torch.cat([h[k].reshape(-1) for h in held]) for k in (0, 1))
-            alive = stage.index >= 0
-            if low is not None and high is not None:
-                sizes = torch.maximum(finite(low), finite(high))
-                floor = low[stage.index].masked_fill(~alive, -torch.inf).amax(1, keepdim=True)
-                alive &= high[stage.index] >= floor
-            index = stage.index.clamp(min=0)
-            most, square = (
-                t[index].masked_fill(~alive, 0.0).amax(1).reshape(1, *stage.shape)
-                for t in (sizes, squared)
-            )
-            self.held[stage.output] = most, square

@@ -9,11 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 Weights = Callable[[Callable[[Tensor], Tensor]], Callable[..., Tensor]]
+
+
+def with_coefficient(apply: Callable[[Tensor, Tensor], Tensor], weight: Tensor) -> Weights:
+    """The `weights` of a stage `apply(weight, input)`; `f(weight)` is made once, when asked for."""
+
+    def weights(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return partial(apply, f(weight))
+
+    return weights
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from isogon.cpwl.certificate import Certificate, Check
 from isogon.cpwl.lower import lower
+from isogon.cpwl.magnitudes import EPS, magnitude
 from isogon.cpwl.program import Program
-from isogon.cpwl.rounding import EPS, errors, magnitude
+from isogon.cpwl.rounding import errors
 from isogon.cpwl.stages import Affine, Kink
 from isogon.nets.outputs import logits
 from isogon.nets.states import swapped

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from isogon.context import silent
 from isogon.cpwl.program import Program
 from isogon.cpwl.stages import Affine, Join, Kink
 from isogon.errors import IncompleteWarning
+from isogon.measures.partition.forecast import ENOUGH, Chords, Forecast, pilot
 from isogon.measures.partition.lines import break_points
-from isogon.measures.partition.measure import partition
+from isogon.measures.partition.measure import partitioned
 from isogon.measures.partition.slices import Slice
 
 CORNERS = 24  # of the polygon that stands for a disc: 98.9 % of its area
+CHORDS = 4  # by which the regions of a disc are forecast
+FAR = 2.0  # times what is wanted: a disc that is likely to hold so many is not begun
+SMALL = 5000  # regions: such a disc is cut itself to see how long one takes
+PATIENCE = 300.0  # seconds that one waits without being told beforehand
 
 
 def mean_and_sd(name: str, counts: Sequence[int]) -> dict[str, float]:
@@ -40,16 +48,12 @@ def pieces(program: Program, center: Tensor, radius: float, generator: torch.Gen
     return len(t) - 1
 
 
-def regions(
-    program: Program, center: Tensor, radius: float, most: int, generator: torch.Generator
-) -> int | None:
-    """Regions in the disc that a random plane through the centre cuts out of the ball.
+def disc(center: Tensor, radius: float, generator: torch.Generator) -> Slice:
+    """A disc (a regular polygon) that a random plane through the centre cuts out of the ball.
 
     Args:
-        program: The network.
         center: Of the ball, of the shape of one input, float64.
         radius: Of the ball.
-        most: None is answered where there are more.
         generator: Draws the plane.
     """
     draw = torch.randn(center.numel(), 2, generator=generator, dtype=torch.float64)
@@ -57,11 +61,74 @@ def regions(
     angle = 2 * np.pi * np.arange(CORNERS) / CORNERS
     corners = radius * np.stack([np.cos(angle), np.sin(angle)], 1)
     origin = center.reshape(-1).numpy()
-    plane = Slice(origin, basis, corners, tuple(center.shape), np.zeros((1, 2)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", IncompleteWarning)
-        found = partition(program, plane, max_regions=most)  # type: ignore[arg-type]
-    return len(found) if found.complete else None
+    return Slice(origin, basis, corners, tuple(center.shape), np.zeros((1, 2)))
+
+
+class Discs:
+    """Regions in discs of balls of one radius; where they take long, it is said once, early.
+
+    Args:
+        program: The network.
+        radius: Of the balls.
+        count: How many discs there will be.
+        most: Discs that hold more regions are left out.
+    """
+
+    def __init__(self, program: Program, radius: float, count: int, most: int) -> None:
+        self.program, self.radius, self.count, self.most = program, radius, count, most
+        self.first = True
+
+    def regions(self, plane: Slice) -> int | None:
+        """Regions in a disc; None where there are more than `most`.
+
+        Where chords say that there are far more, nothing is cut.
+        """
+        first, self.first = self.first, False
+        lines = Chords(self.program, plane, torch.Generator().manual_seed(0))
+        for _ in range(CHORDS if first else 1):
+            lines.look(ENOUGH)
+        found, far = lines.forecast(), FAR * self.most
+        if found.regions > far and not first:
+            for _ in range(CHORDS):
+                lines.look(ENOUGH)
+            found = lines.forecast()
+        small = found.regions <= SMALL
+        if first and not small:
+            self._tell(replace(found, seconds=pilot(self.program, plane, found.regions)))
+        if found.regions * (1 - 2 * found.spread) > far:
+            return None
+        start = time.monotonic()
+        p = partitioned(self.program, plane, self.most, silent)
+        if first and small:  # the time of a disc itself is a better guess than a part of it
+            self._tell(replace(found, regions=len(p), seconds=time.monotonic() - start))
+        return len(p) if p.complete else None
+
+    def _tell(self, disc: Forecast) -> None:
+        """Say how long discs like one will take, where that is long, and which radius would do."""
+        total = disc.seconds * self.count
+        few = max(1.0, min(self.most, disc.regions * PATIENCE / max(total, PATIENCE)))
+        if disc.regions > FAR * self.most:
+            what = f"more than max_regions={self.most:,}: discs like this one are left out"
+        elif total > PATIENCE:
+            what = f"{spoken(disc.seconds)} each, {spoken(total)} for all {self.count}"
+        else:
+            return
+        fits = self.radius * disc.radius_for(few) / disc.radius
+        warnings.warn(
+            f"a disc of radius {self.radius:.3g} holds about {disc.regions:,.0f} regions, {what}. "
+            f"A radius of {fits:.2g} holds about {few:,.0f}: "
+            f"{spoken(total * few / disc.regions)} for all.",
+            IncompleteWarning,
+            stacklevel=4,
+        )
+
+
+def spoken(seconds: float) -> str:
+    """A time, in the unit in which one speaks of it."""
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * unit:
+            return f"{seconds / unit:.2g} {name}"
+    return f"{seconds:.2g} s"
 
 
 @torch.no_grad()

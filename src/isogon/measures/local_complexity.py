@@ -9,15 +9,23 @@ from torch import Tensor
 from torch.nn import Module
 
 from isogon import context
+from isogon.cpwl.bounds import Bounds
 from isogon.cpwl.lower import program_for
 from isogon.cpwl.program import Program
-from isogon.cpwl.rounding import ROUNDING, Bounds, errors
+from isogon.cpwl.rounding import ROUNDING, errors
 from isogon.cpwl.stages import Kink, Max
 from isogon.data import Points
 from isogon.data import points as as_points
 from isogon.data.finite import check_inputs
 from isogon.errors import OptionError
-from isogon.measures.ball import first_norms, in_ball, mean_and_sd, pieces, regions
+from isogon.measures.ball import (
+    Discs,
+    disc,
+    first_norms,
+    in_ball,
+    mean_and_sd,
+    pieces,
+)
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.readings import SampleTable
 from isogon.registry import measure
@@ -73,6 +81,8 @@ def local_complexity(
         slices: Number of random plane discs through each input.
         chords: Number of random chords.
         max_regions: A disc that holds more regions is left out (`meta["left_out"]` counts them).
+            Where all discs will take longer than five minutes, a warning says so at the first
+            one, and which radius would fit.
         generator: Source of the directions; default: seed 0.
 
     Returns:
@@ -103,7 +113,8 @@ def local_complexity(
     program, shape = program_for(model, x[:1].expand(2, *x.shape[1:]), tuple(x.shape[1:]))
     generator = generator or torch.Generator().manual_seed(0)
     report, rows, left_out = context.progress(), [], 0
-    norms = first_norms(program)
+    norms, steps_each = first_norms(program), slices + 1
+    discs = Discs(program, radius, slices * len(x), max_regions)
     for n, center in enumerate(x):
         basis = torch.randn(size, directions, generator=generator, dtype=torch.float64)
         steps = radius * torch.linalg.qr(basis).Q.T
@@ -119,14 +130,15 @@ def local_complexity(
             cut = [pieces(program, center.reshape(shape), radius, generator) for _ in range(chords)]
             found |= mean_and_sd("pieces", cut)
         if slices:
-            held = [
-                regions(program, center.reshape(shape), radius, max_regions, generator)
-                for _ in range(slices)
-            ]
+            held = []
+            for k in range(slices):
+                plane = disc(center.reshape(shape), radius, generator)
+                held.append(discs.regions(plane))
+                report(n * steps_each + k + 1, steps_each * len(x), "local complexity: discs")
             left_out += sum(h is None for h in held)
             found |= mean_and_sd("regions", [h for h in held if h is not None])
         rows.append(found | {f"hyperplanes@{site}": count for site, count in counts.items()})
-        report(n + 1, len(x), "local complexity")
+        report((n + 1) * steps_each, steps_each * len(x), "local complexity")
     return SampleTable(
         "local_complexity",
         table=pd.DataFrame(rows),

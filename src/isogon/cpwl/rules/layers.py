@@ -9,6 +9,7 @@ from torch import Tensor
 
 from isogon.cpwl.lowering import Lowering, Ref
 from isogon.cpwl.rules.arithmetic import sum_of
+from isogon.cpwl.stages import with_coefficient
 from isogon.registry import lowers
 
 aten = torch.ops.aten
@@ -48,7 +49,7 @@ def _weighted(
         x,
         None if bias is None else bias.reshape(spread),
         lambda v: call(v, weight, bias),
-        weights=lambda f: lambda v: call(v, f(weight), None),
+        weights=with_coefficient(lambda w, v: call(v, w, None), weight),
     )
 
     def rescaled(scale: Tensor, shift: Tensor) -> Ref:
@@ -86,7 +87,7 @@ def linear(lower: Lowering, x, weight, bias=None):
         x,
         bias,
         lambda v: torch.nn.functional.linear(v, weight, bias),
-        weights=lambda f: lambda v: torch.nn.functional.linear(v, f(weight)),
+        weights=with_coefficient(lambda w, v: torch.nn.functional.linear(v, w), weight),
     )
 
 
@@ -154,7 +155,7 @@ def _normalize(lower, x, weight, bias, mean, var, eps):
         shift,
         lambda v: torch.addcmul(shift, v, scale),
         x.shape,
-        weights=lambda f: lambda v: v * f(scale),
+        weights=with_coefficient(torch.mul, scale),
     )
 
 
@@ -188,10 +189,13 @@ def matmul(lower: Lowering, a, b):
         lower.refuse("multiplies two branches that both depend on the input")
     if isinstance(a, Ref):
         return lower.affine(
-            lambda v: torch.matmul(v, b), a, None, weights=lambda f: lambda v: torch.matmul(v, f(b))
+            lambda v: torch.matmul(v, b),
+            a,
+            None,
+            weights=with_coefficient(lambda w, v: torch.matmul(v, w), b),
         )
     return lower.affine(
-        lambda v: torch.matmul(a, v), b, None, weights=lambda f: lambda v: torch.matmul(f(a), v)
+        lambda v: torch.matmul(a, v), b, None, weights=with_coefficient(torch.matmul, a)
     )
 
 

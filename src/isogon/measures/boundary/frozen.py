@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isogon.cpwl.magnitudes import EPS, finite, magnitude, squares, summed
 from isogon.cpwl.program import Program
-from isogon.cpwl.rounding import EPS, ROUNDING, finite, magnitude, squares, summed
+from isogon.cpwl.rounding import ROUNDING
 from isogon.cpwl.single import COARSE, evaluate_single
 from isogon.cpwl.stages import Affine, Kink, Max, Stage
 from isogon.measures.partition.slices import Slice

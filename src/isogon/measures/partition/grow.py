@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from isogon.context import Progress
+from isogon.cpwl.bounds import Bounds
 from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
-from isogon.cpwl.rounding import Bounds
 from isogon.cpwl.stages import Affine, Kink, Max, Stage
 from isogon.measures.partition.kernels.threads import each
 from isogon.measures.partition.mesh import memory, stopping, stream

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isogon.cpwl.bounds import Bounds
 from isogon.cpwl.program import Program
-from isogon.cpwl.rounding import EPS, Bounds
+from isogon.cpwl.rounding import EPS
 from isogon.measures.partition.mesh import stream
 from isogon.measures.partition.mesh.zeros import Judge, Space
 from isogon.measures.partition.tiles.seams import cut_line, strings

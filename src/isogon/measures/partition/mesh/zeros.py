@@ -10,19 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from isogon.cpwl.bounds import Bounds
 from isogon.cpwl.program import Program
-from isogon.cpwl.rounding import EPS, ROUNDING, Bounds, errors_at, meant_at
+from isogon.cpwl.rounding import EPS, ROUNDING
 from isogon.cpwl.stages import Kink
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.kernels.threads import by_rows
 from isogon.measures.partition.mesh.cutting import Functions
+from isogon.measures.partition.mesh.following import Following
 from isogon.measures.partition.mesh.mesh import Mesh
 from isogon.measures.partition.slices import Slice
 
@@ -79,17 +82,17 @@ class Space:
 
         return Space(self.program, embed, self.directions, self.reach, self.given)
 
+    @cached_property
+    def following(self) -> Following:
+        """Places whose errors were asked for, on their way through the network."""
+        return Following(self.program, self.embed, self.given, self.directions, self.reach)
+
     def zero(self, position: int, xy: np.ndarray) -> np.ndarray:
         """Sizes `[n, entries]` that count as zero, of what the cut at a stage sees at points.
 
         After the last stage: of the output.
         """
-        step, parts = max(1, self.program.chunk() // 2), []
-        for low in range(0, len(xy), step):
-            x = self.embed(xy[low : low + step])
-            options = {"given": self.given, "directions": self.directions, "reach": self.reach}
-            parts.append(errors_at(self.program, position, x, **options))  # type: ignore[arg-type]
-        return ROUNDING * torch.cat(parts).numpy()
+        return ROUNDING * self.following.at(position, xy)[1]
 
 
 @dataclass(eq=False)
@@ -126,10 +129,8 @@ class Judge:
             return found
         for low in range(0, len(xy), 1024):
             part = slice(low, low + 1024)
-            options = {"given": space.given, "directions": space.directions, "reach": space.reach}
-            x = space.embed(xy[part])
-            meant = meant_at(space.program, self.position, x, **options)  # type: ignore[arg-type]
-            own, error = (t.numpy()[np.arange(len(x)), entry[part]] for t in meant)
+            meant = space.following.at(self.position, xy[part])
+            own, error = (t[np.arange(len(t)), entry[part]] for t in meant)
             found[part] = np.abs(value[part] - own) <= ROUNDING * error
         return found
 
