@@ -17,6 +17,7 @@ import argparse
 import json
 import platform
 import resource
+import threading
 import time
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def cores(count):
         ("2-256x3-10 random", random_mlp([2, 256, 256, 256, 10]), square[1]),
         (conv, lower(ig.load(conv), x[:2]), Slice.anchors(*x, radius=0.1)),
     )
-    rows = []
+    rows = [limits(count)]
     for name, program, plane in cases:
         spent = {1: [], count: []}
         for turn in range(6):
@@ -124,6 +125,31 @@ def cores(count):
         rows.append(row | {"threads_s": round(many, 3), "times": round(one / many, 2)})
         print(rows[-1], flush=True)
     return rows
+
+
+def limits(count):
+    """What the machine's cores give: several threads against one, of products and of copying."""
+    torch.set_num_threads(1)
+    a = torch.rand(256, 256, dtype=torch.float64)
+    x = torch.rand(1 << 24, dtype=torch.float64)
+    row = {"case": "the machine itself", "threads": count}
+    for name, call in (("products", lambda: [a @ a for _ in range(300)]), ("copying", x.clone)):
+        times = []
+        for _ in range(6):
+            start = time.perf_counter()
+            for _ in range(count):
+                call()
+            one = time.perf_counter() - start
+            threads = [threading.Thread(target=call) for _ in range(count)]
+            start = time.perf_counter()
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            times.append(one / (time.perf_counter() - start))
+        row[name] = round(float(np.median(times[1:])), 2)
+    print(row, flush=True)
+    return row
 
 
 def on_images(options):

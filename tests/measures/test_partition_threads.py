@@ -13,7 +13,7 @@ from torch import nn
 
 import isogon as ig
 from isogon.measures.partition.kernels import threads
-from isogon.measures.partition.mesh import memory, stream
+from isogon.measures.partition.mesh import memory, splitting, stream
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -30,6 +30,21 @@ def test_parts_are_consecutive_and_whole(count, monkeypatch):
         parts = threads.by_rows(rows, 2, lambda part: np.arange(part.start, part.stop))
         assert np.array_equal(np.concatenate(parts), np.arange(rows))
         assert len(parts) == max(1, min(count, rows * 2 // 4))
+
+
+@pytest.mark.parametrize("least", [1, 30, 1000])
+def test_shares_are_consecutive_and_of_about_the_same_cost(count, least, monkeypatch):
+    monkeypatch.setattr(threads, "LEAST", least)
+    for cost in ([], [0, 0], [5], [1, 500, 1], [3] * 40, [100, *[1] * 50]):
+        before = np.cumsum([0, *cost])
+        parts = threads.shared(before)
+        rows = [row for part in parts for row in range(part.start, part.stop)]
+        assert rows == list(range(len(cost)))
+        assert len(parts) <= max(1, min(count, before[-1] // least))
+        if cost:
+            assert all(part.stop > part.start for part in parts)
+            most = max(before[part.stop] - before[part.start] for part in parts)
+            assert most <= before[-1] / max(1, min(count, before[-1] // least)) + 2 * max(cost)
 
 
 def test_every_part_is_worked_on_once_by_several_threads(count):
@@ -132,3 +147,59 @@ def test_partitions_are_the_same_for_any_number_of_threads(name, net, shape, how
     # products of other numbers of rows: rounding
     assert np.abs(one.vertices - more.vertices).max() < 1e-9
     assert np.abs(one.outputs - more.outputs).max() < 1e-9
+
+
+class Meeting(nn.Module):
+    """Lines that meet in threes: there are fewer regions than pairs of lines say."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 6), nn.Linear(6, 2)
+        with torch.no_grad():
+            self.first.weight.copy_(
+                torch.tensor([[1.0, 0], [0, 1], [1, 1], [1, 0], [0, 1], [1, 1]])
+            )
+            self.first.bias.copy_(torch.tensor([0.0, 0, 0, -1, -1, -2]))
+
+    def forward(self, x):
+        x = torch.cat([x, x.abs()], 1)[:, :2]
+        return self.last(self.first(x.relu() - (-x).relu()).relu())
+
+
+@pytest.mark.parametrize("net", [Meeting(), networks], ids=["in threes", "at random"])
+def test_faces_are_split_in_shares_where_their_places_are_known(net, monkeypatch):
+    """Else all at once; both ways give the same mesh, number by number."""
+    monkeypatch.setattr(threads, "LEAST", 8)
+    net = net if isinstance(net, nn.Module) else next(networks())[1]
+    ran, kernel = [], splitting.split_faces
+
+    def counted(*arguments):
+        ran.append(len(arguments[0]) - 1)
+        return kernel(*arguments)
+
+    monkeypatch.setattr(splitting, "split_faces", counted)
+    before, found, calls = torch.get_num_threads(), [], []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            ran.clear()
+            found.append(cut(net.double(), (2,)))
+            calls.append(list(ran))
+    finally:
+        torch.set_num_threads(before)
+    one, *others = found
+    for other in others:
+        for key in ("edges", "edge_unit", "face_offsets", "face_edges", "face_vertices"):
+            assert np.array_equal(one.arrays[key], other.arrays[key]), key
+        assert np.allclose(one.vertices, other.vertices, atol=1e-9)
+    fell_back, shares = 0, list(calls[2])
+    for whole in calls[0]:
+        parts = 0
+        while parts < whole:
+            parts += (last := shares.pop(0))
+        assert parts == whole
+        if last < whole and shares[:1] == [whole]:
+            fell_back += 1
+            shares.pop(0)
+    assert not shares
+    assert (fell_back > 0) == isinstance(net, Meeting)

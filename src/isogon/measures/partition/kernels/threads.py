@@ -7,13 +7,14 @@ torch's own threads would be in each other's way. Parts are cut so that no row d
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from itertools import pairwise
 from threading import Event, Lock
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 T = TypeVar("T")
@@ -27,9 +28,27 @@ def by_rows(count: int, width: int, work: Callable[[slice], T]) -> list[T]:
     There are as many parts as `torch.get_num_threads()`, fewer where rows are few.
     """
     parts = max(1, min(torch.get_num_threads(), count * width // LEAST))
-    own = [slice(low, high) for low, high in pairwise(count * k // parts for k in range(parts + 1))]
-    if parts == 1:
-        return [work(own[0])]
+    bounds = pairwise(count * k // parts for k in range(parts + 1))
+    return by_parts([slice(low, high) for low, high in bounds], work)
+
+
+def shared(before: np.ndarray) -> list[slice]:
+    """Consecutive parts of rows of different cost, of about the same each.
+
+    Args:
+        before: `[rows + 1]` how many numbers are touched before each row, and in all.
+    """
+    total = int(before[-1])
+    parts = max(1, min(torch.get_num_threads(), total // LEAST))
+    inside = np.searchsorted(before, [total * k // parts for k in range(1, parts)])
+    bounds = sorted({0, *inside.tolist(), len(before) - 1})
+    return [slice(low, high) for low, high in pairwise(bounds)]
+
+
+def by_parts(own: Sequence[slice], work: Callable[[slice], T]) -> list[T]:
+    """What `work` gives for each part, in order, one in each thread."""
+    if len(own) <= 1:
+        return [work(part) for part in own]
     others = [_pool().submit(work, part) for part in own[1:]]
     try:
         return [work(own[0]), *(other.result() for other in others)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 
 from isogon.cpwl.stages import Kink
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels import sides as ks
+from isogon.measures.partition.kernels.threads import by_rows
 from isogon.measures.partition.mesh import memory, stream
 from isogon.measures.partition.mesh.cutting import Full, Functions, Limit, cut_edges, cut_faces
 from isogon.measures.partition.mesh.mesh import INDEX, Mesh, sizes
@@ -44,18 +47,41 @@ def select(functions: Functions, which: np.ndarray) -> Functions:
 def masks(z: np.ndarray, functions: Functions) -> tuple[np.ndarray, np.ndarray]:
     """Sign masks of all vertices, `[V, words]` each."""
     found = sign_room(len(z), len(functions))
-    ek.sign_masks(z, functions.column, functions.offset, 0.0, *found)
+    column, offset = functions.column, functions.offset
+    by_rows(
+        len(z),
+        len(column),
+        lambda p: ek.sign_masks(z[p], column, offset, 0.0, *(m[p] for m in found)),
+    )
     return found
 
 
-def count_then_fill(kernel, count: int, *arguments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Run a count-then-fill kernel: CSR offsets and entries."""
-    first = np.empty(count + 1, np.int64)
-    kernel(*arguments, first, np.empty(0, np.int64))
-    entries = np.empty(first[-1], np.int64)
-    if len(entries):
-        kernel(*arguments, first, entries)
-    return first, entries
+def count_then_fill(
+    kernel: Callable, rows: int, width: int, arguments: Callable[[slice], Sequence[np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run a count-then-fill kernel: CSR offsets and entries.
+
+    Args:
+        kernel: Takes `arguments`, offsets to fill, entries to fill where there is room for any.
+        rows: How many there are ...
+        width: ... of about so many numbers.
+        arguments: Those of some consecutive rows.
+    """
+
+    def some(p: slice) -> tuple[np.ndarray, np.ndarray]:
+        own, first = arguments(p), np.empty(p.stop - p.start + 1, np.int64)
+        kernel(*own, first, np.empty(0, np.int64))
+        entries = np.empty(first[-1], np.int64)
+        if len(entries):
+            kernel(*own, first, entries)
+        return first, entries
+
+    parts = by_rows(rows, width, some)
+    if len(parts) == 1:
+        return parts[0]
+    before = np.cumsum([0, *(len(entries) for _, entries in parts)])
+    offsets = [first[:-1] + n for (first, _), n in zip(parts, before, strict=False)]
+    return np.concatenate([*offsets, before[-1:]]), np.concatenate([e for _, e in parts])
 
 
 def cut_kink(
@@ -115,7 +141,11 @@ def cut_kink(
         base[:] = 0  # every function has its bit
     first, which = by_face(mesh, signs)
     bits = np.empty((len(mesh), signs[0].shape[1]), np.uint64)
-    ks.face_bits(mesh.offsets, mesh.loops, signs[0], bits)
+    by_rows(
+        len(mesh),
+        8 * bits.shape[1],
+        lambda p: ks.face_bits(mesh.offsets[p.start : p.stop + 1], mesh.loops, signs[0], bits[p]),
+    )
     new = sizes(first)
     if len(mesh) + new.sum() > limit.counted:
         raise Full(new)
@@ -210,7 +240,13 @@ def settle(
 def by_face(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """CSR by face of the functions that change sign over it; none for those that were left."""
     faces, offsets, loops = mesh.open_faces()
-    own, functions = count_then_fill(ek.face_functions, len(faces), offsets, loops, *signs)
+    words = signs[0].shape[1]
+    own, functions = count_then_fill(
+        ek.face_functions,
+        len(faces),
+        16 * words,
+        lambda p: (offsets[p.start : p.stop + 1], loops, *signs),
+    )
     return _spread(own, faces, len(mesh)), functions
 
 
@@ -220,7 +256,10 @@ def _crossings(mesh: Mesh, signs: tuple[np.ndarray, np.ndarray]) -> tuple[np.nda
     None for the fixed edges, and none where no face is still cut on either side.
     """
     free = mesh.free_edges()
-    own, functions = count_then_fill(ek.edge_crossings, len(free), mesh.ends[free], *signs)
+    ends = mesh.ends[free]
+    own, functions = count_then_fill(
+        ek.edge_crossings, len(free), 8 * signs[0].shape[1], lambda p: (ends[p], *signs)
+    )
     return _spread(own, free, len(mesh.ends)), functions
 
 

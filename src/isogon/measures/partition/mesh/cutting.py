@@ -9,9 +9,10 @@ import numpy as np
 
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels.chords import count_meetings, find_chords, keep_chords
-from isogon.measures.partition.kernels.faces import split_faces
-from isogon.measures.partition.kernels.meetings import Cut, Made, Room
+from isogon.measures.partition.kernels.meetings import Cut
+from isogon.measures.partition.kernels.threads import by_parts, shared
 from isogon.measures.partition.mesh.mesh import INDEX, Mesh, sizes
+from isogon.measures.partition.mesh.splitting import split
 from isogon.measures.partition.mesh.stream import Pending
 
 
@@ -182,22 +183,15 @@ def cut_faces(
     z, old = mesh.values(table), len(mesh.xy)
     start, end = np.empty(len(which), np.int64), np.empty(len(which), np.int64)
     above, f = np.empty(len(which), np.bool_), functions
-    longest = np.empty(sizes(mesh.offsets).max())
-    find_chords(
-        mesh.offsets,
-        mesh.loops,
-        first,
-        which,
-        z,
-        f.column,
-        f.other,
-        f.offset,
-        *tie,
-        start,
-        end,
-        above,
-        longest,
-    )
+
+    def chords_of(p: slice) -> None:
+        to = slice(p.start, p.stop + 1)
+        longest = np.empty(sizes(mesh.offsets[to]).max(initial=0))
+        own = mesh.offsets[to], mesh.loops, first[to], which, z, f.column, f.other, f.offset
+        find_chords(*own, *tie, start, end, above, longest)
+
+    cost = 8 * sizes(first) * sizes(mesh.offsets)  # a value that is read takes as long as 8 copied
+    by_parts(shared(np.concatenate([[0], np.cumsum(cost)])), chords_of)
     kept = np.empty(len(first), np.int64)
     total = keep_chords(first, start, end, above, which, kept, bits)
     meetings = np.empty(len(mesh), np.int64)
@@ -209,7 +203,7 @@ def cut_faces(
         raise Full(k + meetings)
     chords = np.stack([which[:total], start[:total], end[:total], above[:total]], 1)
     cut, error = Cut(z, f.column, f.other, f.offset, f.unit), errors.bound[which[:total]]
-    made = _split(mesh, bits, kept, chords, error, cut, meetings)
+    made = split(mesh, bits, kept, chords, error, cut, meetings)
     close = np.flatnonzero(made.unclear)
     if len(close):
         # of all chords in these faces: a function is no more uncertain than at its chord's ends
@@ -217,105 +211,19 @@ def cut_faces(
         base = np.repeat(mesh.offsets[:-1], k)[own]
         a, b = (mesh.loops[base + side[own]] for side in (start, end))
         error[own] = np.maximum(errors.at(a, which[own]), errors.at(b, which[own]))
-        made = _split(mesh, bits, kept, chords, error, cut, meetings)
-    n_vertex, n_edge, n_face, n_half, n_zero = (int(c) for c in made.count)
-    edge, face, half = made.edge[:, :n_edge], made.face[:, : n_face + 1], made.half[:, :n_half]
-    mesh.ends = np.concatenate([mesh.ends, edge[:2].T])
-    mesh.site = np.concatenate([mesh.site, np.full(n_edge, site, INDEX)])
-    mesh.unit = np.concatenate([mesh.unit, f.unit[edge[2]].astype(INDEX)])
-    mesh.offsets, parent = face[0].copy(), face[1, :-1].astype(INDEX)
-    mesh.loops, mesh.borders = half[0], half[1]
+        made = split(mesh, bits, kept, chords, error, cut, meetings)
+    mesh.ends = np.concatenate([mesh.ends, made.edge[:2].T])
+    mesh.site = np.concatenate([mesh.site, np.full(made.edge.shape[1], site, INDEX)])
+    mesh.unit = np.concatenate([mesh.unit, f.unit[made.edge[2]].astype(INDEX)])
+    mesh.offsets, parent = made.offsets.copy(), made.parent
+    mesh.loops, mesh.borders = made.half[0], made.half[1]
     mesh.stopped = mesh.stopped[parent]
-    source, ratio, own = made.source[:n_vertex], made.ratio[:n_vertex], made.bits[:n_face].copy()
-    zeros = old + made.zero[0, :n_zero], made.zero[1, :n_zero]
+    source, ratio, own = made.source, made.ratio, made.bits.copy()
+    zeros = old + made.zero[0], made.zero[1]
     if bits.shape[1] and table.startswith("#"):
         mesh.forget([table])  # with the bits, nobody asks for its values at the new vertices
-    if n_vertex * mesh.row_bytes() >= large:
+    if len(ratio) * mesh.row_bytes() >= large:
         mesh.add_places(source, ratio)
         return EdgeSplit(parent, k + meetings, Pending(source, ratio), zeros, own)
     mesh.add_vertices(source, ratio)
     return EdgeSplit(parent, k + meetings, None, zeros, own)
-
-
-def _split(
-    mesh: Mesh,
-    bits: np.ndarray,
-    kept: np.ndarray,
-    chords: np.ndarray,
-    error: np.ndarray,
-    cut: Cut,
-    meetings: np.ndarray,
-) -> Made:
-    """Run `split_faces` with as much room as it takes."""
-    slack, failed = 1.0, 0
-    while True:
-        made, room = _room(mesh, sizes(kept), meetings, bits.shape[1], slack)
-        failed = split_faces(
-            mesh.offsets,
-            mesh.loops,
-            mesh.borders,
-            bits,
-            kept,
-            chords,
-            error,
-            cut,
-            made,
-            room,
-            len(mesh.ends),
-        )
-        if failed < 0:
-            return made
-        slack *= 2
-
-
-def _room(
-    mesh: Mesh, k: np.ndarray, meetings: np.ndarray, words: int, slack: float
-) -> tuple[Made, Room]:
-    """Arrays as large as the counts of chords and of their crossings say.
-
-    Args:
-        mesh: The mesh.
-        k: Number of chords of each face ...
-        meetings: ... and of crossings of two of them.
-        words: Of each face's bits.
-        slack: Factor on all sizes, should these ever not suffice.
-    """
-
-    def grown(n: float) -> int:
-        return int(slack * n) + int(64 * (slack - 1))
-
-    i64 = np.int64
-    chords, crossings, most = int(k.sum()), int(meetings.sum()), int(k.max(initial=0))
-    long = sizes(mesh.offsets)
-    pieces = k + 2 * meetings
-    # the splitting of one face needs some elbow room beyond what stays of it
-    widest = int((2 * long + 4 * pieces).max(initial=0)) + 16
-    vertices, edges = grown(crossings) + most, grown(chords + 2 * crossings) + most + 1
-    faces = grown(len(mesh) + chords + crossings) + 4
-    halves = grown(len(mesh.loops) + 2 * (chords + 2 * crossings)) + widest
-    made = Made(
-        np.empty((vertices, 2), i64),
-        np.empty(vertices),
-        np.empty((3, edges), INDEX),
-        np.empty((2, halves), INDEX),
-        np.zeros((2, faces), i64),
-        np.empty((2, 2 * (vertices + most)), i64),
-        np.zeros(5, i64),
-        np.zeros(len(mesh), np.bool_),
-        np.empty((faces, words), np.uint64),
-    )
-    bottom = grown((2 * (long + 2 * k)).max(initial=0)) + 16
-    stacked = int(slack * (2 * int(pieces.max(initial=0)) + 24))
-    rows = most + stacked
-    room = Room(
-        np.empty((2, bottom + int(slack * 2 * widest)), INDEX),
-        np.empty((rows, 10), i64),
-        np.empty((rows, 8)),
-        np.zeros((stacked, 4), i64),
-        np.empty(most, i64),
-        np.empty(most),
-        np.empty(most + 2, i64),
-        np.empty((stacked + 1, words), np.uint64),
-    )
-    room.frame[0] = bottom, 0, most, 0
-    return made, room

@@ -162,7 +162,9 @@ def kink(line: Mesh, stage: Kink, judge: Judge) -> tuple[np.ndarray, ...]:
     name = stage.inputs[0]
     functions = every_function(stage, line.live[name].shape[1:])
     bound, signs = clear(line, stage, functions, judge)
-    by_edge = count_then_fill(ek.edge_crossings, len(line.ends), line.ends, *signs)
+    by_edge = count_then_fill(
+        ek.edge_crossings, len(line.ends), 8 * signs[0].shape[1], lambda p: (line.ends[p], *signs)
+    )
     errors = Errors(judge, line, functions.unit, functions.other, bound)
     vertex, f = cut_edges(line, name, functions, errors, *by_edge)
     store(line, name, vertex, f, functions.column, functions.offset)
