@@ -4,10 +4,11 @@ CPU seconds, one thread, both sides in one process, best of several runs. The ca
 networks of this script's own, convolutional ones among them; with ``--oracles FOLDER`` tables of
 weights (``*.npz``); with ``--model FILE --images SPEC`` a model on the square around three images
 of different classes (with ``--radius R`` on the square of that radius around the first). With
-``--cores N`` also wall-clock seconds of one and of N threads in turn, on an idle machine.
+``--cores N`` also wall-clock seconds of one and of N threads in turn, on an idle machine, and of
+what the machine itself gives; with ``--device cuda`` those of convolutional networks on it.
 
     python benchmarks/partition.py [--oracles ../shared/oracles/partition/cases] [--growth]
-        [--cores 2]
+        [--cores 2] [--device cuda]
         [--model net.onnx --images 'imagefolder("images.zip", test, 600, seed=0)' --radius 2.5]
 """
 
@@ -30,6 +31,11 @@ from isogon.cpwl.lower import lower
 from isogon.cpwl.program import mlp
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.slices import Slice
+
+CONVOLUTIONAL = (
+    ("cnn(seed=0)", (1, 28, 28), 0.3),
+    ("resnet18(num_classes=10)", (3, 32, 32), 0.02),
+)
 
 
 def best(function, repeat):
@@ -85,10 +91,7 @@ def table(path):
 def convolutional():
     """Rows of networks with convolutions, max-pooling, skips, on slices of random images."""
     rows = []
-    for spec, shape, radius in (
-        ("cnn(seed=0)", (1, 28, 28), 0.3),
-        ("resnet18(num_classes=10)", (3, 32, 32), 0.02),
-    ):
+    for spec, shape, radius in CONVOLUTIONAL:
         torch.manual_seed(0)
         x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
         plane = Slice.anchors(*x, radius=radius)
@@ -152,6 +155,27 @@ def limits(count):
     return row
 
 
+def devices(name):
+    """Rows of wall-clock seconds on the CPU and with large products on a device, in turn."""
+    rows = []
+    for spec, shape, radius in CONVOLUTIONAL:
+        torch.manual_seed(0)
+        x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+        plane, model = Slice.anchors(*x, radius=radius), ig.load(spec)
+        programs = {place: lower(model.to(place), x[:2].to(place)) for place in ("cpu", name)}
+        spent = {place: [] for place in programs}
+        for _ in range(4):
+            for place, program in programs.items():
+                start = time.perf_counter()
+                p = partition(program, plane)
+                spent[place].append(time.perf_counter() - start)
+        here, there = (float(np.median(own[1:])) for own in spent.values())
+        row = {"case": spec, "regions": len(p), "cpu_s": round(here, 3), "device": name}
+        rows.append(row | {"device_s": round(there, 3), "times": round(here / there, 2)})
+        print(rows[-1], flush=True)
+    return rows
+
+
 def on_images(options):
     """The row of a model on a slice of three images of different classes."""
     with context.use(data_root=options.data_root):
@@ -200,6 +224,7 @@ def main():
     parser.add_argument("--oracles", type=Path)
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--cores", type=int)
+    parser.add_argument("--device")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--images")
     parser.add_argument("--data-root", type=Path, default=Path("../shared/data"))
@@ -211,6 +236,8 @@ def main():
     result = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
     if options.growth:  # first, so that the peaks of memory are its own
         result["growth"] = growth()
+    if options.device:
+        result["device"] = devices(options.device)
     if options.cores:
         result["cores"] = cores(options.cores)
     rows = [

@@ -30,7 +30,9 @@ _RESHAPING = {
 
 
 def lower(model: nn.Module, example: Tensor) -> Program:
-    """The program of a continuous piecewise-linear network, in float64 on the CPU.
+    """The program of a continuous piecewise-linear network, in float64, from and to the CPU.
+
+    Where the model is on another device its large products are computed there (`Program.on`).
 
     A softmax or log-softmax at the output is cut off: the program gives the logits. Dropout and
     batch-norm are as in eval mode. Weights are copied as they are now.
@@ -48,7 +50,14 @@ def lower(model: nn.Module, example: Tensor) -> Program:
     if len(graph.outputs) > 1:  # none of them is the logits: say so with their names
         with torch.no_grad(), preserved(model) as inner:
             output_tensor(inner(example))
-    return lower_graph(graph)
+    program = lower_graph(graph)
+    device = device_of(model, example)
+    return program if device.type == "cpu" else program.on(device)
+
+
+def device_of(model: nn.Module, example: Tensor) -> torch.device:
+    """Where a model's weights are; where it has none, its input."""
+    return next((p.device for p in model.parameters()), example.device)
 
 
 def lower_graph(graph: Graph) -> Program:

@@ -22,6 +22,7 @@ V = TypeVar("V")  # what a walk makes of each tensor: values, derivatives beside
 # Per intermediate tensor of a chunk. A few of 4 MB at once, as residual networks have them, are
 # given back to the system and asked for again at every stage: three times slower.
 CHUNK_BYTES = 2 << 20
+DEVICE_BYTES = 8 << 20  # with products on another device: fewer and longer calls
 
 
 Visit = Callable[[int, Stage, list[V]], V]
@@ -36,6 +37,8 @@ class Program:
         shape: Shape of one input sample.
         output: Name of the result; default: what the last stage makes.
         input: Name under which stages read the network's input.
+        facts: What was found out about it.
+        chunk_bytes: Size of the largest intermediate of a chunk.
 
     Raises:
         ModelError: A stage reads a tensor that no earlier stage makes, or two stages make the
@@ -47,6 +50,7 @@ class Program:
     output: str = ""
     input: str = "input"
     facts: dict[str, Any] = field(default_factory=dict)
+    chunk_bytes: int = CHUNK_BYTES
 
     def __post_init__(self) -> None:
         self.shape = tuple(self.shape)
@@ -80,6 +84,20 @@ class Program:
             for stage, _, result in self.steps(torch.zeros(1, *self.shape, dtype=torch.float64)):
                 self.shapes[stage.output] = tuple(result.shape[1:])
         self._widest = max(map(math.prod, self.shapes.values()))
+
+    def on(self, device: torch.device) -> Program:
+        """The same with its large products computed on a device, where that knows float64.
+
+        Tensors go in and come out on the CPU, at every stage.
+        """
+        try:
+            torch.zeros(1, dtype=torch.float64, device=device)
+        except (TypeError, RuntimeError):
+            return self
+        stages = [s.on(device) if isinstance(s, Affine) else s for s in self.stages]
+        found = Program(stages, self.shape, self.output, self.input, self.facts)
+        found.chunk_bytes = DEVICE_BYTES
+        return found
 
     @property
     def cuts(self) -> list[Kink | Max]:
@@ -173,8 +191,8 @@ class Program:
         return arguments, made
 
     def chunk(self) -> int:
-        """Samples per chunk so that the largest intermediate stays under 2 MB."""
-        return max(1, CHUNK_BYTES // (8 * max(self._widest, 1)))
+        """Samples per chunk so that the largest intermediate stays under `chunk_bytes`."""
+        return max(1, self.chunk_bytes // (8 * max(self._widest, 1)))
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, *, chunk: int | None = None) -> Tensor:

@@ -8,7 +8,7 @@ element, `Max` is a maximum over groups of entries.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -24,6 +24,59 @@ def with_coefficient(apply: Callable[[Tensor, Tensor], Tensor], weight: Tensor) 
         return partial(apply, f(weight))
 
     return weights
+
+
+TERMS = 32  # of a sum, from which it is worth its way to another device: 16 bytes to and fro
+NUMBERS = 1 << 16  # of an input likewise: a call there takes some 50 microseconds
+
+
+class Product:
+    """The linear part of a layer with a weight, `call(x, weight, bias)`, on any device.
+
+    Everything else of a lowered network works on tensors of the CPU. A product of large tensors is
+    computed on the device of the model, from and to the CPU: what takes the time there are many
+    terms per number that is sent.
+
+    Args:
+        call: The layer.
+        weight: Its coefficients, float64, on the CPU.
+        bias: Or None.
+        terms: Of each sum.
+        device: Where large products are computed.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        terms: int,
+        device: torch.device | None = None,
+    ) -> None:
+        self.call, self.weight, self.bias = call, weight, bias
+        self.terms, self.device = terms, device
+        self.there: tuple[Tensor, Tensor | None] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The layer on `[N, ...]`."""
+        if self.device is None or self.terms < TERMS or x.numel() < NUMBERS:
+            return self.call(x, self.weight, self.bias)
+        if self.there is None:
+            bias = None if self.bias is None else self.bias.to(self.device)
+            self.there = self.weight.to(self.device), bias
+        weight, bias = self.there
+        if x.dtype != weight.dtype:  # a network in single precision
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return self.call(x.to(self.device), weight, bias).to(x.device)
+
+    def changed(self, f: Callable[[Tensor], Tensor]) -> Product:
+        """With every coefficient w replaced by f(w), and no bias."""
+        return Product(self.call, f(self.weight), terms=self.terms, device=self.device)
+
+    def on(self, device: torch.device) -> Product:
+        """The same on a device."""
+        return Product(self.call, self.weight, self.bias, terms=self.terms, device=device)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,6 +114,15 @@ class Affine:
             return self.apply(*values)
         result = self.linear(*values)
         return result if self.bias is None else result + self.bias
+
+    def on(self, device: torch.device) -> Affine:
+        """The same, with what is worth it computed on a device."""
+        linear, apply = self.linear, self.apply
+        if not isinstance(linear, Product):
+            return self
+        linear = linear.on(device)
+        apply = apply.on(device) if isinstance(apply, Product) else apply
+        return replace(self, linear=linear, apply=apply, weights=linear.changed, lean=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -106,7 +106,7 @@ class Discs:
     def _tell(self, disc: Forecast) -> None:
         """Say how long discs like one will take, where that is long, and which radius would do."""
         total = disc.seconds * self.count
-        few = max(1.0, min(self.most, disc.regions * PATIENCE / max(total, PATIENCE)))
+        few = max(2.0, min(self.most, disc.regions * PATIENCE / max(total, PATIENCE)))
         if disc.regions > FAR * self.most:
             what = f"more than max_regions={self.most:,}: discs like this one are left out"
         elif total > PATIENCE:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from isogon.cpwl.lowering import Lowering, Ref
 from isogon.cpwl.rules.arithmetic import sum_of
-from isogon.cpwl.stages import with_coefficient
+from isogon.cpwl.stages import Product, with_coefficient
 from isogon.registry import lowers
 
 aten = torch.ops.aten
@@ -44,12 +44,14 @@ def _weighted(
     """
     _weights_are_constant(lower, weight, bias)
     spread = (-1,) + (1,) * trailing
+    terms = weight.numel() // (weight.shape[axis] * (groups if axis else 1))
+    product = Product(call, weight, terms=terms)
     ref = lower.affine(
-        lambda v: call(v, weight, None),
+        product,
         x,
         None if bias is None else bias.reshape(spread),
-        lambda v: call(v, weight, bias),
-        weights=with_coefficient(lambda w, v: call(v, w, None), weight),
+        Product(call, weight, bias, terms=terms),
+        weights=product.changed,
     )
 
     def rescaled(scale: Tensor, shift: Tensor) -> Ref:
@@ -82,12 +84,14 @@ def linear(lower: Lowering, x, weight, bias=None):
     _weights_are_constant(lower, weight, bias)
     if len(x.shape) == 1:
         return _weighted(lower, x, weight, bias, torch.nn.functional.linear, 0)
+    call, terms = torch.nn.functional.linear, weight.shape[-1]
+    product = Product(call, weight, terms=terms)
     return lower.affine(
-        lambda v: torch.nn.functional.linear(v, weight),
+        product,
         x,
         bias,
-        lambda v: torch.nn.functional.linear(v, weight, bias),
-        weights=with_coefficient(lambda w, v: torch.nn.functional.linear(v, w), weight),
+        Product(call, weight, bias, terms=terms),
+        weights=product.changed,
     )
 
 
@@ -188,15 +192,10 @@ def matmul(lower: Lowering, a, b):
     if isinstance(a, Ref) and isinstance(b, Ref):
         lower.refuse("multiplies two branches that both depend on the input")
     if isinstance(a, Ref):
-        return lower.affine(
-            lambda v: torch.matmul(v, b),
-            a,
-            None,
-            weights=with_coefficient(lambda w, v: torch.matmul(v, w), b),
-        )
-    return lower.affine(
-        lambda v: torch.matmul(a, v), b, None, weights=with_coefficient(torch.matmul, a)
-    )
+        product = Product(lambda v, w, _: torch.matmul(v, w), b, terms=b.shape[max(b.ndim - 2, 0)])
+        return lower.affine(product, a, None, weights=product.changed)
+    product = Product(lambda v, w, _: torch.matmul(w, v), a, terms=a.shape[-1])
+    return lower.affine(product, b, None, weights=product.changed)
 
 
 @lowers("aten.addmm.default", "aten.baddbmm.default")

@@ -12,7 +12,7 @@ from isogon.context import Progress
 from isogon.cpwl.bounds import Bounds
 from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
-from isogon.cpwl.stages import Affine, Kink, Max, Stage
+from isogon.cpwl.stages import Kink, Max, Stage
 from isogon.measures.partition.kernels.threads import each
 from isogon.measures.partition.mesh import memory, stopping, stream
 from isogon.measures.partition.mesh.cut_kinks import cut_kink
@@ -89,7 +89,9 @@ def grow(
     start = mesh.live[program.input] = task.space.embed(corners)
     check_outputs(program, start, "the slice's corners")
     bounds = Bounds(program, start)
-    mesh, cuts = _run(task, mesh, 0, bounds)
+    with memory.kept.keeping():
+        mesh, cuts = _run(task, mesh, 0, bounds)
+        _settle(mesh)
     if task.tiled:
         straighten(mesh)
     task.report(1.0, mesh, "")
@@ -135,6 +137,12 @@ def _run(task: TileTask, mesh: Mesh, i: int, bounds: Bounds) -> tuple[Mesh, list
     return mesh, cuts
 
 
+def _settle(mesh: Mesh) -> None:
+    """Take the outputs of a finished mesh out of memory that was made for wider tensors."""
+    mesh.live = {name: held.clone() for name, held in mesh.live.items()}
+    mesh.room = {}
+
+
 def _carry(program: Program, mesh: Mesh, start: int) -> int:
     """Run the live tensors of a mesh through a stage and on to the next cut, whose position it is.
 
@@ -147,7 +155,7 @@ def _carry(program: Program, mesh: Mesh, start: int) -> int:
         plain = isinstance(stage, Kink) and stage.apply is torch.relu
         if plain and name in program.dead_after(i) and mesh.owns(name):
             return arguments[0].relu_()
-        return in_chunks(stage, arguments, chunk)
+        return in_chunks(stage, arguments, chunk, mesh)
 
     program.run(mesh.live, start, stop, visit, forget=lambda name: mesh.forget([name]))
     return stop
@@ -243,19 +251,21 @@ def by_tiles(
         total = len(part.mesh.xy)
         part.mesh.live = stream.advance(program, i, stop, total, part.rows())
         part.mesh, patterns = _run(task, part.mesh, stop, bounds.copy())
+        _settle(part.mesh)
         found.append(patterns)
         outside += len(part.mesh)
     task.elsewhere, task.span = outside - sum(len(part.mesh) for part in parts), (low, high)
     return tiles.joined(mesh, parts), joined_patterns(cuts, [p.faces for p in parts], found)
 
 
-def in_chunks(stage: Stage, arguments: list[Tensor], chunk: int) -> Tensor:
-    """A stage on many vertices, with bounded intermediates."""
+def in_chunks(stage: Stage, arguments: list[Tensor], chunk: int, mesh: Mesh) -> Tensor:
+    """A stage on a mesh's vertices, with bounded intermediates, and with room for more vertices."""
     n = arguments[0].shape[0]
-    if n <= chunk or (isinstance(stage, Affine) and stage.lean):
+    if n <= chunk:
         return stage(*arguments)
     first = stage(*(a[:chunk] for a in arguments))
-    result = torch.empty((n, *first.shape[1:]), dtype=first.dtype)
+    room = mesh.room[stage.output] = memory.kept.room(n, first.shape[1:], more=4.0)
+    result = room[:n]
     result[:chunk] = first
 
     def run(low: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels.threads import by_rows
+from isogon.measures.partition.mesh import memory
 
 INDEX = np.int32
 
@@ -141,8 +142,7 @@ class Mesh:
         buffer = self.room.get(name)
         inside = buffer is not None and buffer.data_ptr() == held.data_ptr()
         if buffer is None or not inside or buffer.shape[0] < n + m:
-            # memory that is never touched costs nothing
-            buffer = torch.empty((n + m + (n + m) // 2, *held.shape[1:]), dtype=held.dtype)
+            buffer = memory.kept.room(n + m, held.shape[1:])
             buffer[:n] = held
             self.room[name] = buffer
         flat = buffer.reshape(buffer.shape[0], -1).numpy()

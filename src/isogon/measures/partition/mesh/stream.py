@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from isogon.cpwl.program import Program
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels.threads import each
+from isogon.measures.partition.mesh import memory
 
 LARGE = 256 << 20  # bytes of rows from which vertices are kept pending
 CHUNK = 4 << 20  # bytes of rows per chunk
@@ -71,7 +71,7 @@ class Pending:
 
 def between(held: Tensor, source: np.ndarray, ratio: np.ndarray) -> Tensor:
     """Rows `(1 - ratio) held[source[:, 0]] + ratio held[source[:, 1]]`."""
-    made = torch.empty((len(ratio), *held.shape[1:]), dtype=held.dtype)
+    made = memory.kept.empty((len(ratio), *held.shape[1:]))
     flat = made.reshape(len(ratio), -1).numpy()
     ek.interpolated(held.reshape(len(held), -1).numpy(), source, ratio, flat)
     return made
@@ -126,7 +126,7 @@ def advance(program: Program, start: int, stop: int, total: int, pieces: Iterato
         place, rows = piece
         for name, value in program.run(rows(), start, stop).items():
             if name not in found:
-                found[name] = torch.empty((total, *value.shape[1:]), dtype=value.dtype)
+                found[name] = memory.kept.empty((total, *value.shape[1:]))
             found[name][place] = value
 
     for first in itertools.islice(pieces, 1):
