@@ -131,19 +131,28 @@ def cores(count):
 
 
 def limits(count):
-    """What the machine's cores give: several threads against one, of products and of copying."""
+    """What the machine's cores give, several against one.
+
+    Of products, of copying, and of writing to memory that the system has just given.
+    """
     torch.set_num_threads(1)
     a = torch.rand(256, 256, dtype=torch.float64)
     x = torch.rand(1 << 24, dtype=torch.float64)
     row = {"case": "the machine itself", "threads": count}
-    for name, call in (("products", lambda: [a @ a for _ in range(300)]), ("copying", x.clone)):
+    out = [torch.empty_like(x) for _ in range(count)]
+    calls = {
+        "products": lambda n: [a @ a for _ in range(300)],
+        "copying": lambda n: out[n].copy_(x),
+        "first_touch": lambda n: x.clone(),
+    }
+    for name, call in calls.items():
         times = []
         for _ in range(6):
             start = time.perf_counter()
-            for _ in range(count):
-                call()
+            for n in range(count):
+                call(n)
             one = time.perf_counter() - start
-            threads = [threading.Thread(target=call) for _ in range(count)]
+            threads = [threading.Thread(target=call, args=(n,)) for n in range(count)]
             start = time.perf_counter()
             for thread in threads:
                 thread.start()

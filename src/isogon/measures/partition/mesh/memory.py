@@ -26,7 +26,8 @@ SHARE = 0.6  # of the memory that is free now
 LARGE = 384 << 20  # bytes of vertices' values from which a mesh is grown tile by tile
 TILE = 128 << 20  # bytes of vertices' values that a tile starts with
 SMALL = 1 << 20  # bytes of a tensor whose memory is worth keeping
-MOST = 1 << 30  # bytes of blocks that wait
+MOST = 2 << 30  # bytes of blocks that wait, untouched ones included ...
+PART = 0.25  # ... and of the memory that is free when a partition begins
 FACE = 700  # bytes of the mesh per face, without its pattern
 
 
@@ -64,7 +65,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.blocks: list[np.ndarray] = []
-        self.users, self.lock = 0, RLock()
+        self.users, self.lock, self.most = 0, RLock(), MOST
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
         """A tensor of doubles, not filled."""
@@ -99,7 +100,7 @@ class Kept:
             return
         with self.lock:
             self.blocks = sorted([*self.blocks, block], key=len)
-            while sum(b.nbytes for b in self.blocks) > MOST:
+            while sum(b.nbytes for b in self.blocks) > self.most:
                 self.blocks.pop(0)
 
     @contextmanager
@@ -107,6 +108,7 @@ class Kept:
         """Memory is kept inside, and given back at the end."""
         with self.lock:
             self.users += 1
+            self.most = min(MOST, PART * free())
         try:
             yield
         finally:
