@@ -123,6 +123,13 @@ def test_values_errors_and_single_numbers(everything):
         before = stand.made
         assert all(torch.equal(a, b) for a, b in zip(errors(there, x), expected[1], strict=True))
         assert stand.made > before
+        before = stand.made
+        for stage, own in zip(there.stages, here.stages, strict=True):
+            if isinstance(stage, stages.Affine) and isinstance(stage.linear, stages.Product):
+                v = torch.rand(2, *there.shapes[stage.inputs[0]], dtype=torch.float64)
+                for f in (torch.abs, torch.square):
+                    assert torch.equal(stage.weights(f)(v), own.weights(f)(v))
+        assert stand.made == before + 10
         single = evaluate_single(there, x)
     assert single.dtype == torch.float32
     assert torch.allclose(single, expected[2], atol=1e-6)

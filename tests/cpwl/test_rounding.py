@@ -215,3 +215,14 @@ def test_a_maximum_of_equal_entries_hands_on_the_largest_error():
     bounds.held["input"] = bounds.held["input"][0], given.square()[None]
     bounds.cut(0, np.array([1.0, 0.0]), np.array([1.0, 1.0]))
     assert float(bounds.held["m"][1]) == pytest.approx(1e-6), "one that reaches the largest counts"
+
+
+def test_the_place_of_a_point_counts_at_cuts_alone():
+    """The outputs are those at the coordinates that a mesh holds."""
+    program = mlp([torch.randn(3, 2, dtype=torch.float64) for _ in range(1)], [None])
+    x, ways = torch.randn(4, 2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+    (here,), (there,) = errors(program, x), errors(program, x, directions=ways, reach=1e9)
+    assert torch.equal(here, there)
+    program = mlp([torch.eye(2, dtype=torch.float64)] * 2, [None, None])
+    (cut, _), (moved, _) = errors(program, x), errors(program, x, directions=ways, reach=1e9)
+    assert (moved > 1e6 * cut).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import isogon as ig
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures import ball
 from isogon.measures.ball import CORNERS
+from isogon.measures.partition.forecast import Forecast, count
 
 
 def conv():
@@ -146,6 +148,65 @@ def test_a_disc_with_far_too_many_is_not_begun(monkeypatch):
     found, _ = told(radius=0.01, max_regions=50)
     assert len(cut) == 4
     assert found.meta["left_out"] == 0
+
+
+class Lines:
+    """Chords that say how many regions there are."""
+
+    regions = 0.0
+
+    def __init__(self, program, plane, generator):
+        self.plane = plane
+
+    def look(self, enough):
+        pass
+
+    def forecast(self):
+        area = self.plane.area
+        sides = np.linalg.norm(np.roll(self.plane.corners, -1, 0) - self.plane.corners, axis=1)
+        density = np.sqrt((self.regions - 1) / area)  # as if the border did not count
+        numbers = {
+            "boundary_length": 0.0,
+            "seconds": np.nan,
+            "memory": 0.0,
+            "spread": 0.0,
+            "chords": 4,
+        }
+        return Forecast(
+            self.regions,
+            **numbers,
+            chords=4,
+            density=density,
+            area=area,
+            perimeter=sides.sum(),
+            most=10**9,
+        )
+
+
+def test_what_chords_say_decides(monkeypatch):
+    begun = []
+    monkeypatch.setattr(ball, "Chords", Lines)
+    monkeypatch.setattr(
+        ball, "partitioned", lambda *a: begun.append(a) or SimpleNamespace(complete=False)
+    )
+    monkeypatch.setattr(ball, "pilot", lambda *a: 100.0)
+    for regions, discs in ((19_000, 4), (21_000, 0)):  # twice as many as are wanted: not begun
+        begun.clear()
+        monkeypatch.setattr(Lines, "regions", regions)
+        found, said = told(radius=0.2, max_regions=10_000)
+        assert (len(begun), found.meta["left_out"]) == (discs, 4)
+        assert len(said) == 1
+    monkeypatch.setattr(Lines, "regions", 12_000)  # 100 s for each of four: 9,000 take 300 s
+    _, said = told(radius=0.2, max_regions=10_000)
+    text = str(said[0].message)
+    assert "1.7 minutes each, 6.7 minutes for all 4" in text
+    assert "holds about 9,000: 5 minutes for all" in text
+    disc = Lines(None, ball.disc(torch.zeros(8).double(), 0.2, torch.Generator()), None).forecast()
+    fits = float(re.search(r"radius of ([\d.]+) holds", text)[1])
+    share = fits / 0.2
+    assert count(disc.density, share**2 * disc.area, share * disc.perimeter) == pytest.approx(
+        9000, rel=0.06
+    )
 
 
 def test_counts_that_are_none_are_refused():
