@@ -8,6 +8,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# before torch is imported: threads that wait by turning take the cores of other workers
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -18,7 +21,7 @@ def pytest_configure(config):
     register = hypothesis.settings.register_profile
     # the same cases on every run, so that a change is judged by what it changes; a search for
     # new ones is HYPOTHESIS_PROFILE=search
-    register("isogon", deadline=None, suppress_health_check=slow)
+    register("isogon", deadline=None, suppress_health_check=slow, derandomize=True)
     register("search", deadline=None, suppress_health_check=slow, max_examples=400)
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "isogon"))
 

@@ -170,7 +170,6 @@ class Lines:
             "seconds": np.nan,
             "memory": 0.0,
             "spread": 0.0,
-            "chords": 4,
         }
         return Forecast(
             self.regions,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -169,8 +169,14 @@ POWER = st.integers(-20, 20)
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), kind=KINDS, how=HOW, power=POWER)
+@example(seed=1461, kind="where", how="column", power=14)
 def test_breakpoints_on_a_line(seed, kind, how, power):
-    """Each that is farther from its neighbours than rounding, and no others."""
+    """Each that is farther from its neighbours than rounding, and no others.
+
+    One that was found may lie twice as far off as counts for its neighbours: of several units that
+    vanish there within rounding the differences from zero add up for the units behind them, while
+    the errors that they carry add up in squares.
+    """
     net = Net(seed, kind, 4).spoil(how, 10.0**power)
     a, b = net.rng.standard_normal((2, 4))
     truth = exact.on_line(net.rational(), *exact.rational([a.tolist(), b.tolist()]))
@@ -191,7 +197,7 @@ def test_breakpoints_on_a_line(seed, kind, how, power):
         if apart[k] and apart[k + 1]:
             assert np.abs(found - at[k]).min(initial=9) <= width[k], f"{places[k]} is missing"
     for t in found:
-        assert (np.abs(at - t) <= width).any(), f"{t} is none"
+        assert (np.abs(at - t) <= 2 * width).any(), f"{t} is none"
     if apart.all():
         assert len(found) == len(at)
 
