@@ -11,7 +11,7 @@ from torch import nn
 
 import isogon as ig
 from isogon.cpwl.lower import program_for
-from isogon.cpwl.rounding import Carried
+from isogon.cpwl.rounding import ErrorWalk
 from isogon.measures.partition.mesh import following
 from isogon.measures.partition.mesh.following import Following
 from isogon.measures.partition.slices import Slice
@@ -54,7 +54,7 @@ def embed(xy):
 
 def anew(position, xy):
     """As `Following`, from the input."""
-    carried = Carried(PROGRAM, embed(xy), *OPTIONS, meant=True)
+    carried = ErrorWalk(PROGRAM, embed(xy), *OPTIONS, meant=True)
     carried.to(position)
     return [t.numpy() for t in carried.entries()]
 
@@ -87,13 +87,13 @@ def test_it_does_not_matter_what_was_asked_before(asked, rows, held):
 
 def test_a_place_passes_every_stage_once(monkeypatch):
     passed = np.zeros(len(PROGRAM.stages), int)
-    go_on = Carried.to
+    go_on = ErrorWalk.to
 
     def counted(self, position, known=None):
         passed[self.position : position] += len(self)
         go_on(self, position, known)
 
-    monkeypatch.setattr(Carried, "to", counted)
+    monkeypatch.setattr(ErrorWalk, "to", counted)
     follow = Following(PROGRAM, embed, *OPTIONS)
     for stop in STOPS:
         follow.at(stop, PLACES)
@@ -105,9 +105,9 @@ def test_a_place_passes_every_stage_once(monkeypatch):
 
 def test_a_place_that_was_not_asked_for_goes_on_later(monkeypatch):
     starts = []
-    go_on = Carried.to
+    go_on = ErrorWalk.to
     monkeypatch.setattr(
-        Carried, "to", lambda self, *a: (starts.append(self.position), go_on(self, *a))[1]
+        ErrorWalk, "to", lambda self, *a: (starts.append(self.position), go_on(self, *a))[1]
     )
     follow = Following(PROGRAM, embed, *OPTIONS)
     follow.at(STOPS[0], PLACES)
@@ -124,12 +124,12 @@ def test_errors_cost_no_more_than_the_depth(depth, monkeypatch):
     torch.manual_seed(0)
     layers = [layer for _ in range(depth) for layer in (nn.Linear(8, 8), nn.ReLU())]
     passed = [0]
-    go_on = Carried.to
+    go_on = ErrorWalk.to
 
     def counted(self, position, known=None):
         passed[0] += len(self) * (position - self.position)
         go_on(self, position, known)
 
-    monkeypatch.setattr(Carried, "to", counted)
+    monkeypatch.setattr(ErrorWalk, "to", counted)
     found = ig.segments(nn.Sequential(*layers), *torch.randn(2, 8, dtype=torch.float64))
     assert passed[0] <= 2 * depth * (len(found) + 2)

@@ -11,7 +11,7 @@ import torch
 
 from isogon.cpwl.bounds import Bounds
 from isogon.cpwl.program import mlp
-from isogon.cpwl.rounding import EPS, ROUNDING, errors_at
+from isogon.cpwl.rounding import EPS, ROUNDING, ErrorWalk
 from isogon.cpwl.stages import Kink
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.measure import partition
@@ -59,9 +59,9 @@ def test_zero_is_a_multiple_of_the_carried_errors(position):
     program = network()
     space = zeros.Space.of_slice(program, PLANE)
     at = np.random.default_rng(0).uniform(-1, 1, (11, 2))
-    expected = ROUNDING * errors_at(
-        program, position, space.embed(at), given=space.given, directions=space.directions, reach=3
-    )
+    walk = ErrorWalk(program, space.embed(at), space.given, space.directions, 3, meant=True)
+    walk.to(position)
+    expected = ROUNDING * walk.entries()[1]
     assert np.allclose(space.zero(position, at), expected, rtol=1e-9, atol=0)
     judge = zeros.Judge(space, Bounds(program, space.embed(PLANE.corners)), position)
     assert np.allclose(judge.zero(at), expected, rtol=1e-9, atol=0)

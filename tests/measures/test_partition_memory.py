@@ -12,13 +12,13 @@ from torch import nn
 import isogon as ig
 from isogon.cpwl.lower import lower
 from isogon.measures.partition.mesh import memory
-from isogon.measures.partition.mesh.memory import Kept
+from isogon.measures.partition.mesh.memory import Spare
 
 
 @pytest.fixture
 def kept(monkeypatch):
     monkeypatch.setattr(memory, "SMALL", 64)
-    return Kept()
+    return Spare()
 
 
 def place(t):
@@ -95,7 +95,7 @@ def test_a_partition_leaves_nothing_behind(monkeypatch):
     plane, program = ig.Slice.through(*x), lower(net, x[:2])
     program.chunk_bytes = 1 << 14
     used = []
-    room = Kept.room
+    room = Spare.room
 
     def seen(self, *arguments, **options):
         waiting = len(self.blocks)
@@ -103,7 +103,7 @@ def test_a_partition_leaves_nothing_behind(monkeypatch):
         used.append(len(self.blocks) < waiting)
         return found
 
-    monkeypatch.setattr(Kept, "room", seen)
+    monkeypatch.setattr(Spare, "room", seen)
     for large in (memory.LARGE, 1 << 21):  # as a whole, by tiles
         monkeypatch.setattr(memory, "LARGE", large)
         monkeypatch.setattr(memory, "TILE", large // 2)
@@ -111,8 +111,8 @@ def test_a_partition_leaves_nothing_behind(monkeypatch):
         one = ig.partition(program, plane)
         assert any(used)
         gc.collect()
-        assert memory.kept.blocks == []
-        assert memory.kept.users == 0
+        assert memory.spare.blocks == []
+        assert memory.spare.users == 0
         base = one.outputs
         while isinstance(base, np.ndarray) and base.base is not None:
             base = base.base

@@ -169,14 +169,12 @@ POWER = st.integers(-20, 20)
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), kind=KINDS, how=HOW, power=POWER)
-@example(seed=1461, kind="where", how="column", power=14)
+@example(seed=1461, kind="where", how="column", power=14).xfail(
+    reason="nine units vanish within 5e-14: what the first ones are off adds up, errors in squares",
+    raises=AssertionError,
+)
 def test_breakpoints_on_a_line(seed, kind, how, power):
-    """Each that is farther from its neighbours than rounding, and no others.
-
-    One that was found may lie twice as far off as counts for its neighbours: of several units that
-    vanish there within rounding the differences from zero add up for the units behind them, while
-    the errors that they carry add up in squares.
-    """
+    """Each that is farther from its neighbours than rounding, and no others."""
     net = Net(seed, kind, 4).spoil(how, 10.0**power)
     a, b = net.rng.standard_normal((2, 4))
     truth = exact.on_line(net.rational(), *exact.rational([a.tolist(), b.tolist()]))
@@ -197,7 +195,7 @@ def test_breakpoints_on_a_line(seed, kind, how, power):
         if apart[k] and apart[k + 1]:
             assert np.abs(found - at[k]).min(initial=9) <= width[k], f"{places[k]} is missing"
     for t in found:
-        assert (np.abs(at - t) <= 2 * width).any(), f"{t} is none"
+        assert (np.abs(at - t) <= width).any(), f"{t} is none"
     if apart.all():
         assert len(found) == len(at)
 

@@ -21,7 +21,7 @@ from isogon.cpwl.magnitudes import EPS, Coefficients, magnitude, squares, summed
 from isogon.cpwl.program import Program
 from isogon.cpwl.stages import Affine, Kink, Max, Stage
 
-__all__ = ["EPS", "ROUNDING", "Carried", "errors", "errors_and_slopes", "errors_at"]
+__all__ = ["EPS", "ROUNDING", "ErrorWalk", "errors", "errors_and_slopes"]
 
 ROUNDING = 32.0  # zero means: within this many carried errors
 Beside = tuple[Tensor, Tensor, Tensor | None]  # values, squared errors, derivatives
@@ -52,7 +52,7 @@ def errors(
         In the order of ``program.cuts``: for a kink ``[N, units]``, for a maximum ``[N, units,
         K]`` like its candidates (0 where a unit has fewer than K); last ``[N, C]``, the output.
     """
-    for stage, _, found, _ in _walk(Carried(program, x, given, directions, reach)):
+    for stage, _, found, _ in _walk(ErrorWalk(program, x, given, directions, reach)):
         yield _like_candidates(stage, found)
 
 
@@ -63,7 +63,7 @@ def errors_and_slopes(
 
     At a knot of a kink the derivative behind it is that on the steeper side.
     """
-    for stage, _, found, tangents in _walk(Carried(program, x, given, directions, reach)):
+    for stage, _, found, tangents in _walk(ErrorWalk(program, x, given, directions, reach)):
         flat = [t.reshape(-1, *t.shape[2:]) for t in tangents]
         slopes = _like_candidates(stage, flat)
         yield _like_candidates(stage, found), slopes.reshape(-1, len(x), *slopes.shape[1:])
@@ -77,27 +77,8 @@ def _like_candidates(stage: Stage | None, entries: list[Tensor]) -> Tensor:
     return flat[:, stage.index.clamp(min=0)].masked_fill(stage.index < 0, 0.0)
 
 
-@torch.no_grad()
-def errors_at(
-    program: Program,
-    position: int,
-    x: Tensor,
-    *,
-    given: Tensor | float = 0.0,
-    directions: Tensor | None = None,
-    reach: float = 0.0,
-) -> Tensor:
-    """The errors `[N, entries]` of what the cut at one stage sees, while a mesh is being cut.
-
-    They are those of the places meant (see `Carried`); the arguments are those of `errors`.
-    """
-    carried = Carried(program, x, given, directions, reach, meant=True)
-    carried.to(position)
-    return carried.entries()[1]
-
-
 def _walk(
-    carried: Carried,
+    carried: ErrorWalk,
 ) -> Iterator[tuple[Stage | None, list[Tensor], list[Tensor], list[Tensor]]]:
     """Each cut with values, errors and derivatives of its arguments; last None: of the output."""
     program = carried.program
@@ -110,7 +91,7 @@ def _walk(
         yield stage, v, [e.sqrt() for e in e2], [t for t in d if t is not None]
 
 
-class Carried:
+class ErrorWalk:
     """Points on their way through a network, with values, errors and derivatives.
 
     Args:
@@ -183,7 +164,7 @@ class Carried:
         values, squared = (torch.cat([t.reshape(n, -1) for t in ts], 1) for ts in (v, e2))
         return values, squared.sqrt_()
 
-    def kept(self, rows: Tensor) -> Carried:
+    def kept(self, rows: Tensor) -> ErrorWalk:
         """Some of the points."""
         return self._with(
             {
@@ -193,7 +174,7 @@ class Carried:
         )
 
     @staticmethod
-    def joined(parts: Sequence[Carried]) -> Carried:
+    def joined(parts: Sequence[ErrorWalk]) -> ErrorWalk:
         """The points of several that are at one place."""
         held: dict[str, Beside] = {}
         for name in parts[0].held:
@@ -202,8 +183,8 @@ class Carried:
             held[name] = torch.cat(v), torch.cat(e2), tangent
         return parts[0]._with(held)
 
-    def _with(self, held: dict[str, Beside]) -> Carried:
-        other: Carried = object.__new__(Carried)
+    def _with(self, held: dict[str, Beside]) -> ErrorWalk:
+        other: ErrorWalk = object.__new__(ErrorWalk)
         other.__dict__ |= self.__dict__ | {"held": held}
         return other
 

@@ -89,7 +89,7 @@ def grow(
     start = mesh.live[program.input] = task.space.embed(corners)
     check_outputs(program, start, "the slice's corners")
     bounds = Bounds(program, start)
-    with memory.kept.keeping():
+    with memory.spare.keeping():
         mesh, cuts = _run(task, mesh, 0, bounds)
         _settle(mesh)
     if task.tiled:
@@ -264,7 +264,7 @@ def in_chunks(stage: Stage, arguments: list[Tensor], chunk: int, mesh: Mesh) -> 
     if n <= chunk:
         return stage(*arguments)
     first = stage(*(a[:chunk] for a in arguments))
-    room = mesh.room[stage.output] = memory.kept.room(n, first.shape[1:], more=4.0)
+    room = mesh.room[stage.output] = memory.spare.room(n, first.shape[1:], more=4.0)
     result = room[:n]
     result[:chunk] = first
 

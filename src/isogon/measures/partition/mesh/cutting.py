@@ -12,7 +12,7 @@ from isogon.measures.partition.kernels.chords import count_meetings, find_chords
 from isogon.measures.partition.kernels.meetings import Cut
 from isogon.measures.partition.kernels.threads import by_parts, shared
 from isogon.measures.partition.mesh.mesh import INDEX, Mesh, sizes
-from isogon.measures.partition.mesh.splitting import split
+from isogon.measures.partition.mesh.splitting import split_mesh
 from isogon.measures.partition.mesh.stream import Pending
 
 
@@ -203,7 +203,7 @@ def cut_faces(
         raise Full(k + meetings)
     chords = np.stack([which[:total], start[:total], end[:total], above[:total]], 1)
     cut, error = Cut(z, f.column, f.other, f.offset, f.unit), errors.bound[which[:total]]
-    made = split(mesh, bits, kept, chords, error, cut, meetings)
+    made = split_mesh(mesh, bits, kept, chords, error, cut, meetings)
     close = np.flatnonzero(made.unclear)
     if len(close):
         # of all chords in these faces: a function is no more uncertain than at its chord's ends
@@ -211,7 +211,7 @@ def cut_faces(
         base = np.repeat(mesh.offsets[:-1], k)[own]
         a, b = (mesh.loops[base + side[own]] for side in (start, end))
         error[own] = np.maximum(errors.at(a, which[own]), errors.at(b, which[own]))
-        made = split(mesh, bits, kept, chords, error, cut, meetings)
+        made = split_mesh(mesh, bits, kept, chords, error, cut, meetings)
     mesh.ends = np.concatenate([mesh.ends, made.edge[:2].T])
     mesh.site = np.concatenate([mesh.site, np.full(made.edge.shape[1], site, INDEX)])
     mesh.unit = np.concatenate([mesh.unit, f.unit[made.edge[2]].astype(INDEX)])

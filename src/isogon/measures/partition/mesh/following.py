@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isogon.cpwl.magnitudes import Coefficients
 from isogon.cpwl.program import Program
-from isogon.cpwl.rounding import Carried
+from isogon.cpwl.rounding import ErrorWalk
 
 HELD = 256 << 20  # bytes of places on their way that are kept, and of those that go on together
 
@@ -47,13 +47,13 @@ class Following:
         widest = 8 * max(map(math.prod, program.shapes.values()))
         self.most = max(self.rows, HELD // (widest * (2 + len(directions))))
         # by the stage before which they are: their coordinates, as complex numbers, and they
-        self.held: dict[int, tuple[np.ndarray, Carried]] = {}
+        self.held: dict[int, tuple[np.ndarray, ErrorWalk]] = {}
 
     @torch.no_grad()
     def at(self, position: int, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values and errors `[n, entries]` of what the cut at a stage sees at places `[n, 2]`.
 
-        After the last stage: of the output. They are those of the places meant (see `Carried`).
+        After the last stage: of the output. They are those of the places meant (see `ErrorWalk`).
         """
         parts = []
         for low in range(0, len(xy), self.most):
@@ -68,7 +68,7 @@ class Following:
     def _at(self, position: int, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those of places that differ, in ascending order; all of them are held afterwards."""
         self.held = {at: group for at, group in self.held.items() if at <= position}
-        blocks: list[Carried] = []
+        blocks: list[ErrorWalk] = []
         found = [np.empty(0, np.complex128)]
         for at, (places, carried) in list(self.held.items()):
             wanted = np.isin(places, asked)
@@ -81,9 +81,9 @@ class Following:
         if len(new):
             x = self.embed(new.view(np.float64).reshape(-1, 2))
             found.append(new)
-            blocks += self._blocks(Carried(self.program, x, *self.options, meant=True))
+            blocks += self._blocks(ErrorWalk(self.program, x, *self.options, meant=True))
         self._go_on(blocks, position)
-        carried = Carried.joined(blocks) if len(blocks) > 1 else blocks[0]
+        carried = ErrorWalk.joined(blocks) if len(blocks) > 1 else blocks[0]
         places = np.concatenate(found)
         values, errors = (t.numpy() for t in carried.entries())
         order = np.argsort(places)
@@ -91,14 +91,14 @@ class Following:
         self._forget()
         return values[order], errors[order]
 
-    def _blocks(self, carried: Carried) -> list[Carried]:
+    def _blocks(self, carried: ErrorWalk) -> list[ErrorWalk]:
         """Places, by as many as go through a stage together."""
         if len(carried) <= self.rows:
             return [carried]
         parts = torch.arange(len(carried)).split(self.rows)
         return [carried.kept(rows) for rows in parts]
 
-    def _go_on(self, blocks: list[Carried], position: int) -> None:
+    def _go_on(self, blocks: list[ErrorWalk], position: int) -> None:
         """Bring blocks to the place before a stage, the hindmost first."""
         here = min(block.position for block in blocks)
         while here < position:
@@ -110,7 +110,7 @@ class Following:
             here = following
 
     def _hold(
-        self, at: int, places: np.ndarray, carried: Carried, rows: np.ndarray | None = None
+        self, at: int, places: np.ndarray, carried: ErrorWalk, rows: np.ndarray | None = None
     ) -> None:
         """Keep places (or some rows of them) at a stage, beside those that are there."""
         if rows is not None:
@@ -118,7 +118,7 @@ class Following:
             self.held.pop(at)
         if at in self.held:
             before, others = self.held[at]
-            places, carried = np.concatenate([before, places]), Carried.joined([others, carried])
+            places, carried = np.concatenate([before, places]), ErrorWalk.joined([others, carried])
         if len(places):
             self.held[at] = places, carried
 

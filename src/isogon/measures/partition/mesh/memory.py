@@ -55,7 +55,7 @@ def _asked() -> int:
         return 8 << 30
 
 
-class Kept:
+class Spare:
     """Memory of tensors that are no longer read, for those that are made next.
 
     Memory that is given back to the system and asked for again is cleared page by page: a fifth of
@@ -118,7 +118,7 @@ class Kept:
                     self.blocks.clear()
 
 
-kept = Kept()
+spare = Spare()
 
 
 def has_room(live: dict[str, Tensor], new: int) -> bool:

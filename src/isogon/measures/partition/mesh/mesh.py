@@ -142,7 +142,7 @@ class Mesh:
         buffer = self.room.get(name)
         inside = buffer is not None and buffer.data_ptr() == held.data_ptr()
         if buffer is None or not inside or buffer.shape[0] < n + m:
-            buffer = memory.kept.room(n + m, held.shape[1:])
+            buffer = memory.spare.room(n + m, held.shape[1:])
             buffer[:n] = held
             self.room[name] = buffer
         flat = buffer.reshape(buffer.shape[0], -1).numpy()

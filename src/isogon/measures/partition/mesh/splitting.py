@@ -48,7 +48,7 @@ class Split:
     unclear: np.ndarray
 
 
-def split(
+def split_mesh(
     mesh: Mesh,
     bits: np.ndarray,
     kept: np.ndarray,

@@ -71,7 +71,7 @@ class Pending:
 
 def between(held: Tensor, source: np.ndarray, ratio: np.ndarray) -> Tensor:
     """Rows `(1 - ratio) held[source[:, 0]] + ratio held[source[:, 1]]`."""
-    made = memory.kept.empty((len(ratio), *held.shape[1:]))
+    made = memory.spare.empty((len(ratio), *held.shape[1:]))
     flat = made.reshape(len(ratio), -1).numpy()
     ek.interpolated(held.reshape(len(held), -1).numpy(), source, ratio, flat)
     return made
@@ -126,7 +126,7 @@ def advance(program: Program, start: int, stop: int, total: int, pieces: Iterato
         place, rows = piece
         for name, value in program.run(rows(), start, stop).items():
             if name not in found:
-                found[name] = memory.kept.empty((total, *value.shape[1:]))
+                found[name] = memory.spare.empty((total, *value.shape[1:]))
             found[name][place] = value
 
     for first in itertools.islice(pieces, 1):

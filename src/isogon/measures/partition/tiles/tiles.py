@@ -183,7 +183,7 @@ def joined(whole: Mesh, parts: list[Tile]) -> Mesh:
     held = {name: rows for p in parts[:1] for name, rows in p.mesh.live.items()}
     ((name, rows),) = held.items()
     total = len(vertices) + sum(len(p.mesh.xy) - p.mesh.corners for p in parts)
-    live = memory.kept.empty((total, *rows.shape[1:]))
+    live = memory.spare.empty((total, *rows.shape[1:]))
     xy = [whole.xy[vertices]]
     ends = [np.searchsorted(vertices, whole.ends[edges]).astype(INDEX)]
     site, unit = [whole.site[edges]], [whole.unit[edges]]
