@@ -173,6 +173,11 @@ POWER = st.integers(-20, 20)
     reason="nine units vanish within 5e-14: what the first ones are off adds up, errors in squares",
     raises=AssertionError,
 )
+@example(seed=410053, kind="max", how="row", power=12).xfail(
+    reason="behind a maximum of entries of 1e12 a vertex is off by their rounding, and "
+    "with it the place where a unit vanishes on the way there: 0.0032 of the line",
+    raises=AssertionError,
+)
 def test_breakpoints_on_a_line(seed, kind, how, power):
     """Each that is farther from its neighbours than rounding, and no others."""
     net = Net(seed, kind, 4).spoil(how, 10.0**power)
