@@ -93,10 +93,10 @@ def test_errors_are_half_of_what_counts_as_zero():
     mesh = SimpleNamespace(xy=np.stack([np.zeros(count), np.arange(count)], 1))
     entry, other = np.array([3, 2, 1]), np.array([-1, 0, -1])
     errors = zeros.Errors(judge, mesh, entry, other, np.array([1.0, 2.0, 4.0, 8.0]))
-    assert errors.bound.tolist() == [4.0, 2.5, 1.0]
+    assert errors.bound.tolist() == [4.0, np.hypot(4, 1) / 2, 1.0]
     vertices, functions = rng.integers(0, count, 6000), rng.integers(0, 3, 6000)
     size = judge.sizes[vertices, entry[functions]]
-    size += np.where(functions == 1, judge.sizes[vertices, 0], 0.0)
+    size = np.hypot(size, np.where(functions == 1, judge.sizes[vertices, 0], 0.0))
     assert np.allclose(errors.at(vertices, functions), size / 2)
     assert sum(judge.asked) == len(np.unique(vertices)), "each vertex once"
     assert max(judge.asked) == 1024

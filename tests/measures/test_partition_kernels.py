@@ -30,6 +30,7 @@ from isogon.measures.partition.kernels import sides as sd
 from isogon.measures.partition.measure import partition
 from isogon.measures.partition.mesh import cutting as cut
 from isogon.measures.partition.mesh import mesh as ms
+from isogon.measures.partition.mesh import zeros
 from isogon.measures.partition.slices import Slice
 from isogon.measures.partition.tiles import seams
 
@@ -659,6 +660,15 @@ def test_chained_half_edges(seed):
         assert loop == ring[k:] + ring[:k]
 
 
+def meet(p, q):
+    """Whether three of the lines from p to q go through one point."""
+    for i, j, k in itertools.combinations(range(len(p)), 3):
+        (a, b), (c, d) = ((p[n] - p[i], q[n] - q[i]) for n in (j, k))
+        if a * b < 0 and abs(a * d - b * c) < 1e-6:
+            return True
+    return False
+
+
 @twin("edge_bends")
 def test_bends_along_edges(seed):
     rng = np.random.default_rng(seed)
@@ -673,9 +683,10 @@ def test_bends_along_edges(seed):
         lambda a: seams.edge_bends(ends, z, entry, masks, error, row, unclear, a),
         columns=(((4,), np.int64),),
     )
-    assert not unclear.any()
     expected = []
     for e, (p, q) in enumerate(ends):
+        if unclear[[p, q]].any():  # which of two passes a third first, where all three meet
+            assert any(meet(z[p, own], z[q, own]) for own in ([0, 1, 2, 3], [4, 5, 6]))
         for g, row in enumerate(entry[:2]):
             used = row[row >= 0]
             if len({(z[p, k], z[q, k]) for k in used}) < len(used):
@@ -724,3 +735,41 @@ def test_ties_become_equal(seed):
         assert np.array_equal(z[v, rest], before[v, rest])
     assert np.array_equal(z[0, 3:], before[0, 3:])
     assert np.array_equal(z[3], before[3])
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_what_is_equal_to_several_gets_the_least(order):
+    z, error = np.array([[2.0, 1.0, 1e12]]), np.array([1e-16, 1e-16, 1.0])
+    first, second = np.array([0, 1])[order], np.array([2, 2])
+    ev.tie(z, np.zeros(2, np.int64), first, second, error)
+    assert z.tolist() == [[2, 1, 1]]  # in its groups, neither is below it
+
+
+def test_a_bend_behind_a_huge_entry_is_at_the_entry_that_is_highest_there():
+    z = np.array([[1e20, 2.0, 1.0], [-6e20, -6.0, 2.0]])  # all three times are one number
+    masks = np.array([[1], [4]], np.uint64)
+    error, row = np.array([[1e6, 1e-14, 1e-14]]), np.zeros(2, np.int64)
+    ends, entry = np.array([[0, 1]], INDEX), np.array([[0, 1, 2]])
+    (rows,) = counted(
+        lambda a: seams.edge_bends(ends, z, entry, masks, error, row, np.zeros(2, bool), a),
+        columns=(((4,), np.int64),),
+    )
+    t = 1 / 7
+    assert 2 - 8 * t < 1 + t
+    assert rows.tolist() == [[0, 0, 0, 2]]
+
+
+def test_the_boundary_of_a_huge_class_is_clipped_by_what_is_known_of_it():
+    # class 0 (huge) meets class 1 along the middle, class 2 is above both for three tenths of it
+    xy = np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    outputs = np.array([[-1e20, 0, -0.7], [-1e20, 0, 0.3], [1e20, 0, 0.3], [1e20, 0, -0.7]])
+    outputs[:, 0] += [3e5, -5e5, 7e5, 1e5]
+    bound = np.array([1e6, 1e-14, 1e-14])
+    ring = np.arange(4)
+    segments, classes, _ = bd.argmax_boundary(
+        np.array([0, 4]), ring, xy, outputs, np.stack([ring, np.roll(ring, -1)], 1),
+        np.array([[0, -1]] * 4), zeros.Table(bound, 4, lambda rows: np.tile(bound, (len(rows), 1))),
+    )  # fmt: skip
+    length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
+    found = {tuple(pair): size for pair, size in zip(classes.tolist(), length, strict=True)}
+    assert found == pytest.approx({(0, 1): 1.4, (0, 2): 0.6, (1, 2): 1.0})

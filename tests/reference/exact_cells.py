@@ -69,6 +69,16 @@ def between(p, q, t):
     return [None if a is None else a + t * (b - a) for a, b in zip(p, q, strict=True)]
 
 
+def lead(layers, cut, unit, x):
+    """What a unit of a bending layer sees at x; of a maximum how far the first is ahead."""
+    bending = [n for n, layer in enumerate(layers) if layer[0] in ("relu", "max")][cut]
+    v = Before(layers[:bending])[tuple(x)]
+    if layers[bending][0] == "relu":
+        return v[unit]
+    top = sorted(v[i] for i in layers[bending][1][unit] if v[i] is not None)
+    return top[-1] - top[-2]
+
+
 def on_line(layers, start, end):
     """All breakpoints in (0, 1): {place: (number of the bending layer, unit, slope there)}.
 
@@ -119,6 +129,29 @@ def on_polygon(layers, corners):
                 if d is not None and d.count(0) > 1 and any(d):
                     record.append((cut, i, j, cell, max(map(abs, d))))
     return cells, record
+
+
+def leads(layers, cells):
+    """What decides at the cells' corners: `corners`, and how far from zero it is where it isn't.
+
+    `[(number of the bending layer, entry, largest entry of its group or None, corner, size)]`.
+    """
+    corners = sorted({c for cell in cells for c in cell})
+    found, cut = [], -1
+    for number, layer in enumerate(layers):
+        if layer[0] not in ("relu", "max"):
+            continue
+        cut, before = cut + 1, Before(layers[:number])
+        for n, c in enumerate(corners):
+            v = before[c]
+            if layer[0] == "relu":
+                found += [(cut, u, None, n, abs(x)) for u, x in enumerate(v) if x]
+                continue
+            for group in layer[1]:
+                own = [i for i in group if v[i] is not None]
+                top = max(own, key=v.__getitem__)
+                found += [(cut, i, top, n, v[top] - v[i]) for i in own if v[i] != v[top]]
+    return corners, found
 
 
 class Before(dict):

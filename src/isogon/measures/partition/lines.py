@@ -19,7 +19,8 @@ def break_points(
     program: Program, ends: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Positions `[P]` from 0 to 1, site and unit of each (-1 at the ends), outputs `[P, C]`."""
-    last, size = len(program.stages), ends.abs().sum(0)
+    last = len(program.stages)
+    size = ends.abs().sum(0) * (ends[0] != ends[1])  # inputs that do not vary are not rounded
     space = Space(
         program,
         lambda at: (

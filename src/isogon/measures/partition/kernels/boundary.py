@@ -89,20 +89,28 @@ def chord(values, error, n, i, j, at, ratio, close):
 
 
 @inline
-def clip(values, n, i, j, list_, count, at, ratio, interval):
-    """The part of the chord (0..1) where i and j also beat the other contenders."""
+def clip(values, error, n, i, j, list_, count, at, ratio, interval):
+    """The part of the chord (0..1) where i and j also beat the other contenders.
+
+    They are equal on it: the one that is known better stands for both.
+    """
     interval[0], interval[1] = 0.0, 1.0
+    own, first, second = i, 0.0, 0.0
+    for k in range(n):
+        first, second = max(first, error[k, i]), max(second, error[k, j])
+    if second < first:
+        own = j
     k, m = at[0], at[1]
     k2, m2 = (k + 1) % n, (m + 1) % n
     for r in range(count):
         c = list_[r]
         if c == i or c == j:  # noqa: SIM109 (a tuple is slow in a kernel)
             continue
-        p = (1 - ratio[0]) * (values[k, i] - values[k, c]) + ratio[0] * (
-            values[k2, i] - values[k2, c]
+        p = (1 - ratio[0]) * (values[k, own] - values[k, c]) + ratio[0] * (
+            values[k2, own] - values[k2, c]
         )
-        q = (1 - ratio[1]) * (values[m, i] - values[m, c]) + ratio[1] * (
-            values[m2, i] - values[m2, c]
+        q = (1 - ratio[1]) * (values[m, own] - values[m, c]) + ratio[1] * (
+            values[m2, own] - values[m2, c]
         )
         if p < 0 and q < 0:
             return False
@@ -146,7 +154,7 @@ def face_boundary(offsets, loops, xy, outputs, error, row, unclear, segments, cl
                 i, j = min(list_[r], list_[s]), max(list_[r], list_[s])
                 if not chord(values, errors, n, i, j, at, ratio, close):
                     continue
-                if not clip(values, n, i, j, list_, count, at, ratio, interval):
+                if not clip(values, errors, n, i, j, list_, count, at, ratio, interval):
                     continue
                 if made < len(segments):
                     a, b = loops[low + at[0]], loops[low + (at[0] + 1) % n]

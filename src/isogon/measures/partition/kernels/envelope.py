@@ -128,7 +128,7 @@ def face_pairs(offsets, loops, z, entry, masks, error, row, unclear, pairs, room
                     a, b = min(list_[r], list_[s]), max(list_[r], list_[s])
                     if not chord(values, errors, n, a, b, at, ratio, close):
                         continue
-                    if not clip(values, n, a, b, list_, count, at, ratio, interval):
+                    if not clip(values, errors, n, a, b, list_, count, at, ratio, interval):
                         continue
                     if made < len(pairs):
                         pairs[made, 0], pairs[made, 1] = i, g
@@ -173,14 +173,17 @@ def tie(z, vertex, first, second, error):
 
     `first[n]`, `second[n]` are equal at `vertex[n]`; of three that meet there each pair may be
     listed, or two pairs. `error[c]` is what counts as zero of column c.
+
+    An entry so large that its rounding hides how far others are apart may be equal to several,
+    each of another group. It gets the least of them: it is then above none of them in its group.
     """
-    for _ in range(3):
+    for turn in range(5):
         for n in range(len(vertex)):
             v, a, b = vertex[n], first[n], second[n]
-            if error[a] <= error[b]:
+            if error[a] > error[b]:
+                a, b = b, a
+            if turn < 3 or z[v, a] < z[v, b]:
                 z[v, b] = z[v, a]
-            else:
-                z[v, a] = z[v, b]
 
 
 @kernel

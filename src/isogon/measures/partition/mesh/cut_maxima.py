@@ -168,15 +168,17 @@ def equal(
     """Store ties at the vertices at which true errors had to tell them."""
     for v in np.flatnonzero(sizes.row):
         size = sizes.error[sizes.row[v]]
+        pairs = [np.zeros((0, 2), np.int64)]
         for g in np.flatnonzero(masks[v] & (masks[v] - np.uint64(1))):
             flags = np.unpackbits(masks[v, g : g + 1].view(np.uint8), bitorder="little")
             own = entry[g, np.flatnonzero(flags)]
             best = own[np.argmin(size[own])]
             rest = own[own != best]
-            both = np.full(len(rest), v), used[np.full(len(rest), best)], used[rest]
-            error = np.zeros(used[-1] + 1)
-            error[used[rest]] = 1.0
-            level(mesh, stage, *both, error)
+            pairs.append(np.stack([np.full(len(rest), best), rest], 1))
+        first, second = used[np.concatenate(pairs)].T
+        error = np.zeros(used[-1] + 1)
+        error[used] = size
+        level(mesh, stage, np.full(len(first), v), first, second, error)
 
 
 def contending(stage: Max, flat: Tensor, judge: Judge, bound: np.ndarray) -> np.ndarray:

@@ -123,10 +123,10 @@ def cut_edges(
         close = np.flatnonzero(unclear[edge])
         a, b = mesh.ends[edge[close]].T
         own = which[close]
-        # where a function vanishes it is as uncertain as lies between both ends
+        # where a function vanishes it is as uncertain as its values at both ends make it
         p, q = f.at(z, a, own), f.at(z, b, own)
         t = p / (p - q)
-        error[close] = (1 - t) * errors.at(a, own) + t * errors.at(b, own)
+        error[close] = np.hypot((1 - t) * errors.at(a, own), t * errors.at(b, own))
     if made == 0:
         return place, which
     mesh.divide(chain)

@@ -64,6 +64,10 @@ class Space:
         """That of a slice."""
         reach = float(np.abs(plane.corners).max())
         size = np.abs(plane.origin) + np.abs(plane.basis).sum(1) * reach
+        # an input that does not vary, or is a coordinate times a power of two, is not rounded
+        terms = (plane.origin != 0).astype(int) + (plane.basis != 0).sum(1)
+        powers = (np.abs(np.frexp(plane.basis)[0]) % 0.5 == 0).all(1)
+        size[(plane.basis == 0).all(1) | ((terms == 1) & powers)] = 0.0
         return cls(
             program,
             lambda xy: plane.embed(xy).reshape(-1, *program.shape),
@@ -151,7 +155,8 @@ class Errors:
     """How uncertain the zeros of the cut functions of a site are, as values.
 
     Half of what counts as zero: the places of two zeros are then told apart by as much as one
-    is from zero.
+    is from zero. What two entries are off adds up in squares, as errors do (that they are equal is
+    decided by the sum).
 
     Args:
         judge: Decides.
@@ -165,7 +170,7 @@ class Errors:
         self, judge: Judge, mesh: Mesh, entry: np.ndarray, other: np.ndarray, bound: np.ndarray
     ) -> None:
         self.judge, self.mesh, self.entry, self.other = judge, mesh, entry, other
-        self.bound = (bound[entry] + np.where(other >= 0, bound[other], 0.0)) / 2
+        self.bound = np.hypot(bound[entry], np.where(other >= 0, bound[other], 0.0)) / 2
 
     def at(self, vertices: np.ndarray, functions: np.ndarray) -> np.ndarray:
         """Of pairs of a vertex and a function."""
@@ -180,7 +185,8 @@ class Errors:
             row, f = inverse[mine] - low, functions[mine]
             found[mine] = zero[row, self.entry[f]]
             more = self.other[f] >= 0
-            found[mine[more]] += zero[row[more], self.other[f[more]]]
+            less = zero[row[more], self.other[f[more]]]
+            found[mine[more]] = np.hypot(found[mine[more]], less)
         return found / 2
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from isogon.cpwl.program import Program
 from isogon.cpwl.stages import Kink, Max
 from isogon.measures.partition.kernels import edges as ek
-from isogon.measures.partition.kernels.edges import WIDE
+from isogon.measures.partition.kernels.edges import NEAR, WIDE, blend
 from isogon.measures.partition.kernels.envelope import winner_masks
 from isogon.measures.partition.kernels.jit import kernel
 from isogon.measures.partition.mesh import memory, stream
@@ -230,7 +230,7 @@ def edge_bends(ends, z, entry, masks, error, row, unclear, bends):
             while True:
                 own = entry[g, now]
                 a, b = z[p, own], z[q, own]
-                following, first, steep = -1, np.inf, -np.inf
+                following, first, steep, doubt = -1, np.inf, -np.inf, 0.0
                 for k in range(size):
                     if entry[g, k] < 0 or z[q, entry[g, k]] <= b:
                         continue
@@ -244,8 +244,25 @@ def edge_bends(ends, z, entry, masks, error, row, unclear, bends):
                     if rise <= 0:
                         continue
                     t = (a - z[p, entry[g, k]]) / rise
-                    if t < first or (t == first and rise > steep):
-                        following, first, steep = k, t, rise
+                    slack = max(slack, error[row[p], entry[g, k]] + error[row[p], own]) / rise
+                    sooner = t < first or (t == first and rise > steep)
+                    if following >= 0 and abs(t - first) <= NEAR + slack + doubt:
+                        # which one comes first: the higher one there, if its place does not tell
+                        last = entry[g, following]
+                        lead = blend(
+                            z[p, entry[g, k]] - z[p, last], z[q, entry[g, k]] - z[q, last], t
+                        )
+                        known = max(
+                            error[row[p], entry[g, k]] + error[row[p], last],
+                            error[row[q], entry[g, k]] + error[row[q], last],
+                        )
+                        if abs(lead) <= WIDE * known:
+                            unclear[p] |= row[p] == 0
+                            unclear[q] |= row[q] == 0
+                        if abs(lead) > known:
+                            sooner = lead > 0
+                    if sooner:
+                        following, first, steep, doubt = k, t, rise, slack
                 if following < 0:
                     break
                 gap = a - z[p, entry[g, following]]
