@@ -73,6 +73,31 @@ def test_random_networks_have_the_boundary_of_their_partition(seed):
     assert len(p.boundary)
     b = traced(net, SQUARE, 50)
     assert same(b, p) <= 1, "closed curves that a grid of 50 lines misses"
+
+
+@pytest.mark.parametrize(
+    ("seed", "power"), [(0, 20), (3, 9), (9, 16), (12, 14), (45, 16), (7, -18)]
+)
+def test_a_huge_class_hides_no_other(seed, power):
+    """What rounding leaves of it is more than what lies between the others."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4 + seed % 2)
+    ).double()
+    with torch.no_grad():
+        net[-1].bias -= net(6 * torch.rand(256, 2).double() - 3).mean(0)
+        net[-1].weight[0] *= 10.0**power
+        net[-1].bias[0] *= 10.0**power
+    p = ig.partition(net, SQUARE)
+    assert set(np.unique(p.boundary_classes)) >= {0, 1, 2, 3}
+    if power > 0:  # along the boundary of class 0 no third class is larger than the other one
+        own = p.boundary_classes[:, 0] == 0
+        value = net(torch.from_numpy(p.boundary[own].mean(1))).detach().numpy()[:, 1:]
+        other = p.boundary_classes[own, 1:] - 1
+        assert (value <= np.take_along_axis(value, other, 1) + 1e-9).all()
+    b = traced(net, SQUARE, 100)
+    assert same(b, p) == 0
+    assert b.certify().passed
     b.certify(200).require()
 
 

@@ -242,8 +242,8 @@ def _max(
     entry = flat[:, index].masked_fill(stage.index < 0, -torch.inf)
     error = squared[:, index].masked_fill(stage.index < 0, 0.0)
     top, winner = entry.max(-1, keepdim=True)
-    own = error.gather(-1, winner)
-    near = (entry == top) | (entry >= top - ROUNDING * (error.sqrt() + own.sqrt()))
+    slack = ROUNDING * error.sqrt()
+    near = (entry == top) | (entry + slack >= (entry - slack).amax(-1, keepdim=True))
     if snap:  # equal ones have the value of the best known
         own, winner = error.masked_fill(~near, torch.inf).min(-1, keepdim=True)
         top = entry.gather(-1, winner)

@@ -165,16 +165,17 @@ class Regions:
 
         The arguments are those of `first`.
         """
-        rows, slack, left = np.arange(len(pair)), self.frozen.slack, pair[:, 0]
+        rows, slack, own = np.arange(len(pair)), self.frozen.slack, self.frozen.known(pair)
         with np.errstate(invalid="ignore"):
             value = values[0] + delta[:, :1] * values[1][0] + delta[:, 1:] * values[1][1]
             rate = t[:, :1] * values[1][0] + t[:, 1:] * values[1][1]
-            ahead = value - value[rows, left][:, None]
-            speed = np.abs(rate - rate[rows, left][:, None])
-        tied = np.abs(ahead) <= MARGIN * (slack + slack[left][:, None])
-        tied &= speed <= self.rate + self.rate[left][:, None]
+            ahead = value - value[rows, own][:, None]
+            speed = np.abs(rate - rate[rows, own][:, None])
+        tied = np.abs(ahead) <= MARGIN * (slack + slack[own][:, None])
+        tied &= speed <= self.rate + self.rate[own][:, None]
         tied[rows[:, None], pair] = False
-        return (ahead - slack).max(1) > slack[pair].sum(1), tied.any(1)
+        ahead[rows[:, None], pair] = -np.inf
+        return (ahead - slack).max(1) > 2 * slack[own], tied.any(1)
 
     def first(
         self,
@@ -212,10 +213,10 @@ class Regions:
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             value = value + delta[:, :1] * slope[0] + delta[:, 1:] * slope[1]
             rate = t[:, :1] * slope[0] + t[:, 1:] * slope[1]
-            left = pair[:, :1]
-            speed = rate - np.take_along_axis(rate, left, 1)
-            gap = np.maximum(np.take_along_axis(value, left, 1) - value, 0.0)
-            s = np.where(speed > self.rate + self.rate[left], gap / speed, np.inf)
+            own = self.frozen.known(pair)[:, None]
+            speed = rate - np.take_along_axis(rate, own, 1)
+            gap = np.maximum(np.take_along_axis(value, own, 1) - value, 0.0)
+            s = np.where(speed > self.rate + self.rate[own], gap / speed, np.inf)
         s[rows[:, None], pair] = np.inf
         no = banned[:, 0] == -2
         s[rows[no], banned[no, 1]] = np.inf

@@ -100,6 +100,14 @@ class Frozen:
         self.allow, self.zero = self._allowances(np.concatenate([corners, inside]))
         self.slack = self.zero.value.numpy()
 
+    def known(self, pair: np.ndarray) -> np.ndarray:
+        """`[n]` the class of each pair `[n, 2]` whose values are known best, as good as its own.
+
+        Where both are equal it stands for both: what rounding leaves of the other may be more
+        than what lies between the two and a third class.
+        """
+        return np.where(self.slack[pair[:, 1]] < self.slack[pair[:, 0]], pair[:, 1], pair[:, 0])
+
     @property
     def names(self) -> np.ndarray:
         """`[C]` the classes by their numbers among the network's outputs."""
@@ -302,16 +310,19 @@ class Frozen:
 
 
 def top_of(value: np.ndarray, slack: np.ndarray) -> np.ndarray:
-    """`[n, C]` which values are the largest of their row, up to a slack of each column."""
-    best = value.argmax(1)
-    top = value[np.arange(len(value)), best] - slack[best]
-    return value >= top[:, None] - slack
+    """`[n, C]` which values are the largest of their row, up to a slack of each column.
+
+    None is larger than they are by more than the slacks of both.
+    """
+    return (value == value.max(1, keepdims=True)) | (
+        value + slack >= (value - slack).max(1, keepdims=True)
+    )
 
 
 def _near(z: Tensor, slack: Tensor) -> Tensor:
     """Which entries along the last axis are the largest, up to a slack of each."""
-    best = z.argmax(-1, keepdim=True)
-    return z.gather(-1, best) - z <= slack + slack.expand_as(z).gather(-1, best)
+    top, least = z.amax(-1, keepdim=True), (z - slack).amax(-1, keepdim=True)
+    return (z == top) | (z + slack >= least)
 
 
 def _largest(*values: Tensor) -> float:

@@ -93,9 +93,9 @@ class Junctions:
         frozen, n, rows = self.regions.frozen, len(way), np.arange(len(way))
         with np.errstate(invalid="ignore"):
             value = values[0] + way[:, :1] * values[1][0] + way[:, 1:] * values[1][1]
-            own = value[rows, pair[:, 0]]
-            near = np.abs(value - own[:, None]) <= MARGIN * (
-                frozen.slack + frozen.slack[pair[:, :1]]
+            own = frozen.known(pair)
+            near = np.abs(value - value[rows, own][:, None]) <= MARGIN * (
+                frozen.slack + frozen.slack[own][:, None]
             )
         near[rows[:, None], pair] = False
         thirds = near.sum(1)

@@ -204,19 +204,20 @@ def _others(s, state, zero, ray, left, right, inward, offset, p):
     -1: a third class is tied all along.
     """
     first, nearest = len(s.unit_of), np.inf
-    i = first + left
+    own = right if zero[1, right] < zero[1, left] else left  # the one that is known better
+    i = first + own
     z = state[i, 0] + ray[0] * state[i, 1] + ray[1] * state[i, 2]
     rate = ray[2] * state[i, 1] + ray[3] * state[i, 2]
     for c in range(zero.shape[1]):
         k = first + c
         speed = ray[2] * state[k, 1] + ray[3] * state[k, 2] - rate
-        least = zero[0, c] + zero[0, left]
+        least = zero[0, c] + zero[0, own]
         if c in (left, right) or speed < -least:
             continue
         gap = z - (state[k, 0] + ray[0] * state[k, 1] + ray[1] * state[k, 2])
         if speed > least:
             nearest = min(nearest, max(gap, 0.0) / speed)
-        elif abs(gap) <= MARGIN * (zero[1, c] + zero[1, left]):
+        elif abs(gap) <= MARGIN * (zero[1, c] + zero[1, own]):
             return -1.0
     for e in range(len(offset)):
         speed = -(ray[2] * inward[e, 0] + ray[3] * inward[e, 1])

@@ -175,14 +175,15 @@ def face_boundary(offsets, loops, xy, outputs, error, row, unclear, segments, cl
 def tied_outputs(outputs, error, row, unclear, tied):
     """`tied[v, c]`: output c is the largest at vertex v, up to rounding (see `face_boundary`)."""
     for v in range(len(outputs)):
-        best = 0
-        for c in range(1, outputs.shape[1]):
+        best, least = 0, -np.inf
+        for c in range(outputs.shape[1]):
             if outputs[v, c] > outputs[v, best]:
                 best = c
+            least = max(least, outputs[v, c] - error[row[v], c])
         for c in range(outputs.shape[1]):
             gap = outputs[v, best] - outputs[v, c]
             slack = error[row[v], best] + error[row[v], c]
-            tied[v, c] = gap <= slack
+            tied[v, c] = outputs[v, c] + error[row[v], c] >= least
             if gap > 0 and gap <= WIDE * slack and row[v] == 0:
                 unclear[v] = True
 

@@ -16,20 +16,25 @@ from isogon.measures.partition.kernels.jit import inline, kernel
 def tops(z, entry, error, row, v, g, unclear):
     """Bit k: entry k of group g is the group's largest at vertex v, up to rounding.
 
-    `error[row[v], c]` is what counts as zero of column c there. Row 0 holds bounds: where these
-    don't decide, `unclear[v]` is set.
+    `error[row[v], c]` is what counts as zero of column c there: an entry is the largest unless
+    another one is larger by more than both of theirs. (That need not be the largest number: its
+    own rounding may hide how far the others are apart.) Row 0 holds bounds: where these don't
+    decide, `unclear[v]` is set.
     """
-    top, best = -np.inf, -1
+    top, best, least = -np.inf, -1, -np.inf
     for k in range(entry.shape[1]):
-        if entry[g, k] >= 0 and (best < 0 or z[v, entry[g, k]] > top):
-            top, best = z[v, entry[g, k]], k
+        c = entry[g, k]
+        if c >= 0 and (best < 0 or z[v, c] > top):
+            top, best = z[v, c], k
+        if c >= 0:
+            least = max(least, z[v, c] - error[row[v], c])
     mask = np.uint64(0)
     for k in range(entry.shape[1]):
         if entry[g, k] < 0:
             continue
         x = z[v, entry[g, k]]
         slack = error[row[v], entry[g, k]] + error[row[v], entry[g, best]]
-        if x == top or top - x <= slack:
+        if x == top or x + error[row[v], entry[g, k]] >= least:
             mask |= np.uint64(1) << np.uint64(k)
         if x < top and top - x <= WIDE * slack and row[v] == 0:
             unclear[v] = True

@@ -224,10 +224,8 @@ def everywhere(
     entry = index.clip(min=0)
     for low in range(0, len(flat), step):
         found = np.where(index >= 0, flat[low : low + step].numpy()[:, entry], -np.inf)
-        best = found.argmax(-1)[..., None]
-        slack = bound[entry] + np.take_along_axis(bound[entry][None], best, 2)
-        with np.errstate(invalid="ignore"):
-            always &= (np.take_along_axis(found, best, 2) - found <= slack).all(0)
+        top, least = found.max(-1, keepdims=True), (found - bound[entry]).max(-1, keepdims=True)
+        always &= ((found == top) | (found + bound[entry] >= least)).all(0)
     base[:] = 0
     for k in range(WORD):
         base |= always[:, k].astype(np.uint64) << np.uint64(k)
