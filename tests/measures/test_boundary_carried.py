@@ -154,8 +154,7 @@ def test_a_state_behind_a_flip_is_that_of_the_flipped_pieces():
     assert carrier is not None
     at = np.array([[0.3, -0.4]])
     pieces = frozen.natural(at)
-    value, slope, seen = frozen.held(at, pieces)
-    before = carrier.states(at, (value.numpy(), slope.numpy()), seen)[0].state
+    before = carrier.states(at, *frozen.held(at, pieces))[0].state
     s = carrier.suffix
     for unit in range(len(s.cut_of)):
         cut = int(s.cut_of[unit])
@@ -164,8 +163,7 @@ def test_a_state_behind_a_flip_is_that_of_the_flipped_pieces():
         now = int(pieces[cut][0, own])
         to = 1 - now if now < 2 else 1
         other[cut][0, own] = to
-        value, slope, seen = frozen.held(at, other)
-        after = carrier.states(at, (value.numpy(), slope.numpy()), seen)[0].state
+        after = carrier.states(at, *frozen.held(at, other))[0].state
         moved = moved_by(carrier, before, pieces, unit, now, to, at[0])
         assert np.abs(moved - after).max() < 1e-12 * max(1, np.abs(after).max())
 

@@ -10,6 +10,7 @@ import torch
 from isogon.measures.boundary import kernels
 from isogon.measures.boundary.exits import Regions
 from isogon.measures.boundary.frozen import Frozen, Pieces, Seen
+from isogon.measures.boundary.slack import Outputs
 from isogon.measures.boundary.suffix import MOST, Suffix, suffix_of
 
 ROOM = 64  # pieces until a state is computed afresh
@@ -93,17 +94,17 @@ class Carrier:
     @classmethod
     def of(cls, frozen: Frozen, regions: Regions, extent: float) -> Carrier | None:
         """The carrier of a network; None where its matrices would be too large, or it has none."""
+        if frozen.noisy:  # what it lists is told by bounds
+            return None
         found = suffix_of(frozen, MOST) if frozen.cuts else None
         return None if found is None else cls(frozen, regions, extent, *found)
 
-    def states(
-        self, p: np.ndarray, values: tuple[np.ndarray, np.ndarray], seen: list[Seen]
-    ) -> list[Carried]:
+    def states(self, p: np.ndarray, values: Outputs, seen: list[Seen]) -> list[Carried]:
         """The states of rows at points `p [n, 2]`: outputs and derivatives, what the cuts see."""
         outputs = len(self.suffix.unit_of)
         state = np.zeros((len(p), self.rows, 3))
-        state[:, outputs:, 0] = values[0]
-        state[:, outputs:, 1:] = values[1].transpose(1, 2, 0)
+        state[:, outputs:, 0] = values.value
+        state[:, outputs:, 1:] = values.slope.transpose(1, 2, 0)
         for cut, place, own in zip(self.frozen.cuts, self.place, seen, strict=True):
             z, d = own.z.numpy(), own.d.numpy()
             if z.ndim == 3:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from isogon.cpwl.stages import Kink
 from isogon.measures.boundary.frozen import MARGIN, Frozen, Pieces, Seen, knots_of
+from isogon.measures.boundary.slack import Allowance, Outputs
 
-Ray = tuple[Tensor, Tensor]  # what a cut sees at the start of rays, and its rates along them
+# what a cut sees at the start of rays, its rates along them, and what counts as zero of both
+Ray = tuple[Tensor, Tensor, Allowance]
 EDGE, UNIT, CLASS = 0, 1, 2  # what is met
 NOTHING = np.array([-1, -1, -1])
 
@@ -40,9 +42,8 @@ class Regions:
     """
 
     def __init__(self, frozen: Frozen) -> None:
-        self.frozen, self.allow = frozen, frozen.allow
-        self.rate = frozen.zero.rate.numpy()
-        self.zero = np.stack([self.rate, frozen.slack])
+        self.frozen = frozen
+        self.zero = torch.cat([frozen.zero.rate, frozen.zero.value]).numpy()
         rng = np.random.default_rng(0)
         counts = [frozen.program.units(stage) for stage in frozen.cuts]
         self.odd = [
@@ -92,8 +93,8 @@ class Regions:
             but not beside it.
         """
         along = np.zeros(len(seen[0].z) if seen else 0, bool)
-        for cut, (own, piece, zero) in enumerate(zip(seen, pieces, self.allow, strict=True)):
-            z, rate = rays[cut]
+        for cut, (own, piece) in enumerate(zip(seen, pieces, strict=True)):
+            z, rate, zero = rays[cut]
             if own.z.ndim == 2:
                 still = rate.abs() <= zero.rate
                 if not still.any():
@@ -103,9 +104,10 @@ class Regions:
                 lower, upper = self.lower[cut], self.upper[cut]
                 assert lower is not None
                 assert upper is not None
-                low = (at - lower[here.long(), unit]).abs() <= zero.value[unit]
-                high = (at - upper[here.long(), unit]).abs() <= zero.value[unit]
-                flat = (own.d[:, row, unit].abs() <= zero.rate[unit]).all(0)
+                slack, give = zero.of(row, unit)
+                low = (at - lower[here.long(), unit]).abs() <= slack
+                high = (at - upper[here.long(), unit]).abs() <= slack
+                flat = (own.d[:, row, unit].abs() <= give).all(0)
                 change = low & flat
                 piece[row[change], unit[change]] = here[change] - 1
                 edge = (low | high) & ~flat
@@ -140,8 +142,8 @@ class Regions:
     def outside(self, seen: list[Seen], pieces: Pieces, delta: np.ndarray) -> np.ndarray:
         """`[n]` whether rows start outside the regions of their pieces, by more than rounding."""
         found = np.zeros(len(delta), bool)
-        for cut, (own, piece, zero) in enumerate(zip(seen, pieces, self.allow, strict=True)):
-            z, _ = moved(own, delta, delta)
+        for cut, (own, piece) in enumerate(zip(seen, pieces, strict=True)):
+            z, _, zero = moved(own, delta, delta)
             lower, upper = self.lower[cut], self.upper[cut]
             if lower is not None and upper is not None:
                 here = piece.long()
@@ -156,7 +158,7 @@ class Regions:
 
     def rivals(
         self,
-        values: tuple[np.ndarray, np.ndarray],
+        values: Outputs,
         delta: np.ndarray,
         t: np.ndarray,
         pair: np.ndarray,
@@ -165,23 +167,23 @@ class Regions:
 
         The arguments are those of `first`.
         """
-        rows, slack, own = np.arange(len(pair)), self.frozen.slack, self.frozen.known(pair)
+        rows, slack, own = np.arange(len(pair)), values.slack, values.known(pair)
         with np.errstate(invalid="ignore"):
-            value = values[0] + delta[:, :1] * values[1][0] + delta[:, 1:] * values[1][1]
-            rate = t[:, :1] * values[1][0] + t[:, 1:] * values[1][1]
+            value = values.value + delta[:, :1] * values.slope[0] + delta[:, 1:] * values.slope[1]
+            rate = t[:, :1] * values.slope[0] + t[:, 1:] * values.slope[1]
             ahead = value - value[rows, own][:, None]
             speed = np.abs(rate - rate[rows, own][:, None])
-        tied = np.abs(ahead) <= MARGIN * (slack + slack[own][:, None])
-        tied &= speed <= self.rate + self.rate[own][:, None]
+        tied = np.abs(ahead) <= MARGIN * (slack + slack[rows, own][:, None])
+        tied &= speed <= values.rate + values.rate[rows, own][:, None]
         tied[rows[:, None], pair] = False
         ahead[rows[:, None], pair] = -np.inf
-        return (ahead - slack).max(1) > 2 * slack[own], tied.any(1)
+        return (ahead - slack).max(1) > 2 * slack[rows, own], tied.any(1)
 
     def first(
         self,
         rays: list[Ray],
         pieces: Pieces,
-        values: tuple[np.ndarray, np.ndarray],
+        values: Outputs,
         start: tuple[np.ndarray, np.ndarray, np.ndarray],
         pair: np.ndarray,
         banned: np.ndarray,
@@ -191,7 +193,7 @@ class Regions:
         Args:
             rays: What the cuts see along the rays.
             pieces: Of the rows.
-            values: Outputs `[n, C]` at `p` and their derivatives `[2, n, C]`.
+            values: What competes at `p`.
             start: `p [n, 2]`, and from there the start `delta` and direction `t` of the rays.
             pair: `[n, 2]` the two classes that are equal along the ray.
             banned: `[n, 3]` a change (`Exit.which`) that is not made: the one just made, back;
@@ -209,14 +211,15 @@ class Regions:
         k = s.argmin(1)
         found = Exit(s[rows, k], np.full(n, EDGE), np.stack([k, *np.full((2, n), -1)], 1))
         # another class
-        value, slope = values
+        value, slope = values.value, values.slope
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             value = value + delta[:, :1] * slope[0] + delta[:, 1:] * slope[1]
             rate = t[:, :1] * slope[0] + t[:, 1:] * slope[1]
-            own = self.frozen.known(pair)[:, None]
-            speed = rate - np.take_along_axis(rate, own, 1)
-            gap = np.maximum(np.take_along_axis(value, own, 1) - value, 0.0)
-            s = np.where(speed > self.rate + self.rate[own], gap / speed, np.inf)
+            own = values.known(pair)
+            speed = rate - rate[rows, own][:, None]
+            gap = np.maximum(value[rows, own][:, None] - value, 0.0)
+            least = values.rate + values.rate[rows, own][:, None]
+            s = np.where(speed > least, gap / speed, np.inf)
         s[rows[:, None], pair] = np.inf
         no = banned[:, 0] == -2
         s[rows[no], banned[no, 1]] = np.inf
@@ -229,7 +232,7 @@ class Regions:
         return found
 
     def _kink(self, cut: int, ray: Ray, piece: Tensor, banned: np.ndarray):
-        z, rate = ray
+        z, rate, zero = ray
         lower, upper = self.lower[cut], self.upper[cut]
         assert lower is not None
         assert upper is not None
@@ -241,7 +244,7 @@ class Regions:
             below, above = lower.gather(0, piece.long()), upper.gather(0, piece.long())
             leaving = torch.ones((), dtype=torch.bool)
             gap = torch.where(up, above, below) - z
-        leaving = leaving & (rate.abs() > self.allow[cut].rate)
+        leaving = leaving & (rate.abs() > zero.rate)
         s = gap.div_(rate).clamp_(min=0.0).masked_fill_(leaving.logical_not_(), torch.inf)
         no = np.flatnonzero(banned[:, 0] == cut)
         if len(no):
@@ -255,12 +258,11 @@ class Regions:
         return best.numpy(), unit.numpy(), to.numpy()
 
     def _max(self, cut: int, ray: Ray, piece: Tensor, banned: np.ndarray):
-        z, rate = ray
+        z, rate, zero = ray
         won = piece[..., None].long()
-        zero = self.allow[cut].rate
         speed = rate - rate.gather(2, won)
         gap = z.gather(2, won) - z
-        leaving = speed > zero + zero.expand_as(z).gather(2, won)
+        leaving = speed > zero.rate + zero.rate.expand_as(z).gather(2, won)
         s = (gap.clamp_(min=0.0) / speed).masked_fill_(~leaving, torch.inf)
         no = np.flatnonzero(banned[:, 0] == cut)
         s[no, banned[no, 1], banned[no, 2]] = torch.inf
@@ -269,12 +271,12 @@ class Regions:
 
 
 def moved(own: Seen, t: np.ndarray, delta: np.ndarray) -> Ray:
-    """What a cut sees at the start of the rays, and its rate along them."""
+    """What a cut sees at the start of the rays, its rate along them, what counts as zero."""
     shape = (len(t), *[1] * (own.z.ndim - 1))
     a, b = (torch.from_numpy(np.ascontiguousarray(c)).reshape(shape) for c in delta.T)
     z = torch.addcmul(torch.addcmul(own.z, a, own.d[0]), b, own.d[1])
     a, b = (torch.from_numpy(np.ascontiguousarray(c)).reshape(shape) for c in t.T)
-    return z, (a * own.d[0]).addcmul_(b, own.d[1])
+    return z, (a * own.d[0]).addcmul_(b, own.d[1]), own.zero
 
 
 def _closer(found: Exit, s: np.ndarray, kind: int, *which: np.ndarray) -> None:

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 
 from isogon.cpwl.stages import Kink
-from isogon.measures.boundary.frozen import MARGIN, Beside, Frozen, Pieces, knots_of, top_of
+from isogon.measures.boundary.frozen import (
+    MARGIN,
+    Beside,
+    Frozen,
+    Pieces,
+    first_of,
+    knots_of,
+    top_of,
+)
 
 FIRST = 8  # sectors to begin with
 OFFSET = 0.2718  # of their borders, which should be none in earnest
@@ -54,6 +62,7 @@ def fan(frozen: Frozen, p: np.ndarray) -> Fan | None:
     low: list[np.ndarray] = []
     label: list[np.ndarray] = []
     slopes: list[np.ndarray] = []
+    rates: list[np.ndarray] = []
     pieces: list[Pieces] = []
     for _ in range(ROUNDS):
         middle = todo.mean(1)
@@ -64,8 +73,9 @@ def fan(frozen: Frozen, p: np.ndarray) -> Fan | None:
         row, angle = row[inside], angle[inside]
         whole = np.setdiff1d(np.arange(len(todo)), row)
         low.append(todo[whole, 0])
-        label.append(frozen.first_of(found.value, found.slope, way)[whole])
-        slopes.append(found.slope[:, whole])
+        label.append(first_of(found.outputs, way)[whole])
+        slopes.append(found.outputs.slope[:, whole])
+        rates.append(found.outputs.rate[whole])
         pieces.append([x[torch.from_numpy(whole)] for x in found.pieces])
         if not len(row):
             break
@@ -78,9 +88,10 @@ def fan(frozen: Frozen, p: np.ndarray) -> Fan | None:
     left, right = classes[order], classes[np.roll(order, 1)]
     rays = np.flatnonzero(left != right)
     after, before = order[rays], np.roll(order, 1)[rays]
-    left, right, least = left[rays], right[rays], frozen.zero.rate.numpy()
+    left, right, least = left[rays], right[rays], np.concatenate(rates)
     steep = np.linalg.norm(slope[:, after, left] - slope[:, after, right], axis=0)
-    side = torch.from_numpy(np.where(steep > least[left] + least[right], after, before))
+    clear = steep > least[after, left] + least[after, right]
+    side = torch.from_numpy(np.where(clear, after, before))
     return Fan(start[after], left, right, [x[side] for x in own])
 
 
@@ -102,13 +113,13 @@ def _borders(frozen: Frozen, at: Beside, low: np.ndarray) -> tuple[np.ndarray, n
     for row, d, _ in vanishing(frozen, at):
         rows.append(row)
         ways.append(d)
-    near = top_of(at.value, MARGIN * frozen.slack)
+    slopes, least = at.outputs.slope, at.outputs.rate
+    near = top_of(at.outputs.value, MARGIN * at.outputs.slack)
     row, i = near.nonzero()
     for a in np.flatnonzero(near.any(0)):  # every pair of classes that tie
         both = near[row, a] & (i < a)
-        slope = (at.slope[:, row, i] - at.slope[:, row, a]).T
-        least = frozen.zero.rate.numpy()
-        both &= np.abs(slope).max(1) > least[i] + least[a]
+        slope = (slopes[:, row, i] - slopes[:, row, a]).T
+        both &= np.abs(slope).max(1) > least[row, i] + least[row, a]
         rows.append(row[both])
         ways.append(slope[both])
     row, d = np.concatenate(rows), np.concatenate(ways)
@@ -123,14 +134,15 @@ def vanishing(frozen: Frozen, at: Beside):
     Yields:
         Per cut the rows, `[m, 2]` derivatives, and those of `[m]` what counts as zero of them.
     """
-    for cut, (stage, seen, zero) in enumerate(zip(frozen.cuts, at.seen, frozen.allow, strict=True)):
+    for cut, (stage, seen) in enumerate(zip(frozen.cuts, at.seen, strict=True)):
+        zero = seen.zero
         if isinstance(stage, Kink):
             near = torch.zeros(seen.z.shape, dtype=torch.bool)
             shape = frozen.program.shapes[stage.inputs[0]]
             for knot in knots_of(stage, seen.z.shape[1], shape):
                 near |= (seen.z - knot).abs() <= MARGIN * zero.value
             row, unit = near.nonzero(as_tuple=True)
-            slope, give = seen.d[:, row, unit], zero.rate[unit]
+            slope, give = seen.d[:, row, unit], zero.of(row, unit)[1]
         else:
             won = at.pieces[cut][..., None].long()
             slack = zero.value + zero.value.expand_as(seen.z).gather(2, won)
@@ -138,6 +150,6 @@ def vanishing(frozen: Frozen, at: Beside):
             row, unit, k = near.nonzero(as_tuple=True)
             best = won[row, unit, 0]
             slope = seen.d[:, row, unit, k] - seen.d[:, row, unit, best]
-            give = zero.rate[unit, k] + zero.rate[unit, best]
+            give = zero.of(row, unit, k)[1] + zero.of(row, unit, best)[1]
         steep = (slope.abs() > give).any(0)
         yield row[steep].numpy(), slope[:, steep].T.numpy(), give[steep].numpy()

@@ -6,22 +6,31 @@ rounding errors of these are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isogon.cpwl.magnitudes import EPS, finite, magnitude, squares, summed
+from isogon.cpwl.magnitudes import EPS, summed
 from isogon.cpwl.program import Program
-from isogon.cpwl.rounding import ROUNDING
 from isogon.cpwl.single import COARSE, evaluate_single
 from isogon.cpwl.stages import Affine, Kink, Max, Stage
+from isogon.measures.boundary.slack import (
+    Allowance,
+    Outputs,
+    behind,
+    bounds,
+    drowning,
+    entries,
+    seen_of,
+    zero_of,
+)
+from isogon.measures.partition.mesh.zeros import Space
 from isogon.measures.partition.slices import Slice
 
 Pieces = list[Tensor]  # per cut `[n, units]` int16: piece of a kink, winner of a maximum
-Carried = tuple[Tensor, Tensor, Tensor, Tensor]  # values, derivatives, squared errors of both
 NARROW = 256  # samples: a network of which a batch of double numbers holds fewer is large
 MARGIN = 4.0  # of allowances, where a place is rounded, too
 SAMPLE = 64  # points at which the sizes of values are looked at
@@ -34,23 +43,16 @@ class Seen:
     Attributes:
         z: `[n, units]` arguments of a kink, `[n, units, K]` entries of a maximum.
         d: `[2, n, ...]` their derivatives along the slice's coordinates.
+        zero: What counts as zero of them.
     """
 
     z: Tensor
     d: Tensor
+    zero: Allowance
 
-
-@dataclass(frozen=True, eq=False)
-class Allowance:
-    """What counts as zero of what one cut sees (or of the outputs), over all of the slice.
-
-    Attributes:
-        value: `[units]`, for a maximum `[units, K]`: of values.
-        rate: Likewise, of derivatives along a direction of unit length.
-    """
-
-    value: Tensor
-    rate: Tensor
+    def take(self, rows: Tensor) -> Seen:
+        """Some of the rows."""
+        return Seen(self.z[rows], self.d[:, rows], self.zero.take(rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +61,12 @@ class Beside:
 
     Attributes:
         pieces: Of all units.
-        value: `[n, C]` what competes, at the points.
-        slope: `[2, n, C]` its derivatives beside them.
+        outputs: What competes, at the points; derivatives beside them.
         seen: What the cuts see.
     """
 
     pieces: Pieces
-    value: np.ndarray
-    slope: np.ndarray
+    outputs: Outputs
     seen: list[Seen]
 
 
@@ -80,8 +80,10 @@ class Frozen:
             comes first.
 
     Attributes:
-        allow: What counts as zero at every cut.
-        zero: What counts as zero of what competes; `slack` are its values `[C]`.
+        allow: What counts as zero at every cut, over all of the slice.
+        zero: What counts as zero of what competes, likewise.
+        noisy: Whether these bounds are far above what is carried at some points, so that errors
+            are carried with every point.
         sizes: `[cuts + 1, 2]` largest value and derivative that each cut sees at some points of
             the slice, of the outputs last.
     """
@@ -97,16 +99,24 @@ class Frozen:
         self.directions = torch.from_numpy(plane.basis.T.copy()).reshape(2, *program.shape)
         corners = plane.corners
         inside = np.random.default_rng(0).dirichlet(np.ones(len(corners)), SAMPLE) @ corners
-        self.allow, self.zero = self._allowances(np.concatenate([corners, inside]))
-        self.slack = self.zero.value.numpy()
+        p = np.concatenate([corners, inside])
+        self.allow: list[Allowance] = []
+        with torch.no_grad():
+            last, self.sizes = bounds(program, self.embed(p), self.directions, self.allow)
+        self.zero = self._of_outputs(*last)
+        self.space = Space.of_slice(program, plane)
+        self.noisy = drowning(self.space, p, self.allow, zero_of(last[0]))
 
-    def known(self, pair: np.ndarray) -> np.ndarray:
-        """`[n]` the class of each pair `[n, 2]` whose values are known best, as good as its own.
+    def _of_outputs(self, e2: Tensor, r2: Tensor) -> Allowance:
+        return Allowance(*(self.competing(zero_of(e)) for e in (e2, r2)))
 
-        Where both are equal it stands for both: what rounding leaves of the other may be more
-        than what lies between the two and a third class.
-        """
-        return np.where(self.slack[pair[:, 1]] < self.slack[pair[:, 0]], pair[:, 1], pair[:, 0])
+    def slack(self, p: np.ndarray) -> np.ndarray:
+        """`[n, C]` what counts as zero of what competes, at points; one row: at all of them."""
+        if not self.noisy or not len(p):
+            return self.zero.value.numpy()
+        return self.competing(
+            torch.from_numpy(self.space.zero(len(self.program.stages), p))
+        ).numpy()
 
     @property
     def names(self) -> np.ndarray:
@@ -146,24 +156,23 @@ class Frozen:
         Of a large network single precision decides where it can: where no other output comes
         near the largest one, by its own rounding.
         """
-        if 2 * self.program.chunk() > NARROW:
-            return top_of(self.values(p), self.slack)
+        if self.noisy or 2 * self.program.chunk() > NARROW:
+            return top_of(self.values(p), self.slack(p))
         step, parts = NARROW, [np.zeros((0, len(self.names)))]
         for low in range(0, len(p), step):
             found = evaluate_single(self.program, self.embed(p[low : low + step]))
             found = self.competing(found.reshape(len(found), -1))
             parts.append(found.to(torch.float64).numpy())
-        found = top_of(np.concatenate(parts), COARSE * self.slack)
+        found = top_of(np.concatenate(parts), COARSE * self.slack(p))
         close = found.sum(1) != 1
         if close.any():
-            found[close] = top_of(self.values(p[close]), self.slack)
+            found[close] = top_of(self.values(p[close]), self.slack(p[close]))
         return found
 
     @torch.no_grad()
-    def held(self, p: np.ndarray, pieces: Pieces) -> tuple[Tensor, Tensor, list[Seen]]:
-        """Value `[n, C]`, derivatives `[2, n, C]` on given pieces, and what the cuts see."""
-        x = self.embed(p)
-        return self._run(x, lambda cut, stage, z, d: pieces[cut])
+    def held(self, p: np.ndarray, pieces: Pieces) -> tuple[Outputs, list[Seen]]:
+        """What competes on given pieces, and what the cuts see."""
+        return self._run(self.embed(p), lambda cut, stage, own: pieces[cut])
 
     @torch.no_grad()
     def natural(self, p: np.ndarray) -> Pieces:
@@ -193,13 +202,13 @@ class Frozen:
             torch.from_numpy(np.ascontiguousarray(w.T)) for w in (toward, then) if w is not None
         ]
 
-        def choose(cut: int, stage: Kink | Max, z: Tensor, d: Tensor) -> Tensor:
-            zero = self.allow[cut]
+        def choose(_: int, stage: Kink | Max, own: Seen) -> Tensor:
+            z, d, zero = own.z, own.d, own.zero
             if isinstance(stage, Kink):
                 rate = torch.zeros_like(z)
                 for a, b in ways:
-                    own = a[:, None] * d[0] + b[:, None] * d[1]
-                    rate = torch.where((rate == 0) & (own.abs() > zero.rate), own, rate)
+                    along = a[:, None] * d[0] + b[:, None] * d[1]
+                    rate = torch.where((rate == 0) & (along.abs() > zero.rate), along, rate)
                 piece = torch.zeros(z.shape, dtype=torch.int16)
                 for knot in knots_of(stage, z.shape[1], self.program.shapes[stage.inputs[0]]):
                     gap = z - knot
@@ -213,104 +222,73 @@ class Frozen:
             found.append(piece)
             return piece
 
-        value, slope, seen = self._run(self.embed(p), choose)
-        return Beside(found, value.numpy(), slope.numpy(), seen)
+        outputs, seen = self._run(self.embed(p), choose)
+        return Beside(found, outputs, seen)
 
-    def first_of(self, value: np.ndarray, slope: np.ndarray, *ways: np.ndarray) -> np.ndarray:
-        """`[n]` the class just beside points: of those tied there the first that grows fastest.
-
-        Args:
-            value: `[n, C]` at the points.
-            slope: `[2, n, C]` derivatives beside them.
-            ways: `[n, 2]` directions; each decides what those before it leave open.
-        """
-        near, least = top_of(value, MARGIN * self.slack), self.zero.rate.numpy()
-        for way in ways:
-            rate = way[:, :1] * slope[0] + way[:, 1:] * slope[1]
-            near = top_of(np.where(near, rate, -np.inf), least)
-        return near.argmax(1)
-
-    def _run(self, x: Tensor, pick) -> tuple[Tensor, Tensor, list[Seen]]:
+    def _run(
+        self, x: Tensor, pick: Callable[[int, Kink | Max, Seen], Tensor]
+    ) -> tuple[Outputs, list[Seen]]:
         n, program = len(x), self.program
         seen: list[Seen] = []
 
-        def visit(_: int, stage: Stage, held: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-            v, d = [h[0] for h in held], [h[1] for h in held]
+        def visit(_: int, stage: Stage, held: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+            v, d, *squared = zip(*held, strict=True)
             if isinstance(stage, Affine):
-                return stage(*v), stage.linear(*d)
+                made = stage(*v), stage.linear(*d)
+                if not squared:
+                    return made
+                steep = [t.reshape(2, n, *t.shape[1:]).abs().amax(0) for t in d]
+                return *made, *behind(stage, v, steep, squared)
+            zero = seen_of(stage, *squared) if squared else self.allow[len(seen)]
             if isinstance(stage, Kink):
-                z, dz = v[0].reshape(n, -1), d[0].reshape(2, n, -1)
-                piece = pick(len(seen), stage, z, dz).reshape(v[0].shape)
+                own = Seen(v[0].reshape(n, -1), d[0].reshape(2, n, -1), zero)
+                piece = pick(len(seen), stage, own).reshape(v[0].shape)
+                seen.append(own)
                 made = _held_kink(stage, v[0], d[0], piece)
-            else:
-                z = stage.candidates(*v)
-                dz = stage.flat(*d)[:, stage.index.clamp(min=0)].reshape(2, *z.shape)
-                winner = pick(len(seen), stage, z, dz)[..., None].long()
-                shape = (-1, *stage.shape)
-                moved = dz.gather(3, winner.expand(2, *winner.shape))[..., 0].reshape(shape)
-                made = z.gather(2, winner)[..., 0].reshape(shape), moved
-            seen.append(Seen(z, dz))
-            return made
+                if not squared:
+                    return made
+                steep = stage.slope(piece).square()
+                rounded = (EPS * summed(stage, v[0])).square()
+                return *made, steep * squared[0][0] + rounded, steep * squared[1][0]
+            z = stage.candidates(*v)
+            dz = stage.flat(*d)[:, stage.index.clamp(min=0)].reshape(2, *z.shape)
+            seen.append(own := Seen(z, dz, zero))
+            winner = pick(len(seen) - 1, stage, own)[..., None].long()
+            shape = (-1, *stage.shape)
+            moved = dz.gather(3, winner.expand(2, *winner.shape))[..., 0].reshape(shape)
+            made = z.gather(2, winner)[..., 0].reshape(shape), moved
+            more = (e.gather(2, winner)[..., 0].reshape(shape) for e in entries(stage, *squared))
+            return *made, *more
 
-        both = torch.cat([v.expand(x.shape) for v in self.directions])
-        value, slope = program.run({program.input: (x, both)}, visit=visit)[program.output]
-        return (
+        start: tuple[Tensor, ...] = x, torch.cat([v.expand(x.shape) for v in self.directions])
+        if self.noisy:
+            start += (2 * self.space.given).square().expand(x.shape), torch.zeros_like(x)
+        held: dict[str, tuple[Tensor, ...]] = {program.input: start}
+        value, slope, *squared = program.run(held, visit=visit)[program.output]
+        outputs = Outputs.of(
             self.competing(value.reshape(n, -1)),
             self.competing(slope.reshape(2, n, -1)),
-            seen,
+            self._of_outputs(*squared) if squared else self.zero,
         )
+        return outputs, seen
 
-    @torch.no_grad()
-    def _allowances(self, p: np.ndarray) -> tuple[list[Allowance], Allowance]:
-        """What counts as zero at every cut, and of the outputs: 32 carried rounding errors.
 
-        Errors are carried as in `cpwl.rounding`, with the largest sizes that values and
-        derivatives have at some points, so that they are bounds over the slice (as far as these
-        points tell), unit by unit.
+def first_of(found: Outputs, *ways: np.ndarray) -> np.ndarray:
+    """`[n]` the class just beside points: of those tied there the first that grows fastest.
 
-        Args:
-            p: `[n, 2]` slice coordinates of these points.
-        """
-        program, x = self.program, self.embed(p)
-        value, rate = x, torch.cat([v.expand(x.shape) for v in self.directions])
-        size = x.abs().amax(0, keepdim=True)
-        sizes: list[tuple[float, float]] = []
-        start = value, rate, (2 * EPS * size).square(), torch.zeros_like(size)
-        found: list[Allowance] = []
-
-        def visit(_: int, stage: Stage, held: list[Carried]) -> Carried:
-            v, d, e2, r2 = zip(*held, strict=True)
-            if not isinstance(stage, Affine):
-                sizes.append((_largest(*v), _largest(*d)))
-            if isinstance(stage, Affine):
-                return stage(*v), stage.linear(*d), *_carried(stage, v, d, e2, r2)
-            if isinstance(stage, Kink):
-                found.append(Allowance(_zero(e2[0]), _zero(r2[0])))
-                slope = stage.slope(stage.piece(v[0])).expand(v[0].shape)
-                moved = (d[0].reshape(2, *v[0].shape) * slope).reshape(d[0].shape)
-                most = stage.slopes.abs().amax(0).square()
-                own = (
-                    (EPS * summed(stage, v[0]).amax(0, keepdim=True)).square()
-                    if (stage.apply is not torch.relu)
-                    else 0.0
-                )
-                return stage(v[0]), moved, e2[0] * most + own, r2[0] * most
-            index, missing = stage.index.clamp(min=0), stage.index < 0
-            both = [stage.flat(*e)[0][index].masked_fill(missing, 0.0) for e in (e2, r2)]
-            found.append(Allowance(*(ROUNDING * e.sqrt() for e in both)))
-            winner = _first_largest(stage.candidates(*v))
-            error, drift = (e.amax(1).reshape(1, *stage.shape) for e in both)
-            moved = stage.choose(torch.cat([winner, winner]), *d)
-            return stage.choose(winner, *v), moved, error, drift
-
-        end = program.run({program.input: start}, visit=visit)[program.output]
-        sizes.append((_largest(end[0]), _largest(end[1])))
-        self.sizes = np.array(sizes)
-        return found, Allowance(*(self.competing(_zero(e)[None])[0] for e in end[2:]))
+    Args:
+        found: What competes, with derivatives beside the points.
+        ways: `[n, 2]` directions; each decides what those before it leave open.
+    """
+    near = top_of(found.value, MARGIN * found.slack)
+    for way in ways:
+        rate = way[:, :1] * found.slope[0] + way[:, 1:] * found.slope[1]
+        near = top_of(np.where(near, rate, -np.inf), found.rate)
+    return near.argmax(1)
 
 
 def top_of(value: np.ndarray, slack: np.ndarray) -> np.ndarray:
-    """`[n, C]` which values are the largest of their row, up to a slack of each column.
+    """`[n, C]` which values are the largest of their row, up to a slack of each `[n or 1, C]`.
 
     None is larger than they are by more than the slacks of both.
     """
@@ -323,26 +301,6 @@ def _near(z: Tensor, slack: Tensor) -> Tensor:
     """Which entries along the last axis are the largest, up to a slack of each."""
     top, least = z.amax(-1, keepdim=True), (z - slack).amax(-1, keepdim=True)
     return (z == top) | (z + slack >= least)
-
-
-def _largest(*values: Tensor) -> float:
-    """The largest finite size."""
-    return max(float(finite(v).max()) for v in values)
-
-
-def _zero(square: Tensor) -> Tensor:
-    return ROUNDING * square.sqrt().reshape(-1)
-
-
-def _carried(stage: Affine, v, d, e2, r2) -> tuple[Tensor, Tensor]:
-    """Squared errors of values and derivatives behind an affine stage."""
-    after = squares(stage, *e2), squares(stage, *r2)
-    if stage.copies:
-        return after
-    plain = replace(stage, bias=None)
-    size = magnitude(stage, *(t.abs().amax(0, keepdim=True) for t in v))
-    rate = magnitude(plain, *(t.abs().amax(0, keepdim=True) for t in d))
-    return after[0] + (EPS * size).square(), after[1] + (EPS * rate).square()
 
 
 def knots_of(stage: Kink, units: int, shape: tuple[int, ...]) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -9,6 +11,7 @@ from isogon.measures.boundary.exits import EDGE, NOTHING, Exit, Regions
 from isogon.measures.boundary.fan import Fan, fan, vanishing
 from isogon.measures.boundary.frozen import MARGIN, Beside, Pieces, Seen
 from isogon.measures.boundary.live import Start
+from isogon.measures.boundary.slack import Outputs
 from isogon.measures.boundary.strokes import BORDER, TRIPLE, End, Strokes
 
 ALIKE = 1e-6  # radians: a piece runs along a ray
@@ -70,7 +73,7 @@ class Junctions:
     def crowded(
         self,
         seen: list[Seen],
-        values: tuple[np.ndarray, np.ndarray],
+        values: Outputs,
         pieces: Pieces,
         start: tuple[np.ndarray, np.ndarray, np.ndarray],
         pair: np.ndarray,
@@ -82,7 +85,7 @@ class Junctions:
 
         Args:
             seen: What the cuts see at the rows' places.
-            values: Outputs `[n, C]` there and their derivatives `[2, n, C]`.
+            values: What competes there.
             pieces: Of the rows.
             start: `p`, `delta`, `t` as in `Regions.first`.
             pair: `[n, 2]` the two classes.
@@ -92,10 +95,10 @@ class Junctions:
         way = delta + np.where(np.isfinite(out.s), out.s, 0.0)[:, None] * t
         frozen, n, rows = self.regions.frozen, len(way), np.arange(len(way))
         with np.errstate(invalid="ignore"):
-            value = values[0] + way[:, :1] * values[1][0] + way[:, 1:] * values[1][1]
-            own = frozen.known(pair)
+            value = values.value + way[:, :1] * values.slope[0] + way[:, 1:] * values.slope[1]
+            own, slack = values.known(pair), values.slack
             near = np.abs(value - value[rows, own][:, None]) <= MARGIN * (
-                frozen.slack + frozen.slack[own][:, None]
+                slack + slack[rows, own][:, None]
             )
         near[rows[:, None], pair] = False
         thirds = near.sum(1)
@@ -106,8 +109,9 @@ class Junctions:
             z = torch.addcmul(
                 torch.addcmul(s.z, a.reshape(shape), s.d[0]), b.reshape(shape), s.d[1]
             )
-            moved.append(Seen(z, s.d))
-        found = list(vanishing(frozen, Beside(pieces, value, values[1], moved)))
+            moved.append(replace(s, z=z))
+        there = Beside(pieces, replace(values, value=value), moved)
+        found = list(vanishing(frozen, there))
         row, d, give = (np.concatenate(x) for x in zip(*found, strict=True)) if found else _NONE
         units = np.bincount(row, minlength=n)
         many = (units > 0) & (thirds > 0) | (thirds > 1) | (out.kind == EDGE) & (units + thirds > 0)

@@ -250,8 +250,10 @@ class Scan:
         rows, tied = np.arange(len(gaps)), np.ones(len(gaps), bool)
         for side in (-1, 1):
             place = np.clip(at + side * BESIDE * self.length[gaps.line], *gaps.ends.T)
-            value = self.frozen.values(self.points(gaps.line, place))
-            slack = self.frozen.slack[pairs].sum(1)
+            there = self.points(gaps.line, place)
+            value = self.frozen.values(there)
+            slack = np.broadcast_to(self.frozen.slack(there), value.shape)
+            slack = np.take_along_axis(slack, pairs, 1).sum(1)
             tied &= np.abs(value[rows, pairs[:, 0]] - value[rows, pairs[:, 1]]) <= slack
         if tied.any():
             at[tied], pairs[tied] = self._bracketed(gaps.take(np.flatnonzero(tied)), 1.0)
@@ -286,13 +288,17 @@ class Scan:
             # false position lands on the root itself: look beside it, too
             near = np.clip(at, a + size[active] / 2, b - size[active] / 2)
             at = np.where(known, near, middle)
-            value = self.frozen.values(self.points(gaps.line[active], at))
+            there = self.points(gaps.line[active], at)
+            value = self.frozen.values(there)
             rows = np.arange(len(active))
             mine = value[rows, own[active]].copy()
             value[rows, own[active]] = -np.inf
             other = value.argmax(1)
             gap = mine - value[rows, other]
-            close = slack * (self.frozen.slack[own[active]] + self.frozen.slack[other])
+            close = 0.0
+            if slack:
+                zero = np.broadcast_to(self.frozen.slack(there), value.shape)
+                close = slack * (zero[rows, own[active]] + zero[rows, other])
             lower = np.where(own[active] < other, gap >= -close, gap > close)
             kept = np.where(lower, q, p) / 2  # the end that stays counts half: it will move
             low[active] = np.where(lower, at, a)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from isogon.measures.boundary.exits import NOTHING, Regions, moved
-from isogon.measures.boundary.frozen import Beside, Frozen, Pieces
+from isogon.measures.boundary.frozen import Pieces, first_of
+from isogon.measures.boundary.slack import Outputs
 
 
 @dataclass(eq=False)
@@ -42,7 +43,7 @@ def seam(regions: Regions, p: np.ndarray, t: np.ndarray) -> Seam:
     frozen, normal = regions.frozen, np.array([-t[1], t[0]])
     at, ahead, across = np.stack([p, p]), np.stack([t, t]), np.stack([normal, -normal])
     found = frozen.beside(at, ahead, across)
-    left, right = frozen.first_of(found.value, found.slope, ahead, across).tolist()
+    left, right = first_of(found.outputs, ahead, across).tolist()
     none = np.zeros((2, 2))
     rays = [moved(own, ahead, none) for own in found.seen]
     if rays:
@@ -50,16 +51,16 @@ def seam(regions: Regions, p: np.ndarray, t: np.ndarray) -> Seam:
     out = regions.first(
         rays,
         found.pieces,
-        (found.value, found.slope),
+        found.outputs,
         (at, none, ahead),
-        np.array([[left, right]] * 2),
+        np.array([[left, left], [right, right]]),  # each side is left by any other class
         np.stack([NOTHING, NOTHING]),
     )
-    tied = _flat(frozen, found, left, right, across)
+    tied = _flat(found.outputs, left, right, across)
     return Seam((left, right), tied, found.pieces, float(out.s.min()))
 
 
-def _flat(frozen: Frozen, found: Beside, i: int, j: int, across: np.ndarray) -> bool:
+def _flat(found: Outputs, i: int, j: int, across: np.ndarray) -> bool:
     """Whether two classes are equal on all of one side."""
-    slope, least = found.slope[:, :, i] - found.slope[:, :, j], frozen.zero.rate.numpy()
-    return bool((np.abs((slope.T * across).sum(1)) <= least[i] + least[j]).any())
+    slope, least = found.slope[:, :, i] - found.slope[:, :, j], found.rate[:, i] + found.rate[:, j]
+    return bool((np.abs((slope.T * across).sum(1)) <= least).any())

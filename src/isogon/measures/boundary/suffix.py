@@ -236,10 +236,10 @@ def _tables(
         own = slice(int(unit_start[k]), int(unit_start[k + 1]))
         count = own.stop - own.start
         first_max.append(rows)
-        zero = frozen.allow[k]
+        most, speed = (t[0].numpy() for t in (frozen.allow[k].value, frozen.allow[k].rate))
         if isinstance(cut, Kink):
             argument_of[own], unit_of[place[k]] = place[k], np.arange(own.start, own.stop)
-            value[place[k]], rate[place[k]] = zero.value.numpy(), zero.rate.numpy()
+            value[place[k]], rate[place[k]] = most, speed
             shape = program.shapes[cut.inputs[0]]
             for n, at in enumerate(knots_of(cut, count, shape)):
                 knot[n + 1, own] = at.expand(count).numpy()
@@ -252,8 +252,8 @@ def _tables(
         rows += count
         unit, column = np.nonzero(at >= 0)
         competes.append((at[unit, column], unit + own.start))
-        value[at[unit, column]] = zero.value.numpy()[unit, column]
-        rate[at[unit, column]] = zero.rate.numpy()[unit, column]
+        value[at[unit, column]] = most[unit, column]
+        rate[at[unit, column]] = speed[unit, column]
     argument, unit = (np.concatenate(parts) for parts in zip(*competes, strict=True))
     order = np.argsort(argument, kind="stable")
     return (

@@ -29,6 +29,7 @@ from isogon.measures.boundary.frozen import Frozen, Seen
 from isogon.measures.boundary.junctions import Junctions
 from isogon.measures.boundary.live import Limits, Live, Start, Tail, started
 from isogon.measures.boundary.seams import seam
+from isogon.measures.boundary.slack import Outputs
 from isogon.measures.boundary.strokes import (
     BORDER,
     OPEN,
@@ -133,15 +134,14 @@ class Tracer:
     def _step(self, live: Live) -> np.ndarray:
         """Take every row through its region; returns the rows that go on."""
         n, rows = len(live), np.arange(len(live))
-        value, slope, seen = self.frozen.held(live.p, live.pieces)
-        values = value.numpy(), slope.numpy()
+        values, seen = self.frozen.held(live.p, live.pieces)
         self.steps += n
         states = self._states(live, values, seen)
         i, j = live.pair.T
-        gap = values[0][rows, i] - values[0][rows, j]
-        g = (values[1][:, rows, i] - values[1][:, rows, j]).T
+        gap = values.value[rows, i] - values.value[rows, j]
+        g = (values.slope[:, rows, i] - values.slope[:, rows, j]).T
         steep = np.linalg.norm(g, axis=1)
-        flat = ~(steep > self.regions.rate[live.pair].sum(1))
+        flat = ~(steep > values.rate[rows, i] + values.rate[rows, j])
         unit = g / np.where(flat, 1.0, steep)[:, None]
         with np.errstate(invalid="ignore"):
             delta = -(gap / np.where(flat, 1.0, steep))[:, None] * unit
@@ -186,7 +186,7 @@ class Tracer:
             keep = [r for r in keep if self._run(live, r, states[r], told[r])]
         return np.array(keep, np.int64)
 
-    def _states(self, live: Live, values, seen: list[Seen]) -> list[Carried] | None:
+    def _states(self, live: Live, values: Outputs, seen: list[Seen]) -> list[Carried] | None:
         """The states of all rows, compared with those that were carried; None: nothing is."""
         if self.carrier is None and self.steps >= self.patience:
             self.carrier = Carrier.of(self.frozen, self.regions, self.extent)
@@ -235,7 +235,7 @@ class Tracer:
         live.tail[r] = (piece, 1)
         return True
 
-    def _backwards(self, live: Live, seen: list[Seen], values, start) -> dict[int, tuple]:
+    def _backwards(self, live: Live, seen: list[Seen], values: Outputs, start) -> dict[int, tuple]:
         """The other ends of the pieces of fresh rows.
 
         Row -> exit, its row there, its place, whether the row starts outside its region.
@@ -244,22 +244,21 @@ class Tracer:
         if not len(rows):
             return {}
         at = torch.from_numpy(rows)
-        part = [Seen(s.z[at], s.d[:, at]) for s in seen]
+        part, there = [s.take(at) for s in seen], values.take(rows)
         own = [x[at] for x in live.pieces]
         p, delta, t = (a[rows] for a in start)
         none = np.tile(NOTHING, (len(rows), 1))
         out = self.regions.first(
             [moved(s, -t, delta) for s in part],
             own,
-            (values[0][rows], values[1][:, rows]),
+            there,
             (p, delta, -t),
             live.pair[rows],
             none,
         )
         outside = self.regions.outside(part, own, delta)
         place = p + delta - np.where(np.isfinite(out.s), out.s, 0.0)[:, None] * t
-        at = values[0][rows], values[1][:, rows]
-        full = self.junctions.crowded(part, at, own, (p, delta, -t), live.pair[rows], out)
+        full = self.junctions.crowded(part, there, own, (p, delta, -t), live.pair[rows], out)
         return {int(r): (out, k, place[k], outside[k], full[k]) for k, r in enumerate(rows)}
 
     def _advance(self, live: Live, r: int, key, entry, leave, out: Exit, back, many: bool) -> bool:
