@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -133,3 +135,11 @@ def test_one_that_stopped_early_has_no_topology():
     with pytest.raises(OptionError, match="stopped early"):
         p.topology()
     assert module.adjacency(p).count == len(p)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [0, 2, 1]])
+def test_along_an_edge_a_huge_class_is_followed_by_the_one_that_is_highest_there(order):
+    outputs = np.array([[1e20, 2.0, 1.0], [-6e20, -1.0, 1.1]])[:, order]  # all meet it at 1/7
+    edge, label = module._along(SimpleNamespace(outputs=outputs, edges=np.array([[0, 1]])))
+    assert edge.tolist() == [0, 0, 0]
+    assert np.array(order)[label].tolist() == [0, 1, 2]

@@ -208,11 +208,14 @@ def _along(p: Partition) -> tuple[np.ndarray, np.ndarray]:
         t, c = 0.0, int(start.argmax())
         rate = end - start
         while True:
-            # of equal ones at t the one that grows fastest goes on
             ahead = rate > rate[c]
             gap = start[c] - start + t * (rate[c] - rate)
             meets = np.where(ahead, t + np.maximum(gap, 0) / np.where(ahead, rate - rate[c], 1), 2)
-            k = int(np.lexsort((-rate, meets))[0])
+            # of those that meet it at one place the highest there goes on (that one may be so
+            # large that it does not tell them apart), of equal ones the one that grows fastest
+            beside = meets > meets.min() + SHORT
+            there = start + min(float(meets.min()), 1.0) * rate
+            k = int(np.lexsort((-rate, -there, beside))[0])
             if meets[k] >= 1:
                 if t < 1 - SHORT:
                     edges.append(np.array([e]))

@@ -32,6 +32,7 @@ BUDGET = 0.05  # of the time, for a forecast while cutting
 FIRST = 1 / 256  # of a chord: looked at first while cutting
 FEW, CHORDS = 8, 32  # parts of chords that tell something, that are enough
 LEAST = 100  # breakpoints that tell something
+TOGETHER = 1e-12  # of a piece: changes at one place
 
 
 @dataclass(frozen=True)
@@ -300,8 +301,10 @@ def changes(outputs: np.ndarray) -> int:
         with np.errstate(divide="ignore", invalid="ignore"):
             meets = np.where(speed > 0, gap / speed, np.inf)
         meets = np.where(meets >= at[:, None], meets, np.inf)
-        to = meets.argmin(1)
-        at = meets[np.arange(len(to)), to]
+        at = meets.min(1)
+        with np.errstate(invalid="ignore"):  # of those at one place, the highest there
+            there = start[rows] + np.minimum(at, 1.0)[:, None] * rise[rows]
+        to = np.where(meets <= at[:, None] + TOGETHER, there, -np.inf).argmax(1)
         on = at < 1
         total += int(on.sum())
         rows, own, at = rows[on], to[on], at[on]
