@@ -105,9 +105,9 @@ def test_class_changes_along_a_line(seed):
 
 
 def test_a_huge_class_is_followed_by_the_one_that_is_highest_there():
-    outputs = np.array([[1e20, 2.0, 1.0], [-6e20, -6.0, 2.0]])  # all meet it at 1/7
-    assert changes(outputs) == 1
-    assert changes(outputs[::-1]) == 1
+    outputs = np.array([[1e20, 2.0, 1.0], [-6e20, -1.0, 1.1]])  # both meet it at 1/7
+    for order in ([0, 1, 2], [0, 2, 1]):
+        assert changes(outputs[:, order]) == 2
 
 
 def test_partition_tells_what_to_expect_once_it_has_lasted(monkeypatch):
