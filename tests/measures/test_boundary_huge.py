@@ -20,13 +20,18 @@ CASES = [
     (236194, "max", "row", 20), (564142, "max", "bias", 16), (441216, "conv", "row", 15),
     (106161, "skip", "row", 18), (11210, "skip", "bias", 20), (106262, "padded", "row", 17),
     (248127, "masked", "row", 19), (824001, "mlp", "row", 10), (929928, "mlp", "bias", 20),
-    (989031, "where", "row", 15), (583109, "where", "bias", 16),
+    (835623, "where", "row", 10), (725863, "where", "row", 12), (666993, "max", "row", 10),
+    (886075, "conv", "row", 11), (989031, "where", "row", 15), (583109, "where", "bias", 16),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("seed", "kind", "how", "power"), CASES)
 def test_what_is_huge_in_a_part_hides_nothing_elsewhere(seed, kind, how, power):
-    """Over all of the slice its rounding is more than the outputs are where it is off."""
+    """Over all of the slice its rounding is more than the outputs are where it is off.
+
+    Where it is on, the boundary runs along its line so closely that only the other side tells
+    where it leaves.
+    """
     program = Net(seed, kind, 2).spoil(how, 10.0**power).program()
     assert Frozen(program, SQUARE).noisy
     p, b = partition(program, SQUARE), traced(program, SQUARE, 100)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isogon.cpwl.magnitudes import EPS
 from isogon.cpwl.stages import Kink
 from isogon.measures.boundary.frozen import MARGIN, Frozen, Pieces, Seen, knots_of
 from isogon.measures.boundary.slack import Allowance, Outputs
@@ -16,6 +17,9 @@ from isogon.measures.boundary.slack import Allowance, Outputs
 Ray = tuple[Tensor, Tensor, Allowance]
 EDGE, UNIT, CLASS = 0, 1, 2  # what is met
 NOTHING = np.array([-1, -1, -1])
+FAR = 1e-6  # of the slice's extent: a trace that is so far beside its line is lost
+WIDE = 1e-3  # ... where a unit tells the place on it
+SLANT = 0.05  # sine of the angle at which two lines tell a point
 
 
 @dataclass(eq=False)
@@ -32,6 +36,27 @@ class Exit:
     s: np.ndarray
     kind: np.ndarray
     which: np.ndarray
+
+
+@dataclass(eq=False)
+class Line:
+    """Where two classes are equal in the regions of rows.
+
+    Attributes:
+        delta: `[n, 2]` from the rows' points onto the line (0: flat or lost) ...
+        t: `[n, 2]` ... and along it, the first class on the left.
+        flat: `[n]` whether the two are equal all over the region, or nowhere.
+        lost: `[n]` whether a point is far beside the line.
+        off: `[n]` how far it is beside it, in parts of the extent.
+        sharp: `[n]` whether the line is entered where the unit vanishes by which rows came.
+    """
+
+    delta: np.ndarray
+    t: np.ndarray
+    flat: np.ndarray
+    lost: np.ndarray
+    off: np.ndarray
+    sharp: np.ndarray
 
 
 class Regions:
@@ -67,6 +92,54 @@ class Regions:
         inward = np.stack([-along[:, 1], along[:, 0]], 1)
         self.inward = inward / np.linalg.norm(inward, axis=1, keepdims=True)
         self.offset = (self.inward * corners).sum(1)
+
+    def onto(
+        self,
+        values: Outputs,
+        pair: np.ndarray,
+        seen: list[Seen],
+        pieces: Pieces,
+        banned: np.ndarray,
+        extent: float,
+    ) -> Line:
+        """The lines on which rows go on (arguments as those of `first`)."""
+        rows, (i, j) = np.arange(len(pair)), pair.T
+        gap = values.value[rows, i] - values.value[rows, j]
+        g = (values.slope[:, rows, i] - values.slope[:, rows, j]).T
+        steep = np.linalg.norm(g, axis=1)
+        flat = ~(steep > values.rate[rows, i] + values.rate[rows, j])
+        unit = g / np.where(flat, 1.0, steep)[:, None]
+        with np.errstate(invalid="ignore"):
+            delta = -(gap / np.where(flat, 1.0, steep))[:, None] * unit
+        off, sharp = np.abs(delta).max(1) / extent, np.zeros(len(rows), bool)
+        if self.frozen.noisy:
+            # Behind a unit that is huge the line runs so close to its own that rounding hides where
+            # they meet. Seen from the other side, where it is off, they do so at an angle.
+            for r in np.flatnonzero((banned[:, 0] >= 0) & ~flat & (off > EPS)):
+                at = self._meeting(r, gap[r], g[r], seen, pieces, banned[r])
+                if at is not None and np.abs(at).max() <= WIDE * extent:
+                    delta[r], off[r], sharp[r] = at, 0.0, True
+        lost = ~(off <= FAR) & ~flat
+        delta[flat | lost] = 0.0
+        t = np.stack([unit[:, 1], -unit[:, 0]], 1)
+        return Line(delta, t, flat, lost, off, sharp)
+
+    def _meeting(
+        self, r: int, gap: float, g: np.ndarray, seen: list[Seen], pieces: Pieces, back: np.ndarray
+    ) -> np.ndarray | None:
+        """`[2]` from a row's point to where its line meets that of the unit by which it came."""
+        cut, unit, before = back.tolist()
+        own, now, lower = seen[cut], int(pieces[cut][r, unit]), self.lower[cut]
+        if lower is not None:
+            z = float(own.z[r, unit] - lower[max(now, before), unit])
+            d = own.d[:, r, unit].numpy()
+        else:
+            z = float(own.z[r, unit, now] - own.z[r, unit, before])
+            d = (own.d[:, r, unit, now] - own.d[:, r, unit, before]).numpy()
+        across = g[0] * d[1] - g[1] * d[0]
+        if not abs(across) > SLANT * np.linalg.norm(g) * np.linalg.norm(d):
+            return None
+        return np.array([g[1] * z - d[1] * gap, d[0] * gap - g[0] * z]) / across
 
     def keys(self, pieces: Pieces, n: int) -> np.ndarray:
         """`[n, 2]` the 128-bit keys of regions: sums of odd numbers times pieces."""

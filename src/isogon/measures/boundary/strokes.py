@@ -49,6 +49,13 @@ class Strokes:
         piece, side = end
         return np.array(self.ends[piece][2 * side : 2 * side + 2])
 
+    def move(self, end: End, to: np.ndarray) -> None:
+        """Let an end lie elsewhere."""
+        piece, side = end
+        ends = list(self.ends[piece])
+        ends[2 * side : 2 * side + 2] = to.tolist()
+        self.ends[piece] = (ends[0], ends[1], ends[2], ends[3])
+
     def link(self, a: End, b: End) -> bool:
         """Let the piece of one end go on at the other; False where one goes on elsewhere."""
         if self.links.get(a, b) != b or self.links.get(b, a) != a:

@@ -47,7 +47,6 @@ SMALLEST = 8
 ATTEMPTS = 200  # changes of units in one point
 EPS = float(np.finfo(np.float64).eps)
 SHORT = 64 * EPS  # of the slice's extent: a piece without a length
-FAR = 1e-6  # of the slice's extent: a trace that is so far beside its line is lost
 MOMENT = 0.1  # seconds between two reports
 PATIENCE = 500  # regions after which states are carried
 NEVER = 1 << 62
@@ -133,22 +132,12 @@ class Tracer:
 
     def _step(self, live: Live) -> np.ndarray:
         """Take every row through its region; returns the rows that go on."""
-        n, rows = len(live), np.arange(len(live))
+        n = len(live)
         values, seen = self.frozen.held(live.p, live.pieces)
         self.steps += n
         states = self._states(live, values, seen)
-        i, j = live.pair.T
-        gap = values.value[rows, i] - values.value[rows, j]
-        g = (values.slope[:, rows, i] - values.slope[:, rows, j]).T
-        steep = np.linalg.norm(g, axis=1)
-        flat = ~(steep > values.rate[rows, i] + values.rate[rows, j])
-        unit = g / np.where(flat, 1.0, steep)[:, None]
-        with np.errstate(invalid="ignore"):
-            delta = -(gap / np.where(flat, 1.0, steep))[:, None] * unit
-        off = np.abs(delta).max(1) / self.extent
-        lost = ~(off <= FAR) & ~flat
-        delta[flat | lost] = 0.0
-        t = np.stack([unit[:, 1], -unit[:, 0]], 1)
+        line = self.regions.onto(values, live.pair, seen, live.pieces, live.banned, self.extent)
+        delta, t, flat, off = line.delta, line.t, line.flat, line.off
         rays = [moved(own, t, delta) for own in seen]
         along = self.regions.settle(seen, live.pieces, rays) if seen else np.zeros(n, bool)
         start = live.p, delta, t
@@ -161,7 +150,9 @@ class Tracer:
         care = along | third
         many = self.junctions.crowded(seen, values, live.pieces, start, live.pair, out)
         edge = self.regions.edge_of(entry, leave, SHORT * self.extent)
-        why = np.select([flat, lost | ~np.isfinite(out.s), edge >= 0], [TIED, STUCK, BORDER], OPEN)
+        why = np.select(
+            [flat, line.lost | ~np.isfinite(out.s), edge >= 0], [TIED, STUCK, BORDER], OPEN
+        )
         keep: list[int] = []
         self.passed.clear()
         for r in range(n):
@@ -177,6 +168,9 @@ class Tracer:
             else:
                 if not live.fresh[r]:
                     self.drift = max(self.drift, float(off[r]))
+                tail = live.tail[r]
+                if line.sharp[r] and tail is not None:  # what led here ends where this begins
+                    self.strokes.move(tail, entry[r])
                 goes = self._advance(live, r, told[r], entry[r], leave[r], out, back, many[r])
             keep += [r] * goes
         for p in self.met:
