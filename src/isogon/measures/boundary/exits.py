@@ -116,7 +116,7 @@ class Regions:
             # Behind a unit that is huge the line runs so close to its own that rounding hides where
             # they meet. Seen from the other side, where it is off, they do so at an angle.
             for r in np.flatnonzero((banned[:, 0] >= 0) & ~flat & (off > EPS)):
-                at = self._meeting(r, gap[r], g[r], seen, pieces, banned[r])
+                at = self._meeting(int(r), gap[r], g[r], seen, pieces, banned[r])
                 if at is not None and np.abs(at).max() <= WIDE * extent:
                     delta[r], off[r], sharp[r] = at, 0.0, True
         lost = ~(off <= FAR) & ~flat
