@@ -131,7 +131,8 @@ def cut_kink(
         pattern.note(varying, passed.reshape(-1))
         return pattern, None
     every = np.arange(len(functions))
-    if len(varying) < 0.75 * len(functions) or units is not None:
+    narrower = -(-len(varying) // 64) < signs[0].shape[1] and len(varying) < 0.75 * len(functions)
+    if narrower or units is not None:  # fewer words: what follows reads fewer columns
         every, functions = varying, select(functions, varying)
         used, functions.column = np.unique(functions.column, return_inverse=True)
         flat = held.reshape(len(held), -1)
