@@ -369,7 +369,7 @@ class Lowering:
         kind = Affine if len(refs) == 1 else Join
         stage = kind(
             output=ref.name, inputs=tuple(r.name for r in refs), linear=function, bias=bias,
-            apply=apply, weights=weights, copies=copies, op=self.op, lean=self.op == "linear",
+            apply=apply, weights=weights, copies=copies, op=self.op,
         )  # fmt: skip
         self.stages.append(stage)
         return ref

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from isogon.cpwl.stages import Affine, Kink, Max, Stage, relu, with_coefficient
+from isogon.cpwl.stages import Affine, Kink, Max, Product, Stage, relu
 from isogon.errors import ModelError
 
 V = TypeVar("V")  # what a walk makes of each tensor: values, derivatives beside them, bounds
@@ -240,13 +240,13 @@ def dense(output: str, source: str, weight: Tensor, bias: Tensor | None) -> Affi
     """The affine stage `x W^T + b` on `[N, in]`."""
     weight = weight.to(torch.float64)
     bias = None if bias is None else bias.to(torch.float64)
+    product = Product(torch.nn.functional.linear, weight, terms=weight.shape[1])
     return Affine(
         output=output,
         inputs=(source,),
-        linear=lambda x: torch.nn.functional.linear(x, weight),
+        linear=product,
         bias=bias,
-        apply=lambda x: torch.nn.functional.linear(x, weight, bias),
-        weights=with_coefficient(lambda w, x: torch.nn.functional.linear(x, w), weight),
-        lean=True,
+        apply=Product(torch.nn.functional.linear, weight, bias, terms=weight.shape[1]),
+        weights=product.changed,
         op="linear",
     )

@@ -70,6 +70,16 @@ class Product:
             weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         return self.call(x.to(self.device), weight, bias).to(x.device)
 
+    def into(self, x: Tensor, out: Tensor) -> bool:
+        """Write the layer on `[N, in]` to `out` where one call does so; whether it did."""
+        if self.call is not torch.nn.functional.linear or self.device is not None or x.ndim != 2:
+            return False
+        if self.bias is None:
+            torch.mm(x, self.weight.T, out=out)
+        else:
+            torch.addmm(self.bias, x, self.weight.T, out=out)
+        return True
+
     def changed(self, f: Callable[[Tensor], Tensor]) -> Product:
         """With every coefficient w replaced by f(w), and no bias."""
         return Product(self.call, f(self.weight), terms=self.terms, device=self.device)
@@ -94,7 +104,6 @@ class Affine:
             being `torch.abs` or `torch.square`; coefficients from 0 to 1 may stay as they are.
             None: unknown; rounding errors are then estimated.
         copies: Every entry of the result is an entry of an input, perhaps negated, or constant.
-        lean: One call makes nothing beside its result, of however many samples.
         op: What it was in the model, for messages.
     """
 
@@ -105,7 +114,6 @@ class Affine:
     apply: Callable[..., Tensor] | None = None
     weights: Weights | None = None
     copies: bool = False
-    lean: bool = False
     op: str = "affine"
 
     def __call__(self, *values: Tensor) -> Tensor:
@@ -122,7 +130,7 @@ class Affine:
             return self
         linear = linear.on(device)
         apply = apply.on(device) if isinstance(apply, Product) else apply
-        return replace(self, linear=linear, apply=apply, weights=linear.changed, lean=False)
+        return replace(self, linear=linear, apply=apply, weights=linear.changed)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

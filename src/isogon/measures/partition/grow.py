@@ -12,7 +12,7 @@ from isogon.context import Progress
 from isogon.cpwl.bounds import Bounds
 from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
-from isogon.cpwl.stages import Kink, Max, Stage
+from isogon.cpwl.stages import Affine, Kink, Max, Product, Stage
 from isogon.measures.partition.kernels.threads import each
 from isogon.measures.partition.mesh import memory, stopping, stream
 from isogon.measures.partition.mesh.cut_kinks import cut_kink
@@ -268,8 +268,12 @@ def in_chunks(stage: Stage, arguments: list[Tensor], chunk: int, mesh: Mesh) -> 
     result = room[:n]
     result[:chunk] = first
 
+    layer = stage.apply if isinstance(stage, Affine) else None
+
     def run(low: int) -> None:
-        result[low : low + chunk] = stage(*(a[low : low + chunk] for a in arguments))
+        part = slice(low, low + chunk)
+        if not (isinstance(layer, Product) and layer.into(arguments[0][part], result[part])):
+            result[part] = stage(*(a[part] for a in arguments))
 
     each(run, range(chunk, n, chunk))
     return result
