@@ -215,9 +215,9 @@ def growth():
     for radius in (0.085, 0.15, 0.26, 0.47, 0.8):
         square = Slice.box2d([-radius, -radius], [radius, radius])
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        seconds, p = best(lambda square=square: partition(program, square), 1)
+        seconds, p = best(lambda square=square: partition(program, square), 3)
         x = square.embed(rng.uniform(-radius, radius, (len(p), 2)))
-        forward, _ = best(lambda x=x: program.evaluate(x), 1)
+        forward, _ = best(lambda x=x: program.evaluate(x), 3)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         row = {"radius": radius, "regions": len(p), "seconds": round(seconds, 3)}
         row |= {"microseconds_per_region": round(1e6 * seconds / len(p), 2)}
