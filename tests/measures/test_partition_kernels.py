@@ -773,3 +773,22 @@ def test_the_boundary_of_a_huge_class_is_clipped_by_what_is_known_of_it():
     length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
     found = {tuple(pair): size for pair, size in zip(classes.tolist(), length, strict=True)}
     assert found == pytest.approx({(0, 1): 1.4, (0, 2): 0.6, (1, 2): 1.0})
+
+
+# a huge column that says nothing, two that tie within their errors, one that is clearly below
+CLOSE = np.array([[5e3, 1.0, 1.0 - 3e-9, 0.5]])
+CLOSE_ERRORS = np.array([[1e4, 2e-9, 2e-9, 2e-9]])
+
+
+def test_what_ties_is_beaten_by_none_by_more_than_both_errors():
+    masks, unclear = np.empty((1, 1), np.uint64), np.zeros(1, bool)
+    entry, row = np.array([[0, 1, 2, 3]]), np.zeros(1, np.int64)
+    ev.winner_masks(CLOSE, entry, CLOSE_ERRORS, row, 0, unclear, masks)
+    assert masks[0, 0] == 0b0111, "the last one is within rounding of the huge one alone"
+    ev.winner_masks(CLOSE, entry, CLOSE_ERRORS / [1, 2, 2, 2], row, 0, unclear, masks)
+    assert masks[0, 0] == 0b0011
+    tied = np.empty((1, 4), bool)
+    bd.tied_outputs(CLOSE, CLOSE_ERRORS, row, unclear, tied)
+    assert tied[0].tolist() == [True, True, True, False]
+    bd.tied_outputs(CLOSE, CLOSE_ERRORS / [1, 2, 2, 2], row, unclear, tied)
+    assert tied[0].tolist() == [True, True, False, False]
