@@ -7,6 +7,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+SPECK = 1e-11  # of the extent: a piece no longer than that rounding puts its ends elsewhere
+
 
 def compared(b, p):
     """How a boundary differs from that of a partition of the same slice.
@@ -31,8 +33,8 @@ def compared(b, p):
     assert len(np.unique(which[fits])) == fits.sum(), "a piece was traced twice"
     own, other = lengths(mine[fits]), lengths(theirs[taken])
     found = {
-        "spurious": int((~fits & (lengths(mine) > 1e-12 * extent)).sum()),
-        "missing": int((~taken & (lengths(theirs) > 1e-12 * extent)).sum()),
+        "spurious": int((~fits & (lengths(mine) > SPECK * extent)).sum()),
+        "missing": int((~taken & (lengths(theirs) > SPECK * extent)).sum()),
         "length": abs(own.sum() - other.sum()) / other.sum() if taken.any() else 0.0,
         "distance": float(ends[fits].max(initial=0.0)),
     }
@@ -41,7 +43,7 @@ def compared(b, p):
 
 def components(segments, taken, p, extent):
     """Of the pieces that were not traced: which components touch what was, which are whole."""
-    left = np.flatnonzero(~taken & (lengths(segments) > 1e-12 * extent))
+    left = np.flatnonzero(~taken & (lengths(segments) > SPECK * extent))
     if not len(left):
         return {"open": 0, "closed": 0, "lost": 0.0}
     ends = segments.reshape(-1, 2)

@@ -130,10 +130,13 @@ class Junctions:
         groups = KDTree(at).query_ball_point(np.array(self.places), self.size)
         for found, group in zip(self.fans, groups, strict=True):
             ends = [(k // 2, k % 2) for k in sorted(group)]
+            inside = {k for k, _ in ends if np.abs(at[2 * k] - at[2 * k + 1]).max() <= self.size}
+            ends = [end for end in ends if end[0] not in inside]
             if found is None or (order := _matched(found, strokes, ends)) is None:
                 self.torn += 1
             else:
                 _linked(strokes, found, order)
+                strokes.gone |= inside  # regions that are no wider than rounding
 
 
 _NONE = np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0)

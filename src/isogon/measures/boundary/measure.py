@@ -200,7 +200,7 @@ def read_off(tracer: Tracer, scan: Scan, known: int, unexplained: int) -> Bounda
     left = strokes.left() + tracer.junctions.torn
     ratio = tracer.expected / strokes.length if strokes.length else 0.0
     meta = {
-        "pieces": len(strokes),
+        "pieces": len(strokes) - len(strokes.gone),
         "stopped": tracer.stopped,
         "expected_length": tracer.expected,
         "expected_pieces": max(len(strokes), round(len(strokes) * ratio)),

@@ -24,6 +24,7 @@ class Strokes:
             edge of it.
         known: Region and classes -> piece.
         length: Of all pieces.
+        gone: Pieces that lie in one point, around which the others follow each other.
     """
 
     ends: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -32,6 +33,7 @@ class Strokes:
     stops: dict[End, tuple[int, int]] = field(default_factory=dict)
     known: dict[Region, int] = field(default_factory=dict)
     length: float = 0.0
+    gone: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -74,7 +76,7 @@ class Strokes:
 
     def left(self) -> int:
         """How many ends nothing follows, for no reason: what is missing there is not known."""
-        ends = ((k, e) for k in range(len(self.ends)) for e in (0, 1))
+        ends = ((k, e) for k in range(len(self.ends)) if k not in self.gone for e in (0, 1))
         good = (BORDER, TRIPLE)
         return sum(end not in self.links and self.stop_of(end) not in good for end in ends)
 
@@ -101,6 +103,7 @@ class Strokes:
         end is on the left.
         """
         seen = np.zeros(len(self.ends), bool)
+        seen[list(self.gone)] = True
         found = []
         for first in range(len(self.ends)):
             if seen[first]:
