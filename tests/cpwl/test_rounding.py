@@ -228,3 +228,16 @@ def test_the_place_of_a_point_counts_at_cuts_alone():
     program = mlp([torch.eye(2, dtype=torch.float64)] * 2, [None, None])
     (cut, _), (moved, _) = errors(program, x), errors(program, x, directions=ways, reach=1e9)
     assert (moved > 1e6 * cut).all()
+
+
+def test_a_huge_entry_does_not_hide_which_of_the_others_is_the_largest():
+    """At the place meant it has the value of the best known of those that none clearly beats."""
+    value = torch.tensor([[5e3, 1.0, 2.0]], dtype=torch.float64)
+    given = torch.tensor([1e3, 1e-15, 1e-14], dtype=torch.float64)
+    stage = Max(
+        output="out", inputs=("input",), site="max", index=torch.tensor([[0, 1, 2]]), shape=(1,)
+    )
+    program = Program([stage], (3,))
+    found = ErrorWalk(program, value, given, meant=True)
+    found.to(1)
+    assert [t.item() for t in found.entries()] == [2.0, pytest.approx(1e-14)]

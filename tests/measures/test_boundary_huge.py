@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import isogon as ig
+from isogon.cpwl.rounding import ROUNDING, errors
 from isogon.measures.boundary.frozen import Frozen
 from isogon.measures.boundary.measure import traced
 from isogon.measures.partition.lowering import lowered
@@ -68,3 +69,19 @@ def test_a_dead_unit_hides_nothing(size):
     assert np.abs(b.segments - plain.segments).max() < 1e-12
     assert b.certify().passed
     assert not Frozen(*lowered(net, SQUARE)).noisy
+
+
+@pytest.mark.parametrize(("seed", "kind", "how", "power"), CASES[:6])
+def test_errors_of_frozen_pieces_are_those_of_the_network(seed, kind, how, power):
+    """On the network's own pieces, within a small factor: places are told otherwise."""
+    program = Net(seed, kind, 2).spoil(how, 10.0**power).program()
+    frozen = Frozen(program, SQUARE)
+    at = np.random.default_rng(0).uniform(-1, 1, (200, 2))
+    here, seen = frozen.held(at, frozen.natural(at))
+    options = {"given": frozen.space.given, "directions": frozen.directions, "reach": 1.0}
+    *cuts, last = errors(program, frozen.embed(at), **options)
+    pairs = [(own.zero.value, e) for own, e in zip(seen, cuts, strict=True)]
+    for found, e in [*pairs, (torch.from_numpy(here.slack), last)]:
+        found = found.expand(e.shape)[e > 0] / (ROUNDING * e[e > 0])
+        assert found.median() < 4
+        assert found.median() > 0.25

@@ -12,11 +12,12 @@ import torch
 from isogon.cpwl.bounds import Bounds
 from isogon.cpwl.program import mlp
 from isogon.cpwl.rounding import EPS, ROUNDING, ErrorWalk
-from isogon.cpwl.stages import Kink
+from isogon.cpwl.stages import Kink, Max
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.measure import partition
-from isogon.measures.partition.mesh import zeros
+from isogon.measures.partition.mesh import cut_maxima, zeros
 from isogon.measures.partition.mesh.cut_kinks import every_function
+from isogon.measures.partition.mesh.mesh import Mesh
 from isogon.measures.partition.slices import Slice
 from isogon.measures.partition.tiles.seams import strings
 
@@ -235,3 +236,19 @@ def test_what_counts_as_zero_of_outputs(outputs):
     assert table.exact is None
     size = 2 * np.abs(p.outputs).max(0)
     assert np.allclose(table.error, [[*first, *(ROUNDING * EPS * size)]], rtol=1e-12, atol=0)
+
+
+def test_equal_entries_have_the_value_of_the_one_that_is_known_best():
+    square = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    mesh = Mesh.of_polygon(square)
+    mesh.live["input"] = torch.tensor([[1.0, 1.25, 7.0]] * 4, dtype=torch.float64)
+    stage = Max(
+        output="out", inputs=("input",), site="max", index=torch.tensor([[0, 1, 2]]), shape=(1,)
+    )
+    used, entry = np.arange(3), np.array([[0, 1, 2]])
+    sizes = zeros.Table(np.ones(3), 4, lambda rows: np.tile([0.5, 0.1, 0.2], (len(rows), 1)))
+    sizes.settle(np.array([2]))
+    masks = np.array([[0b100], [0b011], [0b011], [0b100]], np.uint64)
+    cut_maxima.equal(mesh, stage, used, entry, sizes, masks)
+    found = mesh.live["input"].tolist()
+    assert found == [[1, 1.25, 7], [1, 1.25, 7], [1.25, 1.25, 7], [1, 1.25, 7]]
