@@ -78,7 +78,7 @@ def test_random_networks_have_the_boundary_of_their_partition(seed):
 @pytest.mark.parametrize(
     ("seed", "power"), [(0, 20), (8, 9), (9, 16), (12, 14), (45, 16), (7, -18)]
 )
-def test_a_huge_class_hides_no_other(seed, power):
+def test_a_huge_class_hides_no_other(seed, power, monkeypatch):
     """What rounding leaves of it is more than what lies between the others."""
     torch.manual_seed(seed)
     net = nn.Sequential(
@@ -98,6 +98,10 @@ def test_a_huge_class_hides_no_other(seed, power):
     b = traced(net, SQUARE, 100)
     assert same(b, p) == 0
     assert b.certify().passed
+    monkeypatch.setattr("isogon.measures.boundary.trace.PATIENCE", 0)
+    carried = traced(net, SQUARE, 100)
+    assert same(carried, p) == 0
+    assert carried.certify().passed
     b.certify(200).require()
 
 
