@@ -7,7 +7,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-SPECK = 1e-11  # of the extent: a piece no longer than that rounding puts its ends elsewhere
+SPECK = 1e-12  # of the extent: a piece no longer than this is none
 
 
 def compared(b, p):
@@ -20,6 +20,7 @@ def compared(b, p):
     """
     extent = float(np.ptp(p.plane.corners, axis=0).max())
     mine, theirs = b.segments, p.boundary
+    speck = (SPECK + 2 * b.meta["drift"]) * extent  # both ends are off by as much as it says itself
     if not len(mine) or not len(theirs):
         none = {"spurious": len(mine), "missing": len(theirs), "length": 0.0, "distance": 0.0}
         return none | components(theirs, np.zeros(len(theirs), bool), p, extent)
@@ -33,7 +34,7 @@ def compared(b, p):
     assert len(np.unique(which[fits])) == fits.sum(), "a piece was traced twice"
     own, other = lengths(mine[fits]), lengths(theirs[taken])
     found = {
-        "spurious": int((~fits & (lengths(mine) > SPECK * extent)).sum()),
+        "spurious": int((~fits & (lengths(mine) > speck)).sum()),
         "missing": int((~taken & (lengths(theirs) > SPECK * extent)).sum()),
         "length": abs(own.sum() - other.sum()) / other.sum() if taken.any() else 0.0,
         "distance": float(ends[fits].max(initial=0.0)),
