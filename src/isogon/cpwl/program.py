@@ -20,8 +20,7 @@ from isogon.errors import ModelError
 
 V = TypeVar("V")  # what a walk makes of each tensor: values, derivatives beside them, bounds
 
-# Per intermediate tensor of a chunk. A few of 4 MB at once, as residual networks have them, are
-# given back to the system and asked for again at every stage: three times slower.
+# Per intermediate tensor of a chunk: small enough to stay in a cache, large enough for a call.
 CHUNK_BYTES = 2 << 20
 DEVICE_BYTES = 8 << 20  # with products on another device: fewer and longer calls
 LARGEST_KEPT = (32 << 20) - (64 << 10)  # bytes: the most that malloc of a GNU C library adapts to
