@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+import isogon as ig
 from isogon import registry
+from isogon.errors import IncompleteWarning
 from isogon.findings import (
     Finding,
     Names,
@@ -303,3 +307,65 @@ def test_a_reading_of_no_measure_says_its_numbers_and_no_identifiers():
 
 def test_an_empty_reading_says_so():
     assert "Nothing" in findings(Reading("reset", pd.DataFrame()))[0].text
+
+
+def test_classes_change_within_a_piece_too():
+    """A network of one piece, between two of whose middles nothing changes."""
+    layer = torch.nn.Linear(1, 3)
+    with torch.no_grad():  # the largest: class 0 up to 0.25, class 1 up to 0.75, class 2
+        layer.weight[:] = torch.tensor([[0.0], [4.0], [8.0]])
+        layer.bias[:] = torch.tensor([0.0, -1.0, -4.0])
+    found = ig.segments(layer, torch.zeros(1, 1), torch.ones(1, 1))
+    assert len(found) == 1
+    assert found.classes()["class"].tolist() == [0, 1, 2]
+    assert np.allclose(found.classes()["end"], [0.25, 0.75, 1])
+    assert "changes twice" in findings(found)[0].text
+    assert {n.name: n.value for n in numbers(found)}["the changes of class on the line"] == 2
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3, 7])
+@pytest.mark.parametrize("hidden", [0, 3, 20])
+def test_stretches_of_classes_are_the_networks_own(outputs, hidden):
+    with torch.random.fork_rng():
+        torch.manual_seed(outputs + hidden)
+        parts = [torch.nn.Linear(4, hidden), torch.nn.ReLU()] if hidden else []
+        net = torch.nn.Sequential(*parts, torch.nn.Linear(hidden or 4, outputs)).double()
+        ends = 3 * torch.randn(2, 4, dtype=torch.float64)
+    found = ig.segments(net, ends[:1], ends[1:]).classes()
+    start, end, k = found["start"].to_numpy(), found["end"].to_numpy(), found["class"].to_numpy()
+    assert start[0] == 0
+    assert end[-1] == 1
+    assert (start[1:] == end[:-1]).all()
+    assert (k[1:] != k[:-1]).all()
+    t = (torch.arange(5000, dtype=torch.float64) + 0.5) / 5000
+    z = net(ends[0] + t[:, None] * (ends[1] - ends[0])).detach().numpy()
+    own = (z[:, 0] > 0).astype(int) if outputs == 1 else z.argmax(1)
+    away = np.abs(t.numpy()[:, None] - end).min(1) > 1e-9
+    assert (own == k[np.searchsorted(end, t.numpy())])[away].all()
+
+
+def test_what_is_not_complete_is_not_said_to_be_all():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(2, 30), torch.nn.ReLU(), torch.nn.Linear(30, 30), torch.nn.ReLU(),
+        torch.nn.Linear(30, 4),
+    )  # fmt: skip
+    plane = ig.Slice.box2d((-3, -3), (3, 3))
+    with pytest.warns(IncompleteWarning):
+        p = ig.partition(net, plane, max_regions=100)
+    with pytest.warns(IncompleteWarning):
+        b = ig.boundary(net, plane, max_pieces=5)
+    assert numbers(p) == []
+    assert numbers(b) == []
+    said = " ".join(f.text for f in findings(p))
+    assert "not cut to the end" in said
+    assert "share the slice" not in said
+    assert "The whole slice" not in said
+    said = " ".join(f.text for f in findings(b))
+    assert "What was traced of the boundary on the slice is" in said
+    assert "The decision boundary on the slice is" not in said
+    none = dataclasses.replace(b, table=b.table.iloc[:0])
+    assert "is not known" in findings(none)[0].text
+    whole = ig.boundary(net, plane)
+    assert "The decision boundary on the slice is" in " ".join(f.text for f in findings(whole))
+    assert len(numbers(whole)) == 3

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import itertools
 
+import matplotlib.colors as mc
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import isogon as ig
-from isogon.show.segments import _winners
+from isogon.show import style
 
 
 def net(outputs: int, layers: int = 2) -> nn.Module:
@@ -32,11 +33,16 @@ def test_the_band_is_the_prediction_everywhere():
     with torch.no_grad():  # so that the prediction changes on the way
         model[-1].bias -= model(torch.stack(ENDS)).mean(0)
     found = ig.segments(model, *ENDS)
-    at = np.concatenate([[0.0], found.breakpoints, [1.0]])
-    runs = _winners(at, found.outputs)
-    assert (runs[0][0], runs[-1][1]) == (0, 1)
+    length = found.meta["length"]
+    bars = ig.draw(found).axes[1].patches
+    runs = [
+        (b.get_x() / length, (b.get_x() + b.get_width()) / length, b.get_facecolor()) for b in bars
+    ]
+    colors = {mc.to_rgba(style.CYCLE[k], 0.85): k for k in range(4)}
+    runs = [(start, end, colors[color]) for start, end, color in runs]
+    assert (runs[0][0], runs[-1][1]) == pytest.approx((0, 1))
     for (_, end, k), (start, _, j) in itertools.pairwise(runs):
-        assert end == start
+        assert end == pytest.approx(start)
         assert k != j
     t = np.linspace(0, 1, 400)
     x = ENDS[0] + torch.from_numpy(t)[:, None] * (ENDS[1] - ENDS[0]).double()

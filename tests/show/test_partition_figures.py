@@ -16,7 +16,7 @@ from torch import nn
 import isogon as ig
 from isogon.cpwl.program import mlp
 from isogon.errors import IncompleteWarning, OptionError
-from isogon.measures.partition.decisions import clipped, decisions
+from isogon.measures.partition.decisions import class_areas, class_at, clipped, decisions
 from isogon.show import mesh, style
 from isogon.show.class_places import partition_places
 from isogon.show.evolution import animate
@@ -70,6 +70,72 @@ def test_decisions_are_the_networks_own(classes, sdf, generator):
                 assert faces.label[k] == expected
         assert np.allclose(area, p.area, atol=1e-14)
         assert len(sizes) > len(p)  # some regions are cut
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """One region that three classes share."""
+    layer = nn.Linear(2, 3)
+    with torch.no_grad():
+        layer.weight[:] = torch.tensor([[1.0, 0.0], [-0.5, 0.9], [-0.4, -0.9]])
+        layer.bias[:] = torch.tensor([0.1, 0.0, -0.2])
+    return ig.partition(layer, BOX)
+
+
+def test_classes_at_points_are_the_networks_own(classes, sdf, plain, generator):
+    points = 2 * torch.rand(3000, 2, dtype=torch.float64, generator=generator) - 1
+    for p in (classes, sdf, plain):
+        z = p.program.evaluate(points).numpy()
+        z = np.concatenate([0 * z, z], 1) if z.shape[1] == 1 else z
+        best = np.sort(z, 1)
+        clear = best[:, -1] - best[:, -2] > 1e-12
+        assert (class_at(p, points.numpy()) == z.argmax(1))[clear].all()
+        crossed = np.isin(p.locate(points.numpy()), p.boundary_region)
+        assert crossed.sum() > 100
+    assert (class_at(plain, np.array([[2.0, 0.0]])) == -1).all()
+
+
+def test_areas_of_classes_are_those_of_the_network(classes, sdf, plain):
+    side = 500
+    x = (np.arange(side) + 0.5) / side * 2 - 1
+    points = torch.from_numpy(np.stack(np.meshgrid(x, x), -1).reshape(-1, 2))
+    for p in (classes, sdf, plain):
+        found = class_areas(p)
+        assert sum(found.values()) == pytest.approx(4, rel=1e-12)
+        z = p.program.evaluate(points).numpy()
+        own = (z[:, 0] > 0).astype(int) if z.shape[1] == 1 else z.argmax(1)
+        # cells that the boundary crosses count whole or not at all
+        ends = p.boundary
+        length = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1).sum()
+        for k, area in found.items():
+            assert abs(area - 4 * (own == k).mean()) < length * 2 / side
+        by_centroid = {int(k): float(p.area[p.label == k].sum()) for k in np.unique(p.label)}
+        assert max(abs(by_centroid.get(k, 0.0) - a) for k, a in found.items()) > 1e-4
+
+
+def test_all_classes_of_a_region_are_told(plain, tmp_path):
+    """The boundary crosses the one region: its centroid's class is not all."""
+    assert len(plain) == 1
+    areas = class_areas(plain)
+    assert len(areas) == 3
+    labels = [t.get_text() for t in ig.draw(plain).axes[0].get_legend().get_texts()]
+    assert labels == [*(f"class {k}" for k in sorted(areas)), "boundary"]
+    page = plain.to_html(tmp_path / "p.html").read_text()
+    for k, area in areas.items():
+        assert f'[{k}, "class {k}", "{25 * area:.3g} %"]' in page
+    assert "1 region<" in page
+    said = " ".join(f.text for f in ig.findings.findings(plain))
+    assert "3 classes share the slice" in said
+    assert "no decision boundary" not in said
+
+
+def test_a_page_says_that_there_is_one_class(tmp_path):
+    p = ig.partition(net(3), ig.Slice.box2d((0.1, 0.1), (0.11, 0.11)))
+    assert not len(p.boundary)
+    k = int(p.label[0])
+    assert f"all class {k}" in p.to_html(tmp_path / "a.html").read_text()
+    named = p.to_html(tmp_path / "b.html", names=["cat", "dog", "cow"]).read_text()
+    assert f"all {['cat', 'dog', 'cow'][k]}" in named
 
 
 def test_clipping():

@@ -10,6 +10,7 @@ import pandas as pd
 
 from isogon.findings.finding import Finding, Names, Number, described
 from isogon.findings.words import count, enumerated, number, percent
+from isogon.measures.partition.decisions import MOST, class_areas
 from isogon.readings import Reading
 from isogon.registry import finds
 
@@ -18,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def partition_numbers(reading: Reading) -> list[Number]:
-    """Regions, and the length of the decision boundary."""
+    """Regions, and the length of the decision boundary; nothing where not all of it was cut."""
     p = cast("Partition", reading)
-    found = [
+    if not p.complete:
+        return []
+    parts = p.boundary
+    length = float(np.linalg.norm(parts[:, 1] - parts[:, 0], axis=1).sum())
+    return [
         Number("the number of linear regions", float(len(p))),
         Number("the regions per unit of area", len(p) / p.plane.area),
+        Number("the length of the decision boundary on the slice", length),
     ]
-    if p.complete:
-        parts = p.boundary
-        length = float(np.linalg.norm(parts[:, 1] - parts[:, 0], axis=1).sum())
-        found.append(Number("the length of the decision boundary on the slice", length))
-    return found
 
 
 @finds("partition", numbers=partition_numbers)
@@ -56,25 +57,30 @@ def verdict_of(reading: Reading) -> str:
 
 
 def _classes(p: Partition) -> list[Finding]:
-    labels, areas = p.label[p.finished], p.area[p.finished]
-    if not len(labels) or p.outputs.shape[1] < 2:
+    areas = class_areas(p)
+    if not areas or p.outputs.shape[1] < 2:
         return []
-    total = float(areas.sum())
-    shares = {int(k): float(areas[labels == k].sum()) / total for k in np.unique(labels)}
+    total = sum(areas.values())
+    shares = {k: area / total for k, area in areas.items()}
     order = sorted(shares, key=lambda k: -shares[k])
-    # the class of a region is that at its centroid: stated as such
+    where = "The whole slice" if p.complete else f"All that was cut, {_cut(p)} of the slice,"
     named = [f"class {k} ({percent(shares[k])})" for k in order]
     value = percent(shares[order[0]])
     if len(order) == 1:
-        text = (
-            f"The whole slice is given to class {order[0]}: no decision boundary runs through it."
-        )
+        text = f"{where} is given to class {order[0]}: no decision boundary runs through it."
         return [described(text, value, "exact share of the area", 0.1)]
-    text = f"{count(len(order), 'class', 'classes')} share the slice: {enumerated(named)}, by area."
+    whole = "the slice" if p.complete else f"what was cut, {_cut(p)} of the slice"
+    text = f"{count(len(order), 'class', 'classes')} share {whole}: {enumerated(named)}, by area."
     even = 1 / len(order)
-    against = "by the class at each region's centroid; no null"
+    # beyond this many the regions that the boundary crosses are not cut along it
+    exact = len(np.unique(p.boundary_region)) <= MOST
+    against = f"{'exact' if exact else 'by the class at the centroids of regions'}; no null"
     size = 1 - (shares[order[0]] - even) / (1 - even)
     return [described(text, value, against, 0.4 * size)]
+
+
+def _cut(p: Partition) -> str:
+    return percent(float(p.area[p.finished].sum() / p.plane.area))
 
 
 def _near(p: Partition, rows: pd.DataFrame) -> list[Finding]:

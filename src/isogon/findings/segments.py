@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from isogon.findings.finding import Finding, Names, Number, described
 from isogon.findings.partition import verdict_of
 from isogon.findings.words import count, number, percent, trimmed
 from isogon.readings import Reading
 from isogon.registry import finds
+
+if TYPE_CHECKING:
+    from isogon.measures.segments import Segments
 
 
 def segments_numbers(reading: Reading) -> list[Number]:
@@ -44,8 +47,7 @@ def finds_segments(reading: Reading, names: Names) -> list[Finding]:
 
 
 def _changes(reading: Reading) -> int:
-    said = reading.table["prediction"].to_numpy()
-    return int((said[1:] != said[:-1]).sum())
+    return len(cast("Segments", reading).classes()) - 1
 
 
 def _times(n: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from isogon.cpwl.program import Program
 from isogon.data import Points, points
 from isogon.errors import DataError, ModelError
 from isogon.measures.partition.certificate.segments import certify_line
+from isogon.measures.partition.decisions import along
 from isogon.measures.partition.lines import break_points
 from isogon.readings import Curve
 from isogon.registry import measure
@@ -43,6 +45,27 @@ class Segments(Curve):
         knots = np.concatenate([[0.0], self.breakpoints, [1.0]])
         t = np.atleast_1d(np.asarray(t, np.float64))
         return np.stack([np.interp(t, knots, column) for column in self.outputs.T], 1)
+
+    def classes(self) -> pd.DataFrame:
+        """Where each class is the largest output: a row per stretch, with start, end and class.
+
+        Exact, also where the class changes within a piece. `start`, `end` in [0, 1] as in the
+        table; one output: class 1 where it is positive.
+        """
+        z = self.outputs
+        if z.shape[1] == 1:
+            z = np.concatenate([np.zeros_like(z), z], 1)
+        knots, top = np.concatenate([[0.0], self.breakpoints, [1.0]]), z.argmax(1)
+        found: list[tuple[float, float, int]] = []
+        for i, (x, y) in enumerate(pairwise(knots)):
+            # outputs are linear on a piece: what is largest at both ends is so all along
+            own = [(0.0, 1.0, int(top[i]))] if top[i] == top[i + 1] else along(z[i], z[i + 1])
+            for low, high, k in own:
+                start, end = (float(x + t * (y - x)) for t in (low, high))
+                if found and found[-1][2] == k:
+                    start = found.pop()[0]
+                found.append((start, end, k))
+        return pd.DataFrame(found, columns=["start", "end", "class"])
 
     def certify(
         self,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from isogon.measures.partition.decisions import class_at
 from isogon.measures.partition.reading import Partition
 
 GRID = 96  # points a side at which classes are looked up
@@ -59,8 +60,7 @@ def partition_places(p: Partition) -> list[Place]:
     step = float((high - low).max()) / GRID
     x, y = (np.arange(a + step / 2, b, step) for a, b in zip(low, high))
     points = np.stack(np.meshgrid(x, y), -1)
-    region = p.locate(points.reshape(-1, 2)).reshape(points.shape[:2])
-    image = np.where(region < 0, -1, p.label[region])
+    image = class_at(p, points.reshape(-1, 2)).reshape(points.shape[:2])
     if min(image.shape) < 2:
         return []
     return class_places(image, x, y, p.plane.marks)

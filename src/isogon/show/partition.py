@@ -201,7 +201,7 @@ def regions(
         if hatch:
             hatch_classes(ax, p)
         if legend:
-            _legend(ax, p, single, names, hatch)
+            _legend(ax, p, np.unique(part.label[part.label >= 0]), names, hatch)
     elif color == "random":
         shade = rng.integers(32, size=len(p))
         mesh.fill(ax, *faces, shade, style.SEQUENTIAL(np.linspace(0.1, 0.9, 32)))
@@ -285,8 +285,10 @@ def _bar(fig: Figure, ax: Axes, colors: ScalarMappable, label: str) -> None:
     bar.ax.tick_params(labelsize=7)
 
 
-def _legend(ax: Axes, p: Partition, single: bool, names: Sequence[str] | None, hatch: bool) -> None:
-    present = np.unique(p.label[p.finished])
+def _legend(
+    ax: Axes, p: Partition, present: np.ndarray, names: Sequence[str] | None, hatch: bool
+) -> None:
+    single = p.outputs.shape[1] == 1
     if len(present) > LEGEND:
         return
     label = dict(enumerate(names or (("output < 0", "output > 0") if single else ())))

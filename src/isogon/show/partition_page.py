@@ -14,12 +14,13 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from isogon.measures.partition.decisions import decisions
+from isogon.measures.partition.decisions import class_areas, decisions
 from isogon.measures.partition.reading import Partition
 from isogon.registry import register
 from isogon.show import style
+from isogon.show.areas import alone_in, only_class
 from isogon.show.class_places import partition_places
-from isogon.show.partition import slope_norms
+from isogon.show.partition import slope_norms, varies
 
 FOLDER = Path(__file__).parent / "page"
 UNFINISHED = 65535  # the label of a region that was not cut to the end
@@ -69,7 +70,7 @@ def partition_page(p: Partition, title: str | None = None, names: list[str] | No
         "segment": float(np.median(piece)) if len(piece) else 1.0,
         "layers": layers,
         "names": known,
-        "classes": _classes(p, known, single),
+        "classes": _classes(p, known),
         "labels": [
             ((x - middle[0]) / unit, (y - middle[1]) / unit, r / unit, _name(k, known))
             for x, y, r, k in partition_places(p)
@@ -77,10 +78,15 @@ def partition_page(p: Partition, title: str | None = None, names: list[str] | No
         "marks": ((p.plane.marks - middle) / unit).tolist(),
         "ramp": [to_hex(style.SEQUENTIAL(t)) for t in np.linspace(0, 1, 6)],
         "cycle": list(style.CYCLE[:2] if single else style.CYCLE),
-        "mode": "class" if len(np.unique(faces.label)) > 1 or not p.complete else "slope",
+        "mode": _mode(p, faces.label),
     }
     left = int((~p.finished).sum())
-    text = f"{len(p):,} regions" + (f", {left:,} of them not cut to the end" if left else "")
+    text = f"{len(p):,} region" + "s" * (len(p) != 1)
+    text += f", {left:,} of them not cut to the end" if left else ""
+    alone = only_class(p)
+    if alone is not None and not left:
+        said = alone_in(p, alone, names)
+        text += f": {said[:1].lower()}{said[1:]}"
     if p.certificate is not None:
         text += f"; {p.certificate.verdict}"
     return _filled(
@@ -154,14 +160,21 @@ def _layers(p: Partition) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray]
     return layers, p.edges[order], mask
 
 
-def _classes(p: Partition, names: list[str], single: bool) -> list[tuple[int, str, str]]:
+def _mode(p: Partition, labels: np.ndarray) -> str:
+    """What colours say at first: slopes where there is one class, areas where these are equal."""
+    if len(np.unique(labels)) > 1 or not p.complete:
+        return "class"
+    return "slope" if varies(slope_norms(p)) else "area"
+
+
+def _classes(p: Partition, names: list[str]) -> list[tuple[int, str, str]]:
     """Classes with their share of the slice, largest first."""
-    area = np.bincount(p.label + 1, p.area, minlength=p.label.max(initial=-1) + 2)
+    area = class_areas(p) | {-1: float(p.area[~p.finished].sum())}
     found = []
-    for k in np.argsort(-area, kind="stable"):
+    for k in sorted(area, key=lambda k: -area[k]):
         if area[k] > 0:
-            said = "not cut to the end" if k == 0 else _name(int(k) - 1, names)
-            found.append((int(k) - 1, said, f"{100 * area[k] / p.area.sum():.3g} %"))
+            said = "not cut to the end" if k < 0 else _name(k, names)
+            found.append((k, said, f"{100 * area[k] / p.area.sum():.3g} %"))
     return found
 
 

@@ -59,7 +59,7 @@ def draw_segments(reading: Segments, outputs: int = 5, bins: int = 60) -> Figure
         4, 1, sharex=True, height_ratios=[2.0, 0.13, high, 0.9], gridspec_kw={"hspace": 0.03}
     )
     _outputs(axes[0], reading, at, outputs)
-    _prediction(axes[1], reading, at)
+    _prediction(axes[1], reading, length)
     breaks = _ticks(axes[2], reading, names, length)
     _density(axes[3], breaks, names, length, bins)
     axes[0].set_title(f"{len(table):,} linear pieces on a line of length {length:.3g}")
@@ -80,7 +80,7 @@ def _outputs(ax: Axes, reading: Segments, at: np.ndarray, count: int) -> None:
         ax.axhline(0, color=style.MUTED, lw=0.7, zorder=0)
         ax.set_ylabel("output")
         return
-    seen = reading.table["prediction"].drop_duplicates().tolist()
+    seen = reading.classes()["class"].drop_duplicates().tolist()
     rest = [int(k) for k in np.argsort(-values.max(0)) if int(k) not in seen]
     chosen = [*seen, *rest][: max(count, len(seen))]
     for k in sorted(chosen):
@@ -102,41 +102,17 @@ def _color(k: int) -> str:
     return style.CYCLE[k % len(style.CYCLE)]
 
 
-def _prediction(ax: Axes, reading: Segments, at: np.ndarray) -> None:
-    values = reading.outputs
-    both = np.concatenate([np.zeros_like(values), values], 1) if values.shape[1] == 1 else values
-    for x0, x1, k in _winners(at, both):
-        ax.axvspan(x0, x1, color=_color(k), lw=0, alpha=0.85)
+def _prediction(ax: Axes, reading: Segments, length: float) -> None:
+    for x0, x1, k in reading.classes().itertuples(index=False):
+        ax.axvspan(x0 * length, x1 * length, color=_color(k), lw=0, alpha=0.85)
     ax.set_yticks([])
     ax.tick_params(axis="x", length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
     ax.set_ylabel("prediction", rotation=0, ha="right", va="center", fontsize=7.5)
-    if values.shape[1] == 1:
+    if reading.outputs.shape[1] == 1:
         handles = [Patch(color=_color(k), label=f"output {'<>'[k]} 0") for k in (0, 1)]
         ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def _winners(at: np.ndarray, values: np.ndarray) -> list[tuple[float, float, int]]:
-    """Stretches of one largest output, exact also inside a piece: start, end, class."""
-    found: list[tuple[float, float, int]] = []
-    for i in range(len(at) - 1):
-        p, q, t = values[i], values[i + 1], 0.0
-        rise = q - p
-        now = int(np.lexsort([-rise, -p])[0])
-        while t < 1:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                meet = np.where(rise > rise[now], (p[now] - p) / (rise - rise[now]), np.inf)
-            meet[meet <= t] = np.inf
-            k = int(meet.argmin())
-            end = min(float(meet[k]), 1.0)
-            x0, x1 = (float(at[i] + s * (at[i + 1] - at[i])) for s in (t, end))
-            if found and found[-1][2] == now:
-                found[-1] = (found[-1][0], x1, now)
-            elif x1 > x0:
-                found.append((x0, x1, now))
-            now, t = k, end
-    return found
 
 
 def _ticks(ax: Axes, reading: Segments, names: list[str], length: float) -> list[np.ndarray]:

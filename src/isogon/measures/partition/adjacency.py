@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,17 +12,13 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from isogon.errors import DependencyError, OptionError
-from isogon.measures.partition.decisions import clipped
-from isogon.measures.partition.slices import signed_area
+from isogon.measures.partition.decisions import along, class_areas
 from isogon.measures.partition.statistics import Merged, merged
 
 if TYPE_CHECKING:
     from networkx import MultiGraph
 
     from isogon.measures.partition.reading import Partition
-
-
-SHORT = 1e-12  # part of an edge that is a point, to rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +144,7 @@ def topology(p: Partition) -> pd.DataFrame:
         )
     cells, links, border = _cells(p)
     classes = cells % _classes(p)
+    areas = class_areas(p, math.inf)
     rows = []
     for c in np.unique(classes):
         own, rest = classes == c, classes != c
@@ -155,8 +153,7 @@ def topology(p: Partition) -> pd.DataFrame:
         reaching = np.unique(outside[border & rest])
         b0 = int(within.max(initial=-1)) + 1
         b1 = int(outside.max(initial=-1)) + 1 - len(reaching)
-        area = _area(p, int(c))
-        rows.append((int(c), area, b0, b1, b0 - b1, bool((border & own).any())))
+        rows.append((int(c), areas.get(int(c), 0.0), b0, b1, b0 - b1, bool((border & own).any())))
     return pd.DataFrame(rows, columns=["class", "area", "b0", "b1", "euler", "reaches_border"])
 
 
@@ -204,27 +201,9 @@ def _along(p: Partition) -> tuple[np.ndarray, np.ndarray]:
     same = top[:, 0] == top[:, 1]  # outputs are linear there: then it is the largest all along
     edges, labels = [np.flatnonzero(same)], [top[same, 0]]
     for e in np.flatnonzero(~same):
-        start, end = ends[e]
-        t, c = 0.0, int(start.argmax())
-        rate = end - start
-        while True:
-            ahead = rate > rate[c]
-            gap = start[c] - start + t * (rate[c] - rate)
-            meets = np.where(ahead, t + np.maximum(gap, 0) / np.where(ahead, rate - rate[c], 1), 2)
-            # of those that meet it at one place the highest there goes on (that one may be so
-            # large that it does not tell them apart), of equal ones the one that grows fastest
-            beside = meets > meets.min() + SHORT
-            there = start + min(float(meets.min()), 1.0) * rate
-            k = int(np.lexsort((-rate, -there, beside))[0])
-            if meets[k] >= 1:
-                if t < 1 - SHORT:
-                    edges.append(np.array([e]))
-                    labels.append(np.array([c]))
-                break
-            if meets[k] > t + SHORT:
-                edges.append(np.array([e]))
-                labels.append(np.array([c]))
-            t, c = float(meets[k]), k
+        own = [c for _, _, c in along(*ends[e])]
+        edges.append(np.full(len(own), e))
+        labels.append(np.array(own, np.int64))
     return np.concatenate(edges), np.concatenate(labels)
 
 
@@ -259,16 +238,3 @@ def _parts(own: np.ndarray, links: np.ndarray) -> np.ndarray:
     if n:
         found[own] = connected_components(graph, directed=False)[1]
     return found
-
-
-def _area(p: Partition, c: int) -> float:
-    """Area of a class's region: whole linear regions, and those that it shares clipped to it."""
-    crossed = np.zeros(len(p), bool)
-    crossed[p.boundary_region[p.boundary_region >= 0]] = True
-    area = float(p.area[~crossed & (p.label == c)].sum())
-    z = _outputs(p)
-    for i in np.flatnonzero(crossed):
-        own = z[p.face_vertices[p.face_offsets[i] : p.face_offsets[i + 1]]]
-        part = clipped(p.polygon(int(i)), own[:, [c]] - np.delete(own, c, 1))
-        area += signed_area(part) if len(part) > 2 else 0.0
-    return area

@@ -1,4 +1,4 @@
-"""The regions cut along the decision boundary: polygons of one class each, for pictures."""
+"""The regions cut along the decision boundary: polygons of one class each, and their areas."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from isogon.measures.partition.reading import Partition
 
+SHORT = 1e-12  # part of a line that is a point, to rounding
 MOST = 20_000  # regions that are cut at most; beyond, they keep the class of their centroid
 
 
@@ -21,13 +22,29 @@ class Faces(NamedTuple):
     label: np.ndarray
     region: np.ndarray
 
+    def areas(self) -> np.ndarray:
+        """Area of each polygon."""
+        start = np.repeat(self.vertices[self.loops[self.offsets[:-1]]], np.diff(self.offsets), 0)
+        last = np.zeros(len(self.loops), bool)
+        last[self.offsets[1:] - 1] = True
+        here = self.vertices[self.loops] - start  # a fan from the first corner cancels least
+        after = np.roll(here, -1, 0)
+        after[last] = 0.0
+        cross = here[:, 0] * after[:, 1] - here[:, 1] * after[:, 0]
+        return 0.5 * np.add.reduceat(cross, self.offsets[:-1]) if len(self.label) else cross
 
-def decisions(p: Partition) -> Faces:
-    """The regions of a partition, those that the boundary crosses cut along it."""
+
+def decisions(p: Partition, most: float = MOST) -> Faces:
+    """The regions of a partition, those that the boundary crosses cut along it.
+
+    Args:
+        p: A partition.
+        most: Where the boundary crosses more regions they keep the class of their centroid.
+    """
     whole = np.arange(len(p))
     inside = p.boundary_region >= 0
     crossed = np.unique(p.boundary_region[inside])
-    if not len(crossed) or len(crossed) > MOST:
+    if not len(crossed) or len(crossed) > most:
         return Faces(p.vertices, p.face_offsets, p.face_vertices, p.label, whole)
     order = np.argsort(p.boundary_region[inside], kind="stable")
     ends = np.searchsorted(p.boundary_region[inside][order], crossed)[1:]
@@ -59,6 +76,66 @@ def decisions(p: Partition) -> Faces:
         np.concatenate([p.label[whole], labels]).astype(np.int64),
         np.concatenate([whole, source]).astype(np.int64),
     )
+
+
+def class_areas(p: Partition, most: float = MOST) -> dict[int, float]:
+    """Area of each class among the regions that were cut to the end (one output: its signs).
+
+    Exact, as the regions that the boundary crosses are cut along it, see `decisions`.
+    """
+    faces = decisions(p, most)
+    area = np.bincount(faces.label + 1, faces.areas())
+    return {int(k) - 1: float(area[k]) for k in np.unique(faces.label + 1) if k > 0}
+
+
+def class_at(p: Partition, points: np.ndarray) -> np.ndarray:
+    """The class at points `[N, 2]`; -1 outside and where a region was not cut to the end."""
+    region = p.locate(points)
+    found = np.where(region < 0, -1, p.label[region])
+    crossed = np.unique(p.boundary_region)
+    inside = np.flatnonzero(np.isin(region, crossed[crossed >= 0]))
+    order = inside[np.argsort(region[inside], kind="stable")]
+    groups = np.split(order, np.flatnonzero(np.diff(region[order])) + 1) if len(order) else []
+    for rows in groups:
+        i = region[rows[0]]
+        corners = p.face_vertices[p.face_offsets[i] : p.face_offsets[i + 1]]
+        known, middle = p.vertices[corners], p.centroid[i]
+        # outputs are affine here: the weights of the corners that give the point give its outputs
+        system = np.concatenate([(known - middle).T / np.ptp(known), np.ones((1, len(corners)))])
+        wanted = np.concatenate(
+            [(points[rows] - middle).T / np.ptp(known), np.ones((1, len(rows)))]
+        )
+        z = np.linalg.lstsq(system, wanted, rcond=None)[0].T @ p.outputs[corners]
+        found[rows] = z[:, 0] > 0 if z.shape[1] == 1 else z.argmax(1)
+    return found
+
+
+def along(start: np.ndarray, end: np.ndarray) -> list[tuple[float, float, int]]:
+    """Stretches (from, to, class) of one largest output on a line on which outputs are linear.
+
+    Args:
+        start: `[C]` outputs at 0.
+        end: `[C]` outputs at 1.
+    """
+    found = []
+    t, c = 0.0, int(start.argmax())
+    rate = end - start
+    while True:
+        ahead = rate > rate[c]
+        gap = start[c] - start + t * (rate[c] - rate)
+        meets = np.where(ahead, t + np.maximum(gap, 0) / np.where(ahead, rate - rate[c], 1), 2)
+        # of those that meet it at one place the highest there goes on (that one may be so
+        # large that it does not tell them apart), of equal ones the one that grows fastest
+        beside = meets > meets.min() + SHORT
+        there = start + min(float(meets.min()), 1.0) * rate
+        k = int(np.lexsort((-rate, -there, beside))[0])
+        if meets[k] >= 1:
+            if t < 1 - SHORT:
+                found.append((t, 1.0, c))
+            return found
+        if meets[k] > t + SHORT:
+            found.append((t, float(meets[k]), c))
+        t, c = float(meets[k]), k
 
 
 def clipped(polygon: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -123,10 +123,12 @@ def side_by_side(parts: Sequence[Part]) -> dict[str, Any]:
     rows = [
         {
             "": n.name,
-            parts[0].name: in_unit(n.value, n.unit),
-            parts[1].name: in_unit(theirs[n.name].value, n.unit) if n.name in theirs else "–",
+            **{
+                part.name: in_unit(own[n.name].value, n.unit) if n.name in own else "–"
+                for part, own in zip(parts, (mine, theirs), strict=True)
+            },
         }
-        for n in mine.values()
+        for n in (theirs | mine).values()
     ]
     return table_cells(pd.DataFrame(rows), "Side by side", {})
 
