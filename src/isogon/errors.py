@@ -44,6 +44,10 @@ class IsogonError(Exception):
             text += ". " + self.fix
         return " ".join(text.split())
 
+    def __str__(self) -> str:
+        """Its own words: graph interpreters write theirs into ``args``."""
+        return self._message()
+
     def __reduce__(self):
         """Pickle by fields, so that an error crosses a process border unchanged."""
         return _rebuild, (type(self), self.problem, self.got, self.expected, self.fix)

@@ -236,6 +236,10 @@ KINDS = {
     "old spectral norm": lambda: computed(torch.nn.utils.spectral_norm),
     "pruned": lambda: computed(pruned),
 }
+# in training mode a batch norm and the estimate of a spectral norm change wherever they are used
+KINDS |= {
+    f"{kind}, training": KINDS[kind] for kind in ("reused", "spectral norm", "old spectral norm")
+}
 
 
 def of_kind(kind):
@@ -243,7 +247,7 @@ def of_kind(kind):
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = KINDS[kind]().eval()
+        model = KINDS[kind]().train(kind.endswith("training"))
     seen: list = []
     leaf = next(m for m in model.modules() if isinstance(m, nn.Linear))
     leaf.register_forward_pre_hook(lambda *_: seen.append(1))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import isogon as ig
 from isogon import context
@@ -193,7 +194,60 @@ NO_GRADIENT = {
     "rounded": (lambda m, x: m.net((x * 64).round() / 64), "no gradient in the input"),
     "a branch detached": (lambda m, x: m.net(x).detach() + 0.1 * m.net(x), "not that of its"),
     "made up": (lambda m, x: m.net(Rounded.apply(x)), "not that of its outputs"),
+    # outputs that stand still, and a gradient that says they move
+    "straight through": (lambda m, x: m.net(through(x, x.sign())), "not that of its outputs"),
+    "coarse, through": (lambda m, x: m.net(through(x, x.round())), "not that of its outputs"),
+    "fine, through": (lambda m, x: m.net(through(x, (x * 64).round() / 64)), "not that of its"),
+    "constant, through": (lambda m, x: m.net(through(x, 0 * x)), "not that of its outputs"),
+    "binary units": (lambda m, x: m.net[2:](binary(m.net[:2](x))), "not that of its outputs"),
+    # a part of the outputs that the gradient leaves out
+    **{
+        f"{part} detached": (
+            lambda m, x, part=part: m.net(x) + part * m.net(x).detach(),
+            "not that of its outputs",
+        )
+        for part in (0.1, 0.25, 0.5, 0.9, 1.1)
+    },
 }
+
+
+def through(x, value):
+    """A value with the gradient of x."""
+    return x + (value - x).detach()
+
+
+def binary(h):
+    return through(h.clamp(-1, 1), h.sign())
+
+
+def test_a_network_with_its_precision_written_into_it_is_compared_in_that():
+    class Single(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.GELU(), nn.Linear(16, 3))
+
+        def forward(self, x):
+            inner = self.net[:3](x).float()  # in double precision the last layer would refuse it
+            return F.linear(inner, self.net[3].weight.float())
+
+    examine(Single(), X, gradient=True)
+
+
+def test_a_gradient_that_autograd_refuses_is_one_line():
+    layer = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+    class Checkpointed(nn.Module):
+        def __init__(self, reentrant):
+            super().__init__()
+            self.net, self.reentrant = layer, reentrant
+
+        def forward(self, x):
+            return checkpoint(self.net, x, use_reentrant=self.reentrant)
+
+    with pytest.raises(ModelError, match=r"can't be computed.*use_reentrant=False"):
+        ig.data_matrix(Checkpointed(True), X)
+    found = ig.data_matrix(Checkpointed(False), X).table["trace"]
+    assert np.allclose(found, ig.data_matrix(layer, X).table["trace"])
 
 
 @pytest.mark.parametrize("name", NO_GRADIENT)

@@ -11,7 +11,7 @@ import isogon as ig
 from isogon import nets
 from isogon.errors import DataError, ModelError
 from isogon.nets.accuracy import accuracy
-from isogon.nets.behaviour import coarse
+from isogon.nets.derivatives import coarse
 from isogon.nets.finite import check_finite
 from isogon.nets.hygiene import cast, device_dtype, precision, preserved
 from isogon.nets.outputs import logits

@@ -290,3 +290,22 @@ def test_probabilities_that_no_softmax_gives_are_refused_where_a_softmax_is_take
         )
         trace = float((J.square().sum(1) / p).sum())  # sum over classes of |grad p|^2 / p
         assert found.table["trace"][i] == pytest.approx(trace, rel=1e-9)
+
+
+def test_an_error_keeps_its_words_in_a_graph():
+    """The interpreter of graphs writes the node and a trace into what it lets through."""
+
+    class Raising(nn.Module):
+        def forward(self, x):
+            raise ModelError("a reason", got=1, expected=2, fix="Do this.")
+
+    net = nn.Sequential(Raising())
+
+    class Leaf(torch.fx.Tracer):
+        def is_leaf_module(self, m, name):
+            return isinstance(m, Raising)
+
+    graph = torch.fx.GraphModule(net, Leaf().trace(net))
+    with pytest.raises(ModelError) as caught:
+        torch.fx.Interpreter(graph).run(torch.zeros(1))
+    assert str(caught.value) == "a reason: got 1, expected 2. Do this."

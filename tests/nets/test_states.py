@@ -147,6 +147,20 @@ def test_a_layer_is_drawn_again_through_what_computes_its_weight(how):
         assert torch.equal(new == 0, old == 0)
 
 
+@pytest.mark.parametrize("how", COMPUTED)
+def test_reading_a_weight_leaves_the_layer_as_it_is(how):
+    """In training mode every reading of a spectral norm's weight takes a step of its estimate."""
+    net = nn.Sequential(layer_of(how), nn.ReLU(), nn.Linear(4, 2)).train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    first = weight_of(net[0])
+    for call in (lambda: weight_of(net[0]), lambda: ig.sites(net, "weights")):
+        call()
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert torch.equal(weight_of(net[0]), first)
+    assert [s.path for s in ig.sites(net, "weights")] == ["0", "2"]
+    assert all(m.training for m in net.modules())
+
+
 def test_a_layer_that_cannot_be_drawn_is_refused():
     class Odd(nn.Module):
         def forward(self, x):

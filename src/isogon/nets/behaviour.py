@@ -20,7 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from isogon import context
 from isogon.errors import ModelError
-from isogon.nets.hygiene import cast, dtypes, preserved
+from isogon.nets import derivatives
+from isogon.nets.derivatives import AWAY, HALF, coarse, is_quantised, no_gradient
+from isogon.nets.hygiene import cast, preserved
 from isogon.nets.outputs import leaves, logits, run_on
 from isogon.nets.states import swapped
 from isogon.nets.trace import fingerprint
@@ -29,12 +31,8 @@ from isogon.nets.unwrap import uncompiled, unwrap
 FEW = 4  # inputs that are looked at
 TOLERANCE = 1e-3  # of the outputs' spread
 COARSE = 3e-2  # the same in half precision
-HALF = (torch.float16, torch.bfloat16)
 ROUNDING = 3e-2  # of the outputs' size: a smaller spread is not told from rounding
 REPEATS = 3  # calls after the first one: rare random events are noticed more often
-ASIDE = 0.1  # of an input's size: where derivatives are looked at a second time
-STEP = 1e-2  # of an input's size: for differences
-AWAY = "isogon.context.use(check=False) (--no-check) measures it as it is."
 
 
 @contextmanager
@@ -90,7 +88,7 @@ def examine(model: nn.Module, x: Tensor, *, gradient: bool = False, softmax: boo
             if softmax:
                 _no_probabilities(model, x)
         if gradient and x.is_floating_point():
-            _differentiable(model, x[:2])
+            derivatives.check(model, x[:2])
     known[(*key, gradient, softmax)] = state
 
 
@@ -187,11 +185,6 @@ def _tolerance(model: nn.Module, x: Tensor) -> float:
     return COARSE if half or torch.is_autocast_enabled(x.device.type) else TOLERANCE
 
 
-def coarse(model: nn.Module) -> bool:
-    """Whether any of the weights are in half precision."""
-    return any(dtype in HALF for dtype in dtypes(model))
-
-
 def _unsteady(model: nn.Module, x: Tensor, gap: float) -> ModelError:
     """Two calls that differ: by random numbers, or by what the first one left behind?"""
     with random_state_kept(x.device):
@@ -242,25 +235,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-# --------------------------------------------------------------------------- derivatives
-
-
-def _differentiable(model: nn.Module, x: Tensor) -> None:
-    """Refuse a model whose derivatives are not those of its outputs.
-
-    An input may lie on a kink (a black image, where no bias moves a pre-activation off 0): there
-    derivative and differences differ by right. So what seems wrong must not be right beside it.
-    """
-    generator = torch.Generator().manual_seed(0)
-    size = _size(x)
-    aside = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) * (ASIDE * size)
-    verdict = _derivatives(model, x, size, generator)
-    if verdict in ("zero", "wrong"):
-        beside = _derivatives(model, x + aside, size, generator)
-        if beside != "right":
-            raise no_gradient(model, zero=verdict == "zero")
-
-
 def _no_probabilities(model: nn.Module, x: Tensor) -> None:
     """Means or products of softmaxes: no softmax lies right below the output."""
     try:
@@ -277,105 +251,3 @@ def _no_probabilities(model: nn.Module, x: Tensor) -> None:
             expected="logits",
             fix=f"Return p.log(): log-probabilities are logits. {AWAY}",
         )
-
-
-def _size(x: Tensor) -> Tensor:
-    """Root mean square of each input, ``[n, 1, ...]``; 1 where it is 0."""
-    size = x.reshape(len(x), -1).square().mean(1).sqrt()
-    return torch.where(size > 0, size, torch.ones_like(size)).reshape(-1, *[1] * (x.dim() - 1))
-
-
-def _derivatives(model: nn.Module, x: Tensor, size: Tensor, generator: torch.Generator) -> str:
-    """Compare derivatives along random directions with differences of two sizes.
-
-    Returns:
-        ``right``, ``zero`` or ``wrong``; ``unknown`` where it can't be told.
-    """
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            leaf = x.clone().requires_grad_()
-            z = logits(model, leaf.clone()).flatten(1)
-    except (RuntimeError, IndexError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        if "nference" in str(error):
-            raise inference_weights() from error
-        return "unknown"
-    if not z.requires_grad:
-        raise no_gradient(model)
-    weights = torch.randn(z.shape[1], generator=generator, dtype=torch.float64).to(z)
-    total = (z * weights).sum()
-    (g,) = torch.autograd.grad(total, leaf, allow_unused=True)
-    g = torch.zeros_like(x) if g is None else g
-    if coarse(model) and bool(g.any()):
-        return "unknown"  # differences are too coarse there to say more
-    told = seen = 0
-    for _ in range(2):
-        v = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) * size
-        slope = (g * v).reshape(len(x), -1).sum(1).double()
-        wide, noise = _difference(model, x, v, weights, STEP)
-        near, near_noise = _difference(model, x, v, weights, STEP / 4)
-        steady = (wide - near).abs() <= 0.2 * torch.minimum(wide.abs(), near.abs()) + near_noise
-        clear = (near.abs() > 20 * near_noise) & (wide.abs() > 20 * noise) & steady
-        wrong = (slope - near).abs() > 0.5 * near.abs()
-        zero = (g.reshape(len(x), -1) == 0).all(1) & (wide.abs() > 20 * noise)
-        told += int((clear | zero).sum())
-        seen += int((clear & wrong | zero).sum())
-    if told < 2:
-        return "unknown"
-    if seen < told:
-        return "right"
-    return "wrong" if bool(g.any()) else "zero"
-
-
-@torch.no_grad()
-def _difference(
-    model: nn.Module, x: Tensor, v: Tensor, weights: Tensor, step: float
-) -> tuple[Tensor, Tensor]:
-    """Central difference of the weighted logits along v, and how far rounding reaches."""
-    ends = [logits(model, x + sign * step * v).flatten(1) for sign in (1, -1)]
-    high, low = ((e * weights).double().sum(1) for e in ends)
-    eps = torch.finfo(ends[0].dtype).eps
-    size = (ends[0] * weights).abs().double().sum(1)
-    return (high - low) / (2 * step), 4 * eps * size / step
-
-
-def no_gradient(model: nn.Module, *, zero: bool = True) -> ModelError:
-    """The error for logits that have no derivative in the input."""
-    kinds = sorted({type(m).__name__ for m in model.modules() if is_quantised(m)})
-    if kinds:
-        return ModelError(
-            "a quantised model has no gradient in its input",
-            got=", ".join(kinds[:4]),
-            expected="a differentiable model",
-            fix="Measure the float model that it was made from.",
-        )
-    if zero:
-        return ModelError(
-            "the logits have no gradient in the input by a differentiable path",
-            got="outputs that change with the inputs, and no gradient",
-            expected="a differentiable model",
-            fix="Remove detach(), no_grad(), rounding or NumPy from its forward.",
-        )
-    return ModelError(
-        "the gradient that the model gives is not that of its outputs",
-        got="derivatives along random directions that are off by more than half",
-        expected="a differentiable model",
-        fix="Remove detach() from its branches, and rounding with a made-up gradient. " + AWAY,
-    )
-
-
-def inference_weights() -> ModelError:
-    """The error for weights made in inference mode, through which nothing can be differentiated."""
-    return ModelError(
-        "the model's weights were made in inference mode, which has no gradients",
-        got="tensors of torch.inference_mode()",
-        expected="a differentiable model",
-        fix="Build or load the model outside torch.inference_mode().",
-    )
-
-
-def is_quantised(module: nn.Module) -> bool:
-    """Whether a module computes with quantised weights or activations."""
-    home = type(module).__module__
-    return ".quantized" in home or home.startswith(("torchao.", "bitsandbytes."))

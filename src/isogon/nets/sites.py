@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from isogon.errors import DataError, NoSuchSite, OptionError, nearest
 from isogon.nets.hygiene import cast, preserved
+from isogon.nets.states import weight_of
 from isogon.nets.unwrap import unwrap
 from isogon.nets.watch import NONLINEAR_OPS, misfit, watched
 
@@ -81,8 +82,8 @@ def is_nonlinear(module: nn.Module) -> bool:
 
 def is_weighted(module: nn.Module) -> bool:
     """Whether a module has a weight of two or more axes of its own (linear, convolution)."""
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.dim() >= 2
+    weight = weight_of(module)
+    return weight is not None and weight.dim() >= 2
 
 
 def sites(

@@ -184,22 +184,24 @@ def weight_of(module: nn.Module) -> Tensor | None:
     """The weight that a layer computes with, as its parameters are now; None if it has none.
 
     (The ``weight`` that old-style weight norm, spectral norm and pruning leave behind is that of
-    the last call.)
+    the last call; to read that of a spectral norm in training mode changes its buffers.)
     """
     hooks = [h for h in module._forward_pre_hooks.values() if is_torch_hook(h)]
-    if not hooks:
+    if not hooks and not parametrize.is_parametrized(module):
         weight = getattr(module, "weight", None)
         return weight.detach() if isinstance(weight, Tensor) else None
-    training = module.training
+    modes = [(m, m.training) for m in module.modules()]
     with computed_weights_kept([module]):
         try:
-            module.training = False
+            for m, _ in modes:
+                m.training = False
             for hook in hooks:
                 hook(module, ())
-            weight = module.weight
+            weight = getattr(module, "weight", None)
             return weight.detach() if isinstance(weight, Tensor) else None
         finally:
-            module.training = training
+            for m, training in modes:
+                m.training = training
 
 
 # --------------------------------------------------------------------------- does a state fit

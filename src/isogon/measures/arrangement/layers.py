@@ -101,15 +101,15 @@ def layers_of(model: Module, linear: bool, pointwise: bool, fold: bool) -> Itera
                 continue
         elif not pointwise and set(module.kernel_size) == {1}:
             continue
-        w = filters(module)
+        w, weight = filters(module), weight_of(module)
         assert w is not None
+        assert weight is not None
         scale = None
         if fold and place + 1 < len(order):
             scale = _norm_scale(order[place + 1][1], len(w))
         if scale is not None:
             w = w * scale.to(w)
-        dtype = module.weight.dtype
-        yield Layer(path or "model", stage, block, w.cpu(), dtype, module, scale)
+        yield Layer(path or "model", stage, block, w.cpu(), weight.dtype, module, scale)
         block += 1
 
 

@@ -15,7 +15,7 @@ from isogon.measures.arrangement.layers import Layer, layers_of
 from isogon.measures.arrangement.null import corrected, null_sd, p_values
 from isogon.measures.arrangement.random_states import random_masses, seeded
 from isogon.nets import hygiene
-from isogon.nets.behaviour import is_quantised
+from isogon.nets.derivatives import is_quantised
 from isogon.nets.finite import check_finite
 from isogon.nets.states import fitted, swapped
 from isogon.nets.unwrap import unwrap

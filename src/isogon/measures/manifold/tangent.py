@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from isogon.errors import ModelError
 from isogon.measures.manifold.merged import merged
 from isogon.nets import hygiene
-from isogon.nets.behaviour import inference_weights, no_gradient
+from isogon.nets.derivatives import inference_weights, no_gradient
 from isogon.nets.finite import not_finite
 from isogon.nets.outputs import logits
 from isogon.nets.watch import misfit
