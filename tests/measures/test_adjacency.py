@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,7 @@ from torch import nn
 import isogon as ig
 from isogon.errors import DependencyError, IncompleteWarning, OptionError
 from isogon.measures.partition import adjacency as module
+from isogon.measures.partition.decisions import along
 
 PLANE = ig.Slice.box2d((-3, -3), (3, 3))
 
@@ -140,6 +139,54 @@ def test_one_that_stopped_early_has_no_topology():
 @pytest.mark.parametrize("order", [[0, 1, 2], [0, 2, 1]])
 def test_along_an_edge_a_huge_class_is_followed_by_the_one_that_is_highest_there(order):
     outputs = np.array([[1e20, 2.0, 1.0], [-6e20, -1.0, 1.1]])[:, order]  # all meet it at 1/7
-    edge, label = module._along(SimpleNamespace(outputs=outputs, edges=np.array([[0, 1]])))
-    assert edge.tolist() == [0, 0, 0]
-    assert np.array(order)[label].tolist() == [0, 1, 2]
+    assert [order[c] for _, _, c in along(*outputs)] == [0, 1, 2]
+
+
+class Given(nn.Module):
+    """A function of two coordinates."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x[:, :1], x[:, 1:], torch.relu)
+
+
+TIES = {  # class: (area, b0, b1)
+    "|v|, positive on both sides of a line": (
+        lambda u, v, r: r(v) + r(-v) + 0 * r(u),
+        {1: (4, 1, 0)},
+    ),
+    "a pyramid": (
+        lambda u, v, r: 1 - torch.maximum(r(u) + r(-u), r(v) + r(-v)),
+        {1: (4, 1, 0)},
+    ),
+    "a class that is the largest on a line alone": (
+        lambda u, v, r: torch.cat([0 * v, -v + 0 * r(u), v], 1),
+        {1: (2, 1, 0), 2: (2, 1, 0)},
+    ),
+    "on an edge alone": (
+        lambda u, v, r: torch.cat([-r(v) - r(-v), -v - r(v) + 0 * r(u), v + r(v)], 1),
+        {1: (2, 1, 0), 2: (2, 1, 0)},
+    ),
+    "two that tie on a part of an edge": (
+        lambda u, v, r: torch.cat([v + r(v), -v - r(v), u], 1),
+        {0: (1.75, 1, 0), 1: (1.5, 1, 0), 2: (0.75, 1, 0)},
+    ),
+    "two that tie on an area": (
+        lambda u, v, r: torch.cat([r(u) - v / 2, 0 * u - v / 2, v], 1),
+        {0: (2 + 1 / 3, 1, 0), 2: (2 - 1 / 3, 1, 0)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_what_ties_counts_once_and_what_has_no_area_does_not(name):
+    function, expected = TIES[name]
+    p = ig.partition(Given(function), ig.Slice.box2d((-1, -1), (1, 1)))
+    table = p.topology().set_index("class")
+    found = {int(c): (r.area, int(r.b0), int(r.b1)) for c, r in table.iterrows()}
+    assert found.keys() == expected.keys()
+    for c, values in expected.items():
+        assert found[c] == pytest.approx(values)

@@ -6,6 +6,7 @@ Many units vanish in one point or on one line, classes tie on lines and on areas
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from torch import nn
 from isogon.cpwl.program import mlp
 from isogon.measures.boundary.junctions import Junctions
 from isogon.measures.boundary.measure import traced
+from isogon.measures.partition.measure import partition
 from reference.exact_boundary import boundary_of, compared, exact_boundary, length_of
 from reference.exact_cells import rational
 
@@ -61,6 +63,29 @@ def checked(seed, bias):
             b.certify(50).require()
         complete += b.complete
     return complete
+
+
+def of_a_partition(net, ends, pairs):
+    """Fails where a partition's boundary is not this one, or its classes don't share the slice."""
+    p = partition(net, SQUARE)
+    size = np.linalg.norm(p.boundary[:, 1] - p.boundary[:, 0], axis=1).sum()
+    assert size == pytest.approx(length_of(ends), rel=1e-9, abs=1e-9)
+    found = compared(
+        SimpleNamespace(plane=SQUARE, segments=p.boundary, segment_classes=p.boundary_classes),
+        ends, pairs,
+    )  # fmt: skip
+    assert max(found.values()) < 1e-9
+    table = p.topology()
+    assert table["area"].sum() == pytest.approx(SQUARE.area, rel=1e-9)
+    assert (table["area"] > 0).all()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(0, 10_000), st.booleans())
+def test_partitions_of_networks_of_small_integers_have_their_exact_boundary(seed, bias):
+    weights, biases = integers(seed, bias)
+    net = mlp([torch.from_numpy(w) for w in weights], [torch.from_numpy(b) for b in biases])
+    of_a_partition(net, *exact(weights, biases))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +138,7 @@ def test_maxima_of_integers_have_their_exact_boundary(seed):
         assert b.complete
         assert max(found["spurious"], found["open"], found["closed"]) < 1e-9
         b.certify(50).require()
+    of_a_partition(net, ends, pairs)
 
 
 def test_the_exact_boundary_of_a_diamond_and_of_an_area_of_ties():

@@ -22,6 +22,7 @@ from isogon.cpwl.program import mlp
 from isogon.measures import partition as package
 from isogon.measures.partition.kernels import boundary as bd
 from isogon.measures.partition.kernels import chords as ch
+from isogon.measures.partition.kernels import contenders as ct
 from isogon.measures.partition.kernels import edges as ek
 from isogon.measures.partition.kernels import envelope as ev
 from isogon.measures.partition.kernels import geometry as geo
@@ -502,22 +503,19 @@ def test_no_point_is_far_inside_of_a_face_that_rounding_flattened():
     assert found.tolist() == [0, 0]
 
 
-def distinct(functions):
-    """Drop repeats: of equal functions the first one counts."""
-    return [f for k, f in enumerate(functions) if f not in functions[:k]]
-
-
 def segments_of(polygon, functions):
+    """Pairs of functions, and the segment on which they meet: each the first largest on a side."""
     pairs = itertools.combinations(range(len(functions)), 2)
-    return {(i, j): s for i, j in pairs if (s := slow.shared_maximum(polygon, functions, i, j))}
+    met = {(i, j): s for i, j in pairs if (s := slow.shared_maximum(polygon, functions, i, j))}
+    return {p: s for p, s in met.items() if sorted(slow.winners_beside(s, functions)) == list(p)}
 
 
 @twin("face_boundary")
 def test_segments_of_equal_largest_outputs(seed):
     m = Lattice(seed, lines=3)
-    functions = distinct(m.affine(5)[0])
-    outputs = m.xy @ np.array(functions).T[:2] + np.array(functions)[:, 2]
-    room = bd.workplace(m.offsets, len(functions))
+    functions, outputs = m.affine(5)
+    functions = [tuple(map(Fraction, f)) for f in functions]
+    room = bd.boundary_room(m.offsets, len(functions))
 
     def kernel(*arrays):
         sizes = np.full((1, outputs.shape[1]), 1e-10), np.zeros(len(m.xy), np.int64)
@@ -540,12 +538,41 @@ def test_segments_of_equal_largest_outputs(seed):
         assert np.array(segments[key]) == pytest.approx(np.array(s), abs=1e-9)
 
 
-@twin("side_winner", "tied_outputs")
-def test_winners_beside_edges(seed):
+@pytest.mark.parametrize(
+    "functions",
+    [
+        [(0, -1, 0), (0, 0, 0), (0, 1, 0)],  # the middle one is the largest on the line alone
+        [(0, 1, 0), (0, -1, 0), (0, 1, 0)],  # the third is the first
+        [(0, 0, 0), (0, 1, 0), (0, 0, 0), (0, 1, 0)],
+        [(0, -1, 0), (0, 0, 0), (0, 1, 0), (3, 0, -1)],  # and another one above a part of it
+    ],
+)
+def test_a_line_on_which_several_tie_is_a_boundary_once(functions):
+    square = np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
+    exact = [tuple(map(Fraction, f)) for f in functions]
+    for order in itertools.permutations(range(len(functions))):
+        own = [exact[k] for k in order]
+        outputs = square @ np.array(own, float)[:, :2].T + np.array(own, float)[:, 2]
+        bound, ring = np.full(len(own), 1e-12), np.arange(4)
+        segments, classes, _ = bd.argmax_boundary(
+            np.array([0, 4]), ring, square, outputs, np.stack([ring, np.roll(ring, -1)], 1),
+            np.array([[0, -1]] * 4), zeros.Table(bound, 4, None),
+        )  # fmt: skip
+        found = {
+            tuple(pair): sorted(map(tuple, s))
+            for pair, s in zip(classes.tolist(), segments.tolist(), strict=True)
+        }
+        assert len(found) == len(segments)
+        expected = segments_of([tuple(map(Fraction, p)) for p in square.tolist()], own)
+        assert found.keys() == expected.keys()
+        for pair, s in expected.items():
+            assert np.allclose(found[pair], sorted(tuple(map(float, p)) for p in s))
+
+
+@twin("tied_outputs")
+def test_largest_outputs(seed):
     m = Lattice(seed)
     outputs = m.rng.integers(0, 2, (len(m.xy), 3)).astype(float)
-    edges = np.arange(len(m.ends))
-    winner = np.empty((len(edges), 2), np.int64)
     near = np.empty(outputs.shape, bool)
     error, row = np.full((2, outputs.shape[1]), 1e-9), np.ones(len(outputs), np.int64)
     unclear = np.zeros(len(outputs), bool)
@@ -554,15 +581,41 @@ def test_winners_beside_edges(seed):
     assert not unclear.any()
     bd.tied_outputs(outputs + 1e-7 * np.arange(outputs.shape[1]), error, 0 * row, unclear, near)
     assert np.array_equal(unclear, (outputs >= outputs.max(1, keepdims=True) - 1e-9).sum(1) > 1)
-    bd.tied_outputs(outputs, error, row, unclear, near)
-    bd.side_winner(m.offsets, m.loops, outputs, m.ends, m.sides, edges, near, winner)
-    for (a, b), sides, found in zip(m.ends, m.sides, winner, strict=True):
-        tied = [c for c in range(3) if all(outputs[v, c] == outputs[v].max() for v in (a, b))]
-        expected = [-1, -1]
-        if min(sides) >= 0 and tied:
-            sums = [[outputs[m.rings[i], c].sum() for c in tied] for i in sides]
-            expected = [tied[s.index(max(s))] for s in sums]
-        assert list(found) == expected
+
+
+@twin("edge_boundary")
+def test_parts_of_edges_between_winners(seed):
+    m = Lattice(seed)
+    outputs = m.rng.integers(0, 3, (len(m.xy), 4)).astype(float)
+    error, row = np.full((1, 4), 1e-9), np.zeros(len(outputs), np.int64)
+    unclear, tied = np.zeros(len(outputs), bool), np.empty(outputs.shape, bool)
+    bd.tied_outputs(outputs, error, row, unclear, tied)
+    table = zeros.Table(error[0], len(outputs), None)
+    edges = bd.candidates(outputs, table, m.ends, m.sides, tied)
+    mesh = m.offsets, m.loops, outputs, error, row, unclear, m.ends, m.sides, edges
+    room = np.zeros(4, bool), np.empty(2)
+    part, classes, owner = counted(
+        lambda *arrays: bd.edge_boundary(*mesh, *arrays, room),
+        columns=(((2,), float), ((2,), np.int64), ((), np.int64)),
+    )
+    assert not unclear.any()
+    found = sorted(
+        (int(e), tuple(pair), *stretch)
+        for e, pair, stretch in zip(owner, classes.tolist(), part.tolist(), strict=True)
+    )
+    expected = []
+    for e, ((a, b), sides) in enumerate(zip(m.ends, m.sides, strict=True)):
+        if min(sides) >= 0:
+            faces = [outputs[m.rings[i]] for i in sides]
+            rows = slow.boundary_along(outputs[a], outputs[b], *faces)
+            expected += [(e, pair, float(low), float(high)) for pair, low, high in rows]
+    assert [row[:2] for row in found] == [row[:2] for row in sorted(expected)]
+    assert np.allclose([row[2:] for row in found], [row[2:] for row in sorted(expected)])
+    assert any(low > 0 or high < 1 for *_, low, high in expected)
+    # what is within many errors of a tie is looked at again
+    shifted = outputs + 1e-7 * np.arange(4)
+    bd.edge_boundary(*mesh[:2], shifted, *mesh[3:], part, classes, owner, room)
+    assert unclear.any()
 
 
 @twin("winner_masks", "common_winners", "face_winners", "face_pairs", "crossed_edges")
@@ -617,7 +670,7 @@ def test_envelopes(seed):
             pairs |= {(i, g, *pair) for pair in segments_of(m.polygons[i], used)
                       if all(used.index(used[k]) == k for k in pair)}  # fmt: skip
     assert open_ == lost
-    room = bd.workplace(m.offsets, 3)
+    room = ct.workplace(m.offsets, 3)
 
     def kernel(array):
         return ev.face_pairs(

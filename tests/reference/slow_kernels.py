@@ -109,6 +109,47 @@ def shared_maximum(polygon, functions, i, j):
     return [tuple(p + t * (q - p) for p, q in zip(a, b, strict=True)) for t in (low, high)]
 
 
+def winners_beside(segment, functions):
+    """The first of the largest functions on the left and on the right of a segment."""
+    (ax, ay), (bx, by) = segment
+    middle, left = ((ax + bx) / 2, (ay + by) / 2), (ay - by, bx - ax)
+    values = [affine(f, middle) for f in functions]
+    top = [k for k, v in enumerate(values) if v == max(values)]
+    rates = {k: functions[k][0] * left[0] + functions[k][1] * left[1] for k in top}
+    return max(top, key=rates.get), min(top, key=rates.get)  # of equal ones the first
+
+
+def boundary_along(start, end, left, right):
+    """Parts of an edge on whose sides other outputs win: pairs of winners and stretches of them.
+
+    Args:
+        start: Outputs at its first end.
+        end: At its other end.
+        left: Outputs at all corners of the face on its left.
+        right: And on its right.
+    """
+    start, end = [Fraction(v) for v in start], [Fraction(v) for v in end]
+    at = {Fraction(0), Fraction(1)}
+    for i, j in itertools.combinations(range(len(start)), 2):
+        x, y = start[i] - start[j], end[i] - end[j]
+        if x * y < 0:
+            at.add(x / (x - y))
+    at, found = sorted(at), []
+    for low, high in itertools.pairwise(at):
+        t = (low + high) / 2
+        z = [x + t * (y - x) for x, y in zip(start, end, strict=True)]
+        top = [k for k, v in enumerate(z) if v == max(z)]
+        pair = tuple(
+            max(top, key=lambda k: sum(Fraction(row[k]) for row in face)) for face in (left, right)
+        )
+        if pair[0] == pair[1]:
+            continue
+        if found and found[-1][0] == pair and found[-1][2] == low:
+            low = found.pop()[1]
+        found.append((pair, low, high))
+    return found
+
+
 def winners_along(p, q):
     """The largest of several lines from values `p` to `q`, from end to end, without repeats."""
     p, q = [Fraction(v) for v in p], [Fraction(v) for v in q]

@@ -12,7 +12,9 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from isogon.errors import DependencyError, OptionError
-from isogon.measures.partition.decisions import along, class_areas
+from isogon.measures.partition.decisions import along, class_areas, decisions
+from isogon.measures.partition.kernels import boundary as kernels
+from isogon.measures.partition.mesh.zeros import Table, outputs_at
 from isogon.measures.partition.statistics import Merged, merged
 
 if TYPE_CHECKING:
@@ -121,10 +123,11 @@ def topology(p: Partition) -> pd.DataFrame:
     """Pieces and holes of the decision region of each class on the slice.
 
     The region of a class is where its output is the largest (one output: class 1 where it is
-    positive, 0 where negative). On a linear region it is convex, so that cells (linear region,
-    class) and what they share along edges and boundary segments tell all: b0 counts the parts that
-    hang together along more than points; b1 counts holes, parts of the rest that do not reach the
-    slice's border (Alexander duality); the Euler characteristic is b0 - b1.
+    positive, 0 where it is not); where several are, the first one counts, and what has no area (a
+    line on which outputs tie) does not. On a linear region it is convex, so that cells (linear
+    region, class) and what they share along edges and boundary segments tell all: b0 counts the
+    parts that hang together along more than points; b1 counts holes, parts of the rest that do not
+    reach the slice's border (Alexander duality); the Euler characteristic is b0 - b1.
 
     Args:
         p: A partition that was cut to the end.
@@ -170,61 +173,58 @@ def _outputs(p: Partition) -> np.ndarray:
 def _cells(p: Partition) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cells as region * C + class, ascending; links between them; which reach the border."""
     count = _classes(p)
-    edge, label = _along(p)
+    faces = decisions(p, math.inf)
+    cells = np.unique(faces.region * count + faces.label)
+    edge, beside = _beside(p)
     sides = p.edge_faces[edge]
     inner = (sides >= 0).all(1)
-    one, other = sides[:, 0] * count + label, sides[:, 1] * count + label
-    outer = np.where(sides[:, 0] >= 0, one, other)[~inner]
-    pairs = [np.stack([one[inner], other[inner]], 1)]  # of one class, across an edge
-    held = [one[sides[:, 0] >= 0], other[sides[:, 1] >= 0]]
+    own = sides * count + beside
     region, two = p.boundary_region, p.boundary_classes
     crossed = region >= 0
     across = region[crossed, None] * count + two[crossed]  # of two classes, within a region
-    pairs.append(across)
-    held.append(across.ravel())
-    # along an edge on which two classes tie from end to end, the two lie on its sides
-    pairs.append(_tied(p, count))
-    held.append(pairs[-1].ravel())
-    held.append(np.arange(len(p)) * count + p.label)
-    cells = np.unique(np.concatenate(held))
-    links = np.searchsorted(cells, np.concatenate(pairs))
-    border = np.zeros(len(cells), bool)
-    border[np.searchsorted(cells, outer)] = True
-    return cells, links, border
+    pairs = np.concatenate([own[inner], across])
+    pairs = pairs[np.isin(pairs, cells).all(1)]
+    border = np.isin(cells, own[~inner].max(1))  # of the side that is there
+    return cells, np.searchsorted(cells, pairs), border
 
 
-def _along(p: Partition) -> tuple[np.ndarray, np.ndarray]:
-    """The classes along each edge, of positive length: pairs of edge and class."""
-    z = _outputs(p)
-    ends = z[p.edges]  # [E, 2, C]
-    top = ends.argmax(2)
-    same = top[:, 0] == top[:, 1]  # outputs are linear there: then it is the largest all along
-    edges, labels = [np.flatnonzero(same)], [top[same, 0]]
+def _beside(p: Partition) -> tuple[np.ndarray, np.ndarray]:
+    """Along each edge the classes on its two sides, stretch by stretch: `[n]` edges, `[n, 2]`.
+
+    They are the same but where outputs tie all along the edge: then in each region the one counts
+    that is the largest next to it (the first one, where rounding decides). What is the largest on
+    the edge alone has no area.
+    """
+    z, ends = _outputs(p), p.edges
+    sides = np.where(p.edge_faces < 0, p.edge_faces[:, ::-1], p.edge_faces)
+    table = outputs_at(p)
+    tied, row = np.empty(z.shape, np.bool_), np.zeros(len(z), np.int64)
+    kernels.tied_outputs(z, table.error, row, np.zeros(len(z), np.bool_), tied)
+    several = np.zeros(len(ends), bool)
+    several[kernels.candidates(z, table, ends, sides, tied)] = True
+    top = z.argmax(1)[ends]
+    same = (top[:, 0] == top[:, 1]) & ~several  # linear there: then it is the largest all along
+    edges, found = [np.flatnonzero(same)], [np.repeat(top[same, :1], 2, 1)]
     for e in np.flatnonzero(~same):
-        own = [c for _, _, c in along(*ends[e])]
-        edges.append(np.full(len(own), e))
-        labels.append(np.array(own, np.int64))
-    return np.concatenate(edges), np.concatenate(labels)
+        a, b = z[ends[e]]
+        for _, _, c in along(a, b):
+            doubt = table.error[0] + table.error[0][c]
+            equal = np.flatnonzero((np.abs(a - a[c]) <= doubt) & (np.abs(b - b[c]) <= doubt))
+            own = [c, c] if len(equal) == 1 else [_winner(p, z, table, f, equal) for f in sides[e]]
+            edges.append(np.array([e]))
+            found.append(np.array([own]))
+    return np.concatenate(edges), np.concatenate(found)
 
 
-def _tied(p: Partition, count: int) -> np.ndarray:
-    """Cells on the two sides of boundary segments that run along an edge."""
-    along = p.boundary_region < 0
-    if not along.any():
-        return np.zeros((0, 2), np.int64)
-    middle = p.boundary[along].mean(1)
-    centers = p.vertices[p.edges].mean(1)
-    z = _outputs(p)[p.edges]
-    ordered = np.sort(z, 2)
-    tied = np.flatnonzero((ordered[:, :, -1] - ordered[:, :, -2] <= 1e-9 * np.abs(z).max()).all(1))
-    found = []
-    for m in middle:
-        near = tied[np.linalg.norm(centers[tied] - m, axis=1).argsort()[:1]]
-        for e in near:
-            left, right = p.edge_faces[e]
-            if left >= 0 and right >= 0:
-                found.append((left * count + p.label[left], right * count + p.label[right]))
-    return np.array(found, np.int64).reshape(-1, 2)
+def _winner(p: Partition, z: np.ndarray, table: Table, face: int, equal: np.ndarray) -> int:
+    """Of outputs that are equal on an edge of a region: the largest one next to it in there."""
+    corners = p.face_vertices[p.face_offsets[face] : p.face_offsets[face + 1]]
+    total, doubt = z[corners].sum(0), len(corners) * table.error[0]
+    best = int(equal[0])
+    for c in equal[1:].tolist():
+        if total[c] - total[best] > doubt[c] + doubt[best]:
+            best = c
+    return best
 
 
 def _parts(own: np.ndarray, links: np.ndarray) -> np.ndarray:

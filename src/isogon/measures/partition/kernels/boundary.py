@@ -4,131 +4,79 @@ from __future__ import annotations
 
 import numpy as np
 
+from isogon.measures.partition.kernels.contenders import (
+    below,
+    better_known,
+    chord,
+    clip,
+    contenders,
+    note,
+    workplace,
+)
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.kernels.jit import costly, inline, kernel
 
 
 @inline
-def _below(values, error, k, i, j, close):
-    """Whether column i is below column j at corner k, by more than rounding.
+def _for_both(values, error, n, i, j, c, close):
+    """Whether column c, equal to i and j on their chord, is what the chord is a boundary of.
 
-    `error[k, i]` is what counts as zero of column i there; `close[k]` is set where that decides.
+    That is where c is above one of them on its side, or cannot be told from it there and comes
+    first (the first of the largest counts), and is a chord with the other one too.
     """
-    gap, slack = values[k, j] - values[k, i], error[k, i] + error[k, j]
-    close[k] |= gap > 0 and gap <= WIDE * slack
-    return gap > slack
+    a = b = 0  # the corners farthest on i's side, and on j's
+    for k in range(1, n):
+        gap = values[k, i] - values[k, j]
+        if gap > values[a, i] - values[a, j]:
+            a = k
+        if gap < values[b, i] - values[b, j]:
+            b = k
+    above_i = below(values, error, a, i, c, close)
+    above_j = below(values, error, b, j, c, close)
+    if above_i or above_j:
+        return True
+    if c < i and not below(values, error, a, c, i, close):
+        return below(values, error, a, j, c, close) and below(values, error, b, c, j, close)
+    if c < j and not below(values, error, b, c, j, close):
+        return below(values, error, b, i, c, close) and below(values, error, a, c, i, close)
+    return False
 
 
 @inline
-def contenders(values, error, n, list_, close):
-    """Columns of `values[:n]` (corner by column) that can be the largest somewhere inside.
-
-    The winners at the corners, and those that none of these beats at every corner. One entry
-    means that it wins everywhere; returns the number of entries. `error`, `close`: see `_below`.
-    """
-    classes = values.shape[1]
-    count = 0
-    for k in range(n):
-        best = 0
-        for c in range(1, classes):
-            if values[k, c] > values[k, best]:
-                best = c
-        seen = False
-        for m in range(count):
-            seen = seen or list_[m] == best
-        if not seen:
-            list_[count] = best
-            count += 1
-    for m in range(count):  # one that is within rounding of the best at every corner
-        holds = True
-        for k in range(n):
-            for r in range(count):
-                holds = holds and not _below(values, error, k, list_[m], list_[r], close)
-        if holds:
-            list_[0] = list_[m]
-            return 1
-    winners = count
-    for c in range(classes):
-        alive = True
-        for m in range(winners):
-            beaten = True
-            for k in range(n):
-                if _below(values, error, k, list_[m], c, close):
-                    beaten = False
-                    break
-            if beaten:
-                alive = False
-                break
-        if alive:
-            list_[count] = c
-            count += 1
-    return count
+def _on_chord(values, error, n, own, c, at, ratio, close):
+    """Whether column c is equal to column `own` at both ends of its chord, to rounding."""
+    equal = wide = True
+    for e in range(2):
+        k, k2 = at[e], (at[e] + 1) % n
+        gap = (1 - ratio[e]) * (values[k, own] - values[k, c])
+        gap = abs(gap + ratio[e] * (values[k2, own] - values[k2, c]))
+        doubt = max(error[k, own] + error[k, c], error[k2, own] + error[k2, c])
+        equal &= gap <= doubt
+        wide &= 0 < gap <= WIDE * doubt
+    if wide:
+        for e in range(2):
+            close[at[e]] = close[(at[e] + 1) % n] = True
+    return equal
 
 
 @inline
-def chord(values, error, n, i, j, at, ratio, close):
-    """Where columns i and j are equal on the loop: two half-edges and ratios along them.
+def rivals(values, error, n, i, j, list_, count, at, ratio, rest, close):
+    """Contenders that can be above i and j on a part of their chord, into `rest`: how many.
 
-    Returns whether the difference has both signs (beyond rounding) and vanishes in two places.
+    -1: the chord is not a boundary of i and j at all, as a third column is equal to them along
+    it and stands on one of its sides.
     """
-    count = 0
-    up = down = False
-    for k in range(n):
-        up |= _below(values, error, k, j, i, close)
-        down |= _below(values, error, k, i, j, close)
-    if not (up and down):
-        return False
-    for k in range(n):
-        m = k + 1 if k + 1 < n else 0
-        p, q = values[k, i] - values[k, j], values[m, i] - values[m, j]
-        if (p > 0) != (q > 0) and count < 2:
-            at[count] = k
-            ratio[count] = p / (p - q)
-            count += 1
-    return count == 2
-
-
-@inline
-def clip(values, error, n, i, j, list_, count, at, ratio, interval):
-    """The part of the chord (0..1) where i and j also beat the other contenders.
-
-    They are equal on it: the one that is known better stands for both.
-    """
-    interval[0], interval[1] = 0.0, 1.0
-    own, first, second = i, 0.0, 0.0
-    for k in range(n):
-        first, second = max(first, error[k, i]), max(second, error[k, j])
-    if second < first:
-        own = j
-    k, m = at[0], at[1]
-    k2, m2 = (k + 1) % n, (m + 1) % n
+    own, left = better_known(error, n, i, j), 0
     for r in range(count):
         c = list_[r]
         if c == i or c == j:  # noqa: SIM109 (a tuple is slow in a kernel)
             continue
-        p = (1 - ratio[0]) * (values[k, own] - values[k, c]) + ratio[0] * (
-            values[k2, own] - values[k2, c]
-        )
-        q = (1 - ratio[1]) * (values[m, own] - values[m, c]) + ratio[1] * (
-            values[m2, own] - values[m2, c]
-        )
-        if p < 0 and q < 0:
-            return False
-        if p < 0:
-            interval[0] = max(interval[0], p / (p - q))
-        elif q < 0:
-            interval[1] = min(interval[1], p / (p - q))
-    return interval[0] < interval[1]
-
-
-@inline
-def note(loops, low, n, row, close, unclear):
-    """Mark the corners of a face at which a close decision rested on a bound; clears `close`."""
-    for k in range(n):
-        if close[k]:
-            close[k] = False
-            if row[loops[low + k]] == 0:
-                unclear[loops[low + k]] = True
+        if not _on_chord(values, error, n, own, c, at, ratio, close):
+            rest[left] = c
+            left += 1
+        elif _for_both(values, error, n, i, j, c, close):
+            return -1
+    return left
 
 
 @costly(1.3)
@@ -141,7 +89,7 @@ def face_boundary(offsets, loops, xy, outputs, error, row, unclear, segments, cl
     """
     made = 0
     n_classes = outputs.shape[1]
-    values, errors, close, list_, at, ratio, interval = room
+    values, errors, close, list_, at, ratio, interval, rest = room
     for f in range(len(offsets) - 1):
         low, n = offsets[f], offsets[f + 1] - offsets[f]
         for k in range(n):
@@ -154,7 +102,10 @@ def face_boundary(offsets, loops, xy, outputs, error, row, unclear, segments, cl
                 i, j = min(list_[r], list_[s]), max(list_[r], list_[s])
                 if not chord(values, errors, n, i, j, at, ratio, close):
                     continue
-                if not clip(values, errors, n, i, j, list_, count, at, ratio, interval):
+                left = rivals(values, errors, n, i, j, list_, count, at, ratio, rest, close)
+                if left < 0:
+                    continue
+                if not clip(values, errors, n, i, j, rest, left, at, ratio, interval):
                     continue
                 if made < len(segments):
                     a, b = loops[low + at[0]], loops[low + (at[0] + 1) % n]
@@ -188,45 +139,145 @@ def tied_outputs(outputs, error, row, unclear, tied):
                 unclear[v] = True
 
 
-@kernel
-def side_winner(offsets, loops, outputs, ends, sides, edges, tied, winner):
-    """For edges on which several outputs share the maximum: which of them wins on either side.
+@inline
+def _largest_for(outputs, error, row, a, b, i, c, interval):
+    """Clip the part of an edge from vertex a to b on which column i is not below column c."""
+    p, q = outputs[a, i] - outputs[a, c], outputs[b, i] - outputs[b, c]
+    if p < 0 and q < 0:
+        interval[1] = -1.0
+    elif p < 0:
+        interval[0] = max(interval[0], p / (p - q))
+    elif q < 0:
+        interval[1] = min(interval[1], p / (p - q))
 
-    `winner[n]` is -1, -1 unless both sides exist. On the edge the tied outputs are equal, so
-    the one with the larger mean over a face's vertices wins in that face next to the edge.
+
+@inline
+def _equal(outputs, error, row, unclear, a, b, i, c):
+    """Whether columns i and c are equal at both ends of an edge, to rounding."""
+    equal, wide = True, True
+    for v in (a, b):
+        gap = abs(outputs[v, i] - outputs[v, c])
+        doubt = error[row[v], i] + error[row[v], c]
+        equal &= gap <= doubt
+        wide &= gap <= WIDE * doubt
+    if wide:
+        for v in (a, b):
+            if row[v] == 0 and outputs[v, i] != outputs[v, c]:
+                unclear[v] = True
+    return equal
+
+
+@inline
+def _winner(offsets, loops, outputs, error, row, unclear, f, equals):
+    """Of columns that are equal on an edge of face f: the largest one next to it in that face.
+
+    That is the one with the larger sum over the corners; the first one, where rounding decides.
     """
+    best = -1
+    for c in range(outputs.shape[1]):
+        if not equals[c]:
+            continue
+        if best < 0:
+            best = c
+            continue
+        gap = doubt = 0.0
+        for h in range(offsets[f], offsets[f + 1]):
+            v = loops[h]
+            gap += outputs[v, c] - outputs[v, best]
+            doubt += error[row[v], c] + error[row[v], best]
+        if gap != 0 and abs(gap) <= WIDE * doubt:
+            for h in range(offsets[f], offsets[f + 1]):
+                if row[loops[h]] == 0:
+                    unclear[loops[h]] = True
+        if gap > doubt:
+            best = c
+    return best
+
+
+@costly(1.3)
+def edge_boundary(
+    offsets, loops, outputs, error, row, unclear, ends, sides, edges, part, classes, owner, room
+):
+    """The parts of edges on which several outputs are the largest, and others win on either side.
+
+    Fills as many as fit and returns how many there are: the edge, the part of it (0..1 from its
+    first end), the winners on its left and right. `error`, `row`, `unclear`: see `face_boundary`.
+    """
+    made = 0
+    count = outputs.shape[1]
+    equals, interval = room
     for n in range(len(edges)):
         e = edges[n]
         a, b = ends[e, 0], ends[e, 1]
-        winner[n, 0] = winner[n, 1] = -1
-        if sides[e, 0] < 0 or sides[e, 1] < 0:
-            continue
-        for s in range(2):
-            f = sides[e, s]
-            best, most = -1, 0.0
-            for c in range(outputs.shape[1]):
-                if not (tied[a, c] and tied[b, c]):
-                    continue
-                mean = 0.0
-                for h in range(offsets[f], offsets[f + 1]):
-                    mean += outputs[loops[h], c]
-                if best < 0 or mean > most:
-                    best, most = c, mean
-            winner[n, s] = best
+        high, low = 0, 0
+        for c in range(1, count):
+            if outputs[a, c] > outputs[a, high]:
+                high = c
+            if outputs[b, c] > outputs[b, low]:
+                low = c
+        for i in range(count):
+            # most are below what is the largest at one of the ends
+            interval[0], interval[1] = 0.0, 1.0
+            for c in (high, low):
+                if c != i and not _equal(outputs, error, row, unclear, a, b, i, c):
+                    _largest_for(outputs, error, row, a, b, i, c, interval)
+            if interval[0] >= interval[1]:
+                continue
+            several, first, own = False, True, i
+            for c in range(count):
+                equals[c] = c == i or _equal(outputs, error, row, unclear, a, b, i, c)
+                if equals[c] and c != i:
+                    several = True
+                    first &= c > i
+                    if max(error[row[a], c], error[row[b], c]) < max(
+                        error[row[a], own], error[row[b], own]
+                    ):
+                        own = c  # the one that is known best stands for all
+            if not several or not first:
+                continue
+            interval[0], interval[1] = 0.0, 1.0
+            for c in range(count):
+                if not equals[c]:
+                    _largest_for(outputs, error, row, a, b, own, c, interval)
+            if interval[0] >= interval[1]:
+                continue
+            left = _winner(offsets, loops, outputs, error, row, unclear, sides[e, 0], equals)
+            right = _winner(offsets, loops, outputs, error, row, unclear, sides[e, 1], equals)
+            if left == right:
+                continue
+            if made < len(owner):
+                part[made, 0], part[made, 1] = interval[0], interval[1]
+                classes[made, 0], classes[made, 1] = left, right
+                owner[made] = e
+            made += 1
+    return made
 
 
-def workplace(offsets, size):
-    """Room for the kernels: values at a face's corners, contenders, a chord, an interval."""
-    longest = int(np.diff(offsets).max(initial=0))
-    return (
-        np.empty((longest, size)),
-        np.empty((longest, size)),
-        np.zeros(longest, np.bool_),
-        np.empty(2 * size + longest, np.int64),
-        np.empty(2, np.int64),
-        np.empty(2),
-        np.empty(2),
+def candidates(outputs, table, ends, sides, tied):
+    """Edges between two faces on which outputs may be equal all along and the largest somewhere."""
+    several, top = tied.sum(1) > 1, outputs.argmax(1)
+    a, b = ends.T
+    inner = (sides >= 0).all(1)
+    whole = several[a] & several[b]
+    # another output is the largest at the other end: equal ones may lie below it there
+    partly = np.flatnonzero(inner & ~whole & (top[a] != top[b]))
+    corners = np.unique(ends[partly])
+    order = np.argsort(outputs[corners], 1)
+    z = np.take_along_axis(outputs[corners], order, 1)
+    error = np.take_along_axis(table.error[table.row[corners]], order, 1)
+    pairs = np.zeros(len(outputs), bool)
+    # one that is known badly may be equal to any: the largest error stands for all behind it
+    doubt = error[:, :-1] + np.maximum(error[:, 1:], error.max(1, keepdims=True))
+    pairs[corners] = (np.diff(z, axis=1) <= doubt).any(1)
+    return np.concatenate(
+        [np.flatnonzero(inner & whole), partly[pairs[a[partly]] & pairs[b[partly]]]]
     )
+
+
+def boundary_room(offsets, size):
+    """Room for `face_boundary`: a `workplace`, and one more list of contenders."""
+    room = workplace(offsets, size)
+    return *room, np.empty_like(room[3])
 
 
 def argmax_boundary(offsets, loops, xy, outputs, ends, sides, table, finished=None):
@@ -247,25 +298,32 @@ def argmax_boundary(offsets, loops, xy, outputs, ends, sides, table, finished=No
         corners = loops[np.arange(inside[-1]) + np.repeat(offsets[own] - inside[:-1], sizes)]
         sides = np.where((sides >= 0) & finished[sides], sides, -1)
     nothing = np.empty((0, 2, 2)), np.empty((0, 2), np.int64), np.empty(0, np.int64)
-    room = workplace(inside, outputs.shape[1])
+    room = boundary_room(inside, outputs.shape[1])
+    beside = np.zeros(outputs.shape[1], np.bool_), np.empty(2)
     tied = np.empty(outputs.shape, np.bool_)
 
     def count(error, row, unclear):
         tied_outputs(outputs, error, row, unclear, tied)
         mesh = inside, corners, xy, outputs, error, row
-        return face_boundary(*mesh, unclear, *nothing, room)
+        within = face_boundary(*mesh, unclear, *nothing, room)
+        edges = candidates(outputs, table, ends, sides, tied)
+        mesh = offsets, loops, outputs, error, row
+        empty = np.empty((0, 2)), *nothing[1:]
+        return within, edges, edge_boundary(*mesh, unclear, ends, sides, edges, *empty, beside)
 
-    total = table.settled(count)
+    total, edges, more = table.settled(count)
+    unclear = np.zeros(len(xy), np.bool_)
     segments, classes = np.empty((total, 2, 2)), np.empty((total, 2), np.int64)
-    faces, unclear = np.empty(total, np.int64), np.zeros(len(xy), np.bool_)
+    faces = np.empty(total, np.int64)
     mesh = inside, corners, xy, outputs, table.error, table.row
     face_boundary(*mesh, unclear, segments, classes, faces, room)
-    # edges of regions that lie on the boundary: two outputs tie at both of their ends
-    several = tied.sum(1) > 1
-    edges = np.nonzero(several[ends[:, 0]] & several[ends[:, 1]])[0]
-    winner = np.empty((len(edges), 2), np.int64)
-    side_winner(offsets, loops, outputs, ends, sides, edges, tied, winner)
-    real = (winner[:, 0] >= 0) & (winner[:, 0] != winner[:, 1])
-    segments = np.concatenate([segments, xy[ends[edges[real]]]])
-    classes = np.concatenate([classes, np.sort(winner[real], 1)])
-    return segments, classes, np.concatenate([own[faces], np.full(real.sum(), -1)])
+    part, winners = np.empty((more, 2)), np.empty((more, 2), np.int64)
+    owner = np.empty(more, np.int64)
+    mesh = offsets, loops, outputs, table.error, table.row
+    edge_boundary(*mesh, unclear, ends, sides, edges, part, winners, owner, beside)
+    start, end = (xy[ends[owner, k]][:, None] for k in (0, 1))
+    along = start + part[:, :, None] * (end - start)
+    along[part == 1] = xy[ends[owner, 1]][(part == 1)[:, 1]]
+    segments = np.concatenate([segments, along])
+    classes = np.concatenate([classes, np.sort(winners, 1)])
+    return segments, classes, np.concatenate([own[faces], np.full(more, -1)])

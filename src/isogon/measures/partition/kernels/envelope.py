@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isogon.measures.partition.kernels.boundary import chord, clip, contenders, note
+from isogon.measures.partition.kernels.contenders import chord, clip, contenders, note
 from isogon.measures.partition.kernels.edges import WIDE, slack, value
 from isogon.measures.partition.kernels.jit import inline, kernel
 

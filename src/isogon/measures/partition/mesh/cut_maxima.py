@@ -9,7 +9,7 @@ from torch import Tensor
 from isogon.cpwl.stages import Max
 from isogon.errors import UnsupportedOp
 from isogon.measures.partition.kernels import envelope as ev
-from isogon.measures.partition.kernels.boundary import workplace
+from isogon.measures.partition.kernels.contenders import workplace
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.kernels.threads import by_rows
 from isogon.measures.partition.mesh import memory
