@@ -21,6 +21,8 @@ from isogon.cli import main
 from isogon.errors import FileError, ModelError, SpecError
 from isogon.nets import layouts
 from isogon.nets.fitting import check_fits, fitting
+from isogon.nets.states import fitted
+from isogon.nets.weights import put
 
 SPEC = "cnn(width=3, batch_norm=True)"
 
@@ -362,3 +364,100 @@ def test_weights_of_a_loss_beside_all_of_the_models_are_named_as_such():
     state.pop("net.bias")
     with pytest.raises(ModelError, match=r"missing .*bias.*arguments it was trained with"):
         fitting(nn.Linear(3, 2), state, source="file", what="it")
+
+
+def test_a_prefix_on_a_part_of_the_names(net, tmp_path):
+    """A backbone in an attribute and its head beside it, as many Lightning modules have it."""
+    state = net.state_dict()
+    heads = [k for k in state if not k.startswith("fc2.")]
+    layouts = {
+        "head outside": ({("model." + k if k in heads else k): v for k, v in state.items()},
+                         f"'model.' was taken off {len(heads)} of the {len(state)} names"),
+        "every other": ({("module." + k if i % 2 else k): v
+                         for i, (k, v) in enumerate(state.items())}, "'module.' was taken off"),
+        "behind a shared one": (
+            {"module." + ("backbone." + k if k in heads else k): v for k, v in state.items()},
+            "'module.' was taken off the names, then 'backbone.' was taken off",
+        ),
+        "compiled": (
+            {("model._orig_mod." + k if k in heads else k): v for k, v in state.items()},
+            "'_orig_mod.' was taken off the names, then 'model.' was",
+        ),
+    }  # fmt: skip
+    for name, (saved, words) in layouts.items():
+        torch.save(saved, tmp_path / "w.pt")
+        found, said = load(f"{SPEC}@{tmp_path}/w.pt")
+        assert same(net, found), name
+        assert words in said, (name, said)
+
+
+def test_a_prefix_on_a_part_of_the_names_that_does_not_give_the_models():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    state = net.state_dict()
+    part = {("m." + k if k.startswith("0") else k): v for k, v in state.items()}
+    with pytest.warns(UserWarning, match="2 of the 4 names"):
+        target, names = fitting(net, part, source="w", what="net")
+    assert {k: v.data_ptr() for k, v in names.items()} == {
+        k: v.data_ptr() for k, v in state.items()
+    }
+    with pytest.raises(ModelError, match=r"missing 1\.bias"):  # a tensor less
+        fitting(net, {k: v for k, v in part.items() if k != "1.bias"}, source="w", what="net")
+    with pytest.raises(ModelError, match=r"unexpected"):  # a tensor twice: which is meant?
+        fitting(net, {**part, "0.bias": torch.ones(2)}, source="w", what="net")
+    with pytest.raises(ModelError, match=r"unexpected"):  # two prefixes
+        fitting(net, {("m." if k[0] == "0" else "n.") + k: v for k, v in state.items()},
+                source="w", what="net")  # fmt: skip
+    with pytest.raises(ModelError, match=r"other shape 1\.weight"):
+        fitting(net, part | {"1.weight": torch.ones(3, 2)}, source="w", what="net")
+    outer = Lit(net, "m")  # exact names come first: nothing is taken off these
+    target, names = fitting(outer, outer.state_dict(), source="w", what="net")
+    assert target is outer
+    assert list(names) == list(outer.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, of quantised tensors
+def test_tensors_that_hold_no_numbers_for_the_model_are_refused_by_name(net, tmp_path):
+    state = net.state_dict()
+    real = {k: v for k, v in state.items() if v.is_floating_point()}
+
+    def quantised(v):
+        return torch.quantize_per_tensor(v, 0.1, 0, torch.qint8) if v.dim() == 4 else v
+
+    wrong = {
+        "complex conv1.weight": {**state, **{k: v + 1j for k, v in real.items()}},
+        "quantised conv1.weight": {k: quantised(v) for k, v in state.items()},
+        "without numbers (on the device meta) conv1.weight": {
+            k: v.to("meta") for k, v in state.items()
+        },
+    }
+    fixes = ("v.real", "dequantize", "shapes alone")
+    for (words, content), fix in zip(wrong.items(), fixes):
+        torch.save({"state_dict": content}, tmp_path / "w.pt")
+        with pytest.raises(ModelError, match="dense real numbers") as caught:
+            ig.load(f"{SPEC}@{tmp_path}/w.pt")
+        assert words in str(caught.value)
+        assert fix in str(caught.value)
+        with pytest.raises(ModelError) as caught:
+            fitted(net, content, what="snapshot 'a'")
+        assert fix in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")  # a word of torch about the format
+def test_complex_weights_of_a_complex_model_and_sparse_ones():
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(3, dtype=torch.complex64))
+
+    theirs = {"w": torch.tensor([1j, 2.0, 3.0])}
+    assert torch.equal(fitting(Complex(), theirs, source="w", what="it")[1]["w"], theirs["w"])
+    net = nn.Linear(3, 2)
+    weight = torch.tensor([[0, 1.5, 0], [2, 0, 0]])
+    for sparse in (weight.to_sparse(), weight.to_sparse_csr()):
+        state = {"weight": sparse, "bias": torch.ones(2)}
+        put(net, state, source="w", what="it")
+        assert torch.equal(net.weight, weight)
+        assert torch.equal(fitted(net, state, what="it")["weight"], weight)
+    huge = torch.sparse_coo_tensor(torch.zeros(2, 1).long(), [1.0], (2**30, 2**30))
+    with pytest.raises(ModelError, match="other shape"):  # before it is unfolded
+        put(net, {"weight": huge, "bias": torch.ones(2)}, source="w", what="it")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from isogon.errors import ModelError
-from isogon.nets.states import aliases, misfits
+from isogon.nets.states import aliases, dense, misfits, without_numbers
 
 # What other tools leave among weights: counts of operations, of averaged models, of steps.
 EXTRAS = ("total_ops", "total_params", "n_averaged", "num_updates")
@@ -23,10 +23,12 @@ def fitting(
 
     Names are taken as they are where they fit. Else a prefix that *all* of them share is taken
     off (``module.``, ``model.``, ``_orig_mod.module.``), or put on where all of the model's
-    share one; what other tools are known to leave among weights (`EXTRAS`) is dropped. Both are
-    said in a warning. Weights of a model trained on normalised inputs fit the part behind
-    `isogon.nets.normalize.Normalize`. Tensors that the model ties are one tensor: one name of
-    them is enough, several must agree.
+    share one; else one that *some* of them have is taken off those (a backbone in ``model.``, a
+    head beside it), if every name fits then; what other tools are known to leave among weights
+    (`EXTRAS`) is dropped. All of this is said in a warning. Weights of a model trained on
+    normalised inputs fit the part behind `isogon.nets.normalize.Normalize`. Tensors that the
+    model ties are one tensor: one name of them is enough, several must agree. Sparse tensors are
+    returned as dense ones.
 
     Args:
         model: A model, not changed.
@@ -45,16 +47,22 @@ def fitting(
             missing, unexpected, _ = misfits(target, names)
             if not missing and not unexpected:
                 check_fits(target, names, source=source, what=what)
-                _say(source, prefix, dropped)
-                return target, names
+                _say(source, _phrase(prefix), dropped)
+                return target, dense(names)
             score = len(missing) + len(unexpected)
             if best is None or score < best[0]:
                 best = score, target, names
-    for names in _partly(state):  # a loss with weights beside the model's, say: for the message
+    for names, part, dropped in _partly(state, targets):
         for target in targets:
             missing, unexpected, _ = misfits(target, names)
-            if best is None or (not missing and len(unexpected) < best[0]):
-                best = len(unexpected), target, names
+            if not missing and not unexpected:
+                check_fits(target, names, source=source, what=what)
+                _say(source, part, dropped)
+                return target, dense(names)
+            # a loss with weights beside the model's, a tensor that is missing: for the message
+            score = len(missing) + len(unexpected)
+            if best is None or score < best[0]:
+                best = score, target, names
     assert best is not None
     check_fits(best[1], best[2], source=source, what=what)
     raise AssertionError("names that differ were refused")
@@ -80,28 +88,31 @@ def check_fits(
         counters: Whether the counters of batch-norm must be there, too.
 
     Raises:
-        ModelError: All that is missing, unexpected, of another shape, or tied in the model but
-            different in the state, on one line.
+        ModelError: All that is missing, unexpected, of another shape, without numbers that the
+            model can hold, or tied in the model but different in the state, on one line.
     """
     missing, unexpected, shapes = misfits(model, state, optional=() if counters else COUNTERS)
-    untied = [] if shapes else [" and ".join(group) for group in _untied(model, state)]
+    bare, remedy = without_numbers(model, state)
+    untied = [] if shapes or bare else [" and ".join(group) for group in _untied(model, state)]
     kinds = (
         ("missing", missing),
         ("unexpected", unexpected),
         ("other shape", shapes),
         ("tied in the model, but of different values", untied),
     )
-    parts = [f"{label} {_some(names)}" for label, names in kinds if names]
+    parts = [f"{label} {_some(names)}" for label, names in (*kinds, *bare.items()) if names]
     if parts:
         fix = "Give the architecture with the arguments it was trained with."
-        if unexpected and not (missing or shapes or untied):
+        if bare and not (missing or unexpected or shapes):
+            fix = remedy
+        elif unexpected and not (missing or shapes or untied or bare):
             # of a loss, a head that is not asked for, ...: whose they are only the user knows
             fix = "All weights of the model are there. If the others are not its own (a loss, a "
             fix += "second network), save the file without them."
         raise ModelError(
             problem or f"weights don't fit {what}",
             got=f"{source}: {'; '.join(parts)}",
-            expected="the same names and shapes",
+            expected="the same names and shapes" + (", as dense real numbers" if bare else ""),
             fix=fix,
         )
 
@@ -114,7 +125,7 @@ def _untied(model: nn.Module, state: Mapping[str, Tensor]) -> Iterable[list[str]
     own = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
     for group in dict.fromkeys(aliases(own).values()):
         names = [n for n in group if n in state]
-        if any(not state[names[0]].equal(state[n]) for n in names[1:]):
+        if any(not state[names[0]].to_dense().equal(state[n].to_dense()) for n in names[1:]):
             yield names
 
 
@@ -149,12 +160,23 @@ def _taken(name: str, left: str) -> str:
     return name.removesuffix(left) if name != left and name.endswith(left) else f"{COMPILED}."
 
 
-def _partly(state: Mapping[str, Tensor]) -> Iterable[dict[str, Tensor]]:
-    """The state with a prefix taken off those names that have it."""
-    for head in dict.fromkeys(k.split(".", 1)[0] + "." for k in state if "." in k):
-        names = {k.removeprefix(head): v for k, v in state.items()}
-        if len(names) == len(state):
-            yield names
+def _partly(
+    state: Mapping[str, Tensor], targets: list[nn.Module]
+) -> Iterable[tuple[dict[str, Tensor], str, list[str]]]:
+    """The namings with a prefix taken off those names that have it, others being without.
+
+    At most one of them fits a model: taking one prefix off some names and another off others
+    can't give the same names.
+    """
+    for named, before, dropped in _namings(state, targets):
+        if before.startswith("+"):
+            continue
+        for head in dict.fromkeys(k.split(".", 1)[0] + "." for k in named if "." in k):
+            names = {k.removeprefix(head): v for k, v in named.items()}
+            had = sum(k.startswith(head) for k in named)
+            if len(names) == len(named) > had:
+                part = f"{head!r} was taken off {had} of the {len(named)} names"
+                yield names, f"{_phrase(before)}, then {part}" if before else part, dropped
 
 
 def _shared(names: Iterable[str]) -> str | None:
@@ -163,12 +185,15 @@ def _shared(names: Iterable[str]) -> str | None:
     return heads.pop() if len(heads) == 1 else None
 
 
-def _say(source: object, prefix: str, dropped: list[str]) -> None:
-    said = []
+def _phrase(prefix: str) -> str:
+    """What was done about a prefix that all names have or lack."""
     if prefix.startswith("+"):
-        said.append(f"names were taken to stand behind {prefix[1:]!r}")
-    elif prefix:
-        said.append(f"{prefix!r} was taken off the names")
+        return f"names were taken to stand behind {prefix[1:]!r}"
+    return f"{prefix!r} was taken off the names" if prefix else ""
+
+
+def _say(source: object, done: str, dropped: list[str]) -> None:
+    said = [done] if done else []
     if dropped:
         said.append(f"{_some(dropped)} left out")
     if said:

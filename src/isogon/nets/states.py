@@ -265,6 +265,59 @@ def value_in(
     return None
 
 
+# What a tensor of a state may be that no parameter takes numbers from, and what to do about it.
+_WITHOUT = {
+    "without numbers (on the device meta)": "Save the weights again, of a model that has them: "
+    "the file holds their shapes alone.",
+    "quantised": "Dequantise them: state = {k: v.dequantize() for k, v in state.items()}; "
+    "torch.save(state, path).",
+    "complex": "Save real weights (v.real, where the imaginary parts are zero), or give an "
+    "architecture whose parameters are complex.",
+}
+
+
+def without_numbers(
+    model: nn.Module, state: Mapping[str, Any]
+) -> tuple[dict[str, list[str]], str | None]:
+    """Tensors of a state that hold no numbers which the model's own can take as they are.
+
+    Those on the device ``meta``, quantised ones, and complex ones where the model has real ones
+    (PyTorch would drop their imaginary parts).
+
+    Returns:
+        Names by what they are, and what to do about the first of these.
+    """
+    own = unwrap(model).state_dict(keep_vars=True)
+    found: dict[str, list[str]] = {}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        theirs = own.get(name)
+        taken = isinstance(theirs, Tensor) and theirs.is_complex()
+        held = (value.is_meta, value.is_quantized, value.is_complex() and not taken)
+        for what in [w for w, is_so in zip(_WITHOUT, held) if is_so][:1]:
+            found.setdefault(what, []).append(name)
+    return found, next((_WITHOUT[what] for what in found), None)
+
+
+def _check_numbers(model: nn.Module, state: Mapping[str, Any], what: str) -> None:
+    """Refuse what `without_numbers` finds."""
+    bare, fix = without_numbers(model, state)
+    for kind, names in bare.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise ModelError(
+            f"{what} holds tensors that are no dense real numbers",
+            got=f"{names[0]}{more}: {kind}",
+            expected="numbers of the kind that the model has",
+            fix=fix,
+        )
+
+
+def dense(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state without sparse tensors: these as dense ones. Shapes must have been compared."""
+    return {name: value.to_dense() for name, value in state.items()}
+
+
 def fitted(
     model: nn.Module,
     state: Mapping[str, Any],
@@ -283,7 +336,7 @@ def fitted(
         part: What it must fit.
 
     Raises:
-        ModelError: Names are missing, shapes differ, or values are not finite.
+        ModelError: Names are missing, shapes differ, or values are not finite real numbers.
     """
     model = unwrap(model)
     own = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
@@ -300,10 +353,10 @@ def fitted(
             expected=f"{key}: {list(own[key].shape)}",
             fix="Give snapshots of this model.",
         )
+    held = {k: v for k in wanted if (v := value_in(state, k, names)) is not None}
+    _check_numbers(model, held, what)
     found: dict[str, Tensor] = {}
-    for key in wanted:
-        value = value_in(state, key, names)
-        assert value is not None
+    for key, value in dense(held).items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise ModelError(
                 f"{what} holds NaN or infinite weights",
