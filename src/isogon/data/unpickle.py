@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from isogon.errors import FileError
+from isogon.storage import kinds
 from isogon.storage.files import damaged, first_line, regular
-from isogon.storage.saved import check_opcodes
+from isogon.storage.saved import check_opcodes, unread
 
 MAX_BYTES = 512 * 2**20
 TIMES = 4  # what may come out (values and bytes), over the bytes of the file
@@ -130,7 +131,8 @@ def read_pickle(path: Path) -> Any:
             fix="Download it again from its authors.",
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
-        raise damaged(path, "data file", f"{type(error).__name__} {first_line(error)}") from error
+        what = "data file"
+        raise kinds.foreign(path, what) or damaged(path, what, unread(error)) from error
 
 
 def _plain(value: Any, depth: int, left: list[int]) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from isogon import storage
 from isogon.errors import FileError
+from isogon.storage import kinds
 from isogon.storage.saved import check_saved
 
 INDEX = ".index.json"  # of weights in several files
@@ -67,7 +68,7 @@ def read_saved(path: Path) -> Any:
         FileError: Unreadable, or it holds objects of classes whose code would have to be run;
             they are named.
     """
-    check_saved(path, "weights file")
+    check_saved(path, kinds.SAVED)
     try:
         with (
             warnings.catch_warnings(),
@@ -81,7 +82,7 @@ def read_saved(path: Path) -> Any:
         refused = bool(classes) or "weights_only" in text or "Unsupported" in text
         detail = text.strip().split("\n")[0]
         if not refused:
-            raise FileError(
+            raise kinds.foreign(path, kinds.SAVED) or FileError(
                 f"the file can't be read ({detail[:120]})",
                 got=path,
                 expected="a state dict of tensors",

@@ -32,6 +32,7 @@ from isogon.nets.normalize import normalized
 from isogon.nets.origin import marked
 from isogon.nets.weights import existing, fitting, put, read_weights
 from isogon.specs import PROGRAM_SUFFIXES, SUFFIXES, WEIGHT_SUFFIXES, Spec, names_code, parse
+from isogon.storage import kinds
 
 log = logging.getLogger("isogon")
 
@@ -248,6 +249,8 @@ def _from_file(path: Path) -> nn.Module:
             got=path,
             expected=f"a file ending in {', '.join((*WEIGHT_SUFFIXES, *PROGRAM_SUFFIXES))}",
         )
+    elif suffix in WEIGHT_SUFFIXES and (other := kinds.foreign(path, kinds.SAVED)):
+        raise other  # an architecture in front would not help
     raise SpecError(
         "a file of weights does not say what architecture they are for",
         got=path,

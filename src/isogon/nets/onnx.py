@@ -27,7 +27,7 @@ from isogon.errors import FileError, IsogonError, ModelError, UnsupportedOp
 from isogon.nets.onnx_operands import Operands
 from isogon.nets.onnx_ops import OPS
 from isogon.nets.onnx_samples import quiet, sample_shape
-from isogon.storage import memory_limit
+from isogon.storage import kinds, memory_limit
 
 __all__ = ["OnnxModel", "load_onnx"]
 
@@ -108,7 +108,8 @@ def _read(path: Path) -> onnx.ModelProto:
     except IsogonError:
         raise
     except Exception as error:
-        raise _damaged(path, error) from error
+        what = "ONNX file"
+        raise kinds.foreign(path, what) or _damaged(path, error) from error
     return proto
 
 

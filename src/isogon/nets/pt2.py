@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from isogon.errors import FileError, ModelError
 from isogon.nets.outputs import output_tensor
 from isogon.nets.weights import existing
-from isogon.storage import memory_limit
+from isogon.storage import kinds, memory_limit
 from isogon.storage.saved import check_saved
 
 _NAME = re.compile(r"[\w.+\-]*", re.ASCII)
@@ -209,7 +209,7 @@ def _checked(path: Path) -> io.BytesIO:
     """A copy of the archive that holds only what was checked."""
     if path.stat().st_size > memory_limit():
         raise _damaged(path, "a file larger than memory", "one that fits")
-    check_saved(path, "exported program")
+    check_saved(path, kinds.PROGRAM_FILE)
     fresh = io.BytesIO()
     try:
         with zipfile.ZipFile(path) as archive, zipfile.ZipFile(fresh, "w") as out:
@@ -227,7 +227,8 @@ def _checked(path: Path) -> io.BytesIO:
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
         if isinstance(error, FileError):
             raise
-        raise _damaged(path, str(error).split("\n")[0][:120]) from error
+        told = kinds.foreign(path, kinds.PROGRAM_FILE)
+        raise told or _damaged(path, str(error).split("\n")[0][:120]) from error
     fresh.seek(0)
     return fresh
 

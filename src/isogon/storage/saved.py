@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from isogon.errors import FileError
 from isogon.storage.files import damaged, first_line
+from isogon.storage.kinds import foreign, foreign_archive
 
 MAX_DEPTH = 48  # of containers in containers
 TIMES = 64  # what calls in a pickle may copy, over its bytes
@@ -99,7 +100,13 @@ def check_saved(path: Path, what: str) -> None:
     except FileError:
         raise
     except Exception as error:  # damaged files fail in any way
-        raise damaged(path, what, f"{type(error).__name__}: {first_line(error)}") from error
+        raise foreign(path, what) or damaged(path, what, unread(error)) from error
+
+
+def unread(error: Exception) -> str:
+    """What kept a pickle from being read; of a slip of the reader, its words say nothing."""
+    said = f" ({first_line(error)})" if isinstance(error, ValueError | OSError) else ""
+    return f"what is no whole pickle{said}"
 
 
 def _check_zip(path: Path, file: BinaryIO, what: str) -> None:
@@ -111,6 +118,8 @@ def _check_zip(path: Path, file: BinaryIO, what: str) -> None:
         raise damaged(path, what, "a zip without its end", "an end of 22 bytes, no comment")
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
+        if other := foreign_archive(path, what, archive.namelist()):
+            raise other
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                 raise FileError(

@@ -17,6 +17,7 @@ from typing import Any
 
 from isogon.errors import FileError, OptionError
 from isogon.storage.files import atomic, damaged, first_line, regular
+from isogon.storage.kinds import SAFETENSORS, foreign
 
 MAX_AXES = 32
 MAX_HEADER = 100 * 2**20  # bytes; the limit of the format itself
@@ -149,14 +150,14 @@ def _header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
     """
     from safetensors import safe_open
 
-    what = "safetensors file"
+    what = SAFETENSORS
     regular(path, what)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 10 or not 2 <= length <= min(size - 8, MAX_HEADER):
-                raise damaged(
+                raise foreign(path, what) or damaged(
                     path, what, f"a header of {length} bytes in a file of {size}", "a whole file"
                 )
             with safe_open(path, "np") as checked:
@@ -170,7 +171,7 @@ def _header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
     except FileError:
         raise
     except Exception as error:  # the library's own error, which is no ValueError
-        raise damaged(path, what, first_line(error)) from error
+        raise foreign(path, what) or damaged(path, what, first_line(error)) from error
 
 
 def _widened(path: Path, start: int, entry: dict[str, Any]) -> Any:
