@@ -70,8 +70,8 @@ class Spec:
             text = str(self.path)
         else:
             text = (f"{self.module}:" if self.module else "") + self.name
-            arguments = [_render(a) for a in self.args]
-            arguments += [f"{k}={_render(v)}" for k, v in sorted(self.kwargs.items())]
+            arguments = [render(a) for a in self.args]
+            arguments += [f"{k}={render(v)}" for k, v in sorted(self.kwargs.items())]
             if arguments or self.module:
                 text += f"({', '.join(arguments)})"
         if self.index is not None:
@@ -363,13 +363,14 @@ def _not_a_value(piece: str, text: str) -> SpecError:
     )
 
 
-def _render(value: Any) -> str:
+def render(value: Any) -> str:
+    """A value as it is typed within a spec; it is parsed to the same value."""
     if isinstance(value, Spec):
         return _rendered(value)
     if isinstance(value, str):
         return value if re.fullmatch(_NAME, value) and value not in _WORDS else repr(value)
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(_render, value)) + ("," if len(value) == 1 else "") + ")"
+        return "(" + ", ".join(map(render, value)) + ("," if len(value) == 1 else "") + ")"
     return repr(value)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
+import shlex
 import warnings
 from collections import OrderedDict, namedtuple
 
@@ -13,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 import isogon as ig
+from isogon import context
 from isogon.cpwl.lower import lower
 from isogon.errors import ModelError, UnsupportedOp
 from isogon.nets import Output
 from isogon.nets.accuracy import accuracy
 from isogon.nets.outputs import logits
 from isogon.nets.trace import trace
+from isogon.specs import parse
 
 X = torch.rand(4, 6)
 
@@ -127,6 +131,73 @@ def test_the_line_that_the_message_gives_works():
 
     made = eval(line, {"isogon": isogon, "model": net})
     assert torch.equal(logits(made, X), net.fc(X))
+
+
+class Kind(enum.Enum):
+    SCORES = 1
+
+
+class Word(enum.StrEnum):
+    SCORES = "the scores"
+
+
+# Of every one the first tensor is the scores.
+NESTED = {
+    "dict in dict": lambda z: {"out": {"scores": z}, "h": z * 2},
+    "list in dict": lambda z: {"scores": [z, z * 2]},
+    "tuple in tuple": lambda z: ((z, z * 2), z * 3),
+    "named tuple in tuple": lambda z: (Boxes(z, z * 2), z * 3),
+    "dataclass in list": lambda z: [Data(None, (z, z * 2))],
+    "list in list in dict": lambda z: {"a": [[None, z]], "b": z * 2},
+    "blank": lambda z: {"main out": z, "h": z * 2},
+    "two blanks": lambda z: {" main  out   ": z, " main out ": z * 2},
+    "apostrophe": lambda z: {"it's": z, "h": z * 2},
+    "quotes": lambda z: {'"q"': z, "'q'": z * 2},
+    "both quotes": lambda z: {"\"'$x\\`": z, "h": z * 2},
+    "line break": lambda z: {"a\nb\t": z, "h": z * 2},
+    "nothing": lambda z: {"": z, "h": z * 2},
+    "word of a spec": lambda z: {"True": z, "none": z * 2},
+    "file": lambda z: {"a/b.onnx": z, "a.pt": z * 2},
+    "spec": lambda z: {"f(1)[2]@x": z, "h": z * 2},
+    "dots": lambda z: {"a.b": {"c.d": z}, "h": z * 2},
+    "not ascii": lambda z: {"größe": z, "h": z * 2},
+    "digits": lambda z: {"495": z, "7": z * 2},
+    "integers": lambda z: {5: z, 3: z * 2},
+    "integers that are places": lambda z: {1: z, 0: z * 2},
+    "negative": lambda z: {-1: z, 0: z * 2},
+    "bool": lambda z: {True: z, False: z * 2},
+    "tuple": lambda z: {("a", 1): z, "h": z * 2},
+    "float": lambda z: {0: None, 0.5: z, 2: z * 2},
+    "enumeration": lambda z: {Kind.SCORES: {"x": z}, "h": z * 2},
+    "enumeration of texts": lambda z: {Word.SCORES: z, "h": z * 2},
+    "None": lambda z: {None: z, "h": z * 2},
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_what_the_message_says_to_write_takes_that_tensor(name):
+    import isogon.nets
+
+    net = Net(NESTED[name])
+    with pytest.raises(ModelError) as caught:
+        logits(net, X)
+    said = str(caught.value)
+    line = said.split("Say which: model = ")[1].split(" takes the first;")[0]
+    made = eval(line, {"isogon": isogon, "model": net})
+    assert torch.equal(made(X), net.fc(X))
+    (typed,) = shlex.split(said.split("on the command line ")[1].removesuffix("."))
+    with context.handing_over({"m": net}):
+        spec = typed.replace("MODEL", "given(m)")
+        assert torch.equal(ig.load(spec)(X), net.fc(X)), spec
+        assert torch.equal(ig.load(str(parse(spec)))(X), net.fc(X)), spec
+
+
+def test_names_in_the_message_are_written_as_in_python():
+    net = Net(lambda z: {"out": {"scores": z, "a b": z}, "list": [z], "main out": z, 3: [z]})
+    with pytest.raises(ModelError) as caught:
+        logits(net, X)
+    names = "out.scores [4, 3], out['a b'] [4, 3], list[0] [4, 3], 'main out' [4, 3], 3[0] [4, 3]"
+    assert names in str(caught.value)
 
 
 def test_activations_need_no_logits():

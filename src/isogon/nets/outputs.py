@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from isogon.nets.contiguous import contiguous
 from isogon.nets.hygiene import cast, preserved
 from isogon.nets.unwrap import uncompiled, unwrap
 from isogon.nets.watch import run_on
+from isogon.specs import render
 
 Path = tuple[int | str, ...]
 
@@ -53,13 +55,15 @@ def output_tensor(output: Any, *, leaf: type = Tensor) -> Any:
         )
     shown = ", ".join(f"{_key(path)} {_sizes(value)}" for path, value in found[:8])
     more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+    path = _keys(output, found[0][0])
     raise ModelError(
         f"the model returns {len(found)} tensors and none of them is called logits",
         got=f"a {kind} with {shown}{more}",
         expected="one tensor, or one that is called logits",
         fix="Say which: model = isogon.nets.Output(model, "
-        f"{', '.join(map(repr, found[0][0]))}) takes the first; on the command line "
-        f"'output(MODEL, {_key(found[0][0])})'.",
+        f"{', '.join(_one_line(repr(k)) for k in path)}) takes the first; on the command line "
+        + _in_shell(f"output(MODEL, {', '.join(_one_line(render(k)) for k in path)})")
+        + ".",
     )
 
 
@@ -68,7 +72,8 @@ class Output(nn.Module):
 
     Args:
         model: Returns a tuple, dict, named tuple or dataclass.
-        *path: Key, attribute or index of the tensor; several for nested outputs.
+        *path: Key, attribute or index of the tensor; several for nested outputs. In a dict an
+            integer that is no key counts the keys.
     """
 
     def __init__(self, model: nn.Module, *path: int | str) -> None:
@@ -81,7 +86,8 @@ class Output(nn.Module):
         for key in self.path:
             parts = _parts(found)
             if isinstance(key, int) and isinstance(found, Mapping):
-                key = list(parts)[key] if -len(parts) <= key < len(parts) else key
+                if key not in parts and -len(parts) <= key < len(parts):
+                    key = list(parts)[key]
             elif isinstance(key, int) and key < 0:
                 key += len(parts)
             if key not in parts:
@@ -125,7 +131,42 @@ def leaves(output: Any, leaf: type = Tensor, path: Path = ()) -> Iterator[tuple[
 
 
 def _key(path: Path) -> str:
-    return "".join(f"[{k}]" if isinstance(k, int) and i else str(k) for i, k in enumerate(path))
+    """A path for reading: ``out.scores[0]``."""
+    words = ""
+    for key in path:
+        if isinstance(key, str) and key.isidentifier():
+            words += f".{key}" if words else key
+        else:
+            words += f"[{key!r}]" if words else _one_line(repr(key))
+    return words
+
+
+def _keys(output: Any, path: Path) -> list[int | str]:
+    """A path in integers and texts: other keys (tuples, numbers, enumerations) by their place."""
+    found: list[int | str] = []
+    for key in path:
+        parts = _parts(output)
+        if isinstance(key, str):
+            found.append(str.__str__(key))
+        elif isinstance(key, int) and not isinstance(key, bool):
+            found.append(int(key))
+        else:
+            place = list(parts).index(key)  # from the end, where that number is a key itself
+            found.append(place - len(parts) if place in parts else place)
+        output = parts[key]
+    return found
+
+
+def _one_line(text: str) -> str:
+    """A quoted text without blanks in a row, which messages would join."""
+    return text.replace("  ", " \\x20")
+
+
+def _in_shell(text: str) -> str:
+    """Between quotes for a shell: single ones, or double ones where those stand in the text."""
+    if "'" in text and not set('"$`\\!') & set(text):
+        return f'"{text}"'
+    return f"'{text}'" if "'" not in text else shlex.quote(text)
 
 
 def _sizes(value: Any) -> str:

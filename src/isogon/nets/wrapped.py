@@ -13,14 +13,15 @@ from isogon.specs import Spec
 
 
 @register("model")
-def output(model: Spec, key: int | str) -> nn.Module:
+def output(model: Spec, key: int | str, *path: int | str) -> nn.Module:
     """One of the tensors that a model returns: ``output(detector.onnx, 1)``, ``output(M, scores)``.
 
     Args:
         model: Spec of a model that returns a tuple, dict or dataclass.
-        key: Index or name of the tensor.
+        key: Index or name of the tensor; a name that is no single word in quotes.
+        *path: The keys below that, for nested outputs: ``output(M, out, scores)``.
     """
-    return Output(load(model), key)
+    return Output(load(model), key, *path)
 
 
 @register("model")
