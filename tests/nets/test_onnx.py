@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import isogon as ig
 from isogon.errors import FileError, ModelError, UnsupportedOp
 from isogon.nets.load import load
+from isogon.nets.outputs import logits
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -398,3 +400,105 @@ def test_and_is_refused_by_name_where_it_can_not(tmp_path, shape):
     with pytest.raises(ModelError, match=r"input 'x' has no axis for samples: got x \[") as caught:
         load_onnx(path)
     assert "torch.onnx.export(model, x[None]" in str(caught.value)
+
+
+def two_outputs(path, names=("hidden", "logits")):
+    hidden, last = names
+    nodes = [
+        helper.make_node("Relu", ["x"], [hidden]),
+        helper.make_node("MatMul", [hidden, "w"], [last]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names],
+        [onnx.numpy_helper.from_array(r(4, 3), "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_several_outputs_keep_their_names(tmp_path):
+    from isogon.cpwl.lower import lower
+
+    path = two_outputs(tmp_path / "net.onnx")
+    net, x = load(str(path)), torch.rand(5, 4)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    hidden, z = session.run(None, {"x": x.numpy()})
+    assert list(net(x)) == ["hidden", "logits"]
+    for found in (
+        logits(net, x),
+        load(f"output({path}, logits)")(x),
+        load(f"output({path}, 1)")(x),
+    ):
+        np.testing.assert_allclose(found.detach().numpy(), z, atol=1e-6)
+    np.testing.assert_allclose(load(f"output({path}, hidden)")(x).numpy(), hidden, atol=1e-6)
+    np.testing.assert_allclose(lower(net, x).evaluate(x.double()).numpy(), z, atol=1e-5)
+    assert ig.data_matrix(net, x).table["trace"].min() > 0
+    path = two_outputs(tmp_path / "other.onnx", ("495", "main out"))
+    with pytest.raises(ModelError, match=r"'495' \[2, 4\], 'main out' \[2, 3\]"):
+        ig.data_matrix(load(str(path)), x)
+    assert load(f"output({path}, '495')")(x).shape == (5, 4)
+    assert load(f"output({path}, 'main out')")(x).shape == (5, 3)
+
+
+def test_what_is_exported_in_training_mode_is_refused(tmp_path):
+    path, half = tmp_path / "net.onnx", np.float32(0.5)
+    with pytest.raises(UnsupportedOp, match=r"Dropout in training mode.*eval\(\)"):
+        load_onnx(single(path, "Dropout", (5,), (half, np.array(True))))
+    with pytest.raises(UnsupportedOp, match="Dropout in training mode"):  # a ratio left out is 0.5
+        load_onnx(single(path, "Dropout", (5,), (None, np.array(True))))
+    with pytest.raises(UnsupportedOp, match="Dropout in training mode"):
+        load_onnx(single(path, "Dropout", (5,), version=6, ratio=0.3))
+    x = torch.rand(3, 5)
+    for made in (
+        single(tmp_path / "a.onnx", "Dropout", (5,), (half, np.array(False))),
+        single(tmp_path / "b.onnx", "Dropout", (5,), (half,)),
+        single(tmp_path / "c.onnx", "Dropout", (5,), (np.float32(0), np.array(True))),
+        single(tmp_path / "d.onnx", "Dropout", (5,), version=6, ratio=0.3, is_test=1),
+        single(tmp_path / "e.onnx", "Dropout", (5,), version=10, ratio=0.3),
+    ):
+        assert torch.equal(load_onnx(made)(x), x)
+    four = [np.ones(3, np.float32) for _ in range(4)]
+    single(path, "BatchNormalization", (3, 2, 2), four, version=15)
+    assert load_onnx(path)(torch.rand(2, 3, 2, 2)).shape == (2, 3, 2, 2)
+    model = onnx.load(str(path))
+    model.graph.node[0].attribute.append(helper.make_attribute("training_mode", 1))
+    model.graph.node[0].output.extend(["mean", "var"])
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnsupportedOp, match="batch-norm in training mode"):
+        load_onnx(path)
+
+
+@pytest.mark.parametrize("kind", ["UINT8", "INT64"])
+def test_real_inputs_of_a_network_of_integers_are_refused(tmp_path, kind):
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["f", "w"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", getattr(TensorProto, kind), ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(r(4, 3), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    net = load(str(tmp_path / "net.onnx"))
+    x = torch.rand(5, 4)
+    for call in (
+        lambda: net(x),
+        lambda: ig.data_matrix(net, x),
+        lambda: ig.segments(net, x[0], x[1]),
+        lambda: ig.walk(net, x, steps=1),
+    ):
+        with pytest.raises(ModelError, match=f"expected {kind.lower()}") as caught:
+            call()
+        assert ("0 to 255" in str(caught.value)) == (kind == "UINT8")
+        assert "Export it with real inputs" in str(caught.value)
+    whole = (x * 255).to(getattr(torch, kind.lower()))
+    expected = run(tmp_path / "net.onnx", whole.numpy())
+    np.testing.assert_allclose(net(whole).detach().numpy(), expected, rtol=1e-5, atol=1e-3)

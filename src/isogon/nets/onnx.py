@@ -43,8 +43,8 @@ def load_onnx(path: str | Path) -> OnnxModel:
         path: The file; tensors stored outside it must lie in its folder.
 
     Returns:
-        A module from ``[N, ...]`` to the file's (first) output, for any number of samples N, also
-        where the file fixes it.
+        A module from ``[N, ...]`` to the file's output (several: a dict of them by name), for any
+        number of samples N, also where the file fixes it.
 
     Raises:
         FileError: Damaged, or it refers to data outside its folder.
@@ -68,22 +68,40 @@ class OnnxModel(nn.Module):
 
     Attributes:
         shape: Shape of one input sample.
+        dtype: Of its input, in the file.
         steps: Per node: name of the submodule, tensors it reads, tensors it makes.
     """
 
-    def __init__(self, shape: tuple[int, ...], given: str, results: tuple[str, ...]) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], given: str, results: tuple[str, ...], dtype: torch.dtype
+    ) -> None:
         super().__init__()
-        self.shape, self.given, self.results = shape, given, results
+        self.shape, self.given, self.results, self.dtype = shape, given, results, dtype
         self.steps: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The outputs for inputs ``[N, *shape]``."""
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """The output for inputs ``[N, *shape]``; several by their names in the file."""
+        if x.is_floating_point() and not self.dtype.is_floating_point:
+            raise _no_integers(self.given, self.dtype, x.dtype)
         values = {self.given: x}
         for name, reads, makes in self.steps:
             made = self._modules[name](*[values[key] for key in reads])  # type: ignore[misc]
             values.update(zip(makes, made if isinstance(made, tuple | list) else (made,)))
-        found = tuple(values[key] for key in self.results)
-        return found[0] if len(found) == 1 else found
+        found = {key: values[key] for key in self.results}
+        return found[self.results[0]] if len(found) == 1 else found
+
+
+def _no_integers(name: str, dtype: torch.dtype, given: torch.dtype) -> ModelError:
+    wanted, got = (str(d).removeprefix("torch.") for d in (dtype, given))
+    pixels = dtype == torch.uint8
+    return ModelError(
+        f"the ONNX network takes {'pixels of 0 to 255' if pixels else 'no real numbers'}",
+        got=f"{got} for its input {name!r}",
+        expected=wanted,
+        fix="Export it with real inputs"
+        + (" in [0, 1], which it multiplies by 255 itself" if pixels else "")
+        + f", so that measures can move between them; or give batches of {wanted}.",
+    )
 
 
 # --------------------------------------------------------------------------- reading
@@ -108,19 +126,22 @@ def _read(path: Path) -> onnx.ModelProto:
     except IsogonError:
         raise
     except Exception as error:
-        what = "ONNX file"
-        raise kinds.foreign(path, what) or _damaged(path, error) from error
+        told = kinds.foreign(path, "ONNX file")
+        raise _damaged(path, error if told is None else told) from error
     return proto
 
 
 def _damaged(path: Path, error: Exception | str) -> FileError:
     lines = str(error).strip().splitlines()
     text = lines[0][:160] if lines else type(error).__name__
+    fix: str | None = "It is damaged or incomplete: export it again."
+    if isinstance(error, FileError):  # of another kind
+        text, fix = str(error.got), error.fix
     return FileError(
         f"not a usable ONNX file ({text})",
         got=path,
         expected="a model written by an ONNX exporter",
-        fix="It is damaged or incomplete: export it again.",
+        fix=fix,
     )
 
 
@@ -197,7 +218,7 @@ class _Builder:
         with self.fake:
             self.values[self.given] = torch.zeros(self.sizes, dtype=self.dtype)
         results = tuple(o.name for o in self.graph.output)
-        self.result = OnnxModel(tuple(self.sizes[1:]), self.given, results)
+        self.result = OnnxModel(tuple(self.sizes[1:]), self.given, results, self.dtype)
 
     def model(self) -> OnnxModel:
         for node in self.graph.node:

@@ -150,6 +150,12 @@ def _linear(weight: Tensor) -> nn.Module:
 def _batch_norm(o: Operands):
     if not _constant_weights(o):
         raise UnsupportedOp("an ONNX batch-norm whose statistics depend on the input")
+    if o.get("training_mode", 0) or o.outputs > 1:  # older files: several outputs say so
+        raise UnsupportedOp(
+            "an ONNX batch-norm in training mode: a sample's output depends on its batch",
+            expected="a network in evaluation mode",
+            fix="Call model.eval(), then export it again.",
+        )
     x, weight, bias, mean, var = o.inputs[:5]
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[x.ndim]
     layer = kind(len(mean), o.get("epsilon", 1e-5))

@@ -53,6 +53,22 @@ def _cast(o: Operands):
     return lambda x: x.to(kind)
 
 
+def _dropout(o: Operands):
+    if o.version < 7:
+        training = not o.get("is_test", 0)
+    else:
+        training = bool((o.read(2, "training_mode") or [False])[0])
+    ratio = o.number("ratio", 1, 0.5)
+    if training and ratio:
+        raise UnsupportedOp(
+            "an ONNX Dropout in training mode: the network is random",
+            got=f"ratio {ratio:g}",
+            expected="a network in evaluation mode",
+            fix="Call model.eval(), then export it again.",
+        )
+    return nn.Identity()
+
+
 def _constant(o: Operands):
     for name in ("value", "value_float", "value_int", "value_floats", "value_ints"):
         if name in o.attributes:
@@ -149,7 +165,7 @@ OPS: dict[str, Callable[[Operands], Any]] = {
     **LAYERS,
     **SHAPES,
     "Identity": lambda o: nn.Identity(),
-    "Dropout": lambda o: nn.Identity(),
+    "Dropout": _dropout,
     "Constant": _constant,
     "ConstantOfShape": _filled,
     "Shape": _shape,

@@ -83,7 +83,7 @@ def _takes(
             return None
         except (RuntimeError, ValueError, IndexError, TypeError):
             return False
-        for value in made if isinstance(made, tuple | list) else (made,):
+        for value in made.values() if isinstance(made, dict) else (made,):
             if not value.dim() or len(value) != count:
                 return False
     return True
