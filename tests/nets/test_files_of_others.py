@@ -461,3 +461,27 @@ def test_complex_weights_of_a_complex_model_and_sparse_ones():
     huge = torch.sparse_coo_tensor(torch.zeros(2, 1).long(), [1.0], (2**30, 2**30))
     with pytest.raises(ModelError, match="other shape"):  # before it is unfolded
         put(net, {"weight": huge, "bias": torch.ones(2)}, source="w", what="it")
+
+
+def test_arrays_of_numpy_are_no_weights_and_the_message_says_what_to_do(net, tmp_path):
+    torch.save({k: v.numpy() for k, v in net.state_dict().items()}, tmp_path / "w.pt")
+    with pytest.raises(FileError, match=r"not read\).*torch\.from_numpy") as caught:
+        ig.load(f"{SPEC}@{tmp_path}/w.pt")
+    assert "Inert" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_fix_for_quantised_weights_works(tmp_path):
+    net = nets.build(SPEC)
+    state = net.state_dict()
+    for key in [k for k, v in state.items() if v.dim() == 4]:
+        state[key] = torch.quantize_per_tensor(state[key], 2**-8, 0, torch.qint8)
+    path = tmp_path / "w.pt"
+    torch.save(state, path)
+    with pytest.raises(ModelError) as caught:
+        ig.load(f"{SPEC}@{path}")
+    line = str(caught.value).split("Dequantise them: ")[1].removesuffix(".")
+    exec(line, {"state": state, "torch": torch, "path": path})
+    found = ig.load(f"{SPEC}@{path}").state_dict()
+    assert all(torch.equal(found[k], v.dequantize() if v.is_quantized else v)
+               for k, v in state.items())  # fmt: skip

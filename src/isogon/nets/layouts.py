@@ -75,6 +75,7 @@ def read_saved(path: Path) -> Any:
             torch.serialization.safe_globals([(Inert, name) for name in _INERT]),
         ):
             warnings.filterwarnings("ignore", "Detected pickle protocol")
+            warnings.filterwarnings("ignore", "Validating sparse tensor invariants")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         text = str(error)
@@ -143,6 +144,7 @@ def state_in(found: Any, path: Path) -> dict[str, Tensor]:
         "no weights in the file",
         got=f"{path} with {_described(found)}",
         expected="a state dict of tensors by name",
+        fix="Save model.state_dict(); arrays of NumPy as tensors, by torch.from_numpy.",
     )
 
 
@@ -165,7 +167,7 @@ def _tensors(found: dict, path: Path, where: list[str]) -> dict[str, Tensor]:
     if left:
         raise FileError(
             "the file holds more than a state dict",
-            got=f"{', '.join(f'{k} ({type(rest[k]).__name__})' for k in left[:5])} among the "
+            got=f"{', '.join(f'{k} ({_kind(rest[k])})' for k in left[:5])} among the "
             f"tensors of {path}{''.join(f'[{w!r}]' for w in where)}",
             expected="tensors by name",
             fix="Save model.state_dict() alone.",
@@ -246,9 +248,13 @@ def check_index(path: Path, parts: dict[Path, dict[str, Tensor]]) -> None:
 
 def _described(found: Any) -> str:
     if isinstance(found, dict):
-        names = [f"{k} ({type(v).__name__})" for k, v in list(found.items())[:6]]
+        names = [f"{k} ({_kind(v)})" for k, v in list(found.items())[:6]]
         return ", ".join(names) or "nothing"
     return f"a {type(found).__name__}"
+
+
+def _kind(value: Any) -> str:
+    return "an object that is not read" if isinstance(value, Inert) else type(value).__name__
 
 
 def _say(path: Path, text: str) -> None:

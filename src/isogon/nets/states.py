@@ -269,8 +269,8 @@ def value_in(
 _WITHOUT = {
     "without numbers (on the device meta)": "Save the weights again, of a model that has them: "
     "the file holds their shapes alone.",
-    "quantised": "Dequantise them: state = {k: v.dequantize() for k, v in state.items()}; "
-    "torch.save(state, path).",
+    "quantised": "Dequantise them: state = {k: v.dequantize() if v.is_quantized else v "
+    "for k, v in state.items()}; torch.save(state, path).",
     "complex": "Save real weights (v.real, where the imaginary parts are zero), or give an "
     "architecture whose parameters are complex.",
 }

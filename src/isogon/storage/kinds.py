@@ -98,8 +98,10 @@ def _archive(whole: list[str]) -> tuple[str, str] | None:
 
 
 def _error(path: Path, what: str, found: tuple[str, str]) -> FileError:
-    fix = found[1].replace("{what}", what)
-    return FileError(f"{str(path)!r} is no valid {what}", got=found[0], expected=what, fix=fix)
+    fix, article = found[1].replace("{what}", what), "an" if what[0] in "aeiouAEIOU" else "a"
+    return FileError(
+        f"{str(path)!r} is no valid {what}", got=found[0], expected=f"{article} {what}", fix=fix
+    )
 
 
 def _text(head: bytes) -> tuple[str, str] | None:
