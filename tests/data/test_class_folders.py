@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zipfile
 
 import numpy as np
@@ -79,9 +80,82 @@ def test_classes_come_from_every_split(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_an_empty_class_stands_where_there_are_no_splits(tmp_path, kind):
-    path = tree(tmp_path / "d", "a/0.png", "b/", "c/x/0.png", "e/notes.txt", ".git/", "a/sub/")
+    path = tree(tmp_path / "d", "a/0.png", "b/", "c/x/0.png", ".git/", "a/sub/", "a/notes.txt")
     path = path if kind == "folder" else zipped(path, tmp_path / "d.zip")
-    assert read(path, "all") == (["a", "b", "c"], ["a", "c"]), "no class of text, none hidden"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(path, "all") == (["a", "b", "c"], ["a", "c"]), "none hidden"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("wrap", ["", "photos/", "x/y/"])
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_what_a_system_adds_of_itself_is_no_class(tmp_path, kind, wrap, split):
+    added = ("__MACOSX/a/._0.png", "__MACOSX/a/", "@eaDir/0.png/thumb.png", "$RECYCLE.BIN/x.png",
+             "System Volume Information/", "lost+found/", "a/.ipynb_checkpoints/0.png",
+             "__pycache__/m.pyc", "#recycle/a/0.png")  # fmt: skip
+    names = [wrap + split + n for n in ("a/0.png", "b/1.png", *added)]
+    path = tree(tmp_path / "d", *names, "__MACOSX/._d", f"__MACOSX/{wrap}a/._0.png")
+    path = path if kind == "folder" else zipped(path, tmp_path / "d.zip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(path, "all") == (["a", "b"], ["a", "b"])
+
+
+def test_a_name_that_only_holds_such_a_word_is_a_class(tmp_path):
+    path = tree(tmp_path / "d", "a/0.png", "not__macosx/1.png", "v1.0/2.png")
+    assert read(path, "all")[0] == ["a", "not__macosx", "v1.0"]
+    (path / "v1.0" / "gone").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileError, match="leads nowhere"):
+        read(path, "all")
+
+
+def test_folders_of_the_system_need_not_be_readable(tmp_path, monkeypatch):
+    path = tree(tmp_path / "d", "a/0.png", "lost+found/", ".Trash/")
+    (path / ".Trash" / "link").symlink_to(tmp_path / "gone")
+    plain = os.scandir
+
+    def scandir(place):
+        if os.path.basename(place) == "lost+found":
+            raise PermissionError(13, "Permission denied", str(place))
+        return plain(place)
+
+    monkeypatch.setattr(archive.os, "scandir", scandir)
+    assert read(path, "all") == (["a"], ["a"])
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_a_class_of_other_files_stands_and_is_told_of(tmp_path, kind, split):
+    names = ("a/0.png", "b/0.avif", "b/1.avif", "b/notes.txt", "c/0.png", "d/Thumbs.db", "e/0.txt")
+    path = tree(tmp_path / "d", *(split + n for n in names))
+    path = path if kind == "folder" else zipped(path, tmp_path / "d.zip")
+    with pytest.warns(UserWarning, match="without one file") as told:
+        assert read(path, "all") == (["a", "b", "c", "d", "e"], ["a", "c"])
+    (text,) = (str(w.message) for w in told)
+    assert "without one file that is read: 'b' (2 .avif, 1 .txt), 'e' (1 .txt). Read" in text
+    assert "other classes" not in text
+
+
+def test_files_of_other_kinds_beside_images_are_counted(tmp_path):
+    names = ("train/a/0.png", "train/a/1.heic", "test/a/2.heic", "train/a/x/3.AVIF", "train/a/4",
+             "train/a/Thumbs.db", "train/a/desktop.ini", "train/a/.DS_Store", "train/a/0.json",
+             "plots/a/5.svg", "readme.pdf", "test/b/0.png", "train/b/0.avif",
+             "train/6.svg")  # fmt: skip
+    path = tree(tmp_path / "d", *names)
+    for split in ("train", "all"):
+        with pytest.warns(UserWarning, match="other classes") as told:
+            read(path, split)
+        (text,) = (str(w.message) for w in told)
+        shown = "5 files in other classes are left out: 2 .heic, 2 .avif, 1 without suffix. Read"
+        assert shown in text
+        assert "without one file" not in text
+
+
+def test_no_image_at_all_says_what_was_there(tmp_path):
+    path = tree(tmp_path / "d", "a/0.avif", "b/1.avif")
+    with pytest.raises(DataError, match=r"no images .* 0 samples, 2 \.avif"):
+        read(path, "all")
 
 
 def test_all_empty_is_an_answer(tmp_path):

@@ -27,6 +27,12 @@ SLACK = 64 * 2**20  # bytes that any archive may unpack to
 MAX_MEMBERS = 5_000_000
 MAX_FOLDERS = 200_000  # below one folder
 MAX_DEPTH = 64
+# Folders that a system adds of itself wherever files lie: macOS, Synology, QNAP, Windows, Linux,
+# Python. In lower case.
+_SYSTEM = {
+    "__macosx", "@eadir", "#recycle", "#snapshot", "@recycle", "$recycle.bin",
+    "system volume information", "lost+found", "__pycache__",
+}  # fmt: skip
 
 
 class Folder:
@@ -62,12 +68,14 @@ class Folder:
             try:
                 entries = list(os.scandir(here))
             except OSError as error:
+                if hidden(head):  # lost+found, which only the system may read
+                    continue
                 raise FileError(f"can't read {str(here)!r}", got=error.strerror) from error
             for entry in entries:
                 name = head + entry.name
                 if entry.is_dir():
                     todo.append((Path(entry.path), f"{name}/", above))
-                elif entry.is_symlink() and not os.path.exists(entry.path) and not suffix(name):
+                elif entry.is_symlink() and _leads_nowhere(entry, name):
                     raise FileError(
                         f"link {name!r} in {str(self.path)!r} leads nowhere",
                         got=os.readlink(entry.path),
@@ -273,7 +281,20 @@ def _digest(source: Source, names: list[str]) -> str:
 def suffix(name: str) -> str:
     """The lower-case suffix of a member's name."""
     at = name.rfind(".")  # pathlib takes a second for 60,000 names
-    return name[at:].lower() if at >= 0 else ""
+    return name[at:].lower() if at > name.rfind("/") else ""
+
+
+def _leads_nowhere(link: os.DirEntry, name: str) -> bool:
+    """Whether a link may have been one to a class; one to a file is refused when it is read."""
+    return not suffix(name) and not hidden(name) and not os.path.exists(link.path)
+
+
+def hidden(name: str) -> bool:
+    """Whether a member, or a folder that it lies in, is hidden or added by a system of itself."""
+    if name[:1] == "." or "/." in name:
+        return True
+    lower = name.lower()  # what follows takes a tenth of splitting every name of a million
+    return any(n in lower for n in _SYSTEM) and not _SYSTEM.isdisjoint(lower.split("/"))
 
 
 def _too_large(name: str, path: Path, size: int) -> FileError:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 
 from isogon import context
-from isogon.data.archive import Source, open_source, suffix
+from isogon.data.archive import Source, hidden, open_source, suffix
 from isogon.data.images import SUFFIXES, ImageStore, decoded, divisor
 from isogon.data.samples import Samples
 from isogon.data.transforms import every_fifth
@@ -25,6 +28,8 @@ _FOLDERS = {
     "test": ("test", "testing", "val", "valid", "validation"),
 }
 _SPLITS = {name for names in _FOLDERS.values() for name in names}
+_LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini"}  # what Windows adds beside pictures
+_NOTES = {".txt", ".json", ".csv", ".xml", ".md"}  # what people keep beside pictures
 
 
 @dataset()
@@ -41,10 +46,14 @@ def imagefolder(
 
     Images ``[channels, H, W]`` in [0, 1], in the order of class and file name; the classes
     are the folders' names, sorted, over all splits, empty ones too; links to folders are
-    followed. Pixels are Pillow's (see `isogon.data.images.ImageStore`). Where the top holds
-    folders called ``train``, ``test`` or ``val``, the split picks one of them (``test`` falls
-    back to ``val``); where it does not, every fifth image of each class is test and the others
-    are train. Images are decoded once into a cache file; the zip is never unpacked.
+    followed, what a system adds of itself (``__MACOSX``, ``@eaDir``) is none. Files of other
+    kinds are left out with a warning, notes beside images (``.txt``, ``.json``, ``.csv``,
+    ``.xml``, ``.md``) without one. Pixels are Pillow's (see `isogon.data.images.ImageStore`).
+
+    Where the top holds folders called ``train``, ``test`` or ``val``, the split picks one of
+    them (``test`` falls back to ``val``); where it does not, every fifth image of each class is
+    test and the others are train. Images are decoded once into a cache file; the zip is never
+    unpacked.
 
     Args:
         path: Folder or .zip; a relative one is looked up here, then under the data root.
@@ -91,7 +100,7 @@ def tiny_imagenet(
     source = open_source(_under_root("tiny-imagenet-200", "Tiny ImageNet"))
     names = source.names()
     prefix = "tiny-imagenet-200/" if any(n.startswith("tiny-imagenet-200/") for n in names) else ""
-    images = [n for n in names if suffix(n) in SUFFIXES and not _hidden(n)]
+    images = [n for n in names if suffix(n) in SUFFIXES and not hidden(n)]
     table = f"{prefix}val/val_annotations.txt"
     try:
         text = source.read(table).decode("utf-8", "replace") if table in names else ""
@@ -185,22 +194,23 @@ def listed(
 ) -> tuple[list[str], np.ndarray, list[str], str]:
     """Files of a split in the order of class and name, labels, class names, and its name.
 
-    The classes are the folders of *all* splits, also those without files in this one.
+    The classes are the folders of *all* splits, also those without files in this one, or with
+    files of other kinds alone: a label must not depend on what can be read.
     """
     files, folders = source.tree()
-    files = [n for n in files if not _hidden(n)]
+    files = [n for n in files if not hidden(n)]
     wanted = [n for n in files if suffix(n) in suffixes]
     depth = _wrapping([tuple(n.split("/")) for n in wanted])
     wrapping = "".join(f"{part}/" for part in wanted[0].split("/")[:depth]) if wanted else ""
     parts = [(tuple(n.split("/")[depth:]), n) for n in wanted]
-    empty = _empty(files, [n for n in folders if not _hidden(n)])
+    empty = _empty(wanted, [n for n in folders if not hidden(n)])
     bare = [tuple(n[len(wrapping) :].split("/")) for n in empty if n.startswith(wrapping)]
     tops = {p[0].lower(): p[0] for p, _ in parts if len(p) > 2 and p[0].lower() in _SPLITS}
     if tops:
         bare = [p[1:] for p in bare if p[0].lower() in _SPLITS]
         of_splits = [(p, name) for p, name in parts if p[0].lower() in tops]
         parts = [(p[1:], name) for p, name in of_splits]
-        classes = _classes(parts, bare)
+        classes, full = _classes(parts, bare)
         if split != "all":
             top = next((tops[f] for f in _FOLDERS[split or "test"] if f in tops), None)
             if top is None and split is None:
@@ -215,15 +225,20 @@ def listed(
             split = split or top
             parts = [(p[1:], name) for p, name in of_splits if p[0] == top]
     else:
-        classes = _classes(parts, bare)
+        classes, full = _classes(parts, bare)
     parts = sorted((p, name) for p, name in parts if len(p) > 1)
+    others = [n[len(wrapping) :] for n in files if n.startswith(wrapping)]
+    others = [n for n in others if suffix(n) not in suffixes]
+    others = list(_in_classes(others, bool(tops)))
     if not parts:
+        found = f", {_counted(Counter(kind for _, kind in others))}" if others else ""
         raise DataError(
             f"no images in class folders in {str(source.path)!r}",
-            got="0 samples",
+            got=f"0 samples{found}",
             expected=f"CLASS/NAME with a suffix among {', '.join(suffixes)}",
             fix="Check the path and the layout.",
         )
+    _tell_unread(source, others, full, suffixes)
     number = {c: i for i, c in enumerate(classes)}
     chosen = [name for _, name in parts]
     labels = np.array([number[p[0]] for p, _ in parts], np.int64)
@@ -234,13 +249,59 @@ def listed(
     return chosen, labels, classes, split or "all"
 
 
-def _classes(parts: list[tuple[tuple[str, ...], str]], bare: list[tuple[str, ...]]) -> list[str]:
-    """Names of class folders, sorted: those of files, and those that are empty."""
-    return sorted({p[0] for p, _ in parts if len(p) > 1} | {p[0] for p in bare if len(p) == 1})
+def _classes(
+    parts: list[tuple[tuple[str, ...], str]], bare: list[tuple[str, ...]]
+) -> tuple[list[str], set[str]]:
+    """Names of class folders, sorted, and which of them hold files that are read."""
+    full = {p[0] for p, _ in parts if len(p) > 1}
+    return sorted(full | {p[0] for p in bare if len(p) == 1}), full
+
+
+def _in_classes(files: list[str], splits: bool) -> Iterator[tuple[str, str]]:
+    """Class and suffix of files that lie in class folders, litter left out."""
+    for name in files:
+        *above, file = name.split("/")
+        if splits and above:
+            above = above[1:] if above[0].lower() in _SPLITS else []
+        if above and file.lower() not in _LITTER:
+            yield above[0], PurePosixPath(file).suffix.lower()
+
+
+def _tell_unread(
+    source: Source,
+    others: list[tuple[str, str]],
+    full: set[str],
+    suffixes: tuple[str, ...],
+) -> None:
+    """Warn of classes whose files are all of other kinds, and of such files beside others."""
+    lone: dict[str, Counter[str]] = {}
+    beside: Counter[str] = Counter()
+    for name, kind in others:
+        if name not in full:
+            lone.setdefault(name, Counter())[kind] += 1
+        elif kind not in _NOTES:
+            beside[kind] += 1
+    told = []
+    if lone:
+        shown = [f"{name!r} ({_counted(kinds)})" for name, kinds in sorted(lone.items())]
+        more = f" and {len(shown) - 6} more" if len(shown) > 6 else ""
+        told.append(f"classes without one file that is read: {', '.join(shown[:6])}{more}")
+    if beside:
+        told.append(f"{beside.total()} files in other classes are left out: {_counted(beside)}")
+    if told:
+        warnings.warn(
+            f"{source.path}: {'; '.join(told)}. Read are {', '.join(suffixes)}: convert the "
+            "others, or remove them and the folders that are no classes.",
+            stacklevel=2,
+        )
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{n} {kind or 'without suffix'}" for kind, n in kinds.most_common(6))
 
 
 def _empty(files: list[str], folders: list[str]) -> list[str]:
-    """Folders without a file anywhere below them."""
+    """Folders without one of these files anywhere below them."""
     full = set()
     for name in files:
         while (name := name.rpartition("/")[0]) and name not in full:
@@ -264,10 +325,6 @@ def _under_root(name: str, title: str) -> Path:
         expected=f"{name} or {name}.zip",
         fix="Name the folder that holds it with --data-root.",
     )
-
-
-def _hidden(name: str) -> bool:
-    return name[:1] == "." or "/." in name or name.startswith("__MACOSX/")
 
 
 def _wrapping(parts: list[tuple[str, ...]]) -> int:
