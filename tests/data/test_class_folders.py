@@ -218,7 +218,15 @@ def test_a_link_that_leads_nowhere_is_no_missing_class(tmp_path):
         read(path, "all")
     (path / "b").unlink()
     (path / "c" / "1.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(FileError, match=r"1\.png"):
+    with pytest.raises(FileError, match=r"1\.png' is a link that leads nowhere") as e:
+        read(path, "all")
+    assert "one of" not in str(e.value)
+
+
+def test_a_picture_that_is_none_is_named(tmp_path):
+    path = tree(tmp_path / "d", "a/0.png", "b/1.png")
+    (path / "b" / "1.png").write_bytes(b"junk")
+    with pytest.raises(FileError, match=r"identify image file .b/1\.png., expected"):
         read(path, "all")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from isogon import storage
 from isogon.errors import FileError, OptionError
+from isogon.storage.files import first_line
 
 
 def test_atomic_writes_and_makes_the_folder(tmp_path):
@@ -209,6 +211,23 @@ def test_only_ordinary_files_are_read(tmp_path):
             storage.read_json(path)
     with pytest.raises(FileError):
         storage.read_json("a\0b")
+
+
+def test_a_link_that_leads_nowhere_is_said_to_be_one(tmp_path):
+    (tmp_path / "a.json").symlink_to(tmp_path / "gone.json")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for name, target in (("a.json", "gone.json"), ("round", "round")):
+        with pytest.raises(FileError, match="a link that leads nowhere") as error:
+            storage.read_json(tmp_path / name)
+        assert repr(str(tmp_path / target)) in str(error.value)
+        assert "one of" not in str(error.value)
+    with pytest.raises(FileError, match=r"one of: a\.json"):
+        storage.read_json(tmp_path / "b.json")
+
+
+def test_where_an_object_lies_in_memory_is_not_told():
+    error = OSError(f"cannot read {io.BytesIO()} at 0x12\nand more")
+    assert first_line(error) == "cannot read <_io.BytesIO object> at 0x12"
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "", ".", "..", ".x", "a\0", "x" * 300, None])

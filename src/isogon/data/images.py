@@ -160,7 +160,7 @@ class ImageStore:
     def _bad(self, name: str, error: BaseException) -> FileError:
         return FileError(
             f"image {name!r} in {str(self.source.path)!r} can't be decoded",
-            got=first_line(error).replace(str(io.BytesIO), "file"),
+            got=first_line(error).replace("<_io.BytesIO object>", repr(name)),
             expected=f"one of {', '.join(SUFFIXES)}",
             fix="Replace or remove it.",
         )

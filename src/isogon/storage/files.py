@@ -160,6 +160,13 @@ def regular(path: str | os.PathLike, what: str = "file") -> Path:
         note_stamp(path)
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.ENOENT, errno.ELOOP) and path.is_symlink():
+            raise FileError(
+                f"{str(path)!r} is a link that leads nowhere",
+                got=f"a link to {os.readlink(path)!r}, which is not there",
+                expected="an ordinary file",
+                fix="Repair or remove it.",
+            ) from error
         near = _neighbours(path)
         raise FileError(
             f"no {what} {str(path)!r}",
@@ -283,8 +290,9 @@ def _neighbours(path: Path) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What another library said, on one line."""
-    return (str(error) or type(error).__name__).split("\n")[0][:160]
+    """What another library said, on one line; where an object lies in memory tells nobody."""
+    text = (str(error) or type(error).__name__).split("\n")[0]
+    return re.sub(r" at 0x[0-9a-fA-F]+(?=>)", "", text)[:160]
 
 
 def _key(key: Any) -> str:
