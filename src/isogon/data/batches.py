@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from isogon.data.finite import check_inputs
+from isogon.data.labels import as_inputs, as_labels, unlabelled
 from isogon.data.samples import Samples
 from isogon.errors import DataError, OptionError
 from isogon.specs import Spec
@@ -245,18 +246,17 @@ def _batch(found: Any, name: str) -> tuple[Tensor, Tensor]:
             f"{name}: a batch is not a pair",
             got=kind,
             expected="(x, y)",
-            fix="Yield inputs and labels.",
+            fix="Yield inputs and labels; all of them as one pair are a tuple (x, y).",
         )
     x, y = found
-    kinds = Tensor | np.ndarray
-    if not isinstance(x, kinds) or not isinstance(y, kinds | list | tuple):
+    if not isinstance(x, Tensor | np.ndarray):
         raise DataError(
             f"{name}: a batch does not hold tensors",
             got=f"({type(x).__name__}, {type(y).__name__})",
             expected="(x [n, ...], y [n]) tensors",
             fix="Put a DataLoader around the data set.",
         )
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    x, y = as_inputs(x, what=f"inputs of {name}"), as_labels(y, what=f"labels of {name}")
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise DataError(
             f"{name}: inputs and labels differ in number",
@@ -265,11 +265,6 @@ def _batch(found: Any, name: str) -> tuple[Tensor, Tensor]:
             fix="Put a DataLoader around the data set.",
         )
     return x, y
-
-
-def unlabelled(x: Tensor | np.ndarray) -> Tensor:
-    """What stands where samples have no labels: NaN, one per sample."""
-    return torch.full(np.shape(x)[:1], torch.nan)
 
 
 def _checksum(t: Tensor) -> int:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from isogon import context, registry
-from isogon.data.batches import Batches, DataLike, SourceBatches, unlabelled
+from isogon.data.batches import Batches, DataLike, SourceBatches
 from isogon.data.derived import as_call, with_split
-from isogon.data.samples import Samples, as_samples
+from isogon.data.labels import unlabelled
+from isogon.data.samples import Samples, as_samples, is_pair
 from isogon.errors import DataError, SpecError
 from isogon.specs import Spec
 
@@ -112,9 +113,9 @@ def as_batches(source: DataLike) -> Batches:
 
     Args:
         source: `Batches` (returned as they are), a spec, `Samples`, a map-style data set, one
-            pair of tensors ``(x [N, ...], y [N])``, or any re-iterable of such pairs. Inputs
-            alone (a tensor ``[N, ...]``, or a re-iterable of them) have no labels: measures that
-            read labels say so.
+            pair ``(x [N, ...], y [N])`` of a tensor or array and labels (or None), or any
+            re-iterable of such pairs. Inputs alone (a tensor ``[N, ...]``, or a re-iterable of
+            them) have no labels: measures that read labels say so.
 
     Raises:
         DataError: Empty, readable only once, different on a second pass, or not pairs.
@@ -125,10 +126,8 @@ def as_batches(source: DataLike) -> Batches:
         return batches(source)
     if isinstance(source, Tensor | np.ndarray) and source.ndim > 1:
         source = (source, unlabelled(source))
-    pair = isinstance(source, tuple) and len(source) == 2
-    arrays = pair and all(isinstance(a, Tensor | np.ndarray) for a in source)
     mapped = isinstance(source, torch.utils.data.Dataset) and hasattr(source, "__len__")
-    if arrays or mapped:
+    if is_pair(source) or mapped:
         return Batches(as_samples(source, name="user data"))
     if not isinstance(source, Iterable):
         raise DataError(

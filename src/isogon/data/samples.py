@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isogon.data.labels import as_inputs, as_labels, numbers, unlabelled
 from isogon.errors import DataError, OptionError
 from isogon.storage import digests, modules
 
@@ -61,8 +62,12 @@ class Samples:
         classes: Sequence[str] | None = None,
         divisor: float | None = None,
     ) -> None:
+        if isinstance(inputs, np.ndarray):
+            inputs = as_inputs(inputs, what=f"inputs of data set {name}")
         self._store = inputs.detach().cpu().numpy() if isinstance(inputs, Tensor) else inputs
-        self._labels = labels if isinstance(labels, Tensor) else torch.tensor(np.array(labels))
+        given = isinstance(labels, Tensor)
+        labels = as_labels(labels, what=f"labels of data set {name}", count=self._store.shape[0])
+        self._labels = labels if given else labels.clone()
         self._index = torch.arange(len(self._labels))
         self._divisor = divisor
         self._transforms: tuple[Transform, ...] = ()
@@ -257,12 +262,14 @@ class MapSamples(Samples):
             x = torch.stack([p[0] for p in pairs])
             y = torch.stack([p[1] for p in pairs])
         except RuntimeError:
-            shapes = sorted({str(list(p[0].shape)) for p in pairs})
+            shapes = [sorted({str(list(p[k].shape)) for p in pairs}) for k in (0, 1)]
+            x_differ = len(shapes[0]) > 1
             raise DataError(
-                f"data set {self.name} mixes inputs of different shape",
-                got=", ".join(shapes[:4]),
+                f"data set {self.name} mixes {'inputs' if x_differ else 'labels'} "
+                "of different shape",
+                got=", ".join(shapes[not x_differ][:4]),
                 expected="one shape",
-                fix="Crop or resize in the data set.",
+                fix="Crop or resize in the data set." if x_differ else "Give one class each.",
             ) from None
         for transform in self._transforms:
             x = transform(x, index)
@@ -278,10 +285,11 @@ class MapSamples(Samples):
         """All labels ``[N, ...]``; reads every sample once where there is no ``targets``."""
         if self._targets is None:
             known = getattr(self._dataset, "targets", None)
+            known = None if known is None else numbers(known)  # names there, numbers in pairs
             if known is None or len(known) != len(self._dataset):
                 known = [_pair(pair, self.name)[1] for pair in map(self._at, range(len(self)))]
                 known = torch.stack(known)
-            self._targets = torch.as_tensor(known)
+            self._targets = known
         return self._targets[self._index]
 
     def _at(self, position: int) -> Any:
@@ -298,7 +306,8 @@ class MapSamples(Samples):
 def as_samples(found: Any, *, name: str) -> Samples:
     """What a user's function returned, as `Samples`.
 
-    Accepts `Samples`, a pair of arrays or tensors ``(x [N, ...], y [N])``, and any map-style
+    Accepts `Samples`, a pair ``(x [N, ...], y [N])`` of an array or tensor and labels (also a
+    list of numbers, or None where there are none), and any map-style
     data set of pairs (``TensorDataset``, torchvision's, a list) or of inputs alone, whose
     labels are NaN.
 
@@ -307,13 +316,12 @@ def as_samples(found: Any, *, name: str) -> Samples:
     """
     if isinstance(found, Samples):
         return found
-    arrays = isinstance(found, tuple) and len(found) == 2
-    if arrays and all(isinstance(a, Tensor | np.ndarray) for a in found):
-        return Samples(found[0], found[1], name=name)
+    if is_pair(found):
+        x, y = found
+        return Samples(x, unlabelled(x) if y is None else y, name=name)
     if isinstance(found, torch.utils.data.TensorDataset) and len(found.tensors) in (1, 2):
         x = found.tensors[0]
-        unlabelled = torch.full((len(x),), torch.nan)
-        return Samples(x, (*found.tensors, unlabelled)[1], name=name)
+        return Samples(x, (*found.tensors, unlabelled(x))[1], name=name)
     if hasattr(found, "__len__") and hasattr(found, "__getitem__") and not isinstance(found, dict):
         return MapSamples(found, name=name)
     raise DataError(
@@ -322,6 +330,12 @@ def as_samples(found: Any, *, name: str) -> Samples:
         expected="(x, y) tensors, a TensorDataset or a map-style data set of (x, y)",
         fix="Return one of these.",
     )
+
+
+def is_pair(found: Any) -> bool:
+    """Whether something is one pair of inputs and labels, and not two batches of inputs."""
+    pair = isinstance(found, tuple) and len(found) == 2
+    return pair and isinstance(found[0], Tensor | np.ndarray) and found[0].ndim > 0
 
 
 def _pair(found: Any, name: str) -> tuple[Tensor, Tensor]:
@@ -344,7 +358,8 @@ def _pair(found: Any, name: str) -> tuple[Tensor, Tensor]:
             expected="a tensor",
             fix="Convert it in the data set, e.g. with torchvision's ToTensor.",
         )
-    return torch.as_tensor(x), torch.as_tensor(y)
+    x = as_inputs(x, what=f"inputs of data set {name}")
+    return x, as_labels(y, what=f"labels of data set {name}")
 
 
 def _slice(r: range) -> slice:

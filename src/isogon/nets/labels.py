@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isogon.data.labels import as_labels
 from isogon.errors import DataError
 
 
@@ -30,7 +31,7 @@ def classes_of(
         DataError: No labels, one-hot or multi-hot labels, NaN, real numbers, classes from 1, -1
             or any other number out of 0..C-1; says what was seen and how to mend it.
     """
-    y = y if isinstance(y, Tensor) else torch.as_tensor(y)
+    y = as_labels(y)
     n = len(y) if count is None and y.dim() else count
     if y.dim() == 2 and y.shape[1] == 1 and y.shape[0] == n:
         y = y[:, 0]
@@ -82,7 +83,7 @@ def reported(y: Any, count: int) -> Any:
         y: Anything that came with a batch.
         count: Number of samples n.
     """
-    y = torch.as_tensor(y).detach().cpu()
+    y = as_labels(y).detach().cpu()
     if y.dim() == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.dim() == 1 and len(y) == count:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from isogon import context
 from isogon.data.finite import check_inputs
+from isogon.data.labels import as_labels, unlabelled
 from isogon.errors import DataError, OptionError
 from isogon.nets import elsewhere
 from isogon.nets.delivery import Delivery
@@ -99,7 +100,7 @@ def one_pass(
         total = total and -(-total // n)
     with Delivery(named, watchers, orbit, numbers) as run:
         for start, x, y in _share(batches, k, n):
-            y = torch.as_tensor(y)
+            y = unlabelled(x) if y is None else as_labels(y, count=len(x))
             if numbers:
                 check_inputs(x, first=start)
             size = chunk if chunk is not None and orbit is None else len(x)
