@@ -14,9 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+import isogon as ig
 from isogon.data import batches, samples
+from isogon.data.transforms import splits
 from isogon.data.unpickle import read_pickle
 from isogon.errors import DataError, FileError, OptionError
+from isogon.nets.accuracy import accuracy
+from isogon.training.config import FitConfig
+from isogon.training.evaluation import loss_of
 
 RNG = np.random.RandomState(0)
 IMAGES = RNG.randint(0, 256, (6, 3072)).astype(np.uint8)
@@ -285,7 +290,7 @@ def test_npz_inputs(tmp_path, x, shape, top):
     found = samples(str(tmp_path / "a.npz"))
     assert found.shape == shape
     assert float(found[0][0].max()) == top
-    assert found.labels.tolist() == [0] * 4
+    assert found.labels.isnan().all(), "without labels"
 
 
 def header(shape, dtype="<f8"):
@@ -338,6 +343,63 @@ def test_npz_that_can_not_be_used(tmp_path):
     np.savez(path, x=np.array([{}], dtype=object), y=np.zeros(1))
     with pytest.raises(FileError):
         batches(str(path))
+
+
+def test_npz_without_labels(tmp_path):
+    """No class is made up: what reads labels says that there are none."""
+    path = tmp_path / "a.npz"
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype("f4")
+    np.savez(path, x=x)
+    assert samples(str(path)).labels.isnan().all()
+    halves = [samples(f"npz('{path}', {s})") for s in ("train", "test")]
+    assert [len(h) for h in halves] == [16, 4]
+    assert np.array_equal(halves[1].take(slice(None))[0], x[4::5])
+    net = ig.load("mlp(4, inputs=4, classes=3)")
+    assert ig.data_matrix(net, str(path)).table["label"].isna().all()
+    for reads in (
+        lambda: accuracy(net, batches(str(path))),
+        lambda: ig.reset(net, None, str(path), random=1),
+        lambda: samples(f"classes('{path}', 1)"),
+        lambda: loss_of(FitConfig(), halves[0].labels[:1]),
+        lambda: loss_of(FitConfig(loss="mse"), halves[0].labels[:1]),
+        lambda: splits(str(path), validation=0.2, stratified=True),
+        lambda: splits(str(path), label_noise=0.2),
+    ):
+        with pytest.raises(DataError, match="the samples have no labels"):
+            reads()
+    np.savez(path, x_train=x, y_train=np.arange(20) % 3, x_test=x[:5])
+    assert samples(str(path), split="train").labels.tolist() == [i % 3 for i in range(20)]
+    assert samples(str(path), split="test").labels.isnan().all()
+    with pytest.raises(DataError, match=r"5 of 25 values, the first at sample 20"):
+        accuracy(net, batches(str(path)))
+
+
+def test_npz_of_extended_precision(tmp_path):
+    x = np.linspace(0, 1, 12).reshape(6, 2)
+    np.savez(tmp_path / "a.npz", x=x.astype(np.longdouble), y=np.arange(6).astype(np.longdouble))
+    found = samples(str(tmp_path / "a.npz"))
+    assert found.labels.tolist() == list(range(6))
+    assert np.array_equal(found.take(slice(None))[0], x)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.zeros(3) + 1j, "complex128.*channels"),
+        (np.array(["cat", "dog", "eel"]), r"<U3.*numpy\.unique"),
+        (np.array([b"cat", b"dog", b"eel"]), r"S3.*numpy\.unique"),
+        (np.array(["2020-01-01"] * 3, "M8[D]"), "datetime64.*Convert"),
+        (np.array([{}] * 3, object), "object.*unpickled"),
+        (np.zeros(3, [("a", "f4")]), "'a'.*Convert"),
+    ],
+)
+@pytest.mark.parametrize("key", ["x", "y"])
+def test_npz_of_no_numbers_says_so(tmp_path, values, words, key):
+    arrays = {"x": np.zeros(3), "y": np.zeros(3), key: values}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(FileError, match=f"array '{key}' in .* holds no real numbers.*{words}") as e:
+        samples(str(tmp_path / "a.npz"))
+    assert "damaged" not in str(e.value)
 
 
 # --------------------------------------------------------------------------- sound

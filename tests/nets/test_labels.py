@@ -60,7 +60,7 @@ READERS = {
 @pytest.mark.parametrize("kind", WRONG)
 def test_wrong_labels_are_refused_with_the_fix(net, reader, kind):
     y, seen, fix = WRONG[kind]
-    if reader == "evaluate" and y.is_floating_point():
+    if reader == "evaluate" and y.is_floating_point() and kind != "none":
         seen, fix = "cross-entropy needs class labels", "loss=mse"
     with pytest.raises(DataError) as caught:
         READERS[reader](net, y)

@@ -12,6 +12,7 @@ import numpy as np
 
 from isogon.data.archive import Archive, Source, open_source
 from isogon.data.folders import Split, chosen, listed, user_path
+from isogon.data.labels import standard, unlabelled
 from isogon.data.samples import Samples
 from isogon.data.transforms import every_fifth
 from isogon.errors import DataError, FileError, OptionError
@@ -19,6 +20,7 @@ from isogon.registry import dataset
 from isogon.storage.files import damaged, first_line, memory_limit
 
 _INPUTS = ("x", "X", "inputs", "images", "data", "arr_0")
+_NAMES = "Map names to numbers: names, y = numpy.unique(y, return_inverse=True)."
 _LABELS = ("y", "Y", "labels", "targets", "arr_1")
 
 
@@ -33,12 +35,12 @@ def npz(
     """Arrays in a NumPy .npz file: ``x [N, ...]`` and ``y [N, ...]``.
 
     Inputs are called ``x`` (or ``inputs``, ``images``, ``data``) and labels ``y`` (or
-    ``labels``, ``targets``); without labels all are 0. Where the file holds ``x_train`` and
-    ``x_test`` (``y_train``, ``y_test``), the split picks one; where it does not, every fifth
-    sample of each class is test. uint8 arrays of images ``[N, H, W]``, ``[N, H, W, C]`` or
-    ``[N, C, H, W]`` (C 1 or 3) become ``[C, H, W]`` in [0, 1]; every other array passes
-    through as it is: vectors, 1-D signals ``[N, L]``, integer tokens. Object arrays are
-    refused, nothing is unpickled.
+    ``labels``, ``targets``); without labels, measures that read them say so. Where the file
+    holds ``x_train`` and ``x_test`` (``y_train``, ``y_test``), the split picks one; where it
+    does not, every fifth sample of each class is test. uint8 arrays of images ``[N, H, W]``,
+    ``[N, H, W, C]`` or ``[N, C, H, W]`` (C 1 or 3) become ``[C, H, W]`` in [0, 1]; every other
+    array passes through as it is: vectors, 1-D signals ``[N, L]``, integer tokens. Object
+    arrays are refused, nothing is unpickled.
 
     Args:
         path: The file; a relative one is looked up here, then under the data root.
@@ -47,7 +49,7 @@ def npz(
         seed: Seed of the random subset.
 
     Raises:
-        FileError: Missing, damaged, or a header that lies about its size.
+        FileError: Missing, damaged, no numbers, or a header that lies about its size.
         DataError: No inputs in it, NaN, or another number of labels than of inputs.
     """
     archive = Archive(user_path(path))
@@ -66,7 +68,7 @@ def npz(
             )
         xs.append(_array(archive, held[key]))
         label = _named(held, _LABELS, suffix)
-        ys.append(_array(archive, held[label]) if label else np.zeros(len(xs[-1]), np.int64))
+        ys.append(_array(archive, held[label]) if label else unlabelled(xs[-1]).numpy())
     x, y = (a[0] if len(a) == 1 else np.concatenate(a) for a in (xs, ys))
     shown = f"{archive.path.name}({split})"
     if x.dtype.kind == "f" and not np.isfinite(x).all():
@@ -145,7 +147,7 @@ def _array(archive: Archive, name: str) -> np.ndarray:
                 raise ValueError(f"version {version} of the format")
             shape, fortran, dtype = read(file, max_header_size=10_000)
             if dtype.hasobject or dtype.kind not in "fiub":
-                raise ValueError(f"values of type {dtype}")
+                raise _no_numbers(archive, name, dtype)
             size = dtype.itemsize
             for s in shape:
                 size *= s
@@ -162,7 +164,22 @@ def _array(archive: Archive, name: str) -> np.ndarray:
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
     if array.ndim == 0:
         raise damaged(archive.path, ".npz file", f"{name}: a single number", "an array [N, ...]")
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return standard(array)
+
+
+def _no_numbers(archive: Archive, name: str, dtype: np.dtype) -> FileError:
+    kinds = {
+        "O": "Save numbers, not objects: nothing is unpickled.",
+        "c": "Save real and imaginary parts as channels.",
+        "U": _NAMES,
+        "S": _NAMES,
+    }
+    return FileError(
+        f"array {PurePosixPath(name).stem!r} in {str(archive.path)!r} holds no real numbers",
+        got=f"values of type {dtype}",
+        expected="floats, integers or booleans",
+        fix=kinds.get(dtype.kind, "Convert them, e.g. x.astype('float32')."),
+    )
 
 
 def _images(x: np.ndarray) -> tuple[np.ndarray, float | None]:

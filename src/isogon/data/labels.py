@@ -18,6 +18,26 @@ def unlabelled(x: Tensor | np.ndarray) -> Tensor:
     return torch.full(np.shape(x)[:1], torch.nan)
 
 
+def is_unlabelled(y: Tensor) -> bool:
+    """Whether labels only stand in for labels that are not there (all of them NaN)."""
+    return y.is_floating_point() and y.numel() > 0 and bool(y.isnan().all())
+
+
+def refuse_unlabelled(y: Tensor, expected: str = "one label per sample") -> None:
+    """Refuse labels that only stand in for labels that are not there.
+
+    Raises:
+        DataError: They do.
+    """
+    if is_unlabelled(y):
+        raise DataError(
+            "the samples have no labels",
+            got="inputs alone",
+            expected=expected,
+            fix="Give batches of (x, y), or y in the .npz file.",
+        )
+
+
 def as_labels(y: Any, *, what: str = "the labels", count: int | None = None) -> Tensor:
     """Labels as a tensor.
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from isogon.data.labels import refuse_unlabelled
 from isogon.data.load import samples as load_samples
 from isogon.data.samples import Samples
 from isogon.errors import DataError, OptionError
@@ -54,6 +55,7 @@ def split_indices(
         held = int(np.floor(fraction * n))
         train, validation = order[: n - held], order[n - held :]
     else:
+        refuse_unlabelled(torch.as_tensor(labels))
         of_class = np.asarray(labels)[order]
         last = np.zeros(n, bool)
         for c in np.unique(of_class):
@@ -327,6 +329,7 @@ def _rng(seed: int) -> np.random.RandomState:
 
 
 def _refuse_targets(labels: Tensor) -> None:
+    refuse_unlabelled(labels, "one class per sample, integers from 0")
     if labels.ndim != 1 or labels.is_floating_point() or (len(labels) and labels.min() < 0):
         raise DataError(
             "labels are not classes",

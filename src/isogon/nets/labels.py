@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isogon.data.labels import as_labels
+from isogon.data.labels import as_labels, refuse_unlabelled
 from isogon.errors import DataError
 
 
@@ -38,13 +38,7 @@ def classes_of(
     if y.dim() == 0 or len(y) != n:
         raise _refused("labels and samples differ in number", y, f"{n} labels", "Give one each.")
     if y.is_floating_point():
-        if _unlabelled(y):
-            raise DataError(
-                "the samples have no labels",
-                got="inputs alone",
-                expected=_wanted(outputs),
-                fix="Give batches of (x, y).",
-            )
+        refuse_unlabelled(y, _wanted(outputs))
         bad = ~y.isfinite()
         if bool(bad.any()):
             raise DataError(
@@ -69,11 +63,6 @@ def classes_of(
     if low >= 0 and (classes is None or high < classes):
         return labels
     raise _out_of_range(labels, low, high, outputs, classes)
-
-
-def _unlabelled(y: Tensor) -> bool:
-    """Whether labels only stand in for labels that are not there (all of them NaN)."""
-    return y.is_floating_point() and bool(len(y)) and bool(y.isnan().all())
 
 
 def reported(y: Any, count: int) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isogon.data import Batches, Samples
+from isogon.data.labels import refuse_unlabelled
 from isogon.errors import DataError, ModelError
 from isogon.nets.hygiene import device_dtype
 from isogon.nets.labels import classes_of
@@ -33,9 +34,10 @@ def loss_of(config: FitConfig, labels: Tensor) -> tuple[str, Loss]:
     softmax of (0, z); ``mse``: squared error, averaged over the outputs of a sample.
 
     Raises:
-        DataError: Class labels wanted and the labels are not integers; the loss raises it for
-            labels that are no class of the model.
+        DataError: No labels, or class labels wanted and they are not integers; the loss raises
+            it for labels that are no class of the model.
     """
+    refuse_unlabelled(labels)
     kind = config.loss
     if kind == "auto":
         kind = "mse" if labels.is_floating_point() else "cross_entropy"
