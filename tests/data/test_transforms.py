@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from isogon.data import Samples, samples
 from isogon.data.transforms import (
+    altered,
     class_subset,
     corrupted,
     keep_classes,
@@ -151,6 +152,36 @@ def test_resized():
         resized(data, 4, how="pad")
     with pytest.raises(DataError):
         resized(samples("two_moons"), 4)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (6, 9, 3), (8, 8, 1), (7, 8, 4)])
+def test_channels_are_first_where_pixels_are_moved(tmp_path, shape):
+    """Their W x C plane is no image; bytes, of which the shape tells, are turned when read."""
+    y, x = np.arange(5), np.random.default_rng(0).random((5, *shape))
+    last = Samples(x, y, name="last")
+    changes = (
+        lambda d: resized(d, 16),
+        lambda d: resized(d, 16, how="pad"),
+        lambda d: shuffled_pixels(d, seed=0),
+        lambda d: altered(d, size=16)[0],
+    )
+    for change in changes:
+        with pytest.raises(DataError, match=r"channels last.*transpose\(0, 3, 1, 2\)"):
+            change(last)
+        change(Samples(x.transpose(0, 3, 1, 2), y, name="first"))
+    np.savez(tmp_path / "a.npz", x=x, y=y)
+    with pytest.raises(DataError, match="channels last"):
+        samples(f"resized('{tmp_path / 'a.npz'}', 16)")
+    if shape[2] != 4:
+        np.savez(tmp_path / "a.npz", x=(255 * x).astype(np.uint8), y=y)
+        assert samples(f"resized('{tmp_path / 'a.npz'}', 16)").shape == (shape[2], 16, 16)
+
+
+@pytest.mark.parametrize("shape", [(16, 3, 3), (64, 4, 4), (2, 1, 1), (3, 8, 3), (8, 8, 8)])
+def test_maps_that_may_have_their_channels_first_are_taken(shape):
+    data = Samples(np.random.default_rng(0).random((5, *shape)), np.arange(5), name="maps")
+    assert resized(data, 9).shape == (shape[0], 9, 9)
+    assert shuffled_pixels(data, seed=0).shape == shape
 
 
 def test_splits_share_classes_and_only_train_labels_are_noisy():

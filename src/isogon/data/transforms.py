@@ -163,7 +163,11 @@ def shuffled_pixels(data: Samples, *, seed: int, each: bool = False) -> Samples:
         data: Images ``[C, H, W]`` or vectors ``[D]``.
         seed: Seed of the permutations.
         each: One permutation per image; by default one for all of them.
+
+    Raises:
+        DataError: Images ``[H, W, C]``.
     """
+    _refuse_channels_last(data)
     channels = data.shape[0] if len(data.shape) > 1 else 1
     pixels = int(np.prod(data.shape)) // channels
     # Permutations belong to positions in the data set as loaded, so that subsets keep theirs.
@@ -188,7 +192,7 @@ def resized(
         how: ``bilinear`` (antialiased, align_corners=False), ``nearest``, or ``pad``.
 
     Raises:
-        DataError: Not images.
+        DataError: Not images, or images ``[H, W, C]``.
         OptionError: ``pad`` to less than the image's size.
     """
     if len(data.shape) != 3:
@@ -197,6 +201,7 @@ def resized(
             got=f"inputs of shape {list(data.shape)}",
             expected="[C, H, W]",
         )
+    _refuse_channels_last(data)
     if size < 1 or (how == "pad" and size < max(data.shape[1:])):
         raise OptionError(
             "wrong image size",
@@ -326,6 +331,22 @@ def _rng(seed: int) -> np.random.RandomState:
     if not 0 <= seed < 2**32:
         raise OptionError("seed out of range", got=seed, expected="0 to 2**32 - 1")
     return np.random.RandomState(seed)
+
+
+def _refuse_channels_last(data: Samples) -> None:
+    """Refuse what looks like ``[H, W, C]``: no model is there to tell which axis its channels are.
+
+    Maps of many channels that are 3 x 3 or 4 x 4 pixels are none of these: they are square.
+    """
+    shape, few = data.shape, (1, 3, 4)
+    if len(shape) == 3 and shape[2] in few and shape[0] not in few and shape[1] != shape[2]:
+        raise DataError(
+            f"the images of {data.name} seem to have the channels last",
+            got=f"inputs of shape {list(shape)}",
+            expected="[C, H, W]",
+            fix="Give them as [N, C, H, W]: x.transpose(0, 3, 1, 2) of an array, "
+            "x.permute(0, 3, 1, 2) of a tensor.",
+        )
 
 
 def _refuse_targets(labels: Tensor) -> None:
