@@ -66,12 +66,12 @@ def test_what_is_exact_is_certified_and_says_so(here, capsys):
     folder = Path(text.split("reading  ")[1].splitlines()[0]).parent
     assert "\ncertified: 7 of 7 checks, " in out(capsys, "show", str(folder))
     plane = ("partition", "--model", "mlp(16, inputs=2)", "--plane", "box2d()")
-    assert "\ncertified: 14 of 14 checks, 2,000 points\n" in out(capsys, *plane)
-    assert "\ncertified: 14 of 14 checks" in out(capsys, *plane), "found again"
+    assert "\ncertified: 15 of 15 checks, 2,000 points\n" in out(capsys, *plane)
+    assert "\ncertified: 15 of 15 checks" in out(capsys, *plane), "found again"
     assert main([*plane, "--max_regions", "20"]) == 0
     text, error = capsys.readouterr()
     assert "INCOMPLETE\nNOT certified: " in text
-    assert "regions are not cut to the end (13 of 14 checks passed)" in text
+    assert "regions are not cut to the end (14 of 15 checks passed)" in text
     assert error.count("the partition stopped early (max_regions=20") == 1
 
 

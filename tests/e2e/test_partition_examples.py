@@ -41,6 +41,6 @@ def test_it_runs(name, capsys):
     if name == "plot_signed_distance":
         assert scope["value"] < 1e-12
     if name in ("plot_partition", "plot_onnx"):
-        assert "certified: 14 of 14 checks" in shown
+        assert "certified: 15 of 15 checks" in shown
     if name == "plot_evolution":
         assert len(scope["reading"].to_frame()) == 3

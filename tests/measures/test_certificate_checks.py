@@ -22,7 +22,7 @@ from isogon.measures.partition.slices import Slice
 SQUARE = Slice.box2d([-1, -1], [1, 1])
 NAMES = (
     "finished", "euler", "area", "orientation", "convex", "watertight", "distinct", "edges",
-    "complete", "located", "patterns", "decided", "outputs", "neighbours",
+    "complete", "located", "patterns", "decided", "outputs", "neighbours", "boundary",
 )  # fmt: skip
 
 
@@ -265,9 +265,68 @@ def neighbours():
     return tampered(p, one_layer([(1.0, 1.0, 0.0)], kink=wrong))
 
 
+def with_boundary(rows, classes=None, program=None):
+    """A partition whose decision boundary has these of its pieces, or others of its classes."""
+    p = partition(program or random_mlp([2, 8, 8, 4], seed=3), SQUARE)
+    assert len(p.boundary) > 5
+    held = [a[rows(p)] for a in p._boundary]
+    if classes is not None:
+        held[1] = classes(held[1])
+    p.__dict__["_boundary"] = tuple(held)
+    return p
+
+
+def boundary():
+    """A piece within a region is missing."""
+    return with_boundary(lambda p: np.delete(np.arange(len(p.boundary)), 2))
+
+
+def every_piece_is_missed():
+    """Whichever it is; also one that joins two others, and all of them."""
+    p = partition(random_mlp([2, 8, 8, 4], seed=3), SQUARE)
+    whole = p._boundary
+    for k in range(len(whole[0])):
+        p.__dict__["_boundary"] = tuple(np.delete(a, k, 0) for a in whole)
+        assert p.certify(10)["boundary"].value > 0, k
+    p.__dict__["_boundary"] = tuple(a[:0] for a in whole)
+    return p
+
+
+def a_piece_twice():
+    return with_boundary(lambda p: np.r_[np.arange(len(p.boundary)), 1])
+
+
+def a_piece_of_other_classes():
+    def others(pairs):
+        free = [k for k in range(4) if k not in pairs[2]]
+        return np.concatenate([pairs[:2], [sorted([pairs[2, 0], free[0]])], pairs[3:]])
+
+    return with_boundary(lambda p: np.arange(len(p.boundary)), others)
+
+
+def on_an_edge(gone):
+    """Outputs v + relu(v), -v - relu(v), u: the first two tie along a half of an edge."""
+    w = torch.tensor([[0.0, 1], [0, -1], [1, 0], [-1, 0]]).double()
+    out = torch.tensor([[2.0, -1, 0, 0], [-2, 1, 0, 0], [0, 0, 1, -1]]).double()
+    program = mlp([w, out], [torch.zeros(4).double(), torch.zeros(3).double()])
+    p = partition(program, SQUARE)
+    held = [a[~gone(p)] for a in p._boundary]
+    p.__dict__["_boundary"] = tuple(held)
+    return p
+
+
+def a_piece_of_an_edge():
+    p = on_an_edge(lambda p: p.boundary_edge >= 0)
+    assert len(p.boundary) == 2
+    return p
+
+
 FAULTS = {
     name: globals()[name] for name in NAMES if name != "outputs"
 } | {"outputs": outputs_of_a_vertex, "outputs ": outputs_inside,
+     "boundary    ": every_piece_is_missed, "boundary ": a_piece_twice,
+     "boundary  ": a_piece_of_other_classes,
+     "boundary   ": a_piece_of_an_edge,
      "watertight ": watertight_sides, "watertight  ": watertight_loops}  # fmt: skip
 
 
@@ -296,7 +355,8 @@ def test_sound_partitions_pass():
     for program in (one_layer(CROSSING), one_layer([CORNER]), random_mlp([2, 8, 2])):
         certificate = partition(program, SQUARE).certify(2000)
         assert certificate.passed, str(certificate)
-        assert certificate.verdict == "certified: 14 of 14 checks, 2,000 points"
+        assert certificate.verdict == "certified: 15 of 15 checks, 2,000 points"
+    assert on_an_edge(lambda p: p.boundary_edge < -1).certify(2000).passed
 
 
 @pytest.mark.parametrize("radius", [1e-2, 1e-3, 1e-6, 1e-9])
@@ -340,7 +400,7 @@ def test_it_is_bounded_in_time_and_says_so():
     assert 0 < certificate.facts["corners"] < len(p.vertices)
     assert certificate.facts["points"] == 200
     assert certificate.verdict.startswith(
-        "certified in part: 14 of 14 checks, 2,048 of 4,747 corners"
+        "certified in part: 15 of 15 checks, 2,048 of 4,747 corners"
     )
     assert p.certify(50, seconds=1e9).whole
 

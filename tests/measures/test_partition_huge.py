@@ -250,7 +250,7 @@ def test_a_remark_names_the_unit_and_stays_with_the_reading():
     (text,) = certificate.remarks
     assert text.startswith(f"{count:.0f} of {len(p)} regions are no wider than rounding")
     assert "unit 0 of 'relu0' has values up to 1.1e+16: rescale it" in text
-    assert certificate.verdict == f"certified: 14 of 14 checks, 500 points; {text}"
+    assert certificate.verdict == f"certified: 15 of 15 checks, 500 points; {text}"
     assert text in str(certificate)
     assert str(certificate).count(text) == 1
     again = Certificate.from_json(certificate.to_json())

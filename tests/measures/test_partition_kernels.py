@@ -554,7 +554,7 @@ def test_a_line_on_which_several_tie_is_a_boundary_once(functions):
         own = [exact[k] for k in order]
         outputs = square @ np.array(own, float)[:, :2].T + np.array(own, float)[:, 2]
         bound, ring = np.full(len(own), 1e-12), np.arange(4)
-        segments, classes, _ = bd.argmax_boundary(
+        segments, classes, *_ = bd.argmax_boundary(
             np.array([0, 4]), ring, square, outputs, np.stack([ring, np.roll(ring, -1)], 1),
             np.array([[0, -1]] * 4), zeros.Table(bound, 4, None),
         )  # fmt: skip
@@ -819,7 +819,7 @@ def test_the_boundary_of_a_huge_class_is_clipped_by_what_is_known_of_it():
     outputs[:, 0] += [3e5, -5e5, 7e5, 1e5]
     bound = np.array([1e6, 1e-14, 1e-14])
     ring = np.arange(4)
-    segments, classes, _ = bd.argmax_boundary(
+    segments, classes, *_ = bd.argmax_boundary(
         np.array([0, 4]), ring, xy, outputs, np.stack([ring, np.roll(ring, -1)], 1),
         np.array([[0, -1]] * 4), zeros.Table(bound, 4, lambda rows: np.tile(bound, (len(rows), 1))),
     )  # fmt: skip

@@ -97,17 +97,20 @@ def class_at(p: Partition, points: np.ndarray) -> np.ndarray:
     order = inside[np.argsort(region[inside], kind="stable")]
     groups = np.split(order, np.flatnonzero(np.diff(region[order])) + 1) if len(order) else []
     for rows in groups:
-        i = region[rows[0]]
-        corners = p.face_vertices[p.face_offsets[i] : p.face_offsets[i + 1]]
-        known, middle = p.vertices[corners], p.centroid[i]
-        # outputs are affine here: the weights of the corners that give the point give its outputs
-        system = np.concatenate([(known - middle).T / np.ptp(known), np.ones((1, len(corners)))])
-        wanted = np.concatenate(
-            [(points[rows] - middle).T / np.ptp(known), np.ones((1, len(rows)))]
-        )
-        z = np.linalg.lstsq(system, wanted, rcond=None)[0].T @ p.outputs[corners]
+        z = outputs_within(p, int(region[rows[0]]), points[rows])
         found[rows] = z[:, 0] > 0 if z.shape[1] == 1 else z.argmax(1)
     return found
+
+
+def outputs_within(p: Partition, region: int, points: np.ndarray) -> np.ndarray:
+    """Outputs `[n, C]` at points of one region, from those at its corners."""
+    corners = p.face_vertices[p.face_offsets[region] : p.face_offsets[region + 1]]
+    known, middle = p.vertices[corners], p.centroid[region]
+    size = np.ptp(known)
+    # they are affine: the weights of the corners that give a point give its outputs
+    system = np.concatenate([(known - middle).T / size, np.ones((1, len(corners)))])
+    wanted = np.concatenate([(points - middle).T / size, np.ones((1, len(points)))])
+    return np.linalg.lstsq(system, wanted, rcond=None)[0].T @ p.outputs[corners]
 
 
 def along(start: np.ndarray, end: np.ndarray) -> list[tuple[float, float, int]]:

@@ -146,6 +146,11 @@ class Partition(Neighbours, Reading):
         """`[R, 2]` centroids."""
         return self._means[1]
 
+    @property
+    def centers(self) -> np.ndarray:
+        """`[R, C]` outputs at the centroids; NaN where a region was not cut to the end."""
+        return self._means[2]
+
     @cached_property
     def label(self) -> np.ndarray:
         """`[R]` class of the largest output at the centroid; one output: 1 where positive.
@@ -157,7 +162,7 @@ class Partition(Neighbours, Reading):
         return np.where(self.finished, found, -1)
 
     @cached_property
-    def _boundary(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _boundary(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         return edge_of_classes.argmax_boundary(
             self.face_offsets, self.face_vertices, self.vertices, self.outputs,
             self.edges, self.edge_faces, outputs_at(self), self.finished,
@@ -177,6 +182,11 @@ class Partition(Neighbours, Reading):
     def boundary_region(self) -> np.ndarray:
         """`[B]` the region that a segment crosses, -1 where it runs along an edge."""
         return self._boundary[2]
+
+    @property
+    def boundary_edge(self) -> np.ndarray:
+        """`[B]` the edge that a segment runs along, -1 where it crosses a region."""
+        return self._boundary[3]
 
     def polygon(self, i: int) -> np.ndarray:
         """`[k, 2]` corners of region i, counter-clockwise."""

@@ -213,7 +213,7 @@ def joined_regions(p: Partition, tolerance: float) -> tuple[np.ndarray, np.ndarr
 
 
 def distance_to(segments: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Distance of a point to each segment `[B, 2, 2]`."""
+    """Distance of a point `[2]`, or of one each `[B, 2]`, to segments `[B, 2, 2]`."""
     a, d = segments[:, 0], segments[:, 1] - segments[:, 0]
     t = np.clip(((point - a) * d).sum(1) / np.maximum((d * d).sum(1), 1e-300), 0, 1)
     return np.linalg.norm(a + t[:, None] * d - point, axis=1)

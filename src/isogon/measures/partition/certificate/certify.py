@@ -12,6 +12,7 @@ import torch
 from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.measures.partition.affine import region_values
 from isogon.measures.partition.certificate.allowances import Allowances, Closeness
+from isogon.measures.partition.certificate.boundary import check_boundary
 from isogon.measures.partition.certificate.contradictions import Found, checks_of, seen_by
 from isogon.measures.partition.certificate.narrow import broad, crowded, largest, narrow
 from isogon.measures.partition.certificate.places import Places
@@ -75,6 +76,9 @@ def certify(
       the centroids of all regions, too) and the output (outputs; at all vertices, too) are those
       of that region, and most points are no nearer to a knot than rounding (decided); the affine
       maps of neighbours wider than rounding agree at the ends of their edge (neighbours).
+    - *Boundary*: where the largest outputs on the two sides of an edge differ, a piece of the
+      decision boundary lies between; every piece has its two classes on its sides, and is there
+      once (boundary).
 
     A remark says how many regions are no wider than rounding: at their centroid a unit is within
     rounding of its knot, so that their number is not certain; another at how many vertices lines
@@ -100,6 +104,7 @@ def certify(
     xy = random_points(p.plane.corners, n, generator or torch.Generator().manual_seed(0))
     _agreement(p, found, xy, allowances, off, clock if points is None else Clock(None))
     _neighbours(p, found, max(n, FEWEST), allowances, places, clock)
+    check_boundary(p, found)
     narrow(p, found, allowances, clock)
     crowded(p, found, allowances)
     whole = found.facts["corners"] >= len(p.vertices)

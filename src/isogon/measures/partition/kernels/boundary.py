@@ -281,7 +281,9 @@ def boundary_room(offsets, size):
 
 
 def argmax_boundary(offsets, loops, xy, outputs, ends, sides, table, finished=None):
-    """All segments `[B, 2, 2]`, their classes `[B, 2]` (ascending) and region (-1: on an edge).
+    """All segments `[B, 2, 2]`, their classes `[B, 2]` (ascending), region and edge `[B]`.
+
+    A segment lies within a region, or on an edge; the other number is -1.
 
     With one output it is the zero set, of classes 0 (negative) and 1. `table` knows what counts
     as zero of the outputs at the vertices (`zeros.Table`). `finished [R]` are the regions on which
@@ -326,4 +328,5 @@ def argmax_boundary(offsets, loops, xy, outputs, ends, sides, table, finished=No
     along[part == 1] = xy[ends[owner, 1]][(part == 1)[:, 1]]
     segments = np.concatenate([segments, along])
     classes = np.concatenate([classes, np.sort(winners, 1)])
-    return segments, classes, np.concatenate([own[faces], np.full(more, -1)])
+    region = np.concatenate([own[faces], np.full(more, -1)])
+    return segments, classes, region, np.concatenate([np.full(total, -1), owner])
