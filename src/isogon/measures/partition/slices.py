@@ -11,12 +11,27 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from isogon import options
 from isogon.cpwl.program import Program
 from isogon.errors import DataError, OptionError
+from isogon.measures.partition.charts import (
+    Given,
+    array_of,
+    check_columns,
+    check_size,
+    convex,
+    inputs_of,
+    orthonormal,
+    rounding,
+    signed_area,
+    square,
+)
 from isogon.measures.partition.crossings import first_crossing
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+ANCHORS = 4  # that are listed with their places
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +58,7 @@ class Slice:
 
     def __post_init__(self) -> None:
         for name in ("origin", "basis", "corners", "marks"):
-            value = np.ascontiguousarray(_array(getattr(self, name), f"the slice's {name}"))
+            value = np.ascontiguousarray(array_of(getattr(self, name), f"the slice's {name}"))
             object.__setattr__(self, name, value)
         size = int(np.prod(self.shape))
         if self.origin.shape != (size,) or self.basis.shape != (size, 2):
@@ -52,14 +67,15 @@ class Slice:
                 got=f"origin {self.origin.shape}, basis {self.basis.shape}, shape {self.shape}",
                 expected=f"origin [{size}], basis [{size}, 2]",
             )
-        singular = np.linalg.svd(self.basis, compute_uv=False) if size > 1 else np.zeros(2)
+        check_size(self.shape)
+        singular = np.linalg.svd(self.basis, compute_uv=False)
         if not singular[-1] > 1e-12 * singular[0]:
             raise DataError(
                 "the slice is no plane: its two directions are parallel or zero",
                 got=f"singular values {singular[0]:.3g}, {singular[-1]:.3g}",
-                fix="Give three points that are not on one line.",
+                fix="Give two directions that are not parallel.",
             )
-        object.__setattr__(self, "corners", _convex(self.corners))
+        object.__setattr__(self, "corners", convex(self.corners))
 
     # -- constructors ----------------------------------------------------------------------
 
@@ -76,13 +92,18 @@ class Slice:
             b: Another one.
             c: A third one.
             margin: Growth on every side, in parts of the longer side of the bounding box.
+
+        Raises:
+            DataError: Two inputs are the same, or all lie on one line as far as the rounding of
+                the numbers given tells (float32 has seven digits).
         """
-        points, shape = _points(a=a, b=b, c=c)
-        basis = _orthonormal(points[1] - points[0], points[2] - points[0])
+        given, shape = inputs_of(a=a, b=b, c=c)
+        points = np.stack([p.value for p in given])
+        basis = orthonormal(given[0].step(given[1]), given[0].step(given[2]), "a")
         marks = (points - points[0]) @ basis
         low, high = marks.min(0), marks.max(0)
-        half = (0.5 + margin) * (high - low).max()
-        return cls(points[0], basis, _square((low + high) / 2, half), shape, marks)
+        half = (0.5 + options.number("margin", margin)) * (high - low).max()
+        return cls(points[0], basis, square((low + high) / 2, half), shape, marks)
 
     @classmethod
     def anchors(
@@ -107,13 +128,15 @@ class Slice:
             generator: Source of the random directions.
         """
         given = {"x1": x1, "x2": x2, "x3": x3}
-        array, shape = _points(**{name: p for name, p in given.items() if p is not None})
+        points, shape = inputs_of(**{name: p for name, p in given.items() if p is not None})
+        radius = options.number("radius", radius)
+        array = np.stack([p.value for p in points])
         origin = array.mean(0)
-        draws = torch.randn(2, array.shape[1], dtype=torch.float64, generator=generator).numpy()
-        spans = [p - array[0] for p in array[1:]] + list(draws)
-        basis = _orthonormal(spans[0], spans[1])
+        draws = _draws(2, len(origin), generator)
+        spans = [points[0].step(p) for p in points[1:]] + draws
+        basis = orthonormal(spans[0], spans[1], points[0].name)
         marks = (array - origin) @ basis
-        made = cls(origin, basis, _square(np.zeros(2), radius), shape, marks)
+        made = cls(origin, basis, square(np.zeros(2), radius), shape, marks)
         outside = np.abs(marks).max(1) > radius
         if outside.any():
             warnings.warn(
@@ -147,12 +170,14 @@ class Slice:
             generator: Source of the random direction.
         """
         given = {"a": a, "b": b, "c": c}
-        array, shape = _points(**{name: p for name, p in given.items() if p is not None})
-        origin = array[0] + at * (array[1] - array[0])
-        draw = torch.randn(array.shape[1], dtype=torch.float64, generator=generator).numpy()
-        basis = _orthonormal(array[1] - array[0], draw if c is None else array[2] - array[0])
+        points, shape = inputs_of(**{name: p for name, p in given.items() if p is not None})
+        array = np.stack([p.value for p in points])
+        origin = array[0] + options.number("at", at) * (array[1] - array[0])
+        (draw,) = _draws(1, len(origin), generator)
+        second = draw if c is None else points[0].step(points[2])
+        basis = orthonormal(points[0].step(points[1]), second, "a")
         marks = (array - origin) @ basis
-        return cls(origin, basis, _square(np.zeros(2), radius), shape, marks)
+        return cls(origin, basis, square(np.zeros(2), radius), shape, marks)
 
     @classmethod
     def crossing(
@@ -179,10 +204,21 @@ class Slice:
 
         Raises:
             DataError: The class is the same all the way.
+            OptionError: What was given as the model is no network.
         """
-        at, _, _ = first_crossing(model, a, b)
-        way = float((b.detach().double() - a.detach().double()).norm())
-        radius = way / 10 if radius is None else radius
+        if not isinstance(model, Module | Program):
+            raise OptionError(
+                "a crossing is one of a network",
+                got=f"{type(model).__name__} as the model",
+                expected="a torch.nn.Module",
+                fix="The network comes first: Slice.crossing(model, a, b).",
+            )
+        given, shape = inputs_of(a=a, b=b)
+        ends = [torch.from_numpy(p.value).reshape(shape) for p in given]
+        options.generator(generator)  # before the network is looked at
+        radius = None if radius is None else options.number("radius", radius)
+        at, _, _ = first_crossing(model, *ends)
+        radius = float((ends[1] - ends[0]).norm()) / 10 if radius is None else radius
         return cls.between(a, b, c, at=at, radius=radius, generator=generator)
 
     @classmethod
@@ -191,14 +227,14 @@ class Slice:
 
         The directions are orthonormalised, so that coordinates are distances in input space.
         """
-        array, shape = _points(center=center, u=u, v=v)
-        basis = _orthonormal(array[1], array[2])
-        return cls(array[0], basis, _square(np.zeros(2), radius), shape, np.zeros((1, 2)))
+        (middle, first, second), shape = inputs_of(center=center, u=u, v=v)
+        basis = orthonormal(first, second)
+        return cls(middle.value, basis, square(np.zeros(2), radius), shape, np.zeros((1, 2)))
 
     @classmethod
     def box2d(cls, low: ArrayLike, high: ArrayLike) -> Slice:
         """The rectangle [low_1, high_1] x [low_2, high_2] of a network with two inputs."""
-        low, high = _array(low, "low").reshape(-1), _array(high, "high").reshape(-1)
+        low, high = array_of(low, "low").reshape(-1), array_of(high, "high").reshape(-1)
         if low.shape != (2,) or high.shape != (2,) or not (low < high).all():
             raise DataError(
                 "not a rectangle",
@@ -220,7 +256,8 @@ class Slice:
                 or a leading one.
             vertices: `[k, 2]` corners in the coefficients of the basis.
         """
-        origin, basis = _array(origin, "the origin"), _array(basis, "the basis")
+        precision = rounding(basis)
+        origin, basis = array_of(origin, "the origin"), array_of(basis, "the basis")
         size = origin.size
         if basis.shape == (size, 2) or basis.shape == (*origin.shape, 2):
             columns = basis.reshape(size, 2)
@@ -232,7 +269,9 @@ class Slice:
                 got=f"{basis.shape} for {origin.shape}",
                 expected=f"[{size}, 2], one column per direction",
             )
-        corners = _array(vertices, "the vertices")
+        check_size(origin.shape)
+        check_columns(columns, precision)
+        corners = array_of(vertices, "the vertices")
         return cls(origin.reshape(-1), columns, corners, tuple(origin.shape))
 
     @classmethod
@@ -243,15 +282,30 @@ class Slice:
             points: `[k, ...]`: k >= 3 inputs that lie in one plane.
 
         Raises:
-            DataError: The points don't lie in one plane (beyond 1e-6 of their extent).
+            DataError: The points don't lie in one plane (beyond 1e-6 of their extent, and what
+                the rounding of the numbers given explains), or they lie on one line.
         """
-        array = _array(points, "the corners")
+        precision = rounding(points)
+        array = array_of(points, "the corners")
+        if array.ndim < 2 or len(array) < 3:
+            raise DataError(
+                "a polygon needs three corners",
+                got=f"corners of shape {list(array.shape)}",
+                expected="[k, ...], k >= 3 inputs",
+            )
         shape, array = tuple(array.shape[1:]), array.reshape(len(array), -1)
-        if len(array) < 3:
-            raise DataError("a polygon needs three corners", got=len(array))
+        check_size(shape)
         origin = array.mean(0)
         _, singular, axes = np.linalg.svd(array - origin, full_matrices=False)
-        if len(singular) > 2 and singular[2] > 1e-6 * singular[0]:
+        off = precision * float(np.linalg.norm(array))
+        if singular[1] <= max(off, 1e-14 * singular[0]):  # the decomposition rounds, too
+            raise DataError(
+                "the corners lie on one line",
+                got=f"a second extent of {singular[1]:.2g} beside {singular[0]:.3g}",
+                expected=f"more than {off:.2g}: less is rounding of what was given",
+                fix="Give three corners that are not on one line.",
+            )
+        if len(singular) > 2 and singular[2] > max(1e-6 * singular[0], off):
             raise DataError(
                 "the corners don't lie in one plane",
                 got=f"a third extent of {singular[2]:.3g} beside {singular[0]:.3g}",
@@ -264,25 +318,17 @@ class Slice:
 
     def embed(self, coordinates: Tensor | ArrayLike) -> Tensor:
         """Inputs `[N, *shape]`, float64, at coordinates `[N, 2]`."""
-        c = _array(coordinates, "the coordinates")
+        c = array_of(coordinates, "the coordinates")
         return torch.from_numpy(c @ self.basis.T + self.origin).reshape(-1, *self.shape)
 
     def project(self, inputs: Tensor | ArrayLike) -> np.ndarray:
         """Coordinates `[N, 2]` of the nearest points of the plane to inputs `[N, *shape]`."""
-        flat = _array(inputs, "the inputs").reshape(-1, len(self.origin)) - self.origin
+        flat = array_of(inputs, "the inputs").reshape(-1, len(self.origin)) - self.origin
         return np.linalg.lstsq(self.basis, flat.T, rcond=None)[0].T
 
     def __repr__(self) -> str:
         """Size, place and anchors in a line."""
-        extent = np.linalg.norm(self.basis, axis=0) * np.ptp(self.corners, axis=0)
-        kind = "square" if len(self.corners) == 4 else f"polygon of {len(self.corners)} corners"
-        low, high = self.corners.min(0), self.corners.max(0)
-        inside = int(((self.marks >= low) & (self.marks <= high)).all(1).sum())
-        held = f", {inside} of {len(self.marks)} anchors inside" if len(self.marks) else ""
-        return (
-            f"Slice: {kind}, {extent[0]:.4g} x {extent[1]:.4g} in inputs of shape "
-            f"{list(self.shape)}{held}"
-        )
+        return spoken(self)
 
     @property
     def area(self) -> float:
@@ -291,7 +337,7 @@ class Slice:
 
     def zoom(self, point: Any, radius: float) -> Slice:
         """The square of half side ``radius`` around a point ``[2]`` of this slice, in its axes."""
-        corners = _square(_array(point, "the point"), radius)
+        corners = square(array_of(point, "the point"), radius)
         return Slice(self.origin, self.basis, corners, self.shape)
 
     def with_shape(self, shape: tuple[int, ...]) -> Slice:
@@ -301,91 +347,43 @@ class Slice:
         return Slice(self.origin, self.basis, self.corners, tuple(shape), self.marks)
 
 
-def signed_area(polygon: np.ndarray) -> float:
-    """Shoelace area of `[k, 2]`, relative to its first corner (no cancellation far out)."""
-    p = polygon - polygon[0]
-    return 0.5 * float(np.sum(p[:-1, 0] * p[1:, 1] - p[1:, 0] * p[:-1, 1]))
+def _draws(count: int, size: int, generator: torch.Generator | None) -> list[Given]:
+    """Random directions."""
+    source = options.generator(generator)
+    found = torch.randn(count, size, dtype=torch.float64, generator=source).numpy()
+    return [Given("a random direction", d, 0.0, drawn=True) for d in found]
 
 
-def _convex(corners: np.ndarray) -> np.ndarray:
-    """The corners, counter-clockwise; repeated ones are left out."""
-    if corners.ndim != 2 or corners.shape[1:] != (2,) or len(corners) < 3:
-        raise DataError(
-            "not a polygon", got=f"corners of shape {corners.shape}", expected="[k, 2], k >= 3"
-        )
-    corners = corners[np.any(corners != np.roll(corners, 1, 0), axis=1)]
-    if len(corners) >= 3 and signed_area(corners) < 0:
-        corners = corners[::-1]
-    step = np.roll(corners, -1, 0) - corners
-    after = np.roll(step, -1, 0)
-    turn = step[:, 0] * after[:, 1] - step[:, 1] * after[:, 0]
-    around = np.arctan2(turn, (step * after).sum(1)).sum()
-    scale = np.abs(step).max(initial=0.0) ** 2
-    hollow = len(corners) < 3 or signed_area(corners) <= 1e-15 * scale
-    if hollow or turn.min() < -1e-12 * scale or around > 7:  # one full turn is 6.28
-        raise DataError(
-            "the slice's polygon is not convex or has no inside",
-            got=f"corners {corners.round(6).tolist()}",
-            fix="List the corners in order around a convex polygon.",
-        )
-    return np.ascontiguousarray(corners)
+def spoken(plane: Slice) -> str:
+    """Size, place and anchors of a slice in a line."""
+    corners, marks = plane.corners, plane.marks
+    extent = np.linalg.norm(plane.basis, axis=0) * np.ptp(corners, axis=0)
+    size = float(extent.max())
+    kind = "square" if len(corners) == 4 else f"polygon of {len(corners)} corners"
+    low, high = corners.min(0), corners.max(0)
+    middle = (low + high) / 2
+    # inputs of two numbers are places themselves, others have only those of the slice
+    two = plane.shape == (2,)
+    at = plane.embed(middle[None])[0].tolist() if two else middle.tolist()
+    text = (
+        f"Slice: {kind}, {extent[0]:.4g} x {extent[1]:.4g} around {_place(at, size)} in inputs of "
+        f"shape {list(plane.shape)}"
+    )
+    if not len(marks):
+        return text
+    inside = int(((marks >= low) & (marks <= high)).all(1).sum())
+    places = (plane.embed(marks) if two else marks)[:ANCHORS].tolist()
+    listed = ", ".join(_place(p, size) for p in places) + ", ..." * (len(marks) > ANCHORS)
+    text += f", {inside} of {len(marks)} anchors inside, at {listed}"
+    if len(marks) > 1:
+        way = marks[1] - marks[0]
+        t = float((middle - marks[0]) @ way / (way @ way)) if way.any() else np.nan
+        beside = np.abs(marks[0] + t * way - middle).max()
+        if beside <= 1e-6 * np.abs(way).max():  # its middle lies on the way: `between`
+            text += f"; the middle at t = {t:.4g} from the first to the second"
+    return text
 
 
-def _square(center: np.ndarray, half: float) -> np.ndarray:
-    if not 0 < half < np.inf:
-        raise OptionError(
-            "the square has no inside" if half != np.inf else "the square has no end",
-            got=f"half side {half}",
-            expected="> 0, finite",
-        )
-    return center + half * np.array([[-1.0, -1.0], [1, -1], [1, 1], [-1, 1]])
-
-
-def _array(value: Tensor | ArrayLike, what: str) -> np.ndarray:
-    """Numbers in float64.
-
-    Raises:
-        DataError: NaN or infinite ones among them.
-    """
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().double().numpy()
-    array = np.asarray(value, np.float64)
-    wrong = int((~np.isfinite(array)).sum())
-    if wrong:
-        raise DataError(
-            f"NaN or infinite values in {what}",
-            got=f"{wrong} of {array.size} numbers",
-            expected="finite numbers",
-        )
-    return array
-
-
-def _points(**points: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-    arrays = [_array(p, f"input {name}") for name, p in points.items()]
-    shape = arrays[0].shape
-    for a in arrays:
-        if a.size != arrays[0].size:
-            raise DataError(
-                "the inputs have different shapes", got=f"{a.shape}", expected=f"{shape}"
-            )
-    return np.stack([a.reshape(-1) for a in arrays]), tuple(shape)
-
-
-def _orthonormal(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Gram-Schmidt (applied twice, so that rounding leaves no slant), `[D, 2]`."""
-    u = _unit(first)
-    v = second - (second @ u) * u
-    if np.linalg.norm(v) <= 1e-9 * np.linalg.norm(second):
-        v = np.zeros_like(v)
-    v = _unit(v)
-    return np.stack([u, _unit(v - (v @ u) * u)], 1)
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(vector)
-    if not norm > 0:
-        raise DataError(
-            "the slice is no plane: two points coincide or three lie on one line",
-            fix="Give three inputs that are not on one line.",
-        )
-    return vector / norm
+def _place(point: list[float], size: float) -> str:
+    """A point; numbers that are rounding beside the size of the slice are 0."""
+    return "(" + ", ".join(f"{0.0 if abs(x) < 1e-9 * size else x:.4g}" for x in point) + ")"
