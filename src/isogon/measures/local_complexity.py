@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from isogon import context
+from isogon import context, options
 from isogon.cpwl.bounds import Bounds
 from isogon.cpwl.lower import program_for
 from isogon.cpwl.program import Program
@@ -93,15 +93,20 @@ def local_complexity(
 
     Raises:
         UnsupportedOp: The network is not continuous piecewise linear.
-        OptionError: A radius or a number of directions that is not positive, or a number of
-            slices or chords below 0.
+        OptionError: A radius or a number of directions that is not positive, a number of
+            slices or chords below 0, or an option that is no number.
         DataError: Inputs that hold NaN or infinite values.
     """
+    radius, generator = options.number("radius", radius), options.generator(generator)
+    slices, chords = options.whole("slices", slices), options.whole("chords", chords)
+    max_regions = options.whole("max_regions", max_regions)
     if not 0 < radius < np.inf:
         raise OptionError("no neighbourhood", got=f"radius {radius}", expected="> 0")
     x = check_inputs(as_points(points).detach().cpu().double(), what="the points")
     size = x[0].numel()
-    directions = min(DIRECTIONS, size) if directions is None else directions
+    directions = (
+        min(DIRECTIONS, size) if directions is None else options.whole("directions", directions)
+    )
     if not 1 <= directions <= size:
         raise OptionError("directions don't fit the input", got=directions, expected=f"1..{size}")
     if min(slices, chords) < 0 or max_regions < 1 or (slices and size < 2):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from isogon import context
+from isogon import context, options
 from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.cpwl.rounding import ROUNDING, errors
 from isogon.measures.boundary.frozen import Frozen
@@ -55,6 +55,8 @@ def certify_boundary(
     the first is among the facts (`missed`).
     """
     clock, found = Clock(seconds), Ledger()
+    n = POINTS if points is None else options.whole("points", points)
+    generator = options.generator(generator)
     segments = b.segments
     extent = float(np.ptp(b.plane.corners, axis=0).max())
     size = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
@@ -71,7 +73,7 @@ def certify_boundary(
     )
     found.check("once", double, 0, "pieces that are there twice")
     _ties(b, frozen, found, clock)
-    _grid(b, frozen, found, POINTS if points is None else points, generator)
+    _grid(b, frozen, found, n, generator)
     whole = found.facts["pieces"] >= len(segments)
     return found.certificate(f"a boundary of {len(segments)} pieces", whole=whole)
 

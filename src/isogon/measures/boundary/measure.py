@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from torch.nn import Module
 
-from isogon import context
+from isogon import context, options
 from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
@@ -79,9 +80,12 @@ def boundary(
     Raises:
         UnsupportedOp: The network is not continuous piecewise linear.
         DataError: The slice does not fit the network's input.
-        OptionError: A grid of fewer than two lines, classes that don't exist, or no room for a
-            piece.
+        OptionError: A grid of fewer than two lines, classes that don't exist, no room for a
+            piece, or an option that is no number.
     """
+    grid = options.whole("grid", grid)
+    max_pieces = None if max_pieces is None else options.whole("max_pieces", max_pieces)
+    seconds = None if seconds is None else options.number("seconds", seconds)
     if grid < 2:
         raise OptionError("no grid", got=grid, expected="grid >= 2")
     for name, most in (("max_pieces", max_pieces), ("seconds", seconds)):
@@ -173,7 +177,14 @@ def _checked(program: Program, classes: tuple[int, ...] | None) -> list[int] | N
     if classes is None:
         return None
     count = math.prod(program.shapes[program.output])
-    chosen = sorted({int(c) for c in classes})
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise OptionError(
+            "no such classes",
+            got=repr(classes),
+            expected=f"two or more of 0..{count - 1}" if count > 1 else "None for one output",
+            fix="Give a tuple of numbers: classes=(0, 1).",
+        )
+    chosen = sorted({options.whole("classes", c) for c in classes})
     if len(chosen) < 2 or chosen[0] < 0 or chosen[-1] >= count:
         raise OptionError(
             "no such classes",

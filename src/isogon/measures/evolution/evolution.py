@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 from torch.nn import Module
 
-from isogon import context
+from isogon import context, options
 from isogon.data import Batches, as_batches
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.evolution.states import gap, score, sequence, states, when
@@ -199,6 +199,9 @@ def evolution(
         ModelError: A snapshot does not fit the model.
         OptionError: A number that is not positive.
     """
+    most = None if most is None else options.whole("most", most)
+    frames = options.whole("frames", frames)
+    max_regions = None if max_regions is None else options.whole("max_regions", max_regions)
     for name, value in (("most", most), ("frames", frames + 1), ("max_regions", max_regions)):
         if value is not None and value < 1:
             raise OptionError(f"{name} is too small", got=value - (name == "frames"))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import Module
 
-from isogon import context
+from isogon import context, options
 from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
@@ -79,6 +79,7 @@ class Forecast:
         Raises:
             OptionError: Fewer than one region.
         """
+        regions = options.number("regions", regions)
         if not regions >= 1:
             raise OptionError("no slice has so few regions", got=regions, expected=">= 1")
         a = math.pi / 4 * self.density**2 * self.area
@@ -135,6 +136,7 @@ def forecast(
         DataError: The slice does not fit the network's input.
         OptionError: Fewer than two chords.
     """
+    chords, generator = options.whole("chords", chords), options.generator(generator)
     if chords < 2:
         raise OptionError("too few chords", got=chords, expected="chords >= 2")
     program, plane = lowered(model, plane)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from torch.nn import Module
 
-from isogon import context, jit
+from isogon import context, jit, options
 from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
 from isogon.measures.partition.certificate.narrow import misread
@@ -69,8 +69,9 @@ def partition(
     Raises:
         UnsupportedOp: The network is not continuous piecewise linear.
         DataError: The slice does not fit the network's input.
-        OptionError: `max_regions` is not positive.
+        OptionError: `max_regions` is not positive, or no whole number.
     """
+    max_regions = None if max_regions is None else options.whole("max_regions", max_regions)
     if max_regions is not None and max_regions < 1:
         raise OptionError("no room for a region", got=max_regions, expected="max_regions >= 1")
     found = partitioned(model, plane, max_regions, progress, forewarn=True)

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from isogon import options
 from isogon.cpwl.rounding import EPS, ROUNDING
 from isogon.errors import ModelError, OptionError
 from isogon.measures.partition.affine import affine_maps
@@ -223,6 +224,7 @@ def sampled(
     p: Partition, n: int, generator: torch.Generator | None, near: ArrayLike | None
 ) -> np.ndarray:
     """Points on the decision boundary (see `Partition.sample_boundary`)."""
+    n, generator = options.whole("n", n), options.generator(generator)
     segments = p.boundary
     length = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
     if not length.sum() > 0:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from isogon import options
 from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.measures.partition.affine import region_values
 from isogon.measures.partition.certificate.allowances import Allowances, Closeness
@@ -33,7 +34,8 @@ class Clock:
     """How much of a time is left; all of it where there is no bound."""
 
     def __init__(self, seconds: float | None) -> None:
-        self.start, self.seconds = time.monotonic(), seconds
+        self.start = time.monotonic()
+        self.seconds = None if seconds is None else options.number("seconds", seconds)
 
     def over(self, share: float = 1.0) -> bool:
         """Whether a share of the time is spent."""
@@ -88,6 +90,8 @@ def certify(
     carries (`cpwl.rounding`); nothing is relative to the largest value of a site.
     """
     clock = Clock(seconds)
+    n = None if points is None else options.whole("points", points)
+    source = options.generator(generator) or torch.Generator().manual_seed(0)
     found = Ledger()
     found.facts |= {"regions": len(p), "vertices": len(p.vertices), "edges": len(p.edges)}
     left = int((~p.finished).sum())
@@ -98,10 +102,9 @@ def certify(
     allowances = Allowances.of_slice(p)
     places = Places(p, allowances)
     off = _completeness(p, found, allowances, places, clock)
-    n = points
     if n is None:
         n = affordable(p) if seconds is None else FEWEST
-    xy = random_points(p.plane.corners, n, generator or torch.Generator().manual_seed(0))
+    xy = random_points(p.plane.corners, n, source)
     _agreement(p, found, xy, allowances, off, clock if points is None else Clock(None))
     _neighbours(p, found, max(n, FEWEST), allowances, places, clock)
     check_boundary(p, found)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from isogon import options
 from isogon.cpwl.certificate import Certificate, Ledger
 from isogon.cpwl.program import Program
 from isogon.cpwl.stages import Kink, Max
@@ -39,6 +40,8 @@ def certify_line(
     Rounding is that of a partition's certificate: per unit and point.
     """
     clock, found = Clock(seconds), Ledger()
+    n = POINTS if points is None else options.whole("points", points)
+    source = options.generator(generator) or torch.Generator().manual_seed(0)
     knots = np.concatenate([[0.0], s.breakpoints, [1.0]])
     count = len(knots) - 1
     found.facts |= {"breakpoints": len(s.breakpoints), "every piece": count}
@@ -48,8 +51,7 @@ def certify_line(
     knots = np.maximum.accumulate(np.clip(np.nan_to_num(knots), 0, 1))
     allowances = allowances_of(s, knots)
     gap = _pieces(s, found, knots, allowances, clock)
-    n = POINTS if points is None else points
-    draw = torch.rand(n, generator=generator or torch.Generator().manual_seed(0))
+    draw = torch.rand(n, generator=source)
     for part in allowances.chunks(n):
         if part.start and points is None and clock.over():
             break
