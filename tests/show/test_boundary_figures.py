@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zlib
 
 import numpy as np
@@ -82,11 +83,53 @@ def test_an_inset_of_another_plane_is_refused():
     other = ig.partition(wide, ig.Slice.through(*x[3:]))
     with pytest.raises(OptionError, match="not in the boundary's plane"):
         ig.draw(b, inset=other)
+    plane = ig.boundary(wide, ig.Slice.through(*torch.eye(3) * 100, margin=1), grid=20)
+    at = plane.plane.embed(np.array([[9.0, 5.0]]))[0]
+    # its corners are nearer to the plane than a millionth of the way from the origin of the slice
+    tilted = ig.Slice.square(at, *torch.eye(3)[:2], radius=1e-6)
+    with pytest.raises(OptionError, match="not in the boundary's plane"):
+        ig.draw(plane, inset=ig.partition(wide, tilted))
+    ig.draw(plane, inset=ig.partition(wide, plane.plane.zoom((9.0, 5.0), 1e-6)))
+    with pytest.raises(OptionError, match=r"got inputs of shape \[2\], expected .* \[3\]"):
+        ig.draw(b, inset=ig.partition(net(3), BOX))
+    with pytest.raises(OptionError, match="the inset is no partition: got int"):
+        ig.draw(b, inset=3)
     with pytest.raises(OptionError, match="each class needs a name"):
         ig.draw(b, names=["one"])
     for wrong in (False, "cat"):
         with pytest.raises(OptionError, match="labels=False"):
             ig.draw(b, names=wrong)
+
+
+def test_an_inset_outside_of_the_slice_is_refused(traced):
+    for low, high in (((3, 3), (4, 4)), ((1, -1), (2, 1))):
+        with pytest.raises(OptionError, match="outside of the boundary's slice"):
+            ig.draw(traced, inset=ig.partition(net(4), ig.Slice.box2d(low, high)))
+    ig.draw(traced, inset=ig.partition(net(4), ig.Slice.box2d((0.5, 0.5), (2, 2))))
+    across = ig.Slice.polygon(np.zeros(2), np.eye(2), [[-3, -0.1], [3, -0.1], [3, 0.1], [-3, 0.1]])
+    ig.draw(traced, inset=ig.partition(net(4), across))  # without a corner in the other one
+
+
+def test_an_inset_of_another_network_is_refused(traced, tmp_path):
+    part = traced.zoom(0.2)
+    own, other = ig.partition(net(4), part), ig.partition(net(4, seed=1), part)
+    with pytest.raises(OptionError, match="of another network: got outputs that differ"):
+        ig.draw(traced, inset=other)
+    with pytest.raises(OptionError, match="of another network: got 3 outputs, expected 4"):
+        ig.draw(traced, inset=ig.partition(net(3), part))
+    traced.save(tmp_path / "b")
+    own.save(tmp_path / "p")
+    read = ig.read(tmp_path / "b")
+    with pytest.warns(UserWarning, match=r"seems to be the partition of another network"):
+        ig.draw(read, inset=other)
+    two = ig.boundary(net(4), BOX, grid=40, classes=tuple(np.unique(traced.image)[:2].tolist()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ig.draw(read, inset=own)
+        ig.draw(read, inset=ig.read(tmp_path / "p"))
+        ig.draw(two, inset=own)
+    with pytest.raises(OptionError, match="of another network"):
+        ig.draw(read.attach(net(4)), inset=other)
 
 
 def test_patterns_tell_classes_apart_without_colour(traced):

@@ -13,13 +13,13 @@ from matplotlib.patches import ConnectionPatch
 from matplotlib.path import Path
 from scipy import ndimage
 
-from isogon.errors import OptionError
 from isogon.measures.boundary.reading import Boundary
 from isogon.measures.partition.reading import Partition
 from isogon.registry import draws
 from isogon.show import mesh, style
 from isogon.show.areas import TINTS, area_patch, by_class, name_at, name_classes, names_of_classes
 from isogon.show.class_places import class_places
+from isogon.show.insets import place_of
 from isogon.show.partition import below, frame, marks, overlay, regions
 
 if TYPE_CHECKING:
@@ -54,11 +54,12 @@ def draw_boundary(
             it with lines to its place.
 
     Raises:
-        OptionError: The inset is of another plane, or classes have too few names.
+        OptionError: The inset is of another plane or network, or classes have too few names.
     """
     single = bool(reading.meta["single"])
     names = names_of_classes(names, 2 if single else int(reading.meta["outputs"]))
     both = inset is not None
+    place = None if inset is None else place_of(reading, inset)
     fig, axes = style.panels(1 + both, width=style.WIDTH if both else 4.4, height=3.9)
     ax = axes[0][0]
     present = _classes(ax, reading, single, hatch)
@@ -78,8 +79,8 @@ def draw_boundary(
     frame(ax, reading.plane.corners)
     if labels:
         away = reading.plane.marks
-        if inset is not None:  # its place bears a mark, too
-            away = np.vstack([away, _place(reading, inset).mean(0)])
+        if place is not None:  # its place bears a mark, too
+            away = np.vstack([away, place.mean(0)])
         _names(ax, reading, names, single, away)
     if anchors and len(reading.plane.marks):
         marks(ax, reading.plane.marks)
@@ -90,8 +91,8 @@ def draw_boundary(
     ax.set_xlabel("slice coordinate 1")
     ax.set_ylabel("slice coordinate 2")
     handles = _handles(present, single, names, bool(len(reading)), hatch)
-    if inset is not None:
-        _zoom(fig, ax, axes[0][1], reading, inset, names, hatch)
+    if inset is not None and place is not None:
+        _zoom(fig, ax, axes[0][1], reading, inset, place, names, hatch)
         style.letter(list(axes[0]))
         if handles:
             below(ax, handles, 5)
@@ -106,11 +107,11 @@ def _zoom(
     side: Axes,
     b: Boundary,
     p: Partition,
+    place: np.ndarray,
     names: Sequence[str] | None,
     hatch: bool,
 ) -> None:
-    """The regions of a part of the plane, and lines to where it is."""
-    place = _place(b, p)
+    """The regions of a part of the plane, and lines to where it is (its corners: `place`)."""
     regions(fig, side, p, "class", 0, names, legend=False, hatch=hatch)
     overlay(side, p, True, False)
     side.set_xlabel("coordinate 1 of the part")  # its own: they begin in its middle
@@ -143,22 +144,6 @@ def _zoom(
         )
         line.set_in_layout(False)
         fig.add_artist(line)
-
-
-def _place(b: Boundary, p: Partition) -> np.ndarray:
-    """`[k, 2]` the corners of a partition's slice in the coordinates of a boundary's."""
-    at = p.plane.embed(p.plane.corners).reshape(len(p.plane.corners), -1).numpy()
-    step = at - b.plane.origin
-    found, *_ = np.linalg.lstsq(b.plane.basis, step.T, rcond=None)
-    off = np.abs(b.plane.basis @ found - step.T).max()
-    if off > 1e-6 * np.abs(step).max():
-        raise OptionError(
-            "the inset is not in the boundary's plane",
-            got=f"corners {off:.2g} beside it",
-            expected="the partition of a slice of the same plane",
-            fix="boundary.zoom(...) makes one.",
-        )
-    return found.T
 
 
 def simplified(corners: np.ndarray, size: float) -> np.ndarray:
