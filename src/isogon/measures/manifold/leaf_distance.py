@@ -11,7 +11,7 @@ from isogon.actions import family as parsed
 from isogon.data import Points, points
 from isogon.data.finite import check_inputs
 from isogon.errors import DataError
-from isogon.measures.manifold.walk import walk
+from isogon.measures.manifold.walk import batched, walk
 from isogon.nets.finite import check_finite
 from isogon.nets.hygiene import precision
 from isogon.nets.layout import check_images
@@ -47,7 +47,7 @@ def leaf_distance(
 
     Args:
         model: Any module from [N, ...] to logits [N, C].
-        start: Images, [n, ...].
+        start: Images, [n, ...] (or one without its axis).
         family: Transformations whose images are the targets; ``rotations(8)`` where neither
             this nor ``toward`` is given.
         toward: Targets, [n, ...] or one for all, instead of transforms.
@@ -68,13 +68,17 @@ def leaf_distance(
     """
     check_finite(model)
     start = points(start)
+    # which shape the model takes is asked with numbers, so that NaN has an error of its own
+    start = start.reshape(batched(model, start.nan_to_num(0.0, 0.0, 0.0))[0].shape)
     check_inputs(start, what="the starts")
     if toward is None:
         family = parsed("rotations(8)" if family is None else family)
         check_images(model, start)
         labels, targets = list(family.labels), family.orbit(start)
     else:
-        labels, targets = ["target"], points(toward).to(start)[None]
+        target = points(toward).to(start)
+        target = target[None] if target.shape == start.shape[1:] else target
+        labels, targets = ["target"], target[None]
         if targets.shape[1:2] == (1,) and targets.shape[2:] == start.shape[1:]:
             targets = targets.expand(1, *start.shape)
     if targets.shape[1:] != start.shape:

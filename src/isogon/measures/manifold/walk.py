@@ -251,7 +251,7 @@ def _prepared(
             expected="one of them",
             fix="Leave one out.",
         )
-    start, classes = _batched(model, points(start) if isinstance(start, str) else start)
+    start, classes = batched(model, points(start) if isinstance(start, str) else start)
     shape = start.shape[1:]
     given = toward if toward is not None else direction
     if given is None:
@@ -275,8 +275,13 @@ def _prepared(
     return Walkers(rule, start, given, toward is not None, classes, kept)
 
 
-def _batched(model: Module, start: Tensor) -> tuple[Tensor, int]:
-    """Starts [n, ...] in float64 (one sample without its axis gets one), and C."""
+def batched(model: Module, start: Tensor) -> tuple[Tensor, int]:
+    """Starts [n, ...] in float64 (one sample without its axis gets one), and C.
+
+    Raises:
+        DataError: They are no samples, or not ones that the model takes.
+        ModelError: The model gives no row of logits per sample.
+    """
     if not isinstance(start, Tensor) or start.numel() == 0 or not start.is_floating_point():
         raise DataError(
             "no starts",
