@@ -144,6 +144,7 @@ def orthonormal(first: Given, second: Given, start: str | None = None) -> np.nda
     length = float(np.linalg.norm(first.value))
     if start is not None and not second.drawn and length <= first.off:
         raise DataError(
+            "the slice is no plane: "
             f"the inputs {start} and {first.name} are the same within their rounding",
             got=f"a distance of {length:.2g}",
             expected=f"more than {first.off:.2g}: less is rounding of what was given",
@@ -155,12 +156,14 @@ def orthonormal(first: Given, second: Given, start: str | None = None) -> np.nda
     if left <= least:
         if start is None:
             raise DataError(
+                "the slice is no plane: "
                 f"the directions {first.name} and {second.name} are parallel",
                 got=f"{second.name} is {left:.2g} off {first.name}",
                 expected=f"more than {least:.2g}: less is rounding of what was given",
                 fix="Give two directions that are not parallel.",
             )
         raise DataError(
+            "the slice is no plane: "
             f"the inputs {start}, {first.name} and {second.name} lie on one line",
             got=f"{second.name} {left:.2g} off the line through {start} and {first.name}",
             expected=f"more than {least:.2g}: less is rounding of what was given",
@@ -177,12 +180,12 @@ def _unit(direction: Given, start: str | None) -> np.ndarray:
         return direction.value / norm
     if start is None:
         raise DataError(
-            f"the direction {direction.name} is zero",
+            f"the slice is no plane: the direction {direction.name} is zero",
             expected="two directions that are not parallel",
             fix=f"Give another {direction.name}.",
         )
     raise DataError(
-        f"the inputs {start} and {direction.name} are the same",
+        f"the slice is no plane: the inputs {start} and {direction.name} are the same",
         expected="inputs that differ",
         fix=f"Give another {direction.name}.",
     )
