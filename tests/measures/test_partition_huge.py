@@ -214,9 +214,12 @@ def network(seed, how, factor, bias, conv):
 def test_certificates_of_models_with_one_unit_scaled(seed, how, power, bias, conv):
     certificate = partition(*network(seed, how, 10.0**power, bias, conv)).certify(200)
     failed = {c.name for c in certificate if not c.passed}
-    assert failed <= {"decided"}, str(certificate)
-    if failed:
+    assert failed <= {"decided", "boundary"}, str(certificate)
+    if "decided" in failed:
         assert "rescale" in certificate["decided"].note
+    if "boundary" in failed:  # along the unit's line, on which outputs are known to its rounding
+        assert power > 10
+        assert "gaps" in certificate["boundary"].note
 
 
 # what went wrong with each: angles below 1e-12 were taken for none; a chain of crossings, each near
@@ -225,7 +228,10 @@ def test_certificates_of_models_with_one_unit_scaled(seed, how, power, bias, con
 def test_lines_that_run_side_by_side(seed):
     """Behind a unit of 1e13 the lines of a layer differ by angles of 1e-13."""
     certificate = partition(*huge_unit.network(seed, 1e13)).certify(200)
-    assert certificate.passed, str(certificate)
+    failed = {c.name for c in certificate if not c.passed}
+    assert failed <= {"boundary"}, str(certificate)
+    if failed:  # outputs are known to 0.2 on that unit's line: where the class changes there is not
+        assert "gaps" in certificate["boundary"].note
     assert certificate.remarks
 
 
@@ -236,7 +242,12 @@ def test_three_hundred_networks_with_a_huge_unit(factor):
     for seed in range(300):
         certificate = partition(*huge_unit.network(seed, factor)).certify(500)
         failed = {c.name for c in certificate if not c.passed}
-        assert failed <= {"decided"}, f"seed {seed}: {certificate}"
+        # along the unit's line outputs are known to its rounding: so is where classes change there
+        assert failed <= {"decided", *(["boundary"] if factor > 1e10 else [])}, (
+            f"{seed}: {certificate}"
+        )
+        if "boundary" in failed:
+            assert "gaps" in certificate["boundary"].note, f"seed {seed}"
 
 
 def test_a_remark_names_the_unit_and_stays_with_the_reading():

@@ -107,7 +107,7 @@ def certify(
     xy = random_points(p.plane.corners, n, source)
     _agreement(p, found, xy, allowances, off, clock if points is None else Clock(None))
     _neighbours(p, found, max(n, FEWEST), allowances, places, clock)
-    check_boundary(p, found)
+    check_boundary(p, found, allowances)
     narrow(p, found, allowances, clock)
     crowded(p, found, allowances)
     whole = found.facts["corners"] >= len(p.vertices)
