@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "isogon"
 LAYERS = {
     "errors": 0, "context": 0, "specs": 0, "registry": 0, "nesting": 0, "variants": 0, "lazy": 0,
     "storage": 0, "readings": 0, "jit": 0, "hints": 0, "bars": 0, "processes": 0, "stopping": 0,
+    "options": 0,
     "nets": 1, "actions": 1, "data": 1, "stats": 1,
     "cpwl": 2, "training": 2,
     "measures": 3,
@@ -29,8 +30,8 @@ ORDERS = {
         "manifold", "orbits", "arrangement", "alignment", "stitching", "dissection",
     ),
     "isogon.measures.partition": (
-        "kernels", "patterns", "crossings", "slices", "lowering", "specs", "mesh", "tiles", "lines",
-        "grow", "forecast", "decisions", "affine", "locate", "statistics", "adjacency",
+        "kernels", "patterns", "crossings", "charts", "slices", "lowering", "specs", "mesh",
+        "tiles", "lines", "grow", "forecast", "decisions", "affine", "locate", "statistics", "adjacency",
         "certificate", "reading", "measure",
     ),
     "isogon.survey": ("declaring", "running", "whole", "pages", "experiments", "calls"),

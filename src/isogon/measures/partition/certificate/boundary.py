@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import ConvexHull, cKDTree
+from scipy.spatial import ConvexHull, KDTree
 
 from isogon.cpwl.certificate import Ledger
 from isogon.measures.partition.certificate.allowances import Allowances
@@ -80,7 +80,7 @@ def _torn(p: Partition, z: np.ndarray, zero: np.ndarray) -> int:
     for distance in (JOINT, LOOSE):  # places of badly conditioned points differ by more
         if not len(ends):
             return 0
-        near = cKDTree(ends).query_pairs(distance * extent, output_type="ndarray")
+        near = KDTree(ends).query_pairs(distance * extent, output_type="ndarray")
         graph = coo_array((np.ones(len(near)), near.T), shape=(len(ends), len(ends)))
         point = connected_components(graph, directed=False)[1]
         cells, count = np.unique(
@@ -91,7 +91,7 @@ def _torn(p: Partition, z: np.ndarray, zero: np.ndarray) -> int:
         odd = odd[~np.isin(odd, point[~known[pairs].all(1)])]
         torn = np.isin(point, odd)
         # its neighbours, which it may have to be joined to
-        close = cKDTree(ends).query_ball_point(ends[torn], LOOSE * extent)
+        close = KDTree(ends).query_ball_point(ends[torn], LOOSE * extent)
         kept = np.unique(np.concatenate([[], *close]).astype(np.int64))
         last, own = ends[torn], point[torn]
         ends, pairs = ends[kept], pairs[kept]
