@@ -70,10 +70,17 @@ def of_a_partition(net, ends, pairs):
     p = partition(net, SQUARE)
     size = np.linalg.norm(p.boundary[:, 1] - p.boundary[:, 0], axis=1).sum()
     assert size == pytest.approx(length_of(ends), rel=1e-9, abs=1e-9)
+    assert len(np.unique(p.boundary.mean(1).round(9), axis=0)) == len(p.boundary)
     found = compared(
-        SimpleNamespace(plane=SQUARE, segments=p.boundary, segment_classes=p.boundary_classes),
-        ends, pairs,
-    )  # fmt: skip
+        SimpleNamespace(
+            plane=SQUARE,
+            segments=p.boundary,
+            segment_classes=p.boundary_classes,
+            arrays={"image_x": np.zeros(20)},
+        ),
+        ends,
+        pairs,
+    )
     assert max(found.values()) < 1e-9
     table = p.topology()
     assert table["area"].sum() == pytest.approx(SQUARE.area, rel=1e-9)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from isogon.measures.partition.kernels.contenders import EQUAL
+
 if TYPE_CHECKING:
     from isogon.measures.partition.reading import Partition
 
@@ -32,6 +34,25 @@ class Faces(NamedTuple):
         after[last] = 0.0
         cross = here[:, 0] * after[:, 1] - here[:, 1] * after[:, 0]
         return 0.5 * np.add.reduceat(cross, self.offsets[:-1]) if len(self.label) else cross
+
+
+def region_labels(p: Partition) -> np.ndarray:
+    """`[R]` the largest output at each centroid, see `Partition.label`."""
+    z = p.centers
+    if z.shape[1] == 1:
+        return np.where(p.finished, z[:, 0] > 0, -1).astype(np.int64)
+    best = z.argmax(1)
+    rows, size = np.arange(len(z)), np.abs(p.outputs).max(1, initial=0.0)
+    largest = np.maximum.reduceat(size[p.face_vertices], p.face_offsets[:-1])
+    near = z >= (z[rows, best] - EQUAL * largest)[:, None]
+    near &= np.arange(z.shape[1]) < best[:, None]
+    for i in np.flatnonzero(near.any(1) & p.finished):  # equal here: on all of the region, too?
+        corners = p.face_vertices[p.face_offsets[i] : p.face_offsets[i + 1]]
+        own = p.outputs[corners]
+        gap = np.abs(own - own[:, [best[i]]]).max(0)
+        size = np.maximum(np.abs(own).max(0), np.abs(own[:, best[i]]).max())
+        best[i] = np.flatnonzero(gap <= EQUAL * size)[0]  # as `first_of_equals` does
+    return np.where(p.finished, best, -1)
 
 
 def decisions(p: Partition, most: float = MOST) -> Faces:

@@ -16,6 +16,7 @@ from isogon.errors import ModelError, OptionError
 from isogon.measures.partition.adjacency import Neighbours
 from isogon.measures.partition.affine import affine_maps
 from isogon.measures.partition.certificate.certify import certify
+from isogon.measures.partition.decisions import region_labels
 from isogon.measures.partition.kernels import boundary as edge_of_classes
 from isogon.measures.partition.kernels import geometry
 from isogon.measures.partition.locate import located
@@ -155,11 +156,10 @@ class Partition(Neighbours, Reading):
     def label(self) -> np.ndarray:
         """`[R]` class of the largest output at the centroid; one output: 1 where positive.
 
-        -1 where the region was not cut to the end.
+        -1 where the region was not cut to the end. Of outputs that are equal on all of it, the
+        first one.
         """
-        center = self._means[2]
-        found = (center[:, 0] > 0).astype(np.int64) if center.shape[1] == 1 else center.argmax(1)
-        return np.where(self.finished, found, -1)
+        return region_labels(self)
 
     @cached_property
     def _boundary(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

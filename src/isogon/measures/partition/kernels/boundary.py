@@ -10,11 +10,14 @@ from isogon.measures.partition.kernels.contenders import (
     chord,
     clip,
     contenders,
+    first_of_equals,
     note,
     workplace,
 )
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.kernels.jit import costly, inline, kernel
+
+POINT = 16 * np.finfo(float).eps  # of the largest coordinate: a shorter piece is a point
 
 
 @inline
@@ -97,6 +100,12 @@ def face_boundary(offsets, loops, xy, outputs, error, row, unclear, segments, cl
                 values[k, c] = outputs[loops[low + k], c]
                 errors[k, c] = error[row[loops[low + k]], c]
         count = contenders(values, errors, n, list_, close)
+        for r in range(count if count > 1 else 0):
+            first = first_of_equals(values, n, list_[r])
+            for s in range(count):
+                if list_[s] == first:  # it is there itself
+                    first = list_[r]
+            list_[r] = first
         for r in range(count):
             for s in range(r):
                 i, j = min(list_[r], list_[s]), max(list_[r], list_[s])
@@ -329,4 +338,8 @@ def argmax_boundary(offsets, loops, xy, outputs, ends, sides, table, finished=No
     segments = np.concatenate([segments, along])
     classes = np.concatenate([classes, np.sort(winners, 1)])
     region = np.concatenate([own[faces], np.full(more, -1)])
-    return segments, classes, region, np.concatenate([np.full(total, -1), owner])
+    edge = np.concatenate([np.full(total, -1), owner])
+    # where three outputs tie in one point, what is left of the third pair is rounding
+    size = np.abs(segments[:, 1] - segments[:, 0]).max(1)
+    kept = size > POINT * np.abs(xy).max(initial=0.0)
+    return segments[kept], classes[kept], region[kept], edge[kept]

@@ -7,6 +7,8 @@ import numpy as np
 from isogon.measures.partition.kernels.edges import WIDE
 from isogon.measures.partition.kernels.jit import inline
 
+EQUAL = 64 * np.finfo(float).eps  # of their size: two outputs that differ by less are one
+
 
 @inline
 def below(values, error, k, i, j, close):
@@ -63,6 +65,19 @@ def contenders(values, error, n, list_, close):
             list_[count] = c
             count += 1
     return count
+
+
+@inline
+def first_of_equals(values, n, c):
+    """The first column that is equal to column c at all corners, to rounding of their size."""
+    for m in range(c):
+        size = gap = 0.0
+        for k in range(n):
+            size = max(size, abs(values[k, c]), abs(values[k, m]))
+            gap = max(gap, abs(values[k, c] - values[k, m]))
+        if gap <= EQUAL * size:
+            return m
+    return c
 
 
 @inline
