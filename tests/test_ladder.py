@@ -31,8 +31,8 @@ ORDERS = {
     ),
     "isogon.measures.partition": (
         "kernels", "patterns", "crossings", "charts", "slices", "lowering", "specs", "mesh",
-        "tiles", "lines", "grow", "forecast", "decisions", "affine", "locate", "statistics",
-        "adjacency", "certificate", "reading", "measure",
+        "tiles", "lines", "chords", "expected", "grow", "windows", "forecast", "decisions",
+        "affine", "locate", "statistics", "adjacency", "certificate", "reading", "measure",
     ),
     "isogon.survey": ("declaring", "running", "whole", "pages", "experiments", "calls"),
 }  # fmt: skip

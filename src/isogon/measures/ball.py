@@ -15,10 +15,11 @@ from isogon.context import silent
 from isogon.cpwl.program import Program
 from isogon.cpwl.stages import Affine, Join, Kink
 from isogon.errors import IncompleteWarning
-from isogon.measures.partition.forecast import ENOUGH, Chords, Forecast, pilot
+from isogon.measures.partition.forecast import ENOUGH, Chords, Forecast
 from isogon.measures.partition.lines import break_points
 from isogon.measures.partition.measure import partitioned
 from isogon.measures.partition.slices import Slice
+from isogon.measures.partition.windows import pilot
 
 CORNERS = 24  # of the polygon that stands for a disc: 98.9 % of its area
 CHORDS = 4  # by which the regions of a disc are forecast

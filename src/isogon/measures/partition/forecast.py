@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,91 +16,35 @@ from isogon import context, options
 from isogon.cpwl.lower import check_outputs
 from isogon.cpwl.program import Program
 from isogon.errors import IncompleteWarning, OptionError
-from isogon.measures.partition.grow import grow
+from isogon.measures.partition.chords import changes, chord, count, crofton
+from isogon.measures.partition.expected import Forecast
 from isogon.measures.partition.lines import break_points
 from isogon.measures.partition.lowering import lowered
 from isogon.measures.partition.mesh import memory
 from isogon.measures.partition.slices import Slice
+from isogon.measures.partition.windows import (
+    FEWEST,
+    MODEL,
+    PILOT,
+    Windows,
+    cut_part,
+    excess,
+    middle_of,
+    wanted,
+)
 
 PROBE = 1 / 16  # of a chord: looked at first
 ENOUGH = 2000  # breakpoints per chord
-PILOT = 2000  # regions that are cut to see how long one takes ...
-SHARE = 0.02  # ... or this share of those forecast, whichever is less ...
-MOST = 0.25  # ... but never in more than this part of the slice's extent
-UNLIMITED = 1 << 40
+RIM = 100  # breakpoints per side, at least; and as on a chord ...
+BORDER = 0.1  # ... where so many of the regions, or more, are told by them
 PATIENCE = 1.0  # seconds of cutting before which nothing is forecast
 BUDGET = 0.05  # of the time, for a forecast while cutting
 FIRST = 1 / 256  # of a chord: looked at first while cutting
+LIGHT = 1 / 4  # of the regions that are cut for a forecast, while cutting
 FEW, CHORDS = 8, 32  # parts of chords that tell something, that are enough
 LEAST = 100  # breakpoints that tell something
-TOGETHER = 1e-12  # of a piece: changes at one place
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a partition of a slice is likely to be.
-
-    Attributes:
-        regions: Number of regions.
-        boundary_length: Length of the decision boundary (one output: zero set), in slice
-            coordinates.
-        seconds: Time that cutting takes, one thread; NaN where no part was cut to see.
-        memory: Bytes of the finished partition and of what its cutting holds at a time.
-        spread: Standard error of `regions`, relative: from the chords, so without what the
-            formula itself is off by.
-        density: Breakpoints per unit of length on random lines.
-        area: Of the slice, in slice coordinates.
-        perimeter: Likewise.
-        chords: How many lines were looked at.
-        most: Regions that fit in the memory which is free now.
-    """
-
-    regions: float
-    boundary_length: float
-    seconds: float
-    memory: float
-    spread: float
-    density: float
-    area: float
-    perimeter: float
-    chords: int
-    most: int
-
-    @property
-    def radius(self) -> float:
-        """Half the side of a square of the slice's area."""
-        return math.sqrt(self.area) / 2
-
-    def radius_for(self, regions: float) -> float:
-        """The radius of a slice with so many regions, with this one's shape and middle.
-
-        For a square that is half its side, as in `Slice.anchors`. It assumes that regions are
-        as dense there as on the whole slice.
-
-        Raises:
-            OptionError: Fewer than one region.
-        """
-        regions = options.number("regions", regions)
-        if not regions >= 1:
-            raise OptionError("no slice has so few regions", got=regions, expected=">= 1")
-        a = math.pi / 4 * self.density**2 * self.area
-        b = self.density * self.perimeter / 2
-        c = 1.0 - regions
-        if a == 0:
-            return math.inf
-        return (math.sqrt(b * b - 4 * a * c) - b) / (2 * a) * self.radius
-
-    def __repr__(self) -> str:
-        fits = f"memory holds about {self.most:,}"
-        if self.regions > self.most:
-            fits += f": a radius of {self.radius_for(self.most):.3g} would fit"
-        took = "" if math.isnan(self.seconds) else f", about {self.seconds:.2g} s"
-        return (
-            f"Forecast: about {self.regions:,.0f} regions (standard error "
-            f"{100 * self.spread:.0f} %) at radius {self.radius:.3g}, boundary length "
-            f"{self.boundary_length:.3g}{took}, {self.memory / 2**20:,.0f} MB; {fits}; from "
-            f"{self.chords} chords"
-        )
+TURNS, NEAR = 6, 0.03  # smaller slices that are looked at for a radius; how near is enough
+ROUGH = 4, 100  # chords, and breakpoints on each, through one of those
 
 
 def forecast(
@@ -111,16 +56,24 @@ def forecast(
 ) -> Forecast:
     r"""How many regions a slice holds, and what its partition takes, before anything is cut.
 
-    With :math:`\lambda` the mean number of breakpoints per unit of length on random lines, a
-    slice of area A and perimeter P holds about
+    By Euler's formula a slice whose border has B breakpoints holds :math:`1 + \tfrac{B}{2} + M`
+    regions, M being a sum over the vertices inside. B is looked at on the border itself. Of M there
+    are two estimates. From chords, with :math:`\lambda` the mean number of breakpoints per unit of
+    length on random lines and A the area,
 
-    .. math:: \tfrac{\pi}{4} \lambda^2 A + \tfrac{1}{2} \lambda P + 1
+    .. math:: M \approx \tfrac{\pi}{4} \lambda^2 A
 
-    regions: exact for lines that lie at random in all directions (Crofton), and seen within a
-    factor of 1.4 on networks. The boundary's length is :math:`\tfrac{\pi}{2} A` times the class
-    changes per unit of length. The breakpoints are exact (as in `segments`); on a line with very
-    many of them a random part of it is looked at. The time is counted up from two small parts
-    in the middle of the slice that are cut to the end.
+    which assumes lines that lie at random in all directions (Crofton); it is within a factor of
+    1.4 on networks with biases, and far too large where lines run parallel or meet in one
+    point. And from small windows all over the slice, and its middle, that are cut to the end (some
+    2 % of the regions): without an assumption, but less precise. Both count, each by its precision;
+    where lines in windows hardly ever meet, the windows do alone. What they miss is a place outside
+    the middle where very many lines meet: the standard error allows for it, up to half as many
+    regions as lines enter the slice.
+
+    The boundary's length is :math:`\tfrac{\pi}{2} A` times the class changes per unit of length.
+    Breakpoints are exact (as in `segments`); on a line with very many of them a random part of it
+    is looked at. The time is counted up from two small parts in the middle of the slice.
 
     Args:
         model: Any network of piecewise-linear operations; left as it was.
@@ -143,9 +96,10 @@ def forecast(
     start = plane.embed(plane.corners).reshape(-1, *program.shape)
     check_outputs(program, start, "the slice's corners")
     lines = Chords(program, plane, generator or torch.Generator().manual_seed(0))
-    for _ in range(chords):
-        lines.look(ENOUGH)
-    return lines.forecast(pilot(program, plane, lines.forecast().regions))
+    found = lines.survey(chords, ENOUGH)
+    if found.regions > found.most:
+        found.radius_for(found.most)  # kept: it is part of what is printed
+    return found
 
 
 class Chords:
@@ -161,34 +115,101 @@ class Chords:
         self.program, self.plane, self.generator = program, plane, generator
         self.found: list[tuple[float, int, int]] = []  # length, breakpoints, class changes
         self.part = PROBE
+        self.rim: list[tuple[float, int]] = []  # length of a side or a part of it, breakpoints
+        self.windows: Windows | None = None
 
-    def look(self, enough: float) -> None:
-        """Cut one more line, or a random part of it with about so many breakpoints."""
-        ends = chord(self.plane.corners, self.generator)
+    def survey(self, chords: int, enough: float) -> Forecast:
+        """Look at so many chords, at the border, and at windows."""
+        for _ in self.steps(chords, enough):
+            pass
+        return self.forecast()
+
+    def steps(self, chords: int, enough: float, share: float = 1.0) -> Iterator[None]:
+        """Likewise, step by step, with that share of the regions that may be cut in windows."""
+        for _ in range(chords):
+            self.look(enough)
+            yield
+        yield from self.around(min(RIM, enough))
+        regions = self.forecast().regions
+        cut = max(share * wanted(regions), min(FEWEST, wanted(regions)))
+        windows = Windows(self.program, self.plane, regions, cut, self.generator)
+        yield from windows.cut()
+        self.windows = windows
+        unknown = sum((k + 1) * side / long for side, (long, k) in self._sides() if long < side)
+        if unknown > BORDER * self.forecast().regions:
+            yield from self.around(enough)
+
+    def around(self, enough: float) -> Iterator[None]:
+        """Look at the border: at a random part of each side where that has enough breakpoints."""
+        corners, sides = self.plane.corners, self.sides
+        total, breaks, _ = np.array(self.found).sum(0)
+        # one more than was found: that there was none does not say that there is none
+        density, least = np.full(len(sides), (breaks + 1) / total), 0.0
+        if breaks < LEAST:  # short chords of a thin slice: they say little of its long sides
+            least = PROBE
+        if self.rim:
+            density = np.array([(k + 1) / long for long, k in self.rim])
+        parts = np.clip(enough / (density * sides), least, 1.0)
+        rim: list[tuple[float, int]] = []
+        for a, b, part in zip(corners, np.roll(corners, -1, 0), parts.tolist(), strict=True):
+            rim.append(self._breaks(np.stack([a, b]), part)[:2])
+            yield
+        self.rim = rim
+
+    def _breaks(self, ends: np.ndarray, part: float) -> tuple[float, int, int]:
+        """Length, breakpoints and class changes of a random part of a line."""
         shift = float(torch.rand((), generator=self.generator, dtype=torch.float64))
-        part = min(1.0, self.part)
         low = shift * (1 - part)
         cut = ends[0] + np.array([[low], [low + part]]) * (ends[1] - ends[0])
         x = self.plane.embed(cut).reshape(-1, *self.program.shape)
         t, _, _, outputs = break_points(self.program, x)
-        length = float(np.linalg.norm(cut[1] - cut[0]))
-        self.found.append((length, len(t) - 2, changes(outputs)))
+        return float(np.linalg.norm(cut[1] - cut[0])), len(t) - 2, changes(outputs)
+
+    def look(self, enough: float) -> None:
+        """Cut one more line, or a random part of it with about so many breakpoints."""
+        ends = chord(self.plane.corners, self.generator)
+        part = min(1.0, self.part)
+        self.found.append(self._breaks(ends, part))
         total, breaks, _ = np.array(self.found).sum(0)
         typical = math.sqrt(self.plane.area)
         self.part = min(8 * part, enough / max(1.0, breaks / total * typical))
 
-    def forecast(self, seconds: float = math.nan) -> Forecast:
-        """What these lines say."""
+    def forecast(self) -> Forecast:
+        """What all that was looked at says."""
         length, breaks, flips = np.array(self.found).T
         plane, program = self.plane, self.program
-        corners = plane.corners
-        perimeter = float(np.linalg.norm(np.roll(corners, -1, 0) - corners, axis=1).sum())
+        sides, n = self.sides, len(length)
         density = breaks.sum() / length.sum()
-        regions = count(density, plane.area, perimeter)
         without = (breaks.sum() - breaks) / np.maximum(length.sum() - length, 1e-300)
-        each = np.array([count(d, plane.area, perimeter) for d in without])
-        n = len(each)
-        spread = math.sqrt((n - 1) / n * float(((each - each.mean()) ** 2).sum())) / regions
+
+        def error(values: np.ndarray) -> float:
+            return math.sqrt((n - 1) / n * float(((values - values.mean()) ** 2).sum()))
+
+        if len(self.rim) < len(sides):
+            crossings = math.nan
+            border, inside = density * sides.sum() / 2, crofton(density, plane.area)
+            off = error(np.array([count(d, plane.area, sides.sum()) for d in without]))
+        else:
+            crossings = float(sum(side / long * k for side, (long, k) in self._sides()))
+            border = crossings / 2
+            # a part of a side is as uncertain as if its breakpoints lay at random
+            unsure = sum(
+                (side / long) ** 2 * max(k, 1) * (1 - long / side)
+                for side, (long, k) in self._sides()
+            )
+            inside = crofton(density, plane.area)
+            # one breakpoint more: that there was none does not say that there is none
+            more = crofton((breaks.sum() + 1) / length.sum(), plane.area) - inside
+            off = math.hypot(error(crofton(without, plane.area)), more)
+            if self.windows is None:
+                off = math.hypot(off, MODEL * inside)
+            else:
+                inside, off = self.windows.joined(inside, off, border)
+            off = math.hypot(off, math.sqrt(max(0.0, unsure)) / 2)
+        regions = 1 + border + max(0.0, inside)
+        seconds = math.nan
+        if self.windows is not None:
+            seconds = self.windows.seconds_for(regions)
         widest = max((memory.width(program, i) for i in range(len(program.stages))), default=1)
         held = min(float(memory.LARGE), 8.0 * widest * regions)
         return Forecast(
@@ -196,13 +217,65 @@ class Chords:
             boundary_length=math.pi / 2 * flips.sum() / length.sum() * plane.area,
             seconds=seconds,
             memory=regions * memory.face(program) + held,
-            spread=spread,
+            spread=off / regions,
             density=density,
             area=plane.area,
-            perimeter=perimeter,
+            perimeter=float(sides.sum()),
             chords=n,
             most=memory.most(program),
+            crossings=crossings,
+            windows=0 if self.windows is None else len(self.windows.sums) + 1,
+            smaller=None if self.windows is None else Smaller(program, plane),
         )
+
+    @property
+    def sides(self) -> np.ndarray:
+        """Lengths of the slice's sides."""
+        corners = self.plane.corners
+        return np.linalg.norm(np.roll(corners, -1, 0) - corners, axis=1)
+
+    def _sides(self) -> list[tuple[float, tuple[float, int]]]:
+        """Length of each side, and what was seen of it."""
+        return list(zip(self.sides.tolist(), self.rim, strict=True))
+
+
+class Smaller:
+    """Slices of other sizes around the same middle, for the radius of so many regions.
+
+    Args:
+        program: The network.
+        plane: The slice.
+    """
+
+    def __init__(self, program: Program, plane: Slice) -> None:
+        self.program, self.plane = program, plane
+        self.kept: dict[float, float] = {}
+
+    def scale(self, whole: Forecast, regions: float) -> float:
+        """By what the slice is to be scaled so that it holds so many regions."""
+        if regions not in self.kept:
+            scale, found = 1.0, whole
+            for _ in range(TURNS):
+                step = found.scale_for(regions)
+                scale *= step
+                if abs(step - 1) < NEAR or not 0 < scale < math.inf:
+                    break
+                found = self.look(scale, regions)
+            self.kept[regions] = scale
+        return self.kept[regions]
+
+    def look(self, scale: float, regions: float) -> Forecast:
+        """What a slice of that size holds: counted, where that is some thousand regions."""
+        middle = middle_of(self.plane)
+        corners = middle + scale * (self.plane.corners - middle)
+        plane = Slice(self.plane.origin, self.plane.basis, corners, self.plane.shape)
+        lines = Chords(self.program, plane, torch.Generator().manual_seed(0))
+        found = lines.survey(*ROUGH)
+        if max(found.regions, regions) > PILOT:
+            return found
+        mesh = cut_part(self.program, plane, corners)
+        border = 2 * (len(mesh) - 1 - excess(mesh))
+        return replace(found, regions=len(mesh), crossings=border)
 
 
 class Outlook:
@@ -226,15 +299,23 @@ class Outlook:
         self.lines.part = FIRST
         self.start, self.spent, self.last = time.monotonic(), 0.0, 0.0
         self.text, self.warned, self.part = "", False, FIRST
+        self.steps = self._steps()
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
         """Pass a report on, with the forecast."""
-        if time.monotonic() - self.start > PATIENCE and len(self.lines.found) < CHORDS:
+        if time.monotonic() - self.start > PATIENCE:
             self._look()
         self.report(done, total, what if done == total else what + self.text)
 
+    def _steps(self) -> Iterator[None]:
+        """Some chords, the border and windows, then more chords."""
+        yield from self.lines.steps(FEW, ENOUGH, LIGHT)
+        for _ in range(CHORDS - FEW):
+            self.lines.look(ENOUGH)
+            yield
+
     def _look(self) -> None:
-        while len(self.lines.found) < CHORDS:
+        while True:
             spare = BUDGET * (time.monotonic() - self.start) - self.spent
             if spare < self.last:
                 return
@@ -242,17 +323,20 @@ class Outlook:
                 grown = self.part * spare / self.last / 2
                 self.lines.part = min(self.lines.part, max(grown, FIRST))
             self.part, began = self.lines.part, time.monotonic()
-            self.lines.look(ENOUGH)
+            if next(self.steps, self) is self:
+                self.last = math.inf
+                return
             self.last = time.monotonic() - began
             self.spent += self.last
             breaks = sum(found[1] for found in self.lines.found)
-            if len(self.lines.found) >= FEW and breaks >= LEAST:
+            if len(self.lines.found) >= FEW and (breaks >= LEAST or self.lines.windows):
                 self._tell(self.lines.forecast())
 
     def _tell(self, found: Forecast) -> None:
         self.text = f", about {found.regions:,.2g} to be expected".replace("e+0", "e")
         room = found.most if self.max_regions is None else min(self.max_regions, found.most)
-        if self.warned or found.regions * (1 - 2 * found.spread) <= room:
+        # not from chords alone: what they say may be off by any factor
+        if self.warned or not found.windows or found.regions * (1 - 2 * found.spread) <= room:
             return
         self.warned = True
         what = "memory holds" if room == found.most else "max_regions allows"
@@ -263,81 +347,3 @@ class Outlook:
             IncompleteWarning,
             stacklevel=2,
         )
-
-
-def count(density: float, area: float, perimeter: float) -> float:
-    """Regions of a slice through which lines have so many breakpoints per unit of length."""
-    return math.pi / 4 * density**2 * area + density * perimeter / 2 + 1
-
-
-def chord(corners: np.ndarray, generator: torch.Generator) -> np.ndarray:
-    """The ends `[2, 2]` of a random chord: any direction and offset that meets the polygon."""
-    while True:
-        a, b = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-        normal = np.array([math.cos(math.pi * a), math.sin(math.pi * a)])
-        middle = corners.mean(0)
-        reach = float(np.linalg.norm(corners - middle, axis=1).max())
-        height = (corners - middle) @ normal - (2 * b - 1) * reach
-        after = np.roll(height, -1)
-        crosses = (height > 0) != (after > 0)
-        if crosses.sum() != 2:
-            continue  # beside the polygon
-        p, q = corners[crosses], np.roll(corners, -1, 0)[crosses]
-        part = (height / np.where(crosses, height - after, 1.0))[crosses]
-        ends = p + part[:, None] * (q - p)
-        if np.linalg.norm(ends[1] - ends[0]) > 1e-9 * reach:
-            return ends
-
-
-def changes(outputs: np.ndarray) -> int:
-    """How often the largest output changes along a line, linear between `outputs [P, C]`."""
-    if outputs.shape[1] == 1:
-        outputs = np.concatenate([np.zeros_like(outputs), outputs], 1)
-    start, rise = outputs[:-1], np.diff(outputs, axis=0)
-    rows, own = np.arange(len(start)), start.argmax(1)
-    at, total = np.zeros(len(start)), 0
-    for _ in range(outputs.shape[1]):
-        # the first output that overtakes the largest one behind `at`
-        gap = start[rows, own][:, None] - start[rows]
-        speed = rise[rows] - rise[rows, own][:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            meets = np.where(speed > 0, gap / speed, np.inf)
-        meets = np.where(meets >= at[:, None], meets, np.inf)
-        at = meets.min(1)
-        with np.errstate(invalid="ignore"):  # of those at one place, the highest there
-            there = start[rows] + np.minimum(at, 1.0)[:, None] * rise[rows]
-        to = np.where(meets <= at[:, None] + TOGETHER, there, -np.inf).argmax(1)
-        on = at < 1
-        total += int(on.sum())
-        rows, own, at = rows[on], to[on], at[on]
-        if not len(rows):
-            break
-    return total
-
-
-def pilot(program: Program, plane: Slice, regions: float) -> float:
-    """Seconds of a partition, from small parts of the slice that are cut to the end.
-
-    The parts grow around the middle until they hold enough regions; time is counted up from the
-    last two, so that what every partition takes, however small, counts once.
-    """
-    wanted = min(PILOT, SHARE * regions)
-    scale = min(MOST, math.sqrt(max(wanted, 20.0) / regions))
-    middle = plane.marks.mean(0) if len(plane.marks) else plane.corners.mean(0)
-    _timed(program, plane, middle, scale / 8)  # kernels are compiled or read: not counted
-    took, cut = _timed(program, plane, middle, scale / 8)
-    while True:
-        now, more = _timed(program, plane, middle, scale)
-        if more >= wanted or scale >= MOST:
-            each = max(now - took, 0.0) / max(more - cut, 1)
-            return now + each * max(regions - more, 0.0)
-        took, cut, scale = now, more, min(MOST, 2 * scale)
-
-
-def _timed(program: Program, plane: Slice, middle: np.ndarray, scale: float) -> tuple[float, int]:
-    """Seconds and regions of a part of a slice, shrunk around a point."""
-    corners = middle + scale * (plane.corners - middle)
-    start = time.perf_counter()
-    small = Slice(plane.origin, plane.basis, corners, plane.shape)
-    mesh, _, _ = grow(program, small, UNLIMITED, context.silent)
-    return time.perf_counter() - start, len(mesh)
