@@ -44,7 +44,8 @@ LIGHT = 1 / 4  # of the regions that are cut for a forecast, while cutting
 FEW, CHORDS = 8, 32  # parts of chords that tell something, that are enough
 LEAST = 100  # breakpoints that tell something
 TURNS, NEAR = 6, 0.03  # smaller slices that are looked at for a radius; how near is enough
-ROUGH = 4, 100  # chords, and breakpoints on each, through one of those
+ROUGH = 4, 100, 1 / 8  # chords through one of those, breakpoints on each, share of windows
+LONG = 4.0  # times as many chords, at most, through slices that are so much longer than wide
 
 
 def forecast(
@@ -66,10 +67,10 @@ def forecast(
     which assumes lines that lie at random in all directions (Crofton); it is within a factor of
     1.4 on networks with biases, and far too large where lines run parallel or meet in one
     point. And from small windows all over the slice, and its middle, that are cut to the end (some
-    2 % of the regions): without an assumption, but less precise. Both count, each by its precision;
-    where lines in windows hardly ever meet, the windows do alone. What they miss is a place outside
-    the middle where very many lines meet: the standard error allows for it, up to half as many
-    regions as lines enter the slice.
+    2 % of the regions; of few up to half): without an assumption, but less precise. Both count,
+    each by its precision; where lines in windows hardly ever meet, the windows do alone. What they
+    miss is a place outside the middle where very many lines meet: the standard error allows for
+    it, up to half as many regions as lines enter the slice.
 
     The boundary's length is :math:`\tfrac{\pi}{2} A` times the class changes per unit of length.
     Breakpoints are exact (as in `segments`); on a line with very many of them a random part of it
@@ -78,8 +79,8 @@ def forecast(
     Args:
         model: Any network of piecewise-linear operations; left as it was.
         plane: A `Slice`.
-        chords: Number of random lines.
-        generator: Source of the lines; default: seed 0.
+        chords: Number of random lines; more through slices that are much longer than wide.
+        generator: Source of the lines and windows; default: seed 0.
 
     Returns:
         A `Forecast`.
@@ -118,15 +119,21 @@ class Chords:
         self.rim: list[tuple[float, int]] = []  # length of a side or a part of it, breakpoints
         self.windows: Windows | None = None
 
-    def survey(self, chords: int, enough: float) -> Forecast:
-        """Look at so many chords, at the border, and at windows."""
-        for _ in self.steps(chords, enough):
+    def survey(self, chords: int, enough: float, share: float = 1.0) -> Forecast:
+        """Look at so many chords, at the border, and at windows (see `steps`)."""
+        for _ in self.steps(chords, enough, share):
             pass
         return self.forecast()
 
     def steps(self, chords: int, enough: float, share: float = 1.0) -> Iterator[None]:
         """Likewise, step by step, with that share of the regions that may be cut in windows."""
         for _ in range(chords):
+            self.look(enough)
+            yield
+        # of a long slice most lines see the short way across
+        for _ in range(int(chords * (min(LONG, self.slender) - 1))):
+            if sum(k for _, k, _ in self.found) > chords * min(LEAST, enough):
+                break
             self.look(enough)
             yield
         yield from self.around(min(RIM, enough))
@@ -200,7 +207,9 @@ class Chords:
             inside = crofton(density, plane.area)
             # one breakpoint more: that there was none does not say that there is none
             more = crofton((breaks.sum() + 1) / length.sum(), plane.area) - inside
-            off = math.hypot(error(crofton(without, plane.area)), more)
+            # along a long slice the density varies, of which the formula knows nothing
+            varies = MODEL * inside * math.sqrt(max(0.0, self.slender - 1))
+            off = math.hypot(error(crofton(without, plane.area)), more, varies)
             if self.windows is None:
                 off = math.hypot(off, MODEL * inside)
             else:
@@ -234,6 +243,11 @@ class Chords:
         corners = self.plane.corners
         return np.linalg.norm(np.roll(corners, -1, 0) - corners, axis=1)
 
+    @property
+    def slender(self) -> float:
+        """1 for a square, a quarter of the ratio of the sides for a long rectangle."""
+        return float(self.sides.sum()) ** 2 / (16 * self.plane.area)
+
     def _sides(self) -> list[tuple[float, tuple[float, int]]]:
         """Length of each side, and what was seen of it."""
         return list(zip(self.sides.tolist(), self.rim, strict=True))
@@ -258,7 +272,10 @@ class Smaller:
             for _ in range(TURNS):
                 step = found.scale_for(regions)
                 scale *= step
-                if abs(step - 1) < NEAR or not 0 < scale < math.inf:
+                if (
+                    abs(step - 1) < max(NEAR, found.spread / 2 * (found is not whole))
+                    or not 0 < scale < math.inf
+                ):
                     break
                 found = self.look(scale, regions)
             self.kept[regions] = scale
@@ -275,7 +292,7 @@ class Smaller:
             return found
         mesh = cut_part(self.program, plane, corners)
         border = 2 * (len(mesh) - 1 - excess(mesh))
-        return replace(found, regions=len(mesh), crossings=border)
+        return replace(found, regions=len(mesh), crossings=border, spread=0.0)
 
 
 class Outlook:
@@ -330,7 +347,9 @@ class Outlook:
             self.spent += self.last
             breaks = sum(found[1] for found in self.lines.found)
             if len(self.lines.found) >= FEW and (breaks >= LEAST or self.lines.windows):
-                self._tell(self.lines.forecast())
+                began = time.monotonic()
+                self._tell(self.lines.forecast())  # smaller slices are looked at for a warning
+                self.spent += time.monotonic() - began
 
     def _tell(self, found: Forecast) -> None:
         self.text = f", about {found.regions:,.2g} to be expected".replace("e+0", "e")

@@ -27,12 +27,12 @@ from isogon.measures.partition.slices import Slice, signed_area
 PILOT = 2000  # regions that are cut to see how long one takes ...
 SHARE = 0.02  # ... or this share of those forecast, whichever is less ...
 FEWEST = 200  # ... but so many, if they are ...
-PART = 1 / 8  # ... no more than this part of all
+PART = 1 / 2  # ... no more than this part of all
 MOST = 0.25  # the middle is never more than this part of the slice's extent
 WINDOWS = 16
 MODEL = 0.1  # what the formula is off by on networks with biases
 SOME, NONE = 0.4, 0.15  # how often lines meet: as in those networks (seen: 0.4 to 1.2); hardly
-SKEW = 2.0  # times the scatter of windows: few of them hold most of what there is
+SKEW = 3.0  # times the scatter of windows: few of them hold most of what there is
 LIMIT = 20_000  # regions of one window: where all lines meet in it
 
 
