@@ -157,3 +157,31 @@ def test_while_cutting_nothing_is_warned_of_that_fits_and_the_radius_does(monkey
     (text,) = [str(w.message) for w in caught if "to be expected" in str(w.message)]
     radius = float(re.search(r"A radius of ([\d.]+) instead of 3 would", text)[1])
     assert len(ig.partition(model, SQUARE.zoom((0, 0), radius))) == pytest.approx(1000, rel=0.1)
+
+
+def counted(sums, usual, inside=0.0, part=0.01):
+    """Windows that were cut with such results: a 400th of the slice each."""
+    program, plane = lowered(net(4), ig.Slice.box2d((0, 0), (1, 1)))
+    windows = Windows(program, plane, 1000, 100, torch.Generator())
+    windows.sums, windows.random = list(sums), list(usual)
+    windows.inside, windows.part, windows.cells = inside, part, 25
+    windows.looked = len(windows.sums) / 400
+    return windows
+
+
+def test_how_chords_and_windows_are_weighed():
+    near = counted([3, 2, 3, 2] * 4, [2.5] * 16).joined(1000, 50, 100)
+    assert near[0] == pytest.approx(1000, rel=0.02)
+    assert near[1] < 120
+    # few of the windows hold most: that they have missed a crowd does not count against the chords
+    missed = counted([0, 1, 0, 1] * 4, [0.5] * 16).joined(1000, 50, 100)
+    assert 900 < missed[0] < 1000
+    assert missed[1] > near[1]
+    # a middle forty times as dense as the rest: there may be other such places
+    crowd = counted([3, 2, 3, 2] * 4, [2.5] * 16, inside=400).joined(1000, 50, 100)
+    assert crowd[1] > 1.85 * near[1]
+    # lines that do not meet: chords do not count, but all may meet somewhere
+    apart = counted([0] * 16, [2.5] * 16).joined(1000, 50, 400)
+    assert apart[0] == pytest.approx(0, abs=1e-9)
+    assert apart[1] >= 200
+    assert counted([0] * 16, [2.5] * 16, inside=400).joined(1000, 50, 400)[1] < 30

@@ -64,8 +64,8 @@ def forecast(
 
     .. math:: M \approx \tfrac{\pi}{4} \lambda^2 A
 
-    which assumes lines that lie at random in all directions (Crofton); it is within a factor of
-    1.4 on networks with biases, and far too large where lines run parallel or meet in one
+    which assumes lines that lie at random in all directions (Crofton); it is mostly within a factor
+    of 1.4 on networks with biases, and far too large where lines run parallel or meet in one
     point. And from small windows all over the slice, and its middle, that are cut to the end (some
     2 % of the regions; of few up to half): without an assumption, but less precise. Both count,
     each by its precision; where lines in windows hardly ever meet, the windows do alone. What they

@@ -63,6 +63,7 @@ class Windows:
         self.regions, self.wanted = max(1.0, regions), wanted
         self.base, self.each, self.held = math.nan, math.nan, 0  # time of the middle, its regions
         self.inside = 0.0  # the sum over the middle's vertices
+        self.part = 0.0  # of the slice's area, that the middle is
         self.sums: list[float] = []  # of the windows
         self.random: list[float] = []  # what they would be for as many lines at random
         self.cells, self.looked = 1, 0.0
@@ -73,7 +74,7 @@ class Windows:
             self.program, self.plane, self.regions, self.wanted / 2
         )
         self.held = len(middle)
-        self.inside = excess(middle)
+        self.inside, self.part = excess(middle), signed_area(around) / self.plane.area
         yield
         area = self.plane.area * self.wanted / 2 / WINDOWS / self.regions
         grid = Grid(self.plane.corners, area)
@@ -141,6 +142,8 @@ class Windows:
             return first, math.hypot(off, MODEL * first)
         # what has missed a crowd of regions tells too small an error, too
         error = math.hypot(off * max(1.0, second / max(first, off, 1e-300)), MODEL * first)
+        # a crowd that the formula knows nothing of: there may be others
+        error = math.hypot(error, max(0.0, self.inside - self.part * first))
         wide = SKEW * other * max(1.0, first / max(second, other, 1e-300))
         ratio, unsure = self.ratio
         doubt = float(np.clip((SOME - ratio - unsure) / (SOME - NONE), 0, 1))
