@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from isogon import options
 from isogon.errors import OptionError
 
 
@@ -69,6 +70,7 @@ class Forecast:
         Raises:
             OptionError: Fewer than one region.
         """
+        regions = options.number("regions", regions)
         if not regions >= 1:
             raise OptionError("no slice has so few regions", got=regions, expected=">= 1")
         if self.smaller is None:
