@@ -232,6 +232,21 @@ def test_a_network_with_its_precision_written_into_it_is_compared_in_that():
 
     examine(Single(), X, gradient=True)
 
+    class Inside(Single):
+        """Of outputs that are large for their slope: in single precision they move in steps."""
+
+        def forward(self, x):
+            return 1e-4 * self.net(x).float().double() + 16 * torch.ones(3).double()
+
+    examine(Inside().double(), X.double(), gradient=True)
+
+    class Within(Single):
+        def forward(self, x):
+            return (1e-3 * self.net[:2](x) + 16).float().to(x) @ self.net[3].weight.T
+
+    examine(Within(), X, gradient=True)
+    examine(Within().double(), X.double(), gradient=True)
+
 
 def test_a_gradient_that_autograd_refuses_is_one_line():
     layer = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
