@@ -248,6 +248,15 @@ def test_a_network_with_its_precision_written_into_it_is_compared_in_that():
     examine(Within().double(), X.double(), gradient=True)
 
 
+def test_steps_of_rounding_are_no_made_up_gradient():
+    """Values of 1e9 that cancel: outputs move in steps of 1e-7, which a derivative may be below."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()
+    with torch.no_grad():
+        net[1].weight *= 1e-3
+    lifted = Of(lambda m, x: (m.net(x) + 1e9) - 1e9, net)
+    examine(lifted, X.double(), gradient=True)
+
+
 def test_a_gradient_that_autograd_refuses_is_one_line():
     layer = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 

@@ -146,8 +146,12 @@ def _compared(
         least = torch.minimum(wide.abs(), near.abs())
         steady = (wide - near).abs() <= steps.steady * least + near_noise
         clear = (near.abs() > 20 * near_noise) & (wide.abs() > 20 * noise) & steady
-        # outputs that do not move at all, and a derivative that says they do
+        # outputs that do not move at all, and a derivative that says they do; rounding inside, of
+        # values that cancel, has steps, too: over longer ways it is no more seen
         flat = (torch.maximum(wide.abs(), near.abs()) <= noise) & (slope.abs() > 20 * near_noise)
+        if bool(flat.any()):
+            far, _ = _difference(model, x, v, weights, PLAIN.length)
+            flat &= (slope - far).abs() > PLAIN.steady * torch.maximum(slope.abs(), far.abs())
         wrong = (slope - near).abs() > steps.off * torch.maximum(slope.abs(), near.abs())
         zero = (g.reshape(len(x), -1) == 0).all(1) & (wide.abs() > 20 * noise)
         told += int((clear | flat | zero).sum())
