@@ -57,6 +57,13 @@ FAULTS = [
     _unchecked("outputs", "gap"),
     _unchecked("neighbours", "gap"),
     Fault(
+        "certificate: boundary",
+        "measures/partition/certificate/boundary.py",
+        'found.check("boundary", wrong, 0, note)',
+        'found.check("boundary", 0, 0, note)',
+        (f"{CHECKS}::test_only_this_check_fails[boundary]",),
+    ),
+    Fault(
         "certificate: complete",
         CERTIFY,
         '"complete",\n        wrong,',
