@@ -292,6 +292,27 @@ def every_piece_is_missed():
     return p
 
 
+def an_edge_from_border_to_border():
+    """Outputs -v - relu(v), v + relu(v): they tie along one edge, and nothing else is there."""
+    w, out = torch.tensor([[0.0, 1], [0, -1]]).double(), torch.tensor([[-2.0, 1], [2, -1]]).double()
+    p = partition(mlp([w, out], [torch.zeros(2).double(), torch.zeros(2).double()]), SQUARE)
+    assert (p.boundary_edge >= 0).all()
+    assert len(p.boundary) > 0
+    p.__dict__["_boundary"] = tuple(a[:0] for a in p._boundary)
+    return p
+
+
+def a_piece_where_another_class_is_larger():
+    """From border to border: around its ends nothing has to close up."""
+    w, out = torch.tensor([[0.0, 1], [0, -1]]).double(), torch.tensor([[1.0, -1], [-1, 1], [0, 0]])
+    bias = torch.tensor([0.0, 0.0, 2.0]).double()
+    p = partition(mlp([w, out.double()], [torch.ones(2).double(), bias]), SQUARE)
+    assert len(p.boundary) == 0, "the third one is larger than both"
+    row = np.array([[[-1.0, 0.0], [1.0, 0.0]]]), np.array([[0, 1]]), np.array([0]), np.array([-1])
+    p.__dict__["_boundary"] = row
+    return p
+
+
 def a_piece_twice():
     return with_boundary(lambda p: np.r_[np.arange(len(p.boundary)), 1])
 
@@ -324,6 +345,8 @@ def a_piece_of_an_edge():
 FAULTS = {
     name: globals()[name] for name in NAMES if name != "outputs"
 } | {"outputs": outputs_of_a_vertex, "outputs ": outputs_inside,
+     "boundary     ": an_edge_from_border_to_border,
+     "boundary      ": a_piece_where_another_class_is_larger,
      "boundary    ": every_piece_is_missed, "boundary ": a_piece_twice,
      "boundary  ": a_piece_of_other_classes,
      "boundary   ": a_piece_of_an_edge,
