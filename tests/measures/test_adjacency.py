@@ -190,3 +190,17 @@ def test_what_ties_counts_once_and_what_has_no_area_does_not(name):
     assert found.keys() == expected.keys()
     for c, values in expected.items():
         assert found[c] == pytest.approx(values)
+
+
+def test_of_outputs_that_are_one_but_for_rounding_the_first_counts():
+    """0.3 h and 0.1 h + 0.2 h, which rounding makes larger."""
+
+    def function(u, v, r):
+        h = r(u) + 1
+        return torch.cat([0.3 * h, 0.1 * h + 0.2 * h, 0.5 * (v + 0.7)], 1)
+
+    p = ig.partition(Given(function), ig.Slice.box2d((-1, -1), (1, 1)))
+    assert (p.outputs[:, 1] > p.outputs[:, 0]).any()
+    assert 1 not in p.label
+    assert set(p.boundary_classes.ravel()) == {0, 2}
+    assert p.topology()["class"].tolist() == [0, 2]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_boundary import SQUARE
 from test_boundary_carried import both
@@ -89,6 +89,7 @@ def of_a_partition(net, ends, pairs):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.booleans())
+@example(20_138, True)  # two outputs are equal on a region, to rounding: the first of them counts
 def test_partitions_of_networks_of_small_integers_have_their_exact_boundary(seed, bias):
     weights, biases = integers(seed, bias)
     net = mlp([torch.from_numpy(w) for w in weights], [torch.from_numpy(b) for b in biases])
